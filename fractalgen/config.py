@@ -1,0 +1,284 @@
+"""Every setting of FractalGen and its default: the only place where defaults live.
+
+The command line is generated from these dataclasses (one flag per field, the same flat name) and the resolved
+values travel inside every checkpoint.  Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from fractalgen.errors import UserError
+
+Generator = Literal["ar", "mar"]
+ScanOrder = Literal["column_major", "row_major"]
+CfgSchedule = Literal["constant", "linear"]
+View = Literal["process", "hierarchical"]
+
+DEFAULT_MODEL = "default"
+"""Name of the shipped model (fractalgen/assets/models/NAME.safetensors) that is used when none is named."""
+
+
+def setting(default: Any, help: str) -> Any:
+    """A dataclass field whose text is shown by ``--help``."""
+    return field(default=default, metadata={"help": help})
+
+
+class ConfigError(UserError):
+    """A setting that cannot work; the message names the flag and both values."""
+
+
+@dataclass(frozen=True)
+class LevelConfig:
+    """One level of the fractal: it owns regions ``patch`` pitches high and splits them into the next level's patches.
+
+    ``context`` is how far around a child patch the level looks at known cells: (pitches below and above,
+    steps before, steps after); zeros switch the look-around off.
+    """
+
+    patch: int
+    width: int
+    depth: int
+    heads: int
+    generator: Generator
+    context: tuple[int, int, int] = (0, 0, 0)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything a checkpoint needs to rebuild the network and read its tokens."""
+
+    levels: tuple[LevelConfig, ...]
+    scan_order: ScanOrder = "column_major"
+    crop_length: int = 256
+    velocity_bins: int = 32
+    steps_per_quarter: int = 4
+    label_sizes: tuple[int, ...] = ()
+    label_dropout: float = 0.1
+    dropout: float = 0.0
+    max_children: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.levels) < 2:
+            raise ConfigError(f"patch_sizes: at least two levels are needed, not {len(self.levels)}")
+        for outer, inner in itertools.pairwise(self.levels):
+            if outer.patch % inner.patch or (outer.patch == inner.patch and outer is not self.levels[0]):
+                raise ConfigError(f"patch_sizes: {outer.patch} cannot be split into patches of {inner.patch}")
+        if self.levels[-1].patch != 1:
+            raise ConfigError(f"patch_sizes: the last level must be 1 (a single cell), not {self.levels[-1].patch}")
+        for level in self.levels:
+            if level.width % level.heads:
+                raise ConfigError(f"embed_dims: {level.width} is not divisible by num_heads {level.heads}")
+            if level.generator not in ("ar", "mar"):
+                raise ConfigError(f"generator_types: 'ar' or 'mar', not {level.generator!r}")
+        if self.scan_order not in ("column_major", "row_major"):
+            raise ConfigError(f"scan_order: 'column_major' or 'row_major', not {self.scan_order!r}")
+        self.check_width(self.crop_length, "crop_length")
+
+    @property
+    def pitches(self) -> int:
+        """Height of the roll."""
+        return self.levels[0].patch
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of cell tokens: silence, hold and one onset per velocity bin."""
+        return 2 + self.velocity_bins
+
+    def check_width(self, width: int, flag: str = "target_width") -> None:
+        """Refuse a roll width that the first level cannot split."""
+        patch = self.levels[1].patch
+        if width <= 0 or width % patch:
+            raise ConfigError(f"--{flag} {width}: the width must be a positive multiple of the patch size {patch}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for a checkpoint."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> ModelConfig:
+        """Inverse of :meth:`to_dict`; tuples may have become lists on the way."""
+        data = dict(data)
+        data["levels"] = tuple(
+            LevelConfig(**{**level, "context": tuple(level["context"])}) for level in data["levels"]
+        )
+        for name in ("label_sizes", "max_children"):
+            data[name] = tuple(data[name])
+        return cls(**data)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """``fractalgen train``: data, architecture, optimisation and what is logged."""
+
+    # data
+    data: str = setting("chorales", "packed corpus made by `fractalgen prepare`, or `chorales` (embedded)")
+    crop_length: int = setting(256, "width of a training roll in time steps")
+    crop_align: Literal["bar", "beat"] = setting("bar", "where a random training crop may begin")
+    transpose_min: int = setting(-6, "lowest random transposition of a training crop, in semitones")
+    transpose_max: int = setting(6, "highest random transposition of a training crop, in semitones")
+    num_workers: int = setting(1, "processes that load data")
+
+    # model
+    generator_types: tuple[Generator, ...] = setting(("ar", "ar", "ar", "ar"), "generator of each level, L0 to L3")
+    scan_order: ScanOrder = setting("column_major", "order of patches in AR levels")
+    patch_sizes: tuple[int, ...] = setting((128, 16, 4, 1), "height of the region that each level owns")
+    embed_dims: tuple[int, ...] = setting((512, 256, 128, 64), "width of each level's transformer")
+    num_blocks: tuple[int, ...] = setting((12, 3, 2, 1), "blocks of each level's transformer")
+    num_heads: tuple[int, ...] = setting((8, 4, 2, 2), "attention heads of each level")
+    context_pitches: tuple[int, ...] = setting((0, 12, 2, 0), "pitches seen below and above a child patch, per level")
+    context_past: tuple[int, ...] = setting((0, 64, 4, 0), "steps seen before a child patch, per level")
+    context_future: tuple[int, ...] = setting((0, 0, 0, 0), "steps seen after a child patch, per level")
+    label_dropout: float = setting(0.1, "share of training crops whose labels are replaced by the null condition")
+    dropout: float = setting(0.0, "dropout inside the transformers")
+    max_children: tuple[int, ...] = setting(
+        (0, 1024, 8192, 0), "most patches of each level visited in one training step (0: all); sampled, unbiased"
+    )
+
+    # optimisation
+    batch_size: int = setting(8, "crops per device and step")
+    max_steps: int = setting(200_000, "optimiser steps")
+    learning_rate: float = setting(6e-4, "peak learning rate")
+    min_learning_rate: float = setting(0.0, "learning rate at the end of the cosine schedule")
+    warmup_steps: int = setting(200, "optimiser steps of linear warm-up")
+    weight_decay: float = setting(0.05, "AdamW weight decay, on matrices only")
+    gradient_clip: float = setting(1.0, "largest norm of the gradient (0: no clipping)")
+    accumulate_grad_batches: int = setting(1, "batches per optimiser step")
+    precision: Literal["32", "bf16"] = setting("32", "arithmetic: float32, or bfloat16 autocast")
+    seed: int = setting(0, "seed of initialisation, data order and masks")
+
+    # run
+    output_dir: str | None = setting(None, "run folder (default: outputs/fractalgen_<types joined by _>)")
+    resume: str | None = setting(None, "checkpoint (.ckpt) to go on from")
+    devices: str = setting("auto", "passed to the Lightning trainer")
+    accelerator: str = setting("auto", "passed to the Lightning trainer")
+    strategy: str = setting("auto", "passed to the Lightning trainer")
+    val_check_interval_steps: int = setting(2000, "optimiser steps between validations")
+    val_crops: int = setting(64, "validation crops scored each time, evenly spread over the split (0: all)")
+    log_every_n_steps: int = setting(10, "optimiser steps between logged training losses")
+    log_images_every_n_steps: int = setting(5000, "pictures when a validation falls on a multiple of this step")
+    num_images_to_log: int = setting(4, "samples generated, recorded and logged at such a validation")
+    keep_checkpoints: int = setting(3, "best checkpoints kept besides last.ckpt (-1: all)")
+
+    def model_config(self, **overrides: Any) -> ModelConfig:
+        """The typed model configuration described by the flat flags."""
+        per_level = {
+            "patch_sizes": self.patch_sizes,
+            "embed_dims": self.embed_dims,
+            "num_blocks": self.num_blocks,
+            "num_heads": self.num_heads,
+            "generator_types": self.generator_types,
+            "context_pitches": self.context_pitches,
+            "context_past": self.context_past,
+            "context_future": self.context_future,
+            "max_children": self.max_children,
+        }
+        for name, values in per_level.items():
+            if len(values) != len(self.patch_sizes):
+                raise ConfigError(f"--{name}: {len(values)} values for the {len(self.patch_sizes)} levels of patch_sizes")
+        levels = tuple(
+            LevelConfig(patch, width, depth, heads, generator, context)
+            for patch, width, depth, heads, generator, context in zip(
+                self.patch_sizes,
+                self.embed_dims,
+                self.num_blocks,
+                self.num_heads,
+                self.generator_types,
+                zip(self.context_pitches, self.context_past, self.context_future, strict=True),
+                strict=True,
+            )
+        )
+        settings = {
+            "scan_order": self.scan_order,
+            "crop_length": self.crop_length,
+            "label_dropout": self.label_dropout,
+            "dropout": self.dropout,
+            "max_children": tuple(self.max_children),
+        }
+        return ModelConfig(levels, **{**settings, **overrides})
+
+    @property
+    def run_dir(self) -> str:
+        """The run folder, with its default filled in."""
+        return self.output_dir or "outputs/fractalgen_" + "_".join(self.generator_types)
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How a roll is drawn from the model."""
+
+    num_iter_list: tuple[int, ...] = setting((8, 4, 2, 1), "iterations of each level where it is MAR, L0 to L3")
+    temperature: float = setting(1.0, "divides the logits; below 1 safer, above 1 bolder")
+    cfg: float = setting(1.0, "classifier-free guidance scale: uncond + cfg * (cond - uncond)")
+    cfg_schedule: CfgSchedule = setting("constant", "guidance: constant, or growing linearly over a level's steps")
+    filter_threshold: float = setting(0.0, "with guidance, suppress what the conditional model finds less likely")
+    batch_generate_size: int = setting(64, "patches per sample that a MAR iteration generates together")
+
+
+@dataclass(frozen=True)
+class RenderConfig:
+    """How rolls and their making are drawn."""
+
+    gif_fps: float = setting(2.0, "frames a second")
+    gif_max_frames: int = setting(0, "at most this many frames (0: all recorded)")
+    gif_scale: int = setting(4, "pixels per cell")
+    gif_cmap: str = setting("viridis", "any matplotlib colour map")
+    gif_font_size: int = setting(14, "label size in pixels")
+    gif_background: str = setting("black", "colour behind the label")
+    no_gif_labels: bool = setting(False, "leave the label strip out")
+    gif_progress_bar: bool = setting(False, "draw a progress bar under the roll")
+    gif_elapsed: bool = setting(False, "add the elapsed time to the label")
+    gif_stats: bool = setting(False, "add note statistics to the label")
+
+
+@dataclass(frozen=True)
+class GenerateConfig(SamplingConfig, RenderConfig):
+    """``fractalgen generate``: what to compose and what to write."""
+
+    checkpoint: str | None = setting(None, "model.ckpt or .safetensors (default: the shipped model)")
+    mode: Literal["unconditional"] = setting("unconditional", "what to compose")
+    num_samples: int = setting(1, "pieces to compose")
+    target_width: int | None = setting(None, "length in time steps (default: the checkpoint's crop length)")
+    output_dir: str = setting("outputs/generated", "folder for MIDI, PNG and GIF")
+    seed: int | None = setting(None, "same seed, same bytes; default: a fresh one, printed")
+    device: str = setting("auto", "cpu, cuda, cuda:1, mps, or auto")
+    tempo: float = setting(120.0, "quarter notes a minute, written into the MIDI")
+    batch_size: int = setting(8, "samples generated together")
+    save_gif: bool = setting(False, "write the process GIF")
+    save_mp4: bool = setting(False, "write the process as MP4 too")
+    save_trace: bool = setting(False, "write the trace (.npz), to be rendered later")
+    save_frames: bool = setting(False, "write every frame as a numbered PNG")
+    gif_view: View = setting("process", "chronological, or coarse to fine")
+    gif_samples: str = setting("first", "which samples get a GIF: first, all or a number")
+    record_interval: int = setting(0, "AR patches between two frames (0: an eighth of the sequence)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderCommandConfig(RenderConfig):
+    """``fractalgen render``: draw a saved trace again, with other settings."""
+
+    trace: str = field(metadata={"help": "the .trace.npz file to draw"})
+    view: View = setting("process", "chronological, or coarse to fine")
+    format: Literal["gif", "mp4", "png", "frames"] = setting("gif", "png: the last frame; frames: numbered PNGs")
+    out: str | None = setting(None, "file, or folder of frames, to write (default: beside the trace)")
+    record_interval: int = setting(0, "AR patches between two frames (0: an eighth of the sequence)")
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """``fractalgen prepare``: a folder of MIDI files becomes one packed corpus."""
+
+    data: str = setting("", "folder of MIDI files (searched in depth), one MIDI file, or a JSB chorales .json file")
+    out: str = setting("corpus.safetensors", "packed corpus to write")
+    splits: str | None = setting(None, "JSON file {train: [ids], valid: [ids], test: [ids]} (default: by a hash)")
+    steps_per_quarter: int = setting(4, "time steps per quarter note")
+    velocity_bins: int = setting(32, "velocity classes, 1 to 64")
+    allow_off_grid: bool = setting(False, "keep files whose notes do not sit on their own beats")
+    max_grid_distance: float = setting(0.15, "mean distance of onsets to the grid that is still on it (random: 0.25)")
+    keep_duplicates: bool = setting(False, "keep files whose notes equal those of another file")
+    licence: str = setting("unknown", "licence of the music, written into the corpus")
+    report: str | None = setting(None, "file for the list of skipped files (tab separated: file, reason)")
+    num_workers: int = setting(0, "processes that read files (0: one per core)")

@@ -1,0 +1,96 @@
+"""Where things are: patches of a region, their scan order, and the windows of cells around them.
+
+A *canvas* is a region of cells with a margin of known surroundings.  Its codes are the tokens of the vocabulary and
+two more: UNKNOWN (not decided yet) and OUTSIDE (beyond the roll).  Rectangles only: no square root of anything.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Int
+from torch import Tensor
+
+from fractalgen.config import ScanOrder
+
+
+class Margin(NamedTuple):
+    """How many cells a canvas reaches beyond its region: pitches below and above, steps before, steps after."""
+
+    pitch: int = 0
+    past: int = 0
+    future: int = 0
+
+    def union(self, other: Margin) -> Margin:
+        """The smallest margin that covers both."""
+        return Margin(*map(max, self, other))
+
+
+class Grid(NamedTuple):
+    """``rows x cols`` square patches; patch ``r * cols + c`` holds pitches ``r * patch ..`` and steps ``c * patch ..``"""
+
+    rows: int
+    cols: int
+    patch: int
+
+    def split(self, region: Int[Tensor, "b p t"]) -> Int[Tensor, "b n h w"]:
+        """Cut regions into their patches."""
+        return rearrange(region, "b (r h) (c w) -> b (r c) h w", r=self.rows, c=self.cols)
+
+    def join(self, patches: Int[Tensor, "b n h w"]) -> Int[Tensor, "b p t"]:
+        """Inverse of :meth:`split`."""
+        return rearrange(patches, "b (r c) h w -> b (r h) (c w)", r=self.rows, c=self.cols)
+
+    def slices(self, index: int) -> tuple[slice, slice]:
+        """Pitches and steps of one patch."""
+        r, c = divmod(index, self.cols)
+        return slice(r * self.patch, (r + 1) * self.patch), slice(c * self.patch, (c + 1) * self.patch)
+
+
+@lru_cache(maxsize=64)
+def scan(grid: Grid, order: ScanOrder) -> tuple[int, ...]:
+    """Patches in scan order: column_major takes all pitches of a column from the lowest up, then the next column."""
+    cells = torch.arange(grid.rows * grid.cols).view(grid.rows, grid.cols)
+    return tuple((cells.T if order == "column_major" else cells).flatten().tolist())
+
+
+@lru_cache(maxsize=64)
+def windows(grid: Grid, canvas: Margin, window: Margin, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Tables that cut a window out of a canvas around each patch.
+
+    Returns ``(index, owner)``, both ``(n, h, w)``: the flat canvas position of each window cell, and the patch that
+    this position belongs to (``n``: none, it lies in the canvas's margin).
+    """
+    if any(w > c for w, c in zip(window, canvas, strict=True)):
+        raise ValueError(f"a window with margin {tuple(window)} does not fit in a canvas with margin {tuple(canvas)}")
+    count, p = grid.rows * grid.cols, grid.patch
+    width = grid.cols * p + canvas.past + canvas.future
+    owners = torch.arange(count).view(grid.rows, grid.cols).repeat_interleave(p, 0).repeat_interleave(p, 1)
+    owners = F.pad(owners, (canvas.past, canvas.future, canvas.pitch, canvas.pitch), value=count)
+    top = canvas.pitch - window.pitch + p * torch.arange(grid.rows)
+    left = canvas.past - window.past + p * torch.arange(grid.cols)
+    rows = top[:, None, None, None] + torch.arange(p + 2 * window.pitch)[:, None]
+    cols = left[:, None, None] + torch.arange(p + window.past + window.future)
+    index = (rows * width + cols).flatten(0, 1)
+    return index.to(device), owners.flatten()[index].to(device)
+
+
+def cut(canvas: Int[Tensor, "b ch cw"], index: Int[Tensor, "*n h w"]) -> Int[Tensor, "b *n h w"]:
+    """Windows of every canvas at the positions of ``index``."""
+    return canvas.flatten(1)[:, index]
+
+
+def surround(region: Int[Tensor, "b p t"], margin: Margin, outside: int) -> Int[Tensor, "b ch cw"]:
+    """A whole roll as a canvas: beyond it there is OUTSIDE."""
+    return F.pad(region, (margin.past, margin.future, margin.pitch, margin.pitch), value=outside)
+
+
+def interior(canvas: Int[Tensor, "b ch cw"], margin: Margin) -> Int[Tensor, "b p t"]:
+    """The region inside a canvas (a view: writing to it writes to the canvas)."""
+    return canvas[
+        :, margin.pitch : canvas.shape[1] - margin.pitch, margin.past : canvas.shape[2] - margin.future
+    ]

@@ -1,0 +1,87 @@
+"""The masked autoregressive generator: children in random order, several at a time.  It never knows its child."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from fractalgen.config import LevelConfig
+from fractalgen.model.ar import Lesson, Look, Reader, Step
+from fractalgen.model.transformer import Transformer
+from fractalgen.sampling import Draw, schedule_steps
+
+
+class MaskedAutoregressive(nn.Module):
+    """Bidirectional: ``z_i`` depends on the children that are not masked, whichever they are."""
+
+    sees_ahead = True
+
+    def __init__(self, config: LevelConfig, dropout: float) -> None:
+        super().__init__()
+        self.transformer = Transformer(config.width, config.depth, config.heads, dropout)
+        self.mask = nn.Parameter(0.02 * torch.randn(config.width))
+
+    def forward(
+        self,
+        content: Float[Tensor, "b n d"],
+        base: Float[Tensor, "b n d"],
+        context: Float[Tensor, "b n d"],
+        known: Bool[Tensor, "b n"],
+    ) -> Float[Tensor, "b n d"]:
+        """Conditions of all children; where ``known`` is false the content is not looked at."""
+        masked = self.mask.to(content.dtype) + context
+        return self.transformer(torch.where(known[..., None], content, masked) + base, causal=False)
+
+    def teach(
+        self,
+        content: Float[Tensor, "b n d"],
+        base: Float[Tensor, "b n d"],
+        look: Look,
+        order: Int[Tensor, " n"],
+        iterations: int | None,
+    ) -> Lesson:
+        """Teacher forcing, in one of two ways.
+
+        ``iterations=None``: one random set of known children of uniform size.  The masked ones, each scored as the
+        next of a random order and weighted by ``n / masked``, give an unbiased estimate of the NLL averaged over
+        all orders, an upper bound of the NLL (Uria, Murray, Larochelle 2014; Hoogeboom et al. 2022).
+        A number: the exact NLL of one random order drawn in that many iterations, as the sampler does.
+        """
+        batch, count = content.shape[:2]
+        device = content.device
+        rank = torch.rand(batch, count, device=device).argsort(1).argsort(1)
+        weight = torch.ones(batch, dtype=self.mask.dtype, device=device)
+        if iterations is None:
+            stratum = (torch.randperm(batch, device=device) + torch.rand(batch, device=device)) / batch
+            masked = (1 + (stratum * count).long()).clamp(max=count)
+            target = rank >= (count - masked)[:, None]
+            known = ~target
+            z = self(content, base, look(known[:, None]), known)
+            return Lesson(z, target.long(), target, weight * count / masked, target & (masked == 1)[:, None])
+        steps = schedule_steps(rank, torch.full((batch,), count, device=device), iterations)
+        z = torch.zeros_like(content)
+        for step in range(iterations):
+            known = steps < step
+            z = torch.where((steps == step)[..., None], self(content, base, look(known[:, None]), known), z)
+        return Lesson(z, steps, torch.ones_like(known), weight, steps == steps.amax(1, keepdim=True))
+
+    def walk(
+        self, read: Reader, undecided: Bool[Tensor, "b n"], order: Int[Tensor, " n"], iterations: int, draw: Draw
+    ) -> Iterator[Step]:
+        """Sampling: a random order, cut into groups by the cosine schedule; a group is drawn together."""
+        noise = draw.uniform(undecided.shape)
+        rank = noise.masked_fill(~undecided, 2.0).argsort(1).argsort(1)
+        steps = schedule_steps(rank, undecided.sum(1), iterations).masked_fill(~undecided, -1)
+        everything = torch.arange(undecided.shape[1], device=undecided.device)
+        for iteration in range(iterations):
+            target = steps == iteration
+            if not target.any():
+                continue
+            base = read.base(everything)
+            known = (steps < iteration).repeat(len(base) // len(steps), 1)
+            yield Step(
+                iteration, everything, target, self(read.content(everything), base, read.look(everything), known)
+            )

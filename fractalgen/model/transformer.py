@@ -1,0 +1,102 @@
+"""A pre-norm transformer and its decoding cache.  It knows no music: vectors in, vectors out."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+SHORT = 32
+"""Sequences up to this length take plain matmul-softmax: on a CPU the fused kernel is slow backwards on many of them."""
+
+
+def attend(
+    q: Float[Tensor, "b h n d"], k: Float[Tensor, "b h m d"], v: Float[Tensor, "b h m d"], causal: bool
+) -> Float[Tensor, "b h n d"]:
+    """Scaled dot-product attention; ``causal`` lets query ``i`` see keys ``0..i`` (then ``n == m``)."""
+    if k.shape[2] > SHORT:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    if causal:
+        future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
+        scores = scores.masked_fill(future, float("-inf"))
+    return scores.softmax(-1).to(v.dtype) @ v
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+
+    def forward(
+        self, x: Float[Tensor, "b n d"], causal: bool, past: tuple[Tensor, Tensor, int] | None = None
+    ) -> Float[Tensor, "b n d"]:
+        """Attend within ``x``; with ``past`` (keys, values, position) one new token to what is stored before it."""
+        q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.heads)
+        if past is not None:
+            keys, values, position = past
+            keys[:, :, position : position + 1], values[:, :, position : position + 1] = k, v
+            k, v, causal = keys[:, :, : position + 1], values[:, :, : position + 1], False
+        return self.out(rearrange(attend(q, k, v, causal), "b h n d -> b n (h d)"))
+
+
+class Block(nn.Module):
+    """Attention and a four times wider GELU network, each behind a layer norm and beside a residual path."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.attention = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU("tanh"), nn.Linear(4 * width, width))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self, x: Float[Tensor, "b n d"], causal: bool, past: tuple[Tensor, Tensor, int] | None = None
+    ) -> Float[Tensor, "b n d"]:
+        x = x + self.dropout(self.attention(self.norm1(x), causal, past))
+        return x + self.dropout(self.mlp(self.norm2(x)))
+
+
+class Transformer(nn.Module):
+    """``depth`` blocks and a final norm; causal or bidirectional, as the call says."""
+
+    def __init__(self, width: int, depth: int, heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+        for block in self.blocks:  # residual branches start small: GPT-2's initialisation
+            for weight in (block.attention.out.weight, block.mlp[2].weight):
+                nn.init.normal_(weight, std=0.02 / (2 * depth) ** 0.5)
+
+    def forward(self, x: Float[Tensor, "b n d"], causal: bool) -> Float[Tensor, "b n d"]:
+        for block in self.blocks:
+            x = block(x, causal)
+        return self.norm(x)
+
+
+class Decoder:
+    """Token-by-token evaluation of a causal :class:`Transformer`; its key-value caches die with the object."""
+
+    def __init__(self, transformer: Transformer, batch: int, length: int, like: Tensor) -> None:
+        self.transformer = transformer
+        self.position = 0
+        self.caches = []
+        for block in transformer.blocks:
+            heads = block.attention.heads
+            shape = (batch, heads, length, block.attention.out.in_features // heads)
+            self.caches.append((like.new_empty(shape), like.new_empty(shape)))
+
+    def step(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
+        """The next position's output, equal to that slice of the full causal forward pass."""
+        x = x[:, None]
+        for block, (keys, values) in zip(self.transformer.blocks, self.caches, strict=True):
+            x = block(x, True, (keys, values, self.position))
+        self.position += 1
+        return self.transformer.norm(x)[:, 0]

@@ -1,0 +1,130 @@
+"""How randomness becomes decisions: schedules, temperature, guidance.  Shared by every level."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from fractalgen.config import SamplingConfig
+
+
+def schedule_steps(
+    rank: Int[Tensor, "b n"], count: Int[Tensor, " b"], iterations: int
+) -> Int[Tensor, "b n"]:
+    """Iteration in which the child of each rank is drawn, under the cosine schedule of MaskGIT and MAR.
+
+    After iteration ``k`` of ``K``, ``floor(count * cos(pi / 2 * (k + 1) / K))`` of the ``count`` children are still
+    masked; the first iteration draws at least one.
+    """
+    fractions = torch.cos(math.pi / 2 * torch.arange(1, iterations + 1, device=count.device) / iterations)
+    masked = (count[:, None] * fractions + 1e-3).floor().long()
+    masked[:, -1] = 0
+    decided = (count[:, None] - masked).clamp(min=1)
+    return (rank[:, :, None] >= decided[:, None]).sum(-1).clamp(max=iterations - 1)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The sampler's dice: a seeded generator and what bends the distributions before they are drawn from.
+
+    Logits come stacked ``(streams, batch, ...)``: one stream, or with guidance two (conditional, unconditional).
+    ``fraction`` is how far the current level has got, for the linear guidance schedule.
+    """
+
+    settings: SamplingConfig
+    generator: torch.Generator | None
+    device: torch.device
+    streams: int = 1
+    fraction: float = 1.0
+
+    def at(self, fraction: float) -> Draw:
+        """The same dice at another point of a level's progress."""
+        return replace(self, fraction=fraction)
+
+    def uniform(self, shape: Sequence[int]) -> Float[Tensor, "..."]:
+        """Uniform numbers in [0, 1)."""
+        return torch.rand(tuple(shape), generator=self.generator, device=self.device)
+
+    def bend(self, logits: Float[Tensor, "s *b v"]) -> Float[Tensor, "*b v"]:
+        """Log-probabilities over the last axis after guidance, filter and temperature."""
+        logits = logits.float() if logits.dtype == torch.bfloat16 else logits
+        conditional, bent = logits[0], logits[0]
+        if self.streams == 2:
+            cfg = self.settings.cfg
+            scale = 1 + (cfg - 1) * self.fraction if self.settings.cfg_schedule == "linear" else cfg
+            bent = logits[1] + scale * (logits[0] - logits[1])
+            bent = torch.where(conditional.isinf(), conditional, bent)
+        if self.settings.filter_threshold > 0:
+            probabilities = conditional.softmax(-1)
+            unlikely = probabilities < self.settings.filter_threshold
+            unlikely &= probabilities < probabilities.amax(-1, keepdim=True)
+            bent = bent.masked_fill(unlikely, float("-inf"))
+        return (bent / self.settings.temperature).log_softmax(-1)
+
+    def categorical(self, logits: Float[Tensor, "s m v"]) -> Int[Tensor, " m"]:
+        """One draw per row, by inversion of the cumulative distribution."""
+        cumulative = self.bend(logits).exp().cumsum(-1)
+        point = self.uniform(cumulative.shape[:1]).to(cumulative)[:, None] * cumulative[:, -1:]
+        last = (cumulative < cumulative[:, -1:]).sum(-1)  # rounding must not reach a token of probability zero
+        return torch.minimum((cumulative <= point).sum(-1), last)
+
+    def gates(
+        self,
+        logits: Float[Tensor, "s b g"],
+        target: Bool[Tensor, "b g"],
+        forced: Bool[Tensor, "b g"],
+        not_all_silent: Bool[Tensor, " b"],
+    ) -> Bool[Tensor, "b g"]:
+        """Which of the ``target`` children are not silent; ``forced`` ones never are.
+
+        Rows marked ``not_all_silent`` are drawn under the condition that at least one child opens: as long as none
+        has, child ``g`` opens with ``p_g / (1 - prod_{h >= g} (1 - p_h))``.
+        """
+        logs = self.bend(torch.stack([torch.zeros_like(logits), logits], -1))
+        closed = logs[..., 0].masked_fill(~target, 0.0)
+        chance = logs[..., 1].exp().masked_fill(~target, 0.0)
+        noise = self.uniform(target.shape).to(chance)
+        opened = noise < chance
+        if not_all_silent.any():
+            rest = closed.flip(1).cumsum(1).flip(1)
+            conditioned = chance / -torch.expm1(rest)
+            last = target & (target.cumsum(1) == target.sum(1, keepdim=True))
+            conditioned = torch.where(last, target.to(chance), conditioned)  # also where all chances underflow
+            none = not_all_silent.clone()
+            for g in range(target.shape[1]):
+                opened[:, g] = torch.where(none, noise[:, g] < conditioned[:, g], opened[:, g])
+                none &= ~opened[:, g]
+        return (opened | forced) & target
+
+
+def log1mexp(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """``log(1 - exp(x))`` for ``x < 0``, accurate at both ends (Maechler 2012)."""
+    near = x > -math.log(2)
+    return torch.where(
+        near,
+        (-torch.expm1(torch.where(near, x, -1.0))).clamp(min=torch.finfo(x.dtype).tiny).log(),
+        torch.log1p(-torch.exp(torch.where(near, -1.0, x))),
+    )
+
+
+def gate_nll(
+    logits: Float[Tensor, "b n"],
+    active: Bool[Tensor, "b n"],
+    target: Bool[Tensor, "b n"],
+    final: Bool[Tensor, "b n"],
+    not_all_silent: bool,
+) -> Float[Tensor, " b"]:
+    """Negative log-probability (nats) of the gates of ``target`` children, as :meth:`Draw.gates` draws them."""
+    nll = F.binary_cross_entropy_with_logits(logits, active.to(logits), reduction="none")
+    total = (nll * target).sum(1)
+    if not_all_silent:
+        conditioned = final.any(1) & ~(active & ~final).any(1)
+        all_silent = (F.logsigmoid(-logits) * final).sum(1)
+        total = total + torch.where(conditioned, log1mexp(torch.where(conditioned, all_silent, -1.0)), 0.0)
+    return total

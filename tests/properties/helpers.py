@@ -1,0 +1,66 @@
+"""Tiny random models in float64, small enough to enumerate every roll they can draw."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import Tensor
+
+from fractalgen.config import LevelConfig, ModelConfig
+from fractalgen.model.fractal import FractalGen
+
+
+def tiny_config(
+    generators: str = "ar ar ar",
+    patches: tuple[int, ...] = (2, 2, 1),
+    width: int = 4,
+    velocity_bins: int = 1,
+    scan_order: str = "column_major",
+    context: tuple[int, int, int] = (1, 2, 1),
+    **settings: object,
+) -> ModelConfig:
+    """A model of a few hundred parameters; every level looks around."""
+    kinds = generators.split()
+    levels = tuple(
+        LevelConfig(patch, 8, 1, 2, kind, context if index < len(patches) - 1 else (0, 0, 0))  # type: ignore[arg-type]
+        for index, (patch, kind) in enumerate(zip(patches, kinds, strict=True))
+    )
+    return ModelConfig(
+        levels,
+        scan_order=scan_order,  # type: ignore[arg-type]
+        crop_length=width,
+        velocity_bins=velocity_bins,
+        **settings,  # type: ignore[arg-type]
+    )
+
+
+def random_model(config: ModelConfig, seed: int = 0) -> FractalGen:
+    """A float64 model whose weights are large enough that everything depends visibly on everything it may see."""
+    torch.manual_seed(seed)
+    model = FractalGen(config).double().eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "norm" not in name:
+                parameter.normal_(std=0.5)
+    return model
+
+
+def every_roll(pitches: int, width: int, vocabulary: int) -> Tensor:
+    """All rolls of that size, (vocabulary ** (pitches * width), pitches, width)."""
+    cells = list(itertools.product(range(vocabulary), repeat=pitches * width))
+    return torch.tensor(cells).view(-1, pitches, width)
+
+
+def random_rolls(batch: int, pitches: int, width: int, velocity_bins: int, seed: int = 0) -> Tensor:
+    """Legal rolls (no orphan holds) with about a third of the cells sounding."""
+    generator = torch.Generator().manual_seed(seed)
+    rolls = torch.zeros(batch, pitches, width, dtype=torch.long)
+    draws = torch.rand(batch, pitches, width, generator=generator)
+    velocity = torch.randint(velocity_bins, rolls.shape, generator=generator)
+    for step in range(width):
+        sounding = rolls[:, :, step - 1] > 0 if step else torch.zeros(batch, pitches, dtype=torch.bool)
+        onset = draws[:, :, step] < 0.2
+        hold = sounding & (draws[:, :, step] > 0.5)
+        rolls[:, :, step] = torch.where(onset, 2 + velocity[:, :, step], hold.long())
+    return rolls

@@ -1,0 +1,123 @@
+"""The likelihood is a probability, and the sampler draws from it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from fractalgen.model.fractal import FractalGen
+from tests.properties.helpers import every_roll, random_model, random_rolls, tiny_config
+
+MIXES = ["ar ar ar", "ar ar mar", "mar mar ar", "mar ar mar", "ar mar ar", "mar mar mar"]
+ITERATIONS = (2, 3, 1)
+
+
+def log_probabilities(model: FractalGen, rolls: Tensor, seed: int = 3) -> Tensor:
+    """Exact log p of each roll; for MAR levels under one order, the same for every roll."""
+    result = []
+    for roll in rolls:
+        torch.manual_seed(seed)
+        result.append(-model.nll(roll[None], num_iter_list=ITERATIONS).total)
+    return torch.cat(result)
+
+
+@pytest.mark.parametrize("scan_order", ["column_major", "row_major"])
+@pytest.mark.parametrize("context", [(0, 0, 0), (1, 2, 1)])
+def test_ar_probabilities_of_all_rolls_sum_to_one(scan_order: str, context: tuple[int, int, int]) -> None:
+    model = random_model(tiny_config(scan_order=scan_order, context=context))
+    with torch.no_grad():
+        total = (-model.nll(every_roll(2, 4, 3)).total).exp().sum()
+    assert total.item() == pytest.approx(1.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("generators", MIXES[1:])
+def test_mar_probabilities_sum_to_one_for_a_fixed_order_and_schedule(
+    generators: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One order for all rolls: the random ranks of every MAR level are replaced by a fixed permutation."""
+    model = random_model(tiny_config(generators))
+
+    def same_order(batch: int, count: int, **_: object) -> Tensor:
+        return torch.arange(count).mul(7).add(3).remainder(count + 1).float().expand(batch, count)
+
+    monkeypatch.setattr(torch, "rand", same_order)
+    with torch.no_grad():
+        total = (-model.nll(every_roll(2, 4, 3), num_iter_list=ITERATIONS).total).exp().sum()
+    assert total.item() == pytest.approx(1.0, abs=1e-9)
+
+
+
+
+@pytest.mark.parametrize("generators", ["ar ar ar", "ar ar mar"])
+def test_ar_sampler_draws_from_the_likelihood(generators: str) -> None:
+    """Chi-square over all rolls of a 2 x 2 grid; rare rolls are pooled."""
+    model = random_model(tiny_config(generators, width=2, velocity_bins=2), seed=1)
+    rolls = every_roll(2, 2, 4)
+    with torch.no_grad():
+        probability = (-model.nll(rolls).total).exp()
+    assert_frequencies(model, probability, seed=5)
+
+
+@pytest.mark.parametrize("generators", ["mar mar ar", "mar ar mar", "ar mar ar"])
+def test_mar_sampler_draws_from_the_likelihood(generators: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same for MAR, averaged over all orders of its two patches and four cells by sampling them often."""
+    model = random_model(tiny_config(generators, width=2, velocity_bins=1), seed=2)
+    monkeypatch.setattr("fractalgen.model.fractal.drop_orphans", lambda tokens: tokens)
+    rolls = every_roll(2, 2, 3)
+    torch.manual_seed(0)
+    orders = 400
+    with torch.no_grad():
+        many = model.nll(rolls.repeat(orders, 1, 1), num_iter_list=ITERATIONS).total.view(orders, -1)
+    assert_frequencies(model, (-many).exp().mean(0), seed=6, slack=1.3)
+
+
+def assert_frequencies(model: FractalGen, probability: Tensor, seed: int, slack: float = 1.0) -> None:
+    """Pearson's chi-square of 20000 samples against exact probabilities, within five sigma of its mean."""
+    assert probability.sum().item() == pytest.approx(1.0, abs=0.02)
+    count, vocabulary = 20_000, model.config.vocabulary
+    generator = torch.Generator().manual_seed(seed)
+    tokens, _ = model.sample(count, num_iter_list=ITERATIONS, generator=generator, width=2)
+    place = vocabulary ** torch.arange(tokens[0].numel() - 1, -1, -1)
+    observed = torch.bincount((tokens.flatten(1) * place).sum(1), minlength=len(probability)).double()
+    expected = probability * count
+    assert observed[probability == 0].sum() == 0
+    common = expected >= 5
+    observed = torch.cat([observed[common], observed[~common].sum()[None]])
+    expected = torch.cat([expected[common], expected[~common].sum()[None]])
+    keep = expected > 0
+    chi_square = ((observed - expected)[keep] ** 2 / expected[keep]).sum().item()
+    freedom = int(keep.sum()) - 1
+    assert freedom >= 10
+    assert chi_square < slack * (freedom + 5 * math.sqrt(2 * freedom))
+
+
+@pytest.mark.parametrize("generators", ["mar mar ar", "mar ar ar", "ar mar mar"])
+def test_random_masks_estimate_the_one_by_one_bound(generators: str) -> None:
+    """The training loss of MAR is, on average, the exact NLL of random orders drawn one by one."""
+    model = random_model(tiny_config(generators))
+    roll = random_rolls(1, 2, 4, 1, seed=4)
+    torch.manual_seed(0)
+    repeats = 6000
+    with torch.no_grad():
+        one_by_one = model.nll(roll.expand(repeats, -1, -1), num_iter_list=(2, 4, 1)).total
+        estimate = model.nll(roll.expand(repeats, -1, -1)).total
+    error = math.hypot(one_by_one.std().item(), estimate.std().item()) / math.sqrt(repeats)
+    assert estimate.mean().item() == pytest.approx(one_by_one.mean().item(), abs=5 * error)
+    assert error < 0.2
+
+
+def test_sampling_of_children_is_unbiased() -> None:
+    """With a limit on visited children the loss keeps its mean; without one it is exact."""
+    rolls = random_rolls(3, 2, 8, 1)
+    full = random_model(tiny_config(width=8)).train()
+    limited = random_model(tiny_config(width=8, max_children=(0, 3, 4))).train()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        exact = full.nll(rolls).total.sum().item()
+        estimates = torch.stack([limited.nll(rolls).total.sum() for _ in range(1500)])
+    error = estimates.std().item() / math.sqrt(len(estimates))
+    assert estimates.std() > 0
+    assert estimates.mean().item() == pytest.approx(exact, abs=5 * error)
