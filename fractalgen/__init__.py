@@ -1,0 +1,29 @@
+"""FractalGen: a fractal generative model of piano music that can be watched while it composes.
+
+The three names below are loaded on first use, so that ``import fractalgen`` and ``fractalgen --help`` need no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fractalgen.model.fractal import FractalGen
+    from fractalgen.pianoroll import PianoRoll
+    from fractalgen.trace import Trace
+
+__version__ = "0.1.0"
+__all__ = ["FractalGen", "PianoRoll", "Trace"]
+
+_HOMES = {"FractalGen": "fractalgen.model.fractal", "PianoRoll": "fractalgen.pianoroll", "Trace": "fractalgen.trace"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fractalgen' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,55 @@
+"""Settings and fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import hypothesis
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_configure() -> None:
+    torch.set_num_threads(2)
+    # No deadlines: a busy machine is no fault.  In CI the same examples every time.
+    hypothesis.settings.register_profile("fractalgen", deadline=None, derandomize="CI" in os.environ)
+    hypothesis.settings.load_profile("fractalgen")
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Folder with ``POP909/`` and ``jsb/`` beside the checkout (or $FRACTALGEN_DATA); absent: the test is skipped."""
+    folder = Path(os.environ.get("FRACTALGEN_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no corpus folder at {folder} (set FRACTALGEN_DATA)")
+    return folder
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Path:
+    """A folder in which nothing can be made; root may write anywhere but in the kernel's own file system."""
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        if not Path("/proc/self").exists():
+            pytest.skip("root may write to every folder here")
+        return Path("/proc/self")
+    folder = tmp_path / "read_only"
+    folder.mkdir(mode=0o555)
+    return folder
+
+
+@pytest.fixture
+def one_error_line(capsys: pytest.CaptureFixture[str]):
+    """Runs a command line and returns the single line that its mistake prints."""
+    from fractalgen import cli
+
+    def run(*arguments: object) -> str:
+        assert cli.main([str(argument) for argument in arguments]) == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1, lines
+        assert lines[0].startswith("fractalgen: error: ")
+        return lines[0]
+
+    return run
