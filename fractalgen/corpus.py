@@ -1,0 +1,218 @@
+"""The packed corpus: all songs of a collection in one memory-mapped, self-describing safetensors file.
+
+A note takes 8 bytes (columns ``notes.*``); ``songs.*`` and the tables of tempi and meters are cut into songs by
+offsets.  The metadata entry ``fractalgen`` is JSON: format, version, song ids, split of each song, provenance, licence,
+settings, and the files that were left out with the reason.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from fractalgen.errors import UserError
+from fractalgen.pianoroll import NOTE, Meters, Notes, PianoRoll, Tempos, grid_steps, tokens_from_notes
+
+FORMAT, VERSION = "fractalgen-corpus", 1
+ASSETS = Path(__file__).parent / "assets"
+Split = Literal["train", "valid", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+_DTYPES = {"U8": np.uint8, "U16": np.uint16, "I32": np.int32, "F64": np.float64}
+
+
+@dataclass(frozen=True)
+class Song:
+    """One song on its way into a corpus; ``notes`` begin at step 0 and do not overlap on one pitch."""
+
+    name: str
+    notes: Notes
+    num_steps: int
+    tempos: Tempos
+    meters: Meters
+
+    @classmethod
+    def from_roll(cls, name: str, roll: PianoRoll) -> Song:
+        """Whole bars only: empty bars at the beginning are dropped, the last bar is filled up with silence."""
+        notes = roll.notes()
+        last = int((notes["start"] + notes["duration"]).max())
+        bars = grid_steps(roll.time_signatures, last + 1, roll.steps_per_quarter)
+        origin = int(bars[np.searchsorted(bars, notes["start"].min(), side="right") - 1])
+        notes["start"] -= origin
+        step, numerator, denominator = roll.time_signatures[-1]
+        # one more bar than needed, so that the bar line that ends the last bar is on the list
+        beyond = max(last, step) + -(-numerator * 4 * roll.steps_per_quarter // denominator) + 1
+        bars = grid_steps(roll.time_signatures, beyond, roll.steps_per_quarter)
+        num_steps = int(bars[np.searchsorted(bars, last)]) - origin
+        return cls(name, notes, num_steps, _shift(roll.tempos, origin), _shift(roll.time_signatures, origin))
+
+
+def _shift(events: tuple[Any, ...], origin: int) -> tuple[Any, ...]:
+    """Events (step, value...) seen from ``origin``: the one in force there moves to step 0."""
+    force = max(i for i, event in enumerate(events) if event[0] <= origin)
+    return tuple((max(0, event[0] - origin), *event[1:]) for event in events[force:])
+
+
+def write_corpus(
+    songs: Sequence[Song],
+    splits: Mapping[str, Split],
+    path: Path,
+    *,
+    steps_per_quarter: int = 4,
+    velocity_bins: int = 32,
+    **about: Any,
+) -> None:
+    """Pack songs into one file that appears whole or not at all; ``about`` (plain data) joins the metadata."""
+    from safetensors.numpy import save
+
+    from fractalgen.midi import write_atomically
+
+    notes = np.concatenate([np.zeros(0, NOTE), *(song.notes for song in songs)])
+    tempos = [event for song in songs for event in song.tempos]
+    meters = [event for song in songs for event in song.meters]
+    tensors = {
+        "notes.start": notes["start"],
+        "notes.duration": notes["duration"].astype(np.uint16),
+        "notes.pitch": notes["pitch"],
+        "notes.velocity": notes["velocity"],
+        "songs.notes": _offsets(len(song.notes) for song in songs),
+        "songs.num_steps": np.array([song.num_steps for song in songs], np.int32),
+        "songs.tempos": _offsets(len(song.tempos) for song in songs),
+        "songs.meters": _offsets(len(song.meters) for song in songs),
+        "tempos.step": np.array([step for step, _ in tempos], np.int32),
+        "tempos.quarters_per_minute": np.array([tempo for _, tempo in tempos], np.float64),
+        "meters.step_numerator_denominator": np.array(meters, np.int32).reshape(-1, 3),
+    }
+    metadata = {
+        "format": FORMAT,
+        "version": VERSION,
+        "steps_per_quarter": steps_per_quarter,
+        "velocity_bins": velocity_bins,
+        "songs": [song.name for song in songs],
+        "splits": [splits[song.name] for song in songs],
+        **about,
+    }
+    arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    write_atomically(path, save(arrays, metadata={"fractalgen": json.dumps(metadata)}))
+
+
+def _offsets(lengths: Any) -> npt.NDArray[np.int32]:
+    return np.cumsum([0, *lengths]).astype(np.int32)
+
+
+class Corpus:
+    """A packed corpus, memory-mapped; it travels to worker processes as a path."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.metadata, self._tensors = _map(self.path)
+        self.song_ids: list[str] = self.metadata["songs"]
+        self.splits: list[Split] = self.metadata["splits"]
+        self.steps_per_quarter: int = self.metadata["steps_per_quarter"]
+        self.velocity_bins: int = self.metadata["velocity_bins"]
+
+    @classmethod
+    def open(cls, path_or_name: str | os.PathLike[str]) -> Corpus:
+        """Open a packed corpus by path, or an embedded one by name (``chorales``).
+
+        Raises ``UserError`` when it is missing, not a corpus, damaged, or of a newer version.
+        """
+        path = Path(path_or_name)
+        embedded = ASSETS / f"{path_or_name}.safetensors"
+        if not path.exists() and path.name == str(path_or_name) and embedded.exists():
+            path = embedded
+        return cls(path)
+
+    def __reduce__(self) -> tuple[type[Corpus], tuple[Path]]:
+        return Corpus, (self.path,)
+
+    def __len__(self) -> int:
+        return len(self.song_ids)
+
+    def __repr__(self) -> str:
+        return f"Corpus({str(self.path)!r}, {len(self)} songs, {len(self._tensors['notes.pitch'])} notes)"
+
+    def indices(self, split: Split) -> list[int]:
+        """Songs of a split."""
+        if split not in SPLITS:
+            raise UserError(f"split {split!r}: one of {', '.join(SPLITS)}")
+        return [index for index, name in enumerate(self.splits) if name == split]
+
+    def num_steps(self, index: int) -> int:
+        """Length of a song in steps: whole bars."""
+        return int(self._tensors["songs.num_steps"][index])
+
+    def notes(self, index: int) -> Notes:
+        """Notes of a song (pitch, start, duration, velocity bin), sorted by start, then pitch."""
+        part = self._part("songs.notes", index)
+        notes = np.zeros(part.stop - part.start, NOTE)
+        for name in ("pitch", "start", "duration", "velocity"):
+            notes[name] = self._tensors[f"notes.{name}"][part]
+        return notes
+
+    def tempos(self, index: int) -> Tempos:
+        """Tempo changes (step, quarter notes a minute) of a song."""
+        part = self._part("songs.tempos", index)
+        steps, values = self._tensors["tempos.step"][part], self._tensors["tempos.quarters_per_minute"][part]
+        return tuple(zip(steps.tolist(), values.tolist(), strict=True))
+
+    def meters(self, index: int) -> Meters:
+        """Meter changes (step, numerator, denominator) of a song."""
+        rows = self._tensors["meters.step_numerator_denominator"][self._part("songs.meters", index)]
+        return tuple((step, numerator, denominator) for step, numerator, denominator in rows.tolist())
+
+    def downbeats(self, index: int) -> npt.NDArray[np.int32]:
+        """Steps at which a bar of a song begins."""
+        return grid_steps(self.meters(index), self.num_steps(index), self.steps_per_quarter, "bar")
+
+    def beats(self, index: int) -> npt.NDArray[np.int32]:
+        """Steps at which a beat of a song begins."""
+        return grid_steps(self.meters(index), self.num_steps(index), self.steps_per_quarter, "beat")
+
+    def tokens(self, index: int, start: int = 0, stop: int | None = None) -> npt.NDArray[np.uint8]:
+        """Tokens (128, stop - start) of an excerpt; past the end of the song there is silence."""
+        return tokens_from_notes(self.notes(index), start, self.num_steps(index) if stop is None else stop)
+
+    def roll(self, index: int) -> PianoRoll:
+        """A whole song."""
+        return PianoRoll(
+            self.tokens(index), self.steps_per_quarter, self.velocity_bins, self.tempos(index), self.meters(index)
+        )
+
+    def _part(self, offsets: str, index: int) -> slice:
+        return slice(int(self._tensors[offsets][index]), int(self._tensors[offsets][index + 1]))
+
+
+def _map(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
+    """Metadata and memory-mapped tensors; the safetensors library would copy each of them into memory."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if size < 8 or length > size - 8:
+                raise ValueError("no safetensors header")
+            header = json.loads(file.read(length))
+        metadata = json.loads(header.pop("__metadata__")["fractalgen"])
+        found, version = metadata.get("format"), metadata.get("version", 0)
+    except OSError as error:
+        raise UserError(f"corpus {path}: cannot be read ({error.strerror or error})") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"corpus {path}: not a packed corpus (make one with `fractalgen prepare`)") from error
+    if found != FORMAT:
+        raise UserError(f"corpus {path}: its format is {found!r}, not {FORMAT!r}")
+    if version != VERSION:
+        raise UserError(f"corpus {path}: its version is {version}, this program reads {VERSION}")
+    if size != 8 + length + max(entry["data_offsets"][1] for entry in header.values()):
+        raise UserError(f"corpus {path}: truncated ({size} bytes); prepare it again")
+    raw = np.memmap(path, np.uint8, mode="r", offset=8 + length)
+    tensors = {
+        name: raw[slice(*entry["data_offsets"])].view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
+        for name, entry in header.items()
+    }
+    return metadata, tensors

@@ -1,0 +1,229 @@
+"""Folders of MIDI files, good and bad, become one corpus."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fractalgen import prepare as module
+from fractalgen.config import PrepareConfig
+from fractalgen.corpus import Corpus
+from fractalgen.data import ValidCrops
+from fractalgen.errors import UserError
+from fractalgen.prepare import Skipped, Summary, prepare, split_by_hash
+from tests.midi_files import midi, off, on, read_or_die, scale
+
+
+def run(folder: Path, **settings: object) -> tuple[Summary, Corpus]:
+    out = folder.parent / "out" / "c.safetensors"
+    summary = prepare(PrepareConfig(data=str(folder), out=str(out), **settings))  # type: ignore[arg-type]
+    return summary, Corpus.open(out)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Five good files in odd places, eight bad ones."""
+    folder = tmp_path / "music"
+    files = {
+        "a.mid": midi(scale(first=50)),
+        "deep/er/b.MIDI": midi(scale(first=51)),
+        "deep/C.MID": midi(scale(first=52), kind=0),
+        "ü 音楽 \U0001f3b5.mid": midi(scale(first=53)),
+        "leading.mid": midi(on(480 * 9, 60) + off(480, 60)),
+        "again.mid": midi(scale(first=50), b""),
+        "empty.mid": b"",
+        "text.mid": b"no music at all, but some text",
+        "cut.mid": midi(scale(99))[:100],
+        "silent.mid": midi(b""),
+        "drums.mid": midi(on(0, 36, channel=9) + off(9, 36, channel=9)),
+        "loose.mid": midi(b"".join(on(50 + 7 * i, 60 + i) + off(20, 60 + i) for i in range(40))),
+        "smpte.mid": midi(scale(), division=0xE728),
+        "notes.txt": b"not asked for",
+        "._a.mid": b"what a Mac leaves behind",
+    }
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return folder
+
+
+def test_good_files_are_packed_and_bad_ones_listed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    summary, corpus = run(folder, licence="ours", report=str(folder.parent / "report.tsv"))
+    assert sorted(corpus.song_ids) == ["a.mid", "deep/C.MID", "deep/er/b.MIDI", "leading.mid", "ü 音楽 🎵.mid"]
+    reasons = {entry.file: entry.reason for entry in summary.skipped}
+    assert list(reasons) == sorted(reasons)
+    for name, part in {
+        "again.mid": "the same notes as a.mid",
+        "empty.mid": "empty file",
+        "text.mid": "not a MIDI file",
+        "cut.mid": "truncated",
+        "silent.mid": "no notes",
+        "drums.mid": "only drums",
+        "loose.mid": "off its own grid",
+        "smpte.mid": "SMPTE",
+    }.items():
+        assert part in reasons.pop(name)
+    assert not reasons
+    printed = capsys.readouterr().out
+    assert "5 songs" in printed
+    assert "8 files skipped" in printed
+    assert "skipped text.mid: not a MIDI file" in printed
+    report = (folder.parent / "report.tsv").read_text(encoding="utf-8").splitlines()
+    assert [line.split("\t")[0] for line in report] == [entry.file for entry in summary.skipped]
+    assert corpus.metadata["skipped"] == [[entry.file, entry.reason] for entry in summary.skipped]
+    assert corpus.metadata["licence"] == "ours"
+    leading = corpus.song_ids.index("leading.mid")
+    assert corpus.notes(leading)["start"].tolist() == [4]  # two empty bars are dropped
+    assert corpus.num_steps(leading) == 16
+
+
+def test_what_is_asked_for_is_kept(folder: Path) -> None:
+    summary, corpus = run(folder, allow_off_grid=True, keep_duplicates=True)
+    assert {"loose.mid", "a.mid", "again.mid"} <= set(corpus.song_ids)
+    assert len(summary.skipped) == 6
+
+
+def test_the_same_folder_gives_the_same_bytes(folder: Path) -> None:
+    first = run(folder)[1].path.read_bytes()
+    assert run(folder, num_workers=2)[1].path.read_bytes() == first
+
+
+def test_listed_splits_are_used(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "splits.json"
+    path.write_text(json.dumps({"train": ["a.mid"], "test": ["deep/C.MID", "absent.mid"]}), encoding="utf-8")
+    summary, corpus = run(folder, splits=str(path))
+    assert dict(zip(corpus.song_ids, corpus.splits, strict=True)) == {"a.mid": "train", "deep/C.MID": "test"}
+    assert sum("not listed" in entry.reason for entry in summary.skipped) == 3
+    for text, part in {
+        "[]": "id lists",
+        "{": "id lists",
+        '{"dev": []}': "'dev'",
+        '{"train": ["a"], "test": ["a"]}': "twice",
+    }.items():
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(UserError, match=part):
+            run(folder, splits=str(path))
+
+
+def test_nothing_is_written_when_nothing_is_usable(tmp_path: Path) -> None:
+    bad, empty = tmp_path / "bad", tmp_path / "empty"
+    bad.mkdir()
+    empty.mkdir()
+    (bad / "a.mid").write_bytes(b"text")
+    out = tmp_path / "c.safetensors"
+    for data, part in {
+        str(bad): "1 files skipped; first: a.mid: not a MIDI file",
+        str(empty): "no file ending in .mid or .midi",
+        str(tmp_path / "absent"): "no such file or folder",
+        "": "--data is missing",
+    }.items():
+        with pytest.raises(UserError) as caught:
+            prepare(PrepareConfig(data=data, out=str(out)))
+        assert part in str(caught.value)
+        assert "\n" not in str(caught.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad", "empty"]
+
+
+def test_targets_are_checked_before_reading(folder: Path, tmp_path: Path, read_only: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    for out in (tmp_path, tmp_path / "file" / "c.safetensors", read_only / "c.safetensors"):
+        with pytest.raises(UserError, match="--out"):
+            prepare(PrepareConfig(data=str(folder), out=str(out)))
+
+
+def test_one_file_is_a_corpus_too(folder: Path) -> None:
+    out = folder.parent / "one.safetensors"
+    prepare(PrepareConfig(data=str(folder / "a.mid"), out=str(out)))
+    assert Corpus.open(out).song_ids == ["a.mid"]
+
+
+@pytest.mark.skipif(os.name != "posix" or os.uname().sysname != "Linux", reason="file names are bytes on Linux only")
+def test_names_that_are_not_unicode(tmp_path: Path) -> None:
+    folder = tmp_path / "music"
+    folder.mkdir()
+    for name, content in {b"\xff\xfe.mid": midi(scale()), b"\xf0bad.mid": b"x"}.items():
+        (folder / os.fsdecode(name)).write_bytes(content)
+    summary, corpus = run(folder, report=str(tmp_path / "report.tsv"))
+    assert corpus.song_ids == [r"\xff\xfe.mid"]
+    assert [entry.file for entry in summary.skipped] == [r"\xf0bad.mid"]
+
+
+def test_hash_splits_are_stable_and_about_80_10_10() -> None:
+    names = [f"song {i}" for i in range(2000)]
+    splits = split_by_hash(names)
+    assert splits == {name: split for name, split in split_by_hash([*names, "one more"]).items() if name in splits}
+    counts = Counter(splits.values())
+    assert 1520 < counts["train"] < 1680
+    assert 150 < counts["valid"] < 250
+    assert 150 < counts["test"] < 250
+    for n in range(30):
+        for seed in range(20):
+            few = set(split_by_hash(f"{seed} {i}" for i in range(n)).values())
+            assert few >= set(("train", "valid", "test")[: min(n, 3)]), n
+
+
+def test_a_file_that_kills_its_worker_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_CHUNK", 2)
+    monkeypatch.setattr(module, "_FEW", 1)
+    files = [Path(f"{name}.mid") for name in ("harmless", "lethal", "later")]
+    results = list(module._read_all(files, read_or_die, 2))
+    assert [result.file for result in results if isinstance(result, Skipped)] == [file.name for file in files]
+    assert [r.file for r in results if isinstance(r, Skipped) and r.reason != "fine"] == ["lethal.mid"]
+
+
+def test_a_json_file_of_chorales(tmp_path: Path) -> None:
+    piece = [[72, 67, 64, 48]] * 4 + [[72, 65, 62, 50]] * 2 + [[], [72]] + [[72, 67]] * 8
+    path = tmp_path / "jsb.json"
+    path.write_text(json.dumps({"train": [piece, []], "valid": [piece[:4]], "test": [piece[:5]]}), encoding="utf-8")
+    summary, corpus = run(path)
+    assert summary.splits == {"train": 1, "valid": 1, "test": 1}
+    assert [entry.reason for entry in summary.skipped] == ["no notes"]
+    first = corpus.notes(corpus.song_ids.index("train/000"))
+    assert first[first["pitch"] == 72]["start"].tolist() == [0, 7]  # held over the change of the chord below
+    assert first[first["pitch"] == 72]["duration"].tolist() == [6, 9]
+    assert first["velocity"].tolist() == [16] * len(first)
+    for text in ("{", "[]", "{}", '{"train": [[["x"]]], "valid": [], "test": []}', '{"train": [[[200]]]}'):
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(UserError, match="not a file of chorales"):
+            run(path)
+
+
+def test_pop909_layout(tmp_path: Path) -> None:
+    folder = tmp_path / "music"
+    for number in ("005", "010", "012"):
+        song = folder / number
+        (song / "versions").mkdir(parents=True)
+        # a note every beat at 100 a minute, but the ticks say 120: off the grid without the beat map
+        pitch = int(number)
+        body = on(0, pitch) + off(10, pitch) + (on(566, pitch) + off(10, pitch)) * 31
+        beats = "".join(f"{0.6 * i} 1.0 {float(i % 4 == 0)}\n" for i in range(40))
+        (song / "beat_midi.txt").write_text(beats, encoding="utf-8")
+        (song / f"{number}.mid").write_bytes(midi(body))
+        (song / "versions" / "draft.mid").write_bytes(midi(body))
+    (folder / "x.mid").write_bytes(midi(body))
+    summary, corpus = run(folder)
+    assert dict(zip(corpus.song_ids, corpus.splits, strict=True)) == {"005": "valid", "010": "test", "012": "train"}
+    assert [entry.file for entry in summary.skipped] == ["x.mid"]
+    assert corpus.notes(0)["start"].tolist() == list(range(0, 128, 4))
+    assert [tempo for _, tempo in corpus.tempos(0)] == [pytest.approx(100)]
+
+
+@pytest.mark.slow
+def test_pop909_itself(data_dir: Path, tmp_path: Path) -> None:
+    """The figures that published results of this project rest on."""
+    if not (data_dir / "POP909").is_dir():
+        pytest.skip(f"no POP909 in {data_dir}")
+    out = tmp_path / "pop909.safetensors"
+    summary = prepare(PrepareConfig(data=str(data_dir / "POP909"), out=str(out)))
+    assert (summary.songs, summary.notes, len(summary.skipped)) == (791, 1_302_575, 27)
+    crops = ValidCrops(Corpus.open(out), "test")
+    every_eighth = [crops[i]["tokens"] for i in range(0, len(crops), 8)]
+    assert len(every_eighth) == 58
+    assert np.mean([(tokens > 1).sum() for tokens in every_eighth]) == pytest.approx(294.8, abs=0.1)
+    assert np.mean([(tokens > 0).float().mean() for tokens in every_eighth]) == pytest.approx(0.0278, abs=1e-3)
