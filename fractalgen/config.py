@@ -102,9 +102,7 @@ class ModelConfig:
     def from_dict(cls, data: dict[str, Any]) -> ModelConfig:
         """Inverse of :meth:`to_dict`; tuples may have become lists on the way."""
         data = dict(data)
-        data["levels"] = tuple(
-            LevelConfig(**{**level, "context": tuple(level["context"])}) for level in data["levels"]
-        )
+        data["levels"] = tuple(LevelConfig(**{**level, "context": tuple(level["context"])}) for level in data["levels"])
         for name in ("label_sizes", "max_children"):
             data[name] = tuple(data[name])
         return cls(**data)
@@ -178,7 +176,9 @@ class TrainConfig:
         }
         for name, values in per_level.items():
             if len(values) != len(self.patch_sizes):
-                raise ConfigError(f"--{name}: {len(values)} values for the {len(self.patch_sizes)} levels of patch_sizes")
+                raise ConfigError(
+                    f"--{name}: {len(values)} values for the {len(self.patch_sizes)} levels of patch_sizes"
+                )
         levels = tuple(
             LevelConfig(patch, width, depth, heads, generator, context)
             for patch, width, depth, heads, generator, context in zip(

@@ -14,9 +14,7 @@ from torch import Tensor
 from fractalgen.config import SamplingConfig
 
 
-def schedule_steps(
-    rank: Int[Tensor, "b n"], count: Int[Tensor, " b"], iterations: int
-) -> Int[Tensor, "b n"]:
+def schedule_steps(rank: Int[Tensor, "b n"], count: Int[Tensor, " b"], iterations: int) -> Int[Tensor, "b n"]:
     """Iteration in which the child of each rank is drawn, under the cosine schedule of MaskGIT and MAR.
 
     After iteration ``k`` of ``K``, ``floor(count * cos(pi / 2 * (k + 1) / K))`` of the ``count`` children are still

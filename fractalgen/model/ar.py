@@ -72,16 +72,14 @@ class Autoregressive(nn.Module):
         content: Float[Tensor, "b n d"],
         base: Float[Tensor, "b n d"],
         look: Look,
-        order: Int[Tensor, " n"],
         iterations: int | None,
     ) -> Lesson:
         """Conditions of all children in one causal pass: position ``k`` reads child ``k - 1`` and predicts ``k``."""
         batch, count = content.shape[:2]
-        rank = order.argsort()
+        rank = torch.arange(count, device=content.device)
         query = base + look((rank[:, None] > rank)[None])
         start = self.start.to(content.dtype).expand(batch, 1, -1)
-        x = torch.cat([start, content[:, order[:-1]]], 1) + query[:, order]
-        z = self.transformer(x, causal=True)[:, rank]
+        z = self.transformer(torch.cat([start, content[:, :-1]], 1) + query, causal=True)
         return Lesson(
             z,
             steps=rank.expand(batch, count),
@@ -90,17 +88,15 @@ class Autoregressive(nn.Module):
             final=(rank == count - 1).expand(batch, count),
         )
 
-    def walk(
-        self, read: Reader, undecided: Bool[Tensor, "b n"], order: Int[Tensor, " n"], iterations: int, draw: Draw
-    ) -> Iterator[Step]:
+    def walk(self, read: Reader, undecided: Bool[Tensor, "b n"], iterations: int, draw: Draw) -> Iterator[Step]:
         """Sampling: the same conditions, child by child, through a cache that lives as long as this walk."""
         decoder: Decoder | None = None
-        for iteration, child in enumerate(order.split(1)):
+        count = undecided.shape[1]
+        for child in torch.arange(count, device=undecided.device).split(1):
             query = (read.base(child) + read.look(child))[:, 0]
             if decoder is None:
-                decoder = Decoder(self.transformer, len(query), len(order), like=query)
-                x = self.start.expand_as(query)
+                decoder = Decoder(self.transformer, len(query), count, like=query)
+                content = self.start.expand_as(query)
             else:
-                x = read.content(previous)[:, 0]
-            yield Step(iteration, child, undecided[:, child], decoder.step(x + query)[:, None])
-            previous = child
+                content = read.content(child - 1)[:, 0]
+            yield Step(decoder.position, child, undecided[:, child], decoder.step(content + query)[:, None])

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Int
+from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from fractalgen.config import ScanOrder
@@ -31,31 +31,35 @@ class Margin(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """``rows x cols`` square patches; patch ``r * cols + c`` holds pitches ``r * patch ..`` and steps ``c * patch ..``"""
+    """``rows x cols`` square patches, numbered in scan order from the lowest pitch and the first step on.
+
+    ``column_major`` takes all pitches of a time column, then the next column; ``row_major`` all times of a pitch row.
+    """
 
     rows: int
     cols: int
     patch: int
+    order: ScanOrder = "column_major"
 
-    def split(self, region: Int[Tensor, "b p t"]) -> Int[Tensor, "b n h w"]:
+    def __len__(self) -> int:
+        """Number of patches."""
+        return self.rows * self.cols
+
+    def split(self, region: Shaped[Tensor, "b p t"]) -> Shaped[Tensor, "b n h w"]:
         """Cut regions into their patches."""
-        return rearrange(region, "b (r h) (c w) -> b (r c) h w", r=self.rows, c=self.cols)
+        return rearrange(region, f"b (r h) (c w) -> b {self._children} h w", r=self.rows, c=self.cols)
 
-    def join(self, patches: Int[Tensor, "b n h w"]) -> Int[Tensor, "b p t"]:
+    def join(self, patches: Shaped[Tensor, "b n h w"]) -> Shaped[Tensor, "b p t"]:
         """Inverse of :meth:`split`."""
-        return rearrange(patches, "b (r c) h w -> b (r h) (c w)", r=self.rows, c=self.cols)
+        return rearrange(patches, f"b {self._children} h w -> b (r h) (c w)", r=self.rows, c=self.cols)
 
-    def slices(self, index: int) -> tuple[slice, slice]:
-        """Pitches and steps of one patch."""
-        r, c = divmod(index, self.cols)
-        return slice(r * self.patch, (r + 1) * self.patch), slice(c * self.patch, (c + 1) * self.patch)
+    def number(self, table: Shaped[Tensor, "r c ..."]) -> Shaped[Tensor, "n ..."]:
+        """What belongs to the patch in each row and column, as a list in scan order."""
+        return (table.transpose(0, 1) if self.order == "column_major" else table).flatten(0, 1)
 
-
-@lru_cache(maxsize=64)
-def scan(grid: Grid, order: ScanOrder) -> tuple[int, ...]:
-    """Patches in scan order: column_major takes all pitches of a column from the lowest up, then the next column."""
-    cells = torch.arange(grid.rows * grid.cols).view(grid.rows, grid.cols)
-    return tuple((cells.T if order == "column_major" else cells).flatten().tolist())
+    @property
+    def _children(self) -> str:
+        return "(c r)" if self.order == "column_major" else "(r c)"
 
 
 @lru_cache(maxsize=64)
@@ -67,15 +71,15 @@ def windows(grid: Grid, canvas: Margin, window: Margin, device: torch.device) ->
     """
     if any(w > c for w, c in zip(window, canvas, strict=True)):
         raise ValueError(f"a window with margin {tuple(window)} does not fit in a canvas with margin {tuple(canvas)}")
-    count, p = grid.rows * grid.cols, grid.patch
+    count, p = len(grid), grid.patch
     width = grid.cols * p + canvas.past + canvas.future
-    owners = torch.arange(count).view(grid.rows, grid.cols).repeat_interleave(p, 0).repeat_interleave(p, 1)
+    owners = grid.join(torch.arange(count)[None, :, None, None].expand(1, count, p, p))[0]
     owners = F.pad(owners, (canvas.past, canvas.future, canvas.pitch, canvas.pitch), value=count)
     top = canvas.pitch - window.pitch + p * torch.arange(grid.rows)
     left = canvas.past - window.past + p * torch.arange(grid.cols)
     rows = top[:, None, None, None] + torch.arange(p + 2 * window.pitch)[:, None]
     cols = left[:, None, None] + torch.arange(p + window.past + window.future)
-    index = (rows * width + cols).flatten(0, 1)
+    index = grid.number(rows * width + cols)
     return index.to(device), owners.flatten()[index].to(device)
 
 
@@ -91,6 +95,4 @@ def surround(region: Int[Tensor, "b p t"], margin: Margin, outside: int) -> Int[
 
 def interior(canvas: Int[Tensor, "b ch cw"], margin: Margin) -> Int[Tensor, "b p t"]:
     """The region inside a canvas (a view: writing to it writes to the canvas)."""
-    return canvas[
-        :, margin.pitch : canvas.shape[1] - margin.pitch, margin.past : canvas.shape[2] - margin.future
-    ]
+    return canvas[:, margin.pitch : canvas.shape[1] - margin.pitch, margin.past : canvas.shape[2] - margin.future]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from fractalgen.config import LevelConfig
@@ -40,7 +40,6 @@ class MaskedAutoregressive(nn.Module):
         content: Float[Tensor, "b n d"],
         base: Float[Tensor, "b n d"],
         look: Look,
-        order: Int[Tensor, " n"],
         iterations: int | None,
     ) -> Lesson:
         """Teacher forcing, in one of two ways.
@@ -68,9 +67,7 @@ class MaskedAutoregressive(nn.Module):
             z = torch.where((steps == step)[..., None], self(content, base, look(known[:, None]), known), z)
         return Lesson(z, steps, torch.ones_like(known), weight, steps == steps.amax(1, keepdim=True))
 
-    def walk(
-        self, read: Reader, undecided: Bool[Tensor, "b n"], order: Int[Tensor, " n"], iterations: int, draw: Draw
-    ) -> Iterator[Step]:
+    def walk(self, read: Reader, undecided: Bool[Tensor, "b n"], iterations: int, draw: Draw) -> Iterator[Step]:
         """Sampling: a random order, cut into groups by the cosine schedule; a group is drawn together."""
         noise = draw.uniform(undecided.shape)
         rank = noise.masked_fill(~undecided, 2.0).argsort(1).argsort(1)

@@ -63,7 +63,7 @@ class CellFeatures(nn.Module):
         self.table = nn.Buffer(table, persistent=False)
 
     def forward(self, codes: Int[Tensor, "*n h w"]) -> Float[Tensor, "*n features"]:
-        table = self.table
+        table: Tensor = self.table
         if torch.is_autocast_enabled(table.device.type):  # exact in bfloat16 up to 128 bins
             table = table.to(torch.get_autocast_dtype(table.device.type))
         return F.embedding(codes.int(), table).flatten(-3)
@@ -82,7 +82,7 @@ class Place(nn.Module):
     def forward(self, grid: Grid) -> Float[Tensor, "n d"]:
         angles = torch.arange(grid.cols, device=self.row.device)[:, None] * self.frequencies
         col = self.col(torch.cat([angles.sin(), angles.cos()], -1))
-        return (self.row[:, None] + col).flatten(0, 1)
+        return grid.number(self.row[:, None] + col)
 
 
 def mlp(inputs: int, width: int) -> nn.Sequential:

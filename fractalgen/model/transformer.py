@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -9,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 SHORT = 32
-"""Sequences up to this length take plain matmul-softmax: on a CPU the fused kernel is slow backwards on many of them."""
+"""Sequences up to this length take plain matmul-softmax: on a CPU the fused kernel is slow backwards on many."""
 
 
 def attend(
@@ -47,35 +49,43 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and a four times wider GELU network, each behind a layer norm and beside a residual path."""
+    """Attention and a four times wider network, each behind a layer norm and beside a residual path.
+
+    The network's activation is ``max(x, 0) ** 2`` (So et al. 2021, Primer): on a CPU several times cheaper than GELU.
+    """
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width)
         self.attention = Attention(width, heads)
         self.norm2 = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU("tanh"), nn.Linear(4 * width, width))
+        self.widen, self.narrow = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
         self.dropout = nn.Dropout(dropout)
 
     def forward(
         self, x: Float[Tensor, "b n d"], causal: bool, past: tuple[Tensor, Tensor, int] | None = None
     ) -> Float[Tensor, "b n d"]:
         x = x + self.dropout(self.attention(self.norm1(x), causal, past))
-        return x + self.dropout(self.mlp(self.norm2(x)))
+        return x + self.dropout(self.narrow(self.widen(self.norm2(x)).relu().square()))
 
 
 class Transformer(nn.Module):
     """``depth`` blocks and a final norm; causal or bidirectional, as the call says."""
 
+    blocks: Sequence[Block]
+
     def __init__(self, width: int, depth: int, heads: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(Block(width, heads, dropout) for _ in range(depth))
-        self.norm = nn.LayerNorm(width)
-        for block in self.blocks:  # residual branches start small: GPT-2's initialisation
-            for weight in (block.attention.out.weight, block.mlp[2].weight):
+        blocks = [Block(width, heads, dropout) for _ in range(depth)]
+        for block in blocks:  # residual branches start small: GPT-2's initialisation
+            for weight in (block.attention.out.weight, block.narrow.weight):
                 nn.init.normal_(weight, std=0.02 / (2 * depth) ** 0.5)
+        self.blocks = nn.ModuleList(blocks)  # type: ignore[assignment]
+        self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Float[Tensor, "b n d"], causal: bool) -> Float[Tensor, "b n d"]:
+        if torch.is_autocast_enabled(x.device.type):  # a narrow residual stream halves the memory traffic
+            x = x.to(torch.get_autocast_dtype(x.device.type))
         for block in self.blocks:
             x = block(x, causal)
         return self.norm(x)
@@ -87,10 +97,11 @@ class Decoder:
     def __init__(self, transformer: Transformer, batch: int, length: int, like: Tensor) -> None:
         self.transformer = transformer
         self.position = 0
+        width = transformer.norm.normalized_shape[0]
         self.caches = []
         for block in transformer.blocks:
             heads = block.attention.heads
-            shape = (batch, heads, length, block.attention.out.in_features // heads)
+            shape = (batch, heads, length, width // heads)
             self.caches.append((like.new_empty(shape), like.new_empty(shape)))
 
     def step(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,22 +17,22 @@ def tiny_config(
     patches: tuple[int, ...] = (2, 2, 1),
     width: int = 4,
     velocity_bins: int = 1,
-    scan_order: str = "column_major",
+    scan_order: Any = "column_major",
     context: tuple[int, int, int] = (1, 2, 1),
-    **settings: object,
+    **settings: Any,
 ) -> ModelConfig:
     """A model of a few hundred parameters; every level looks around."""
-    kinds = generators.split()
+    kinds: list[Any] = generators.split()
     levels = tuple(
-        LevelConfig(patch, 8, 1, 2, kind, context if index < len(patches) - 1 else (0, 0, 0))  # type: ignore[arg-type]
+        LevelConfig(patch, 8, 1, 2, kind, context if index < len(patches) - 1 else (0, 0, 0))
         for index, (patch, kind) in enumerate(zip(patches, kinds, strict=True))
     )
     return ModelConfig(
         levels,
-        scan_order=scan_order,  # type: ignore[arg-type]
+        scan_order=scan_order,
         crop_length=width,
         velocity_bins=velocity_bins,
-        **settings,  # type: ignore[arg-type]
+        **settings,
     )
 
 

@@ -49,8 +49,6 @@ def test_mar_probabilities_sum_to_one_for_a_fixed_order_and_schedule(
     assert total.item() == pytest.approx(1.0, abs=1e-9)
 
 
-
-
 @pytest.mark.parametrize("generators", ["ar ar ar", "ar ar mar"])
 def test_ar_sampler_draws_from_the_likelihood(generators: str) -> None:
     """Chi-square over all rolls of a 2 x 2 grid; rare rolls are pooled."""

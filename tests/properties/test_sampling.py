@@ -1,0 +1,245 @@
+"""The sampler: caches equal the full pass, recording is neutral, known cells stay and are listened to."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from fractalgen.config import LevelConfig, SamplingConfig, ScanOrder
+from fractalgen.model.ar import Step
+from fractalgen.model.fractal import FractalGen, drop_orphans
+from fractalgen.model.grid import surround
+from fractalgen.model.level import FractalLevel, _Reader
+from fractalgen.model.transformer import Decoder, Transformer
+from fractalgen.sampling import Draw, gate_nll, schedule_steps
+from tests.properties.helpers import every_roll, random_model, random_rolls, tiny_config
+
+KINDS = ["ar ar ar ar", "mar mar mar mar", "ar mar ar mar", "mar ar mar ar"]
+
+
+def full_height(generators: str, scan_order: ScanOrder = "column_major", **settings: Any) -> FractalGen:
+    """A small model of 128 pitches that often leaves patches silent."""
+    kinds = generators.split()
+    levels = [
+        LevelConfig(patch, 16, 1, 2, kind, context)  # type: ignore[arg-type]
+        for patch, kind, context in zip(
+            (128, 16, 4, 1), kinds, ((2, 4, 2), (2, 4, 2), (1, 1, 1), (0, 0, 0)), strict=True
+        )
+    ]
+    config = dataclasses.replace(tiny_config(), levels=tuple(levels), crop_length=32, scan_order=scan_order, **settings)
+    model = random_model(config).float()
+    with torch.no_grad():
+        for level in model.levels[:-1]:
+            assert isinstance(level, FractalLevel)
+            level.gate.bias.fill_(-1.5)
+    return model
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_decoder_steps_equal_the_full_pass() -> None:
+    torch.manual_seed(0)
+    transformer = Transformer(16, 2, 4).double().eval()
+    x = torch.randn(3, 40, 16, dtype=torch.float64)  # longer than SHORT: the fused kernel on one side
+    with torch.no_grad():
+        full = transformer(x, causal=True)
+        decoder = Decoder(transformer, 3, 40, like=x)
+        steps = torch.stack([decoder.step(x[:, k]) for k in range(40)], 1)
+    torch.testing.assert_close(steps, full, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize("scan_order", ["column_major", "row_major"])
+def test_walking_a_level_gives_the_conditions_of_teacher_forcing(index: int, scan_order: str) -> None:
+    """Cache, content and windows together: decode known rolls step by step, batch 3, and compare with one pass."""
+    model = random_model(tiny_config("ar ar ar ar", patches=(8, 4, 2, 1), width=8, scan_order=scan_order))
+    level = model.levels[index]
+    assert isinstance(level, FractalLevel)
+    size = level.config.patch
+    rolls = random_rolls(3, size, 8 if index == 0 else size, 1)
+    truth = surround(rolls, level.margin, model.config.vocabulary + 1)
+    cond = torch.randn(3, level.cond.in_features, dtype=torch.float64)
+    grid = level.grid(truth)
+    with torch.no_grad():
+        lesson = level.generator.teach(
+            level.embed(level.features(grid.split(rolls))),
+            level.place(grid) + level.cond(cond)[:, None],
+            lambda sees: level.look(truth, sees),
+            None,
+        )
+        canvas = surround(torch.full_like(rolls, model.config.vocabulary), level.margin, model.config.vocabulary + 1)
+        read = _Reader(level, canvas, cond, grid, streams=1)
+        draw = Draw(SamplingConfig(), generator(), torch.device("cpu"))
+        for k, step in enumerate(level.generator.walk(read, torch.ones(3, len(grid)).bool(), 1, draw)):
+            assert isinstance(step, Step)
+            torch.testing.assert_close(step.z[:, 0], lesson.z[:, k], rtol=1e-9, atol=1e-11)
+            canvas.view(3, -1)[:, read.own[k]] = grid.split(rolls)[:, k]
+
+
+@pytest.mark.parametrize("generators", KINDS)
+@pytest.mark.parametrize("scan_order", ["column_major", "row_major"])
+def test_recording_is_neutral_and_complete(generators: str, scan_order: ScanOrder) -> None:
+    """Same seed, same bits; the last frame is the result; each visited cell is decided exactly once per level."""
+    model = full_height(generators, scan_order)
+    settings: dict[str, Any] = {"num_iter_list": (5, 3, 2, 1), "batch_generate_size": 3}
+    plain, nothing = model.sample(3, generator=generator(), **settings)
+    tokens, frames = model.sample(3, generator=generator(), return_intermediates=True, **settings)
+    assert nothing is None
+    assert frames is not None
+    assert torch.equal(plain, tokens)
+    assert 0 < (tokens > 0).double().mean() < 0.5
+    for sample, trace in enumerate(frames.traces):
+        assert np.array_equal(trace.tokens, tokens[sample].numpy())
+        decided = trace.decided
+        assert np.all(decided[0] >= 0)
+        patches = decided[0].reshape(8, 16, 2, 16).transpose(0, 2, 1, 3).reshape(16, 256)
+        assert np.all(patches == patches[:, :1])
+        if generators.startswith("ar"):
+            order = patches[:, 0].reshape(8, 2)
+            order = order.T if scan_order == "column_major" else order
+            assert order.flatten().tolist() == list(range(16))
+        else:
+            assert np.unique(patches[:, 0]).size == len(trace.steps)
+        for level in range(1, 4):
+            visited = decided[level] >= 0
+            parents = decided[level - 1] >= 0
+            assert np.all(parents | ~visited)
+            size = (128, 16, 4, 1)[level]
+            blocks = visited.reshape(128 // size, size, 32 // size, size).any((1, 3)).repeat(size, 0).repeat(size, 1)
+            assert np.array_equal(blocks, visited)  # a patch is visited whole or not at all
+            assert np.all(visited[trace.tokens > 0])
+        assert np.array_equal(decided[3] >= 0, trace.tokens > 0) or "mar" in generators
+    last = frames[len(frames) - 1].output
+    first = frames[0]
+    assert first.level_name == "Init"
+    assert not first.output.any()
+    assert np.array_equal(last > 0, tokens.numpy() > 0)
+
+
+@pytest.mark.parametrize("generators", KINDS)
+def test_no_orphan_holds(generators: str) -> None:
+    tokens, _ = full_height(generators).sample(4, generator=generator())
+    orphans = (tokens[..., 1:] == 1) & (tokens[..., :-1] == 0)
+    assert (tokens == 1).any()
+    assert not orphans.any()
+
+
+def test_dropping_orphans_silences_whole_runs_and_nothing_else() -> None:
+    roll = torch.tensor([[[1, 1, 0, 1, 1, 2, 1, 0, 0, 1]]])
+    assert drop_orphans(roll).tolist() == [[[1, 1, 0, 0, 0, 2, 1, 0, 0, 0]]]
+
+
+@pytest.mark.parametrize("generators", KINDS)
+def test_known_cells_come_out_exactly_and_are_listened_to(generators: str) -> None:
+    """A prefix and a loose rectangle stay bit for bit; with other known cells the rest comes out differently."""
+    model = full_height(generators)
+    results = []
+    for seed in (1, 2):
+        rolls = random_rolls(2, 128, 32, 1, seed=seed)
+        known = torch.full_like(rolls, -1)
+        known[..., :18], known[:, 60:70, 20:25] = rolls[..., :18], rolls[:, 60:70, 20:25]
+        tokens, frames = model.sample(
+            2, known=known, generator=generator(), num_iter_list=(4, 2, 2, 1), return_intermediates=True
+        )
+        assert torch.equal(tokens[known >= 0], rolls[known >= 0])
+        assert frames is not None
+        assert np.array_equal(frames.traces[0].known, (known[0] >= 0).numpy())
+        results.append(tokens[..., 26:])
+    assert not torch.equal(*results)
+
+
+def test_known_cells_shift_the_distribution_as_the_exact_conditional_does() -> None:
+    """AR, a known first column of patches: frequencies of the rest against p(rest | known) by enumeration."""
+    model = random_model(tiny_config(velocity_bins=1, width=4), seed=1)
+    prefix = torch.tensor([[2, 1], [0, 2]])
+    rolls = torch.cat([prefix.expand(81, 2, 2), every_roll(2, 2, 3)], -1)
+    with torch.no_grad():
+        probability = (-model.nll(rolls).total).softmax(0)
+    known = torch.full((8000, 2, 4), -1)
+    known[..., :2] = prefix
+    tokens, _ = model.sample(8000, known=known, generator=generator(), width=4)
+    place = 3 ** torch.arange(3, -1, -1)
+    observed = torch.bincount((tokens[..., 2:].flatten(1) * place).sum(1), minlength=81).double()
+    expected = probability * 8000
+    keep = expected >= 5
+    chi_square = ((observed - expected)[keep] ** 2 / expected[keep]).sum().item()
+    assert chi_square < keep.sum().item() + 5 * (2 * keep.sum().item()) ** 0.5
+    assert observed[probability == 0].sum() == 0
+
+
+def test_a_group_known_to_sound_never_comes_out_silent() -> None:
+    """Closed form against brute force: gates drawn under "not all silent" have the probabilities that are scored."""
+    logits = torch.tensor([-1.0, 0.5, -2.0], dtype=torch.float64)
+    target = torch.ones(1, 3, dtype=torch.bool)
+    patterns = every_roll(1, 3, 2)[:, 0].bool()
+    nll = gate_nll(logits.expand(8, 3), patterns, target.expand(8, 3), target.expand(8, 3), not_all_silent=True)
+    probability = (-nll).exp()
+    assert probability[1:].sum().item() == pytest.approx(1.0)
+    draw = Draw(SamplingConfig(), generator(), torch.device("cpu"))
+    count = 20_000
+    opened = draw.gates(
+        logits.expand(1, count, 3),
+        target.expand(count, 3),
+        torch.zeros(count, 3, dtype=torch.bool),
+        torch.ones(count, dtype=torch.bool),
+    )
+    observed = torch.bincount((opened * torch.tensor([4, 2, 1])).sum(1), minlength=8) / count
+    assert observed[0] == 0
+    torch.testing.assert_close(observed[1:].double(), probability[1:], rtol=0, atol=0.015)
+
+
+@pytest.mark.parametrize("count", [1, 3, 16, 128])
+@pytest.mark.parametrize("iterations", [1, 2, 8, 20])
+def test_the_cosine_schedule_decides_everything_once(count: int, iterations: int) -> None:
+    steps = schedule_steps(torch.arange(count)[None], torch.tensor([count]), iterations)[0]
+    assert torch.all(steps.diff() >= 0)
+    assert steps.min() >= 0
+    assert steps.max() <= iterations - 1
+    sizes = torch.bincount(steps, minlength=iterations)
+    assert sizes.sum() == count
+    if count == 128 and iterations == 8:
+        assert sizes.tolist() == [3, 7, 12, 16, 19, 23, 24, 24]
+
+
+def guided_model() -> tuple[FractalGen, Tensor]:
+    model = full_height("ar ar ar ar", label_sizes=(3,))
+    return model, torch.tensor([1, 1])
+
+
+def test_guidance_of_one_is_plain_conditional_sampling() -> None:
+    model, label = guided_model()
+    plain, _ = model.sample(2, [label], generator=generator())
+    other, _ = model.sample(2, [label], cfg=1.0, cfg_schedule="linear", generator=generator())
+    guided, _ = model.sample(2, [label], cfg=3.0, generator=generator())
+    unlabelled, _ = model.sample(2, generator=generator())
+    assert torch.equal(plain, other)
+    assert not torch.equal(plain, guided)
+    assert not torch.equal(plain, unlabelled)
+
+
+def test_guidance_bends_logits_as_its_formula_says() -> None:
+    logits = torch.randn(2, 5, 7, generator=generator(), dtype=torch.float64)
+    cond, uncond = logits
+    settings = SamplingConfig(cfg=3.0, temperature=0.7)
+    draw = Draw(settings, generator(), torch.device("cpu"), streams=2)
+    expected = ((uncond + 3.0 * (cond - uncond)) / 0.7).log_softmax(-1)
+    torch.testing.assert_close(draw.bend(logits), expected)
+    linear = Draw(dataclasses.replace(settings, cfg_schedule="linear"), generator(), torch.device("cpu"), 2, 0.5)
+    torch.testing.assert_close(linear.bend(logits), ((uncond + 2.0 * (cond - uncond)) / 0.7).log_softmax(-1))
+    filtered = Draw(dataclasses.replace(settings, filter_threshold=0.2), generator(), torch.device("cpu"), 2)
+    unlikely = cond.softmax(-1) < 0.2
+    assert torch.all(filtered.bend(logits)[unlikely & (cond < cond.amax(-1, keepdim=True))].isinf())
+    assert torch.all(filtered.bend(logits).exp().sum(-1) > 0.999)
+
+
+def test_low_temperature_finds_the_most_likely_token() -> None:
+    logits = torch.randn(1, 200, 9, generator=generator())
+    draw = Draw(SamplingConfig(temperature=1e-4), generator(), torch.device("cpu"))
+    assert torch.equal(draw.categorical(logits), logits[0].argmax(-1))
