@@ -1,0 +1,241 @@
+"""What watches a training run: the progress bar, ``last.ckpt``, and pictures of what the model composes by now."""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+from tqdm.auto import tqdm
+
+from fractalgen import render
+from fractalgen.config import RenderConfig, SamplingConfig
+from fractalgen.evaluation import note_statistics, statistics_table
+from fractalgen.pianoroll import PianoRoll
+
+GIF_FPS = 5.0  # 200 ms a frame
+SATURATED = 0.5  # share of cells that sound; real piano music has about 0.03
+
+
+class StepBar(Callback):
+    """One bar over all optimiser steps of the run: rate and time left, whatever the accumulation or the resuming."""
+
+    def __init__(self, interval: int) -> None:
+        self.interval = interval
+        self.bar: tqdm[Any] | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start where the run goes on."""
+        self.bar = tqdm(
+            total=trainer.max_steps,
+            initial=trainer.global_step,
+            unit="step",
+            desc="training",
+            disable=not trainer.is_global_zero,
+            dynamic_ncols=True,
+            smoothing=0.05,
+            # a log file gets a line's worth twice a minute, a terminal a live bar
+            mininterval=0.5 if sys.stderr.isatty() else 30.0,
+        )
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Advance when an optimiser step was completed."""
+        if self.bar is None or trainer.global_step == self.bar.n:
+            return
+        if trainer.global_step % self.interval == 0:
+            shown = {name: f"{value:.3f}" for name, value in getattr(pl_module, "shown", {}).items()}
+            self.bar.set_postfix(shown, refresh=False)
+        self.bar.update(trainer.global_step - self.bar.n)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave one line per validation."""
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val")}
+        if self.bar is not None and not self.bar.disable and not trainer.sanity_checking:
+            text = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+            tqdm.write(f"step {trainer.global_step}: {text}", file=sys.stderr)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Close the bar."""
+        self.close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Close the bar, so that the error has its own line."""
+        self.close()
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+
+class LastCheckpoint(Checkpoint):
+    """Keep ``last.ckpt``: after every validation, and every ``minutes`` in between.
+
+    Lightning's own callback writes its ``last.ckpt`` only together with one of the best ones, so that a run whose
+    validation loss has stopped falling could not be resumed from where it is.
+    """
+
+    def __init__(self, validation_interval: int, minutes: float = 10.0) -> None:
+        self.validation_interval = validation_interval
+        self.seconds = 60 * minutes
+        self.saved_step = -1
+        self.saved_at = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self.saved_at, self.saved_step = time.monotonic(), trainer.global_step
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Save when time is up, only right after an optimiser step and not where a validation follows anyway."""
+        step = trainer.global_step
+        if step == self.saved_step or step % self.validation_interval == 0 or step >= trainer.max_steps:
+            return
+        batches = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        if batches % trainer.accumulate_grad_batches:
+            return
+        due = time.monotonic() - self.saved_at > self.seconds
+        # saving is collective: the first process decides for all
+        if trainer.strategy.broadcast(due) if trainer.world_size > 1 else due:
+            self.save(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save."""
+        if not trainer.sanity_checking:
+            self.save(trainer)
+
+    def save(self, trainer: Trainer) -> None:
+        """Replace ``last.ckpt``, atomically."""
+        assert trainer.log_dir is not None
+        trainer.save_checkpoint(Path(trainer.log_dir) / "checkpoints" / "last.ckpt")
+        self.saved_at, self.saved_step = time.monotonic(), trainer.global_step
+
+
+class Pictures(Checkpoint):
+    """Samples, their making as GIFs, real rolls beside them, and note statistics of both.
+
+    Drawn when a validation runs *and* the optimiser step is a multiple of ``interval``.  No failure in here ends the
+    training: each cause is reported once, with its traceback.  (A ``Checkpoint`` only because Lightning runs those
+    last: the weights are safe on disk before drawing starts.)
+    """
+
+    def __init__(self, crops: Dataset[dict[str, torch.Tensor]], interval: int, num_samples: int, seed: int = 0) -> None:
+        self.crops = crops
+        self.interval = interval
+        self.num_samples = num_samples
+        self.seed = seed
+        self.config = RenderConfig()
+        self.reported: set[tuple[Any, ...]] = set()
+        self._real: NDArray[np.uint8] | None = None
+        self.folder = Path()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Remember the folder: asking for it is collective, and drawing is the first process's business alone."""
+        assert trainer.log_dir is not None
+        self.folder = Path(trainer.log_dir) / "generation_gifs"
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw if both conditions hold."""
+        step = trainer.global_step
+        due = self.num_samples > 0 and step > 0 and step % self.interval == 0
+        if due and trainer.is_global_zero and not trainer.sanity_checking:
+            with self._report("pictures of samples", step):
+                self.draw(trainer, pl_module.model, step)
+
+    def draw(self, trainer: Trainer, model: Any, step: int) -> None:
+        """Sample, write the GIFs, log everything to TensorBoard."""
+        assert trainer.logger is not None
+        board = trainer.logger.experiment  # type: ignore[attr-defined]
+        bins, names = model.config.velocity_bins, [f"step_{step:07d}_sample_{i}" for i in range(self.num_samples)]
+
+        def log_picture(tag: str, source: Any) -> None:
+            board.add_image(tag, np.asarray(render.image(source, self.config).convert("RGB")), step, dataformats="HWC")
+
+        real = self.real_rolls()
+        chosen = np.linspace(0, len(real) - 1, min(self.num_samples, len(real))).round().astype(int)
+        for name, tokens in zip(names, real[chosen], strict=False):
+            with self._report("ground truth", step):
+                log_picture(f"val/ground_truth/{name}", PianoRoll(tokens, velocity_bins=bins))
+
+        rolls, frames = self.sample(model)
+        for index, name in enumerate(names):
+            with self._report("roll", step):
+                log_picture(f"val/generated/{name}", PianoRoll(rolls[index], velocity_bins=bins))
+            with self._report("generation GIF", step):
+                making = [replace(f, output=f.output[index], tokens=_of(f.tokens, index)) for f in frames]
+                log_picture(f"val/generation_preview/{name}", making[-1])
+                self.folder.mkdir(exist_ok=True)
+                render.save_gif(making, self.folder / f"{name}.gif", self.config, fps=GIF_FPS)
+
+        statistics = {"generated": note_statistics(rolls), "real": note_statistics(real)}
+        for kind, values in statistics.items():
+            for key, value in values.items():
+                if not np.isnan(value):
+                    board.add_scalar(f"val_notes/{key}_{kind}", value, step)
+        tqdm.write(f"step {step}:\n{statistics_table(statistics)}", file=sys.stderr)
+        warn_if_degenerate(rolls, step)
+
+    def sample(self, model: Any) -> tuple[NDArray[np.uint8], Sequence[Any]]:
+        """Samples (n, 128, T) and the frames of their making; the same random numbers each time."""
+        settings = SamplingConfig()
+        iterations = [*settings.num_iter_list, *[1] * len(model.config.levels)][: len(model.config.levels)]
+        device = next(model.parameters()).device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
+            torch.manual_seed(self.seed)
+            rolls, intermediates = model.sample(
+                batch_size=self.num_samples,
+                cond_list=None,
+                num_iter_list=iterations,
+                cfg=settings.cfg,
+                cfg_schedule=settings.cfg_schedule,
+                temperature=settings.temperature,
+                filter_threshold=settings.filter_threshold,
+                return_intermediates=True,
+            )
+        return rolls.cpu().numpy().astype(np.uint8), list(intermediates)
+
+    def real_rolls(self) -> NDArray[np.uint8]:
+        """The validation crops, (n, 128, T)."""
+        if self._real is None:
+            count = len(self.crops)  # type: ignore[arg-type]
+            self._real = np.stack([self.crops[i]["tokens"].numpy().astype(np.uint8) for i in range(count)])
+        return self._real
+
+    @contextmanager
+    def _report(self, what: str, step: int) -> Iterator[None]:
+        """Turn a failure into a warning with its traceback, once per cause."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 (whatever it is, a picture is not worth a training run)
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            cause = (type(error), place.filename, place.lineno)
+            if cause not in self.reported:
+                self.reported.add(cause)
+                text = "".join(traceback.format_exception(error))
+                warnings.warn(f"step {step}: {what} failed, training goes on\n{text}", RuntimeWarning, stacklevel=2)
+
+
+def _of(tokens: NDArray[Any] | None, index: int) -> NDArray[Any] | None:
+    return None if tokens is None else tokens[index]
+
+
+def warn_if_degenerate(rolls: NDArray[np.uint8], step: int) -> None:
+    """Warn when every roll of (n, 128, T) is silent, or every one is saturated."""
+    density = (rolls > 0).mean(axis=(1, 2))
+    problem: Callable[[str], str] = f"step {step}: all {len(rolls)} samples are {{}}".format
+    if (density == 0).all():
+        warnings.warn(problem("silent"), RuntimeWarning, stacklevel=2)
+    elif (density > SATURATED).all():
+        warnings.warn(problem(f"saturated: {density.mean():.0%} of the cells sound"), RuntimeWarning, stacklevel=2)

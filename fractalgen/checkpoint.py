@@ -1,0 +1,161 @@
+"""Checkpoints: self-describing files that rebuild the model they hold, and nothing but data is read from them.
+
+Two containers carry the same header (format, version, model configuration and whatever was known when it was
+written): Lightning's ``.ckpt`` (for going on with training) under the key ``fractalgen``, and ``.safetensors`` (for
+sharing) as JSON in the file's metadata.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from fractalgen.config import DEFAULT_MODEL, ModelConfig
+from fractalgen.errors import UserError
+from fractalgen.model.fractal import FractalGen
+
+FORMAT = "fractalgen"
+VERSION = 1
+HEADER_KEY = "fractalgen"
+WEIGHTS_PREFIX = "model."
+SHIPPED = Path(__file__).parent / "assets" / "models"
+
+
+def make_header(config: ModelConfig, **facts: Any) -> dict[str, Any]:
+    """The record that makes a checkpoint self-describing; ``facts`` (step, val_loss, corpus ...) must be JSON data."""
+    return {"format": FORMAT, "version": VERSION, "model": config.to_dict(), **facts}
+
+
+def resolve(name_or_path: str | os.PathLike[str] | None) -> Path:
+    """The file meant by a path, by the name of a shipped model, or by None (the default model).
+
+    Raises:
+        UserError: neither a file nor a shipped model.
+    """
+    name = DEFAULT_MODEL if name_or_path is None else os.fspath(name_or_path)
+    path = Path(name)
+    shipped = SHIPPED / f"{name}.safetensors"
+    if name_or_path is not None and path.is_file():
+        return path
+    if path.name == name and shipped.is_file():
+        return shipped
+    names = ", ".join(sorted(file.stem for file in SHIPPED.glob("*.safetensors"))) or "none"
+    what = "is a folder, not a checkpoint file" if path.is_dir() else "no such file"
+    raise UserError(f"--checkpoint {name}: {what} (shipped models: {names})")
+
+
+def read_checkpoint(path: Path, flag: str = "checkpoint") -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Header and weights of a ``.ckpt`` or ``.safetensors`` file; pickled code in a file is never run.
+
+    The weights of a ``.ckpt`` are memory-mapped, so that its optimiser state is not read.
+
+    Raises:
+        UserError: not a checkpoint of FractalGen, or one of a newer version.
+    """
+    refused = f"--{flag} {path}: not a FractalGen checkpoint"
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                header = json.loads((file.metadata() or {}).get(HEADER_KEY, "null"))
+                # the header is judged before the weights are read
+                _check_header(header, path, flag)
+                weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            header = content.get(HEADER_KEY) if isinstance(content, dict) else None
+            _check_header(header, path, flag)
+            weights = {
+                name.removeprefix(WEIGHTS_PREFIX): value
+                for name, value in content["state_dict"].items()
+                if name.startswith(WEIGHTS_PREFIX)
+            }
+    except (SafetensorError, json.JSONDecodeError, pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
+        raise UserError(f"{refused} ({_first_line(error)})") from error
+    except OSError as error:
+        raise UserError(f"--{flag} {path}: {error.strerror or _first_line(error)}") from error
+    return header, weights
+
+
+def _check_header(header: Any, path: Path, flag: str) -> None:
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        found = header.get("format") if isinstance(header, dict) else None
+        raise UserError(f"--{flag} {path}: not a FractalGen checkpoint (format {found!r}, expected {FORMAT!r})")
+    if header.get("version") != VERSION:
+        raise UserError(
+            f"--{flag} {path}: checkpoint version {header.get('version')!r}, this program reads version {VERSION}"
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:120] if lines else 'no message'}"
+
+
+def weights_hash(weights: Mapping[str, Tensor]) -> str:
+    """Eight hexadecimal digits that identify the weights (names, types and bytes)."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        value = weights[name].detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:8]
+
+
+def load_pretrained(
+    name_or_path: str | os.PathLike[str] | None = None, device: str | torch.device = "cpu"
+) -> FractalGen:
+    """The model of a checkpoint in float32, in evaluation mode, on ``device``; None is the default shipped model.
+
+    ``model.checkpoint_id`` is the file's name and a hash of its weights.
+
+    Raises:
+        UserError: missing file, not a FractalGen checkpoint, another version, weights that do not fit.
+    """
+    path = resolve(name_or_path)
+    header, weights = read_checkpoint(path)
+    try:
+        model = FractalGen(ModelConfig.from_dict(header["model"]))
+        model.load_state_dict(weights)
+    except (KeyError, TypeError, RuntimeError, UserError) as error:
+        raise UserError(f"--checkpoint {path}: damaged checkpoint ({_first_line(error)})") from error
+    model.checkpoint_id = f"{path.stem}-{weights_hash(weights)}"
+    return model.float().eval().to(device)
+
+
+def save_pretrained(
+    model: FractalGen,
+    path: str | os.PathLike[str],
+    metadata: Mapping[str, Any] | None = None,
+    dtype: torch.dtype = torch.bfloat16,
+) -> Path:
+    """Write the weights as ``dtype`` with their header to a ``.safetensors`` file, whole or not at all.
+
+    ``metadata`` (corpus, licence, val_loss ...: JSON data) is kept in the header.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise UserError(f"{path}: a shared checkpoint is named *.safetensors")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = make_header(model.config, **(metadata or {}))
+    # clones: safetensors refuses tensors that share memory
+    weights = {
+        name: (value.to(dtype) if value.is_floating_point() else value).detach().cpu().contiguous().clone()
+        for name, value in model.state_dict().items()
+    }
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file(weights, temporary, metadata={HEADER_KEY: json.dumps(header)})
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path

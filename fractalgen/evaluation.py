@@ -1,0 +1,72 @@
+"""Numbers that tell music from noise: note statistics of rolls, and the table that compares them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from fractalgen.pianoroll import HOLD, ONSET, SILENCE
+
+COLUMNS = {
+    "density": "cells sounding %",
+    "silence": "silent steps %",
+    "notes": "notes",
+    "notes_per_bar": "notes/bar",
+    "polyphony": "polyphony",
+    "hold_share": "holds %",
+    "pitch_min": "lowest",
+    "pitch_mean": "mean pitch",
+    "pitch_max": "highest",
+    "orphan_holds": "orphans",
+}
+PERCENT = {"density", "silence", "hold_share"}
+
+
+def note_statistics(tokens: Any, steps_per_bar: int = 16) -> dict[str, float]:
+    """Statistics of token rolls, (128, T) or (n, 128, T), arrays or tensors.
+
+    - ``density``: share of cells that sound, ``silence``: share of time steps in which nothing sounds
+    - ``notes``: onsets per roll, ``notes_per_bar``: onsets in ``steps_per_bar`` time steps
+    - ``polyphony``: sounding cells per time step in which anything sounds
+    - ``hold_share``: holds among the sounding cells
+    - ``pitch_min``, ``pitch_mean``, ``pitch_max``: MIDI pitch of the sounding cells
+    - ``orphan_holds``: holds per roll with silence to their left, column 0 excepted
+
+    What does not exist in silence (pitches, polyphony, share of holds) is NaN there.
+    """
+    rolls = np.asarray(tokens)
+    rolls = rolls[None] if rolls.ndim == 2 else rolls
+    count, _, width = rolls.shape
+    sounding, onsets, holds = rolls != SILENCE, int((rolls >= ONSET).sum()), rolls == HOLD
+    cells = int(sounding.sum())
+    steps = sounding.any(axis=1)
+    per_pitch = sounding.sum(axis=(0, 2))
+    pitches = np.flatnonzero(per_pitch)
+    return {
+        "density": cells / sounding.size,
+        "silence": 1.0 - float(steps.mean()),
+        "notes": onsets / count,
+        "notes_per_bar": onsets / count * steps_per_bar / width,
+        "polyphony": cells / int(steps.sum()) if cells else math.nan,
+        "hold_share": int(holds.sum()) / cells if cells else math.nan,
+        "pitch_min": float(pitches[0]) if cells else math.nan,
+        "pitch_mean": float((per_pitch * np.arange(per_pitch.size)).sum() / cells) if cells else math.nan,
+        "pitch_max": float(pitches[-1]) if cells else math.nan,
+        "orphan_holds": int((holds[:, :, 1:] & ~sounding[:, :, :-1]).sum()) / count,
+    }
+
+
+def statistics_table(rows: Mapping[str, Mapping[str, float]]) -> str:
+    """A text table with a line for each named :func:`note_statistics`, to be printed side by side."""
+    lines = [["", *COLUMNS.values()]]
+    for name, values in rows.items():
+        cells = [values[key] * (100 if key in PERCENT else 1) for key in COLUMNS]
+        lines.append([name, *("-" if math.isnan(value) else f"{value:.4g}" for value in cells)])
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join(text.ljust(width) if column == 0 else text.rjust(width) for column, (text, width) in pairs)
+        for pairs in (list(enumerate(zip(line, widths, strict=True))) for line in lines)
+    )

@@ -1,0 +1,339 @@
+"""Training: ``train(TrainConfig)`` builds data, model, callbacks and the Lightning trainer, and runs it.
+
+All randomness is a function of (seed, batch, device): a run that is resumed goes on exactly as if it had never
+stopped, and devices draw different crops and masks.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import warnings
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as pl
+import torch
+import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+
+from fractalgen import checkpoint
+from fractalgen.callbacks import LastCheckpoint, Pictures, StepBar
+from fractalgen.config import ModelConfig, TrainConfig
+from fractalgen.data import Corpus
+from fractalgen.errors import UserError
+from fractalgen.loaders import MASKS, VALIDATION, Batch, CropData, stream
+from fractalgen.model.fractal import FractalGen
+
+if TYPE_CHECKING:
+    from fractalgen.model.fractal import NLL
+
+# Nats per hundred cells: close to nats per note (about 0.9 onsets in a hundred cells of POP909), so that the
+# gradient's norm has a scale for which clipping at 1 and AdamW's epsilon were made; nats per cell are far smaller.
+LOSS_SCALE = 100.0
+BETAS = (0.9, 0.95)
+
+# Lightning's advice about what is meant to be so here.
+EXPECTED_WARNINGS = (
+    r"The '\w+' does not have many workers",  # --num_workers decides
+    r"Checkpoint directory .* exists and is not empty",  # a resumed run goes on in its folder
+    r"The dirpath has changed from",  # a run resumed into another folder
+    r"(GPU|TPU) available but not used",  # --accelerator decides
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # inside Lightning, for newer versions of PyTorch
+)
+
+
+class Tally:
+    """Sums of negative log-likelihoods over crops, and what they are divided by."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.sums: Tensor | None = None
+        self.exact = True
+
+    def add(self, nll: NLL, tokens: Tensor) -> None:
+        """Count a batch: ``tokens`` (b, 128, T)."""
+        self.names, self.exact = list(nll.terms), nll.exact
+        cells, notes = torch.tensor(tokens.numel(), device=tokens.device), (tokens >= 2).sum()
+        values = [cells, notes, nll.total.sum(), *(term.sum() for term in nll.terms.values())]
+        batch = torch.stack([value.detach().float() for value in values])
+        self.sums = batch if self.sums is None else self.sums + batch
+
+    def metrics(self, prefix: str) -> dict[str, float]:
+        """TensorBoard tags and values; what is only an upper bound (MAR) says so in its name."""
+        assert self.sums is not None
+        cells, notes, total, *terms = self.sums.tolist()
+        bound = "" if self.exact else "_upper_bound"
+        result = {f"{prefix}_loss": total / cells}
+        for name, nats in (("", total), *zip((f"/{name}" for name in self.names), terms, strict=True)):
+            result[f"{prefix}/nats_per_cell{bound}{name}"] = nats / cells
+            result[f"{prefix}/bits_per_note{bound}{name}"] = nats / math.log(2) / notes if notes else math.nan
+        return result
+
+
+def conditions(batch: Batch) -> list[Tensor] | None:
+    """The labels of a batch as the model takes them: one (b,) tensor per attribute, None where there are none."""
+    labels = batch["labels"]
+    return list(labels.unbind(1)) if labels.shape[1] else None
+
+
+class Training(pl.LightningModule):
+    """The model under training: loss, optimiser, schedule, logged figures."""
+
+    def __init__(self, config: ModelConfig, cfg: TrainConfig) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.model = FractalGen(config)
+        self.tally, self.val_tally = Tally(), Tally()
+        self.logged_step = 0
+        self.gradient_norm = torch.tensor(0.0)
+        self.shown: dict[str, float] = {}
+
+    def on_fit_start(self) -> None:
+        """Write down the resolved configuration."""
+        log_dir = self.trainer.log_dir  # collective
+        if self.trainer.is_global_zero and log_dir is not None:
+            millions = sum(parameter.numel() for parameter in self.model.parameters()) / 1e6
+            print(f"{millions:.1f} M parameters on {self.device}, run folder {log_dir}", flush=True)
+            resolved = asdict(replace(self.cfg, output_dir=self.cfg.run_dir))
+            Path(log_dir).mkdir(parents=True, exist_ok=True)
+            Path(log_dir, "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Mean negative log-likelihood of the batch in nats per hundred cells."""
+        torch.manual_seed(stream(self.cfg.seed, MASKS, batch_idx, self.global_rank))
+        tokens = batch["tokens"]
+        nll = self.model.nll(tokens, conditions(batch))
+        self.tally.add(nll, tokens)
+        return nll.total.mean() * (LOSS_SCALE / tokens[0].numel())
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Log the mean over the last steps, and end the run with a validation."""
+        step = self.global_step
+        if step >= self.trainer.max_steps:
+            self.trainer.should_stop = True  # Lightning validates before it stops, and does so only once
+        if step == self.logged_step or step % self.cfg.log_every_n_steps:
+            return
+        self.logged_step = step
+        metrics = self.tally.metrics("train")
+        exact, self.tally = self.tally.exact, Tally()
+        if not math.isfinite(metrics["train_loss"]):
+            raise UserError(
+                f"the training loss became {metrics['train_loss']} before step {step}: lower --learning_rate"
+                f" {self.cfg.learning_rate} or --gradient_clip {self.cfg.gradient_clip}, or use --precision 32"
+            )
+        norm = float(self.gradient_norm)
+        self.write({**metrics, "learning_rate": self.learning_rate(step - 1), "train/gradient_norm": norm})
+        self.shown = {"bits/note": metrics["train/bits_per_note" + ("" if exact else "_upper_bound")]}
+
+    def on_validation_epoch_start(self) -> None:
+        """Start counting."""
+        self.val_tally = Tally()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Score a batch, with the same masks at every validation."""
+        torch.manual_seed(stream(self.cfg.seed, VALIDATION, batch_idx, self.global_rank))
+        self.val_tally.add(self.model.nll(batch["tokens"], conditions(batch)), batch["tokens"])
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the mean over all crops of all devices."""
+        if self.trainer.sanity_checking:
+            return
+        self.val_tally.sums = self.trainer.strategy.reduce(self.val_tally.sums, reduce_op="sum")
+        metrics = self.val_tally.metrics("val")
+        self.write(metrics)
+        for name in ("val_loss", "val/bits_per_note" + ("" if self.val_tally.exact else "_upper_bound")):
+            self.log(name, metrics[name], logger=False, sync_dist=True)
+
+    def write(self, metrics: dict[str, float]) -> None:
+        """Log at the number of optimiser steps done (Lightning's own count is one behind during validation)."""
+        if self.logger is not None:
+            self.logger.log_metrics(metrics, step=self.global_step)
+
+    def learning_rate(self, step: int) -> float:
+        """Learning rate of optimiser step ``step`` (from 0): linear warm-up, then a cosine down to the minimum."""
+        cfg = self.cfg
+        if step < cfg.warmup_steps:
+            return cfg.learning_rate * (step + 1) / cfg.warmup_steps
+        progress = min(1.0, (step - cfg.warmup_steps) / max(1, cfg.max_steps - cfg.warmup_steps))
+        return (
+            cfg.min_learning_rate + (cfg.learning_rate - cfg.min_learning_rate) * (1 + math.cos(math.pi * progress)) / 2
+        )
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW; weight decay on the matrices of linear layers, not on embeddings, norms, biases and other vectors."""
+        matrices = {id(module.weight) for module in self.model.modules() if isinstance(module, torch.nn.Linear)}
+        parameters = list(self.model.parameters())
+        groups = [
+            {"params": [p for p in parameters if (id(p) in matrices) == decays], "decays": decays}
+            for decays in (True, False)
+        ]
+        # fused: several times faster on a CPU too
+        return torch.optim.AdamW(groups, lr=self.cfg.learning_rate, betas=BETAS, fused=True)
+
+    def configure_gradient_clipping(
+        self, optimizer: torch.optim.Optimizer, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
+    ) -> None:
+        """Clip, and keep the norm for the log (Lightning's own would refuse a fused optimiser under autocast)."""
+        limit = gradient_clip_val or math.inf
+        self.gradient_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """The schedule is a function of the step alone, so that it has no state to resume and every flag counts."""
+        for group in optimizer.param_groups:
+            group["lr"] = self.learning_rate(self.global_step)
+            group["weight_decay"] = self.cfg.weight_decay if group["decays"] else 0.0
+
+    def on_save_checkpoint(self, content: dict[str, Any]) -> None:
+        """Make the file self-describing."""
+        val_loss = self.trainer.callback_metrics.get("val_loss")
+        content[checkpoint.HEADER_KEY] = checkpoint.make_header(
+            self.model.config,
+            step=self.global_step,
+            val_loss=None if val_loss is None else float(val_loss),
+            train={**asdict(self.cfg), "output_dir": None, "resume": None},
+        )
+
+    def on_load_checkpoint(self, content: dict[str, Any]) -> None:
+        """Let Lightning count batches from the optimiser steps done, also when ``accumulate_grad_batches`` changed."""
+        self.logged_step = step = content[checkpoint.HEADER_KEY]["step"]
+        batches = step * self.cfg.accumulate_grad_batches
+        progress = content["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        for counts in (progress["total"], progress["current"]):
+            counts.update(dict.fromkeys(counts, batches))
+
+
+class EventLog(TensorBoardLogger):
+    """TensorBoard events in ``<run folder>/lightning_logs/version_N``, without the empty ``hparams.yaml``."""
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write pending events."""
+        self.experiment.flush()
+
+
+def resume_point(cfg: TrainConfig, config: ModelConfig) -> tuple[int, str | None]:
+    """Step of the checkpoint to go on from, and the version folder to go on in, where it belongs to this run folder.
+
+    Raises:
+        UserError: not a checkpoint for training, another architecture, or nothing left to do.
+    """
+    if cfg.resume is None:
+        return 0, None
+    path = Path(cfg.resume)
+    if path.suffix != ".ckpt" or not path.is_file():
+        raise UserError(f"--resume {path}: {'not a .ckpt file' if path.is_file() else 'no such file'}")
+    header, _ = checkpoint.read_checkpoint(path, flag="resume")
+    saved, wanted = ModelConfig.from_dict(header["model"]).to_dict(), config.to_dict()
+    for name in ("levels", "scan_order", "velocity_bins", "steps_per_quarter", "label_sizes"):
+        if saved[name] != wanted[name]:
+            raise UserError(f"--resume {path}: {name} there is {saved[name]}, here {wanted[name]}")
+    step = int(header["step"])
+    if step >= cfg.max_steps:
+        raise UserError(f"--resume {path}: already at step {step}, --max_steps is {cfg.max_steps}")
+    folder = path.resolve().parent.parent
+    here = (
+        folder.parent == Path(cfg.run_dir, "lightning_logs").resolve() and path.resolve().parent.name == "checkpoints"
+    )
+    return step, folder.name if here else None
+
+
+def train(cfg: TrainConfig) -> Path:
+    """Train as configured; returns the run's ``version_N`` folder.
+
+    Raises:
+        UserError: settings, files or devices that cannot work; nothing has been written then.
+    """
+    for name in (
+        "batch_size",
+        "max_steps",
+        "accumulate_grad_batches",
+        "val_check_interval_steps",
+        "log_every_n_steps",
+        "log_images_every_n_steps",
+    ):
+        if getattr(cfg, name) < 1:
+            raise UserError(f"--{name} {getattr(cfg, name)}: must be at least 1")
+    if cfg.seed < 0:
+        raise UserError(f"--seed {cfg.seed}: must not be negative")
+    corpus = Corpus.open(cfg.data)
+    config = cfg.model_config(velocity_bins=corpus.velocity_bins, steps_per_quarter=corpus.steps_per_quarter)
+    data = CropData(cfg, corpus)
+    step, version = resume_point(cfg, config)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no tips and advertisements
+    with warnings.catch_warnings():
+        for message in EXPECTED_WARNINGS:
+            warnings.filterwarnings("ignore", message=message)
+        trainer = build_trainer(cfg, data, step, version)
+        make_folder(cfg)
+        pl.seed_everything(cfg.seed, workers=True, verbose=False)
+        module = Training(config, cfg)
+        trainer.fit(module, datamodule=data, ckpt_path=cfg.resume, weights_only=True)
+        folder = trainer.log_dir
+    assert folder is not None
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        # Lightning leaves its process group open, whose threads now and then abort the interpreter on its way out
+        torch.distributed.destroy_process_group()
+    return Path(folder)
+
+
+def make_folder(cfg: TrainConfig) -> None:
+    """Make the folder of the run's versions, or say why not."""
+    logs = Path(cfg.run_dir, "lightning_logs")
+    try:
+        logs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output_dir {cfg.run_dir}: {logs} cannot be made ({error.strerror})") from error
+    if not os.access(logs, os.W_OK):
+        raise UserError(f"--output_dir {cfg.run_dir}: {logs} is not writable")
+
+
+def build_trainer(cfg: TrainConfig, data: CropData, step: int = 0, version: str | None = None) -> pl.Trainer:
+    """The Lightning trainer of a run that goes on at optimiser step ``step`` (in folder ``version``, if it exists)."""
+    # hide from TensorBoard what a run logged after the checkpoint that it goes on from
+    purge: dict[str, Any] = {"purge_step": step + 1} if step else {}
+    best = ModelCheckpoint(
+        monitor="val_loss",
+        filename="step_{step:08d}-val_loss_{val_loss:.4f}",
+        auto_insert_metric_name=False,
+        save_top_k=cfg.keep_checkpoints,
+        save_on_train_epoch_end=False,
+        enable_version_counter=False,
+    )
+    try:
+        return pl.Trainer(
+            accelerator=cfg.accelerator,
+            devices=cfg.devices,
+            strategy=cfg.strategy,
+            precision={"32": "32-true", "bf16": "bf16-mixed"}[cfg.precision],  # type: ignore[arg-type]
+            max_steps=cfg.max_steps,
+            # Lightning counts batches; check_val_every_n_epoch=None: over the whole run, which is one endless epoch
+            val_check_interval=cfg.val_check_interval_steps * cfg.accumulate_grad_batches,
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=1,
+            accumulate_grad_batches=cfg.accumulate_grad_batches,
+            gradient_clip_val=cfg.gradient_clip or None,
+            use_distributed_sampler=False,
+            # no_grad instead: what is computed once in a validation may be used in training
+            inference_mode=False,
+            logger=EventLog(cfg.run_dir, name="lightning_logs", version=version, default_hp_metric=False, **purge),
+            callbacks=[
+                best,
+                LastCheckpoint(cfg.val_check_interval_steps),
+                Pictures(data.val_crops, cfg.log_images_every_n_steps, cfg.num_images_to_log, cfg.seed),
+                StepBar(cfg.log_every_n_steps),
+            ],
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        text = " ".join(str(error).split())
+        raise UserError(
+            f"--accelerator {cfg.accelerator} --devices {cfg.devices} --strategy {cfg.strategy}: {text}"
+        ) from error

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from fractalgen import checkpoint
+from fractalgen.checkpoint import load_pretrained, make_header, read_checkpoint, save_pretrained
+from fractalgen.errors import UserError
+from fractalgen.model.fractal import FractalGen
+from tests import tiny
+
+
+@pytest.fixture
+def model() -> FractalGen:
+    torch.manual_seed(0)
+    return FractalGen(tiny.model_config()).eval()
+
+
+def score(model: FractalGen) -> torch.Tensor:
+    with torch.no_grad():
+        return model.nll(torch.from_numpy(tiny.tokens(0))[None].long()).total
+
+
+def lightning_file(path: Path, trained: FractalGen, **changes: Any) -> Path:
+    weights = {f"model.{name}": value for name, value in trained.state_dict().items()}
+    header = {**make_header(trained.config, step=7), **changes}
+    torch.save({"fractalgen": header, "state_dict": weights, "optimizer_states": [], "loops": {}}, path)
+    return path
+
+
+def test_float32_round_trip_is_exact(model: FractalGen, tmp_path: Path) -> None:
+    path = save_pretrained(model, tmp_path / "new" / "mine.safetensors", {"licence": "MIT"}, torch.float32)
+    back = load_pretrained(path)
+    assert not back.training
+    assert back.config == model.config
+    assert torch.equal(score(back), score(model))
+    assert read_checkpoint(path)[0]["licence"] == "MIT"
+    assert [file.name for file in path.parent.iterdir()] == ["mine.safetensors"]
+
+
+def test_bfloat16_is_half_the_size_and_close(model: FractalGen, tmp_path: Path) -> None:
+    path = save_pretrained(model, tmp_path / "half.safetensors")
+    back = load_pretrained(str(path))
+    for name, value in back.state_dict().items():
+        assert value.dtype == torch.float32
+        assert torch.equal(value, model.state_dict()[name].bfloat16().float())
+    assert torch.allclose(score(back), score(model), rtol=1e-2)
+
+
+def test_lightning_checkpoint_and_identity(model: FractalGen, tmp_path: Path) -> None:
+    first = load_pretrained(lightning_file(tmp_path / "a.ckpt", model))
+    second = load_pretrained(save_pretrained(model, tmp_path / "b.safetensors", dtype=torch.float32))
+    assert torch.equal(score(first), score(model))
+    assert first.checkpoint_id.startswith("a-")
+    assert first.checkpoint_id[2:] == second.checkpoint_id[2:]
+    model.root.gate.bias.data += 1
+    other = load_pretrained(lightning_file(tmp_path / "a.ckpt", model))
+    assert other.checkpoint_id != first.checkpoint_id
+
+
+def test_shipped_models_go_by_name(model: FractalGen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "SHIPPED", tmp_path)
+    with pytest.raises(UserError, match="shipped models: none"):
+        load_pretrained()
+    save_pretrained(model, tmp_path / f"{checkpoint.DEFAULT_MODEL}.safetensors")
+    save_pretrained(model, tmp_path / "other.safetensors")
+    assert load_pretrained().checkpoint_id.startswith(checkpoint.DEFAULT_MODEL)
+    assert load_pretrained("other").checkpoint_id.startswith("other-")
+    with pytest.raises(UserError, match=f"nothing: no such file .shipped models: {checkpoint.DEFAULT_MODEL}, other"):
+        load_pretrained("nothing")
+    with pytest.raises(UserError, match="is a folder"):
+        load_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x80\x04junk", b"PK\x03\x04" + bytes(60), bytes(400)])
+def test_files_that_are_no_checkpoint(tmp_path: Path, suffix: str, content: bytes) -> None:
+    path = tmp_path / f"no{suffix}"
+    path.write_bytes(content)
+    refused(path, "not a FractalGen checkpoint")
+
+
+def refused(path: Path, reason: str) -> None:
+    with pytest.raises(UserError) as error:
+        load_pretrained(path)
+    assert "\n" not in str(error.value)
+    assert str(error.value).startswith(f"--checkpoint {path}: ")
+    assert reason in str(error.value)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
+def test_truncated_files(model: FractalGen, tmp_path: Path, share: float) -> None:
+    for path in (lightning_file(tmp_path / "a.ckpt", model), save_pretrained(model, tmp_path / "a.safetensors")):
+        content = path.read_bytes()
+        path.write_bytes(content[: int(len(content) * share)])
+        refused(path, "not a FractalGen checkpoint")
+
+
+def test_foreign_files(tmp_path: Path) -> None:
+    torch.save({"state_dict": {}}, tmp_path / "a.ckpt")
+    refused(tmp_path / "a.ckpt", "format None, expected 'fractalgen'")
+    torch.save([1, 2], tmp_path / "b.ckpt")
+    refused(tmp_path / "b.ckpt", "not a FractalGen checkpoint")
+    save_file({"x": torch.zeros(1)}, tmp_path / "c.safetensors", metadata={"format": "pt"})
+    refused(tmp_path / "c.safetensors", "format None")
+
+
+def test_other_versions_and_formats(model: FractalGen, tmp_path: Path) -> None:
+    refused(lightning_file(tmp_path / "a.ckpt", model, version=2), "checkpoint version 2, this program reads version 1")
+    refused(lightning_file(tmp_path / "b.ckpt", model, format="other"), "format 'other'")
+    header = json.dumps({**make_header(model.config), "version": 3})
+    save_file({"x": torch.zeros(1)}, tmp_path / "c.safetensors", metadata={"fractalgen": header})
+    refused(tmp_path / "c.safetensors", "checkpoint version 3")
+
+
+def test_damaged_contents(model: FractalGen, tmp_path: Path) -> None:
+    refused(lightning_file(tmp_path / "a.ckpt", model, model={"levels": 3}), "damaged checkpoint")
+    other = model.config.to_dict() | {"velocity_bins": 16}
+    refused(lightning_file(tmp_path / "b.ckpt", model, model=other), "damaged checkpoint")
+
+
+class Trap:
+    def __reduce__(self) -> Any:
+        return (Path.touch, (Path("trap was sprung"),))
+
+
+def test_code_in_a_checkpoint_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"fractalgen": Trap()}, tmp_path / "a.ckpt")
+    refused(tmp_path / "a.ckpt", "not a FractalGen checkpoint")
+    assert [file.name for file in tmp_path.iterdir()] == ["a.ckpt"]
+
+
+def test_a_failed_write_leaves_the_old_file(model: FractalGen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save_pretrained(model, tmp_path / "a.safetensors")
+    before = path.read_bytes()
+
+    def disk_full(weights: Any, file: Path, metadata: Any) -> None:
+        file.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(checkpoint, "save_file", disk_full)
+    with pytest.raises(OSError, match="disk full"):
+        save_pretrained(model, path)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.safetensors"]
+    assert path.read_bytes() == before

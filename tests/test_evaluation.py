@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from fractalgen.evaluation import note_statistics, statistics_table
+from tests import tiny
+
+
+def test_statistics_of_a_roll_written_by_hand() -> None:
+    roll = np.zeros((128, 32), np.uint8)
+    roll[60, 0:4] = 1, 1, 0, 1  # a note from before, an orphan
+    roll[64, 0:3] = 20, 1, 1
+    roll[67, 8] = 5
+    assert note_statistics(roll) == pytest.approx(
+        {
+            "density": 7 / 4096,
+            "silence": 27 / 32,
+            "notes": 2,
+            "notes_per_bar": 1,
+            "polyphony": 7 / 5,
+            "hold_share": 5 / 7,
+            "pitch_min": 60,
+            "pitch_mean": (3 * 60 + 3 * 64 + 67) / 7,
+            "pitch_max": 67,
+            "orphan_holds": 1,
+        }
+    )
+
+
+def test_a_batch_counts_as_one_long_roll() -> None:
+    rolls = np.stack([tiny.tokens(0), tiny.tokens(1), np.zeros((128, tiny.WIDTH), np.uint8)])
+    long = note_statistics(np.concatenate(rolls, axis=1))
+    batch = note_statistics(torch.from_numpy(rolls))
+    assert batch.pop("notes") == pytest.approx(long.pop("notes") / 3)
+    assert batch == pytest.approx(long)
+
+
+def test_silence_has_no_pitch() -> None:
+    statistics = note_statistics(np.zeros((128, 16), np.uint8))
+    assert statistics["density"] == 0
+    assert statistics["silence"] == 1
+    assert math.isnan(statistics["pitch_mean"])
+    assert math.isnan(statistics["hold_share"])
+
+
+def test_table() -> None:
+    silent, real = (note_statistics(tokens) for tokens in (np.zeros((128, 16), np.uint8), tiny.tokens(0)))
+    head, first, second = statistics_table({"generated": silent, "real": real}).splitlines()
+    assert len(head) == len(first) == len(second)
+    assert "polyphony" in head
+    assert first.split()[:4] == ["generated", "0", "100", "0"]
+    assert second.startswith("real")

@@ -1,0 +1,363 @@
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.data import Dataset
+
+from fractalgen import training
+from fractalgen.checkpoint import load_pretrained, read_checkpoint
+from fractalgen.config import TrainConfig
+from fractalgen.errors import UserError
+from fractalgen.loaders import CropData, Endless, SeededCrops, stream
+from fractalgen.model.fractal import NLL, FractalGen
+from fractalgen.training import Tally, Training, train
+from tests import tiny
+
+
+@pytest.fixture(autouse=True)
+def quick_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FractalGen, "sample", tiny.sample)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Matrices this small only suffer from being shared out."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.corpus(tmp_path_factory.mktemp("corpus") / "corpus.safetensors")
+
+
+@pytest.fixture
+def run(corpus: Path, tmp_path: Path) -> Any:
+    """Trains in a fresh folder; settings may be changed."""
+
+    def run(**changes: Any) -> Path:
+        return train(tiny.train_config(tmp_path, **{"data": str(corpus), **changes}))
+
+    return run
+
+
+def checkpoint(version: Path, step: int) -> Path:
+    (path,) = (version / "checkpoints").glob(f"step_{step:08d}-val_loss_*.ckpt")
+    return path
+
+
+def scalars(version: Path) -> EventAccumulator:
+    return EventAccumulator(str(version), size_guidance={"scalars": 0, "images": 0}).Reload()
+
+
+def weights_and_moments(path: Path) -> dict[str, torch.Tensor]:
+    content = torch.load(path, weights_only=True)
+    moments = content["optimizer_states"][0]["state"]
+    return content["state_dict"] | {f"{i}/{k}": v for i, state in moments.items() for k, v in state.items()}
+
+
+def equal(first: Path, second: Path) -> bool:
+    a, b = weights_and_moments(first), weights_and_moments(second)
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_the_run_folder_is_as_promised(run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    version = run()
+    assert version == tmp_path / "run" / "lightning_logs" / "version_0"
+    files = sorted(str(path.relative_to(version)) for path in version.rglob("*") if path.is_file())
+    names = [path.split("-val_loss_")[0] for path in files]
+    assert names[0] == "checkpoints/last.ckpt"
+    assert names[1:4] == [f"checkpoints/step_{step:08d}" for step in (2, 4, 5)]
+    assert all(len(path.split("-val_loss_")[1]) == len("0.1234.ckpt") for path in files[1:4])
+    assert files[4] == "config.yaml"
+    assert files[5].startswith("events.out.tfevents")
+    assert files[6:] == [f"generation_gifs/step_0000004_sample_{i}.gif" for i in (0, 1)]
+
+    errors = capsys.readouterr().err
+    assert "5/5" in errors
+    assert "step/s" in errors
+    assert "bits/note=" in errors
+
+    resolved = yaml.safe_load((version / "config.yaml").read_text())
+    fields = {field.name for field in dataclasses.fields(TrainConfig)}
+    assert resolved.keys() == fields
+    assert resolved["output_dir"] == str(tmp_path / "run")
+    assert resolved["embed_dims"] == [16, 16, 16, 16]
+
+
+def test_validations_and_logs_count_optimiser_steps(run: Any) -> None:
+    board = scalars(run(log_every_n_steps=2))
+    values = {tag: board.Scalars(tag) for tag in board.Tags()["scalars"]}
+    assert [event.step for event in values["val_loss"]] == [2, 4, 5]
+    assert [event.step for event in values["train_loss"]] == [2, 4]
+    assert [event.step for event in values["val_notes/density_generated"]] == [4]
+    terms = ["L0/gate", "L1/gate", "L2/gate", "L3/articulation", "L3/velocity"]
+    for kind in ("nats_per_cell", "bits_per_note"):
+        for prefix in ("train", "val"):
+            total = values[f"{prefix}/{kind}"][-1].value
+            assert total == pytest.approx(sum(values[f"{prefix}/{kind}/{term}"][-1].value for term in terms), rel=1e-4)
+    assert values["val/nats_per_cell"][-1].value == values["val_loss"][-1].value
+    assert values["learning_rate"][0].value == pytest.approx(6e-4)
+    assert values["train/gradient_norm"][0].value > 0
+    pictures = {f"val/{kind}/step_0000004_sample_{i}" for i in (0, 1) for kind in
+                ("generated", "generation_preview", "ground_truth")}  # fmt: skip
+    assert set(board.Tags()["images"]) == pictures
+
+
+def test_val_loss_is_the_mean_over_all_crops(run: Any, corpus: Path, tmp_path: Path) -> None:
+    version = run(max_steps=2, num_images_to_log=0)
+    path = checkpoint(version, 2)
+    model = load_pretrained(path)
+    cfg = tiny.train_config(tmp_path, data=str(corpus))
+    crops = CropData(cfg, training.Corpus.open(corpus)).val_crops
+    with torch.no_grad():
+        total = sum(float(model.nll(crops[i]["tokens"][None]).total) for i in range(len(crops)))
+    expected = total / (len(crops) * 128 * tiny.WIDTH)
+    assert read_checkpoint(path)[0]["val_loss"] == pytest.approx(expected, rel=1e-5)
+    assert path.name.endswith(f"val_loss_{expected:.4f}.ckpt")
+
+
+@pytest.mark.parametrize("generator", ["ar", "mar"])
+def test_resuming_is_exact(run: Any, tmp_path: Path, generator: str) -> None:
+    settings = {"generator_types": (generator,) * 4, "num_images_to_log": 0, "dropout": 0.1}
+    version = run(**settings)
+    resumed = run(**settings, resume=str(checkpoint(version, 2)), output_dir=str(tmp_path / "other"))
+    assert resumed == tmp_path / "other" / "lightning_logs" / "version_0"
+    for step in (4, 5):
+        assert equal(checkpoint(version, step), checkpoint(resumed, step))
+    assert equal(version / "checkpoints/last.ckpt", resumed / "checkpoints/last.ckpt")
+    assert not equal(checkpoint(version, 2), checkpoint(version, 4))
+    a, b = (scalars(folder).Scalars("train_loss") for folder in (version, resumed))
+    assert [(event.step, event.value) for event in a[2:]] == [(event.step, event.value) for event in b]
+
+
+def test_resuming_between_validations_is_exact(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted(Exception):
+        pass
+
+    write = Training.write
+
+    def power_cut(self: Training, metrics: dict[str, float]) -> None:
+        if self.global_step == 4:
+            raise Interrupted
+        write(self, metrics)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "LastCheckpoint", functools.partial(training.LastCheckpoint, minutes=0))
+        patch.setattr(Training, "write", power_cut)
+        with pytest.raises(Interrupted):
+            run()
+    last = tmp_path / "run/lightning_logs/version_0/checkpoints/last.ckpt"
+    assert read_checkpoint(last)[0]["step"] == 3
+    resumed = run(resume=str(last))
+    assert resumed == tmp_path / "run" / "lightning_logs" / "version_0"
+    assert len(list((resumed / "checkpoints").glob("step_*"))) == 3
+    straight = run(output_dir=str(tmp_path / "straight"))
+    assert equal(resumed / "checkpoints/last.ckpt", straight / "checkpoints/last.ckpt")
+
+
+def test_resuming_with_another_accumulation_keeps_the_validation_steps(run: Any) -> None:
+    version = run(max_steps=3, num_images_to_log=0)
+    run(resume=str(checkpoint(version, 3)), max_steps=7, accumulate_grad_batches=3, num_images_to_log=0)
+    steps = sorted(int(path.name[5:13]) for path in (version / "checkpoints").glob("step_*"))
+    assert steps == [2, 3, 4, 6, 7]
+
+
+def test_last_checkpoint_follows_a_run_that_no_longer_improves(run: Any) -> None:
+    version = run(keep_checkpoints=1, learning_rate=0.3, num_images_to_log=0, max_steps=6)
+    best = list((version / "checkpoints").glob("step_*"))
+    assert len(best) == 1
+    assert read_checkpoint(version / "checkpoints/last.ckpt")[0]["step"] == 6
+
+
+def test_bfloat16_and_mar_train_and_name_their_bound(run: Any) -> None:
+    version = run(precision="bf16", generator_types=("mar", "mar", "ar", "mar"), num_images_to_log=0, max_steps=2)
+    tags = scalars(version).Tags()["scalars"]
+    assert {"val_loss", "val/bits_per_note_upper_bound", "val/bits_per_note_upper_bound/L3/token"} <= set(tags)
+    assert "val/bits_per_note" not in tags
+    assert {value.dtype for value in load_pretrained(checkpoint(version, 2)).state_dict().values()} == {torch.float32}
+
+
+def test_the_seed_decides_everything(run: Any, tmp_path: Path) -> None:
+    last = [
+        run(seed=seed, output_dir=str(tmp_path / name), max_steps=2, num_workers=workers, num_images_to_log=0)
+        / "checkpoints/last.ckpt"
+        for name, seed, workers in (("a", 1, 0), ("b", 1, 1), ("c", 2, 0))
+    ]
+    assert equal(last[0], last[1])
+    assert not equal(last[0], last[2])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": -1}, "--seed -1: must not be negative"),
+        ({"batch_size": 0}, "--batch_size 0: must be at least 1"),
+        ({"val_check_interval_steps": 0}, "--val_check_interval_steps 0: must be at least 1"),
+        ({"crop_length": 40}, "--crop_length 40"),
+        ({"data": "nowhere.safetensors"}, "nowhere.safetensors"),
+        ({"resume": "nowhere.ckpt"}, "--resume nowhere.ckpt: no such file"),
+        ({"resume": __file__}, "not a .ckpt file"),
+        ({"devices": "many"}, "--devices many"),
+        ({"strategy": "clever"}, "--strategy clever"),
+    ],
+)
+def test_settings_that_cannot_work(run: Any, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as error:
+        run(**changes)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_output_folder_that_cannot_be_made(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"--output_dir .*file/run"):
+        run(output_dir=str(tmp_path / "file" / "run"))
+
+
+def test_resuming_what_does_not_fit(run: Any, tmp_path: Path) -> None:
+    path = checkpoint(run(max_steps=2, num_images_to_log=0), 2)
+    other = str(tmp_path / "other")
+    with pytest.raises(UserError, match="already at step 2, --max_steps is 2"):
+        run(resume=str(path), max_steps=2, output_dir=other)
+    with pytest.raises(UserError, match="scan_order there is column_major, here row_major"):
+        run(resume=str(path), scan_order="row_major", output_dir=other)
+    path.write_bytes(b"junk")
+    with pytest.raises(UserError, match=r"--resume .* not a FractalGen checkpoint"):
+        run(resume=str(path), output_dir=other)
+    assert not Path(other).exists()
+
+
+def test_a_loss_that_explodes_ends_the_run(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    nll = FractalGen.nll
+
+    def broken(self: FractalGen, *args: Any) -> NLL:
+        result = nll(self, *args)
+        return NLL({name: term * math.nan for name, term in result.terms.items()}, result.exact)
+
+    monkeypatch.setattr(FractalGen, "nll", broken)
+    with pytest.raises(UserError, match="training loss became nan before step 1: lower --learning_rate"):
+        run()
+
+
+class Drawn(Dataset[dict[str, torch.Tensor]]):
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return {"tokens": torch.randint(1 << 30, (4,))}
+
+
+def test_crops_are_a_function_of_seed_and_index() -> None:
+    crops = SeededCrops(Drawn(), seed=0)
+    state = torch.get_rng_state()
+    first = crops[70]["tokens"]
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.rand(5)
+    assert torch.equal(crops[70]["tokens"], first)
+    assert not torch.equal(crops[71]["tokens"], first)
+    assert not torch.equal(SeededCrops(Drawn(), seed=1)[70]["tokens"], first)
+
+
+def test_devices_share_the_crops_and_have_their_own_masks(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (list(zip(range(4), Endless(10, rank, 2), strict=False)) for rank in (0, 1))
+    assert [index for _, index in first] == [10, 12, 14, 16]
+    assert [index for _, index in second] == [11, 13, 15, 17]
+    assert stream(0, 1, 7, 0) != stream(0, 1, 7, 1)
+
+    masks = []
+    nll = FractalGen.nll
+
+    def spy(self: FractalGen, *args: Any) -> NLL:
+        masks.append((self.training, torch.initial_seed()))
+        return nll(self, *args)
+
+    monkeypatch.setattr(FractalGen, "nll", spy)
+    seeds = []
+    for rank in (0, 1):
+        monkeypatch.setattr(Training, "global_rank", rank)
+        masks.clear()
+        run(max_steps=4, num_images_to_log=0)
+        seeds.append([seed for learning, seed in masks if learning])
+        scored = [seed for learning, seed in masks if not learning]
+        assert scored[1:3] == scored[3:5]  # two batches a validation, after one to see whether validation works
+    assert len({seed for of_rank in seeds for seed in of_rank}) == 16
+
+
+def test_learning_rate_and_weight_decay(tmp_path: Path) -> None:
+    cfg = tiny.train_config(tmp_path, warmup_steps=10, max_steps=110, learning_rate=1.0, min_learning_rate=0.2)
+    module = Training(cfg.model_config(), cfg)
+    assert [module.learning_rate(step) for step in (0, 4, 9)] == pytest.approx([0.1, 0.5, 1.0])
+    assert [module.learning_rate(step) for step in (10, 60, 110, 999)] == pytest.approx([1.0, 0.6, 0.2, 0.2])
+    optimizer = module.configure_optimizers()
+    module.on_before_optimizer_step(optimizer)
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert len(decay) == len(list(module.parameters()))
+    for name, parameter in module.named_parameters():
+        if parameter.ndim < 2 or "place.row" in name:
+            assert decay[id(parameter)] == 0, name
+    assert decay[id(module.model.root.gate.weight)] == cfg.weight_decay
+    assert {group["lr"] for group in optimizer.param_groups} == {0.1}
+    assert {group["betas"] for group in optimizer.param_groups} == {(0.9, 0.95)}
+
+
+def test_tally() -> None:
+    tally = Tally()
+    tokens = torch.zeros(2, 128, 16, dtype=torch.long)
+    tokens[:, 60, :3] = torch.tensor([5, 1, 6])
+    tally.add(NLL({"L0/gate": torch.tensor([1.0, 2.0]), "L1/gate": torch.tensor([3.0, 4.0])}, True), tokens)
+    tally.add(NLL({"L0/gate": torch.tensor([5.0, 6.0]), "L1/gate": torch.tensor([7.0, 8.0])}, True), tokens)
+    metrics = tally.metrics("val")
+    assert metrics["val_loss"] == metrics["val/nats_per_cell"] == 36 / (4 * 128 * 16)
+    assert metrics["val/bits_per_note"] == pytest.approx(36 / math.log(2) / 8)
+    assert metrics["val/bits_per_note/L0/gate"] == pytest.approx(14 / math.log(2) / 8)
+
+
+def test_training_needs_no_optional_packages() -> None:
+    code = "import sys, fractalgen.training; print({'symusic', 'jsonargparse', 'imageio_ffmpeg'} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "set()"
+
+
+TWO_DEVICES = """
+import sys, torch
+from pathlib import Path
+from fractalgen.model.fractal import FractalGen
+from fractalgen.training import train
+from tests import tiny
+
+torch.set_num_threads(1)
+FractalGen.sample = tiny.sample
+if __name__ == "__main__":
+    train(tiny.train_config(Path(sys.argv[1]), data=sys.argv[2], devices="2", strategy="ddp"))
+"""
+
+
+@pytest.mark.slow
+def test_two_devices(corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "two.py").write_text(TWO_DEVICES)
+    command = [sys.executable, "-W", "error::UserWarning", str(tmp_path / "two.py"), str(tmp_path), str(corpus)]
+    root = str(Path(__file__).parent.parent)
+    environment = {**os.environ, "PYTHONPATH": root}
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "failed, training goes on" not in result.stderr
+    version = tmp_path / "run" / "lightning_logs" / "version_0"
+    assert [event.step for event in scalars(version).Scalars("val_loss")] == [2, 4, 5]
+    assert len(list((version / "generation_gifs").iterdir())) == 2
+    assert not (tmp_path / "run" / "lightning_logs" / "version_1").exists()

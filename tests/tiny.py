@@ -1,0 +1,108 @@
+"""A corpus, configurations and samples that are small enough for tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fractalgen.config import ModelConfig, TrainConfig
+from fractalgen.corpus import Song, write_corpus
+from fractalgen.pianoroll import PianoRoll
+from fractalgen.trace import Intermediates, Trace
+
+WIDTH = 32
+
+
+def tokens(seed: int, width: int = WIDTH, notes: int = 20) -> np.ndarray:
+    """A roll (128, width) of random notes of two steps."""
+    random = np.random.default_rng(seed)
+    roll = np.zeros((128, width), np.uint8)
+    for pitch, start in zip(random.integers(40, 80, notes), random.integers(0, width // 2, notes) * 2, strict=True):
+        roll[pitch, start : start + 2] = random.integers(2, 34), 1
+    return roll
+
+
+def corpus(path: Path) -> Path:
+    """Six songs of twelve bars; two of them for validation."""
+    songs = [
+        Song.from_roll(f"song {i}", PianoRoll(tokens(i, 192, 120), time_signatures=((0, 4, 4),))) for i in range(6)
+    ]
+    splits = {song.name: "valid" if i < 2 else "train" for i, song in enumerate(songs)}
+    write_corpus(songs, splits, path)  # type: ignore[arg-type]
+    return path
+
+
+def train_config(folder: Path, **changes: Any) -> TrainConfig:
+    """A run of five optimiser steps on :func:`corpus`, validated at 2, 4 and 5; pictures at 4."""
+    settings: dict[str, Any] = {
+        "data": str(folder / "corpus.safetensors"),
+        "output_dir": str(folder / "run"),
+        "crop_length": WIDTH,
+        "embed_dims": (16, 16, 16, 16),
+        "num_blocks": (1, 1, 1, 1),
+        "num_heads": (2, 2, 2, 2),
+        "context_pitches": (0, 2, 1, 0),
+        "context_past": (0, 4, 1, 0),
+        "batch_size": 2,
+        "max_steps": 5,
+        "warmup_steps": 2,
+        "accumulate_grad_batches": 2,
+        "val_check_interval_steps": 2,
+        "val_crops": 3,
+        "log_every_n_steps": 1,
+        "log_images_every_n_steps": 4,
+        "num_images_to_log": 2,
+        "keep_checkpoints": -1,
+        "num_workers": 0,
+        "accelerator": "cpu",
+        "devices": "1",
+    }
+    return TrainConfig(**{**settings, **changes})
+
+
+def model_config(folder: Path = Path(), **changes: Any) -> ModelConfig:
+    """The model of :func:`train_config`."""
+    return train_config(folder, **changes).model_config()
+
+
+def intermediates(rolls: np.ndarray) -> Intermediates:
+    """A made-up record of rolls (n, 128, T), composed in reading order."""
+    patches = 8 * (rolls.shape[2] // 16)
+    decided = np.zeros((4, *rolls.shape[1:]), np.int16)
+    decided[0] = np.arange(patches).reshape(8, -1).repeat(16, 0).repeat(16, 1)
+    steps = np.stack([np.arange(patches), np.zeros(patches)], 1).astype(np.int16)
+    return Intermediates(
+        [
+            Trace(
+                tokens=roll,
+                decided=decided,
+                steps=steps,
+                known=np.zeros(roll.shape, bool),
+                generators=("ar",) * 4,
+                patch_sizes=(128, 16, 4, 1),
+                scan_order="row_major",
+                num_iter_list=(8, 4, 2, 1),
+                velocity_bins=32,
+                seconds=np.arange(patches, dtype=np.float32),
+            )
+            for roll in rolls
+        ]
+    )
+
+
+def sample(self: Any, batch_size: int, **settings: Any) -> tuple[torch.Tensor, Intermediates | None]:
+    """Stands in for ``FractalGen.sample``, in no time."""
+    assert settings.pop("return_intermediates")
+    assert settings == {
+        "cond_list": None,
+        "num_iter_list": [8, 4, 2, 1],
+        "cfg": 1.0,
+        "cfg_schedule": "constant",
+        "temperature": 1.0,
+        "filter_threshold": 0,
+    }
+    rolls = np.stack([tokens(seed) for seed in range(batch_size)])
+    return torch.from_numpy(rolls.astype(np.int64)), intermediates(rolls)
