@@ -1,0 +1,234 @@
+"""The command line: one flag per field of a command's dataclass in :mod:`fractalgen.config`.
+
+Values come from the dataclass defaults, then from ``--config FILE.yaml``, then from the command line, wherever
+``--config`` stands.  A mistake gives one line and exit status 2.  Heavy modules are imported by the command that
+needs them, so that ``--help`` and mistakes answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import functools
+import sys
+import types
+import typing
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal, NoReturn, Union
+
+import yaml
+
+from fractalgen import __version__
+from fractalgen.config import GenerateConfig, PrepareConfig, RenderCommandConfig, TrainConfig
+from fractalgen.errors import UserError
+
+BOOLEANS = {"true": True, "false": False}
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A subcommand: its settings, and the function (``module:name``) that gets them; it may return an exit status."""
+
+    config: type
+    target: str
+    help: str
+    positional: str | None = None
+
+
+COMMANDS = {
+    "train": Command(TrainConfig, "fractalgen.training:train", "train a model on a corpus"),
+    "generate": Command(GenerateConfig, "fractalgen.generate:generate", "compose: MIDI, picture, animation"),
+    "prepare": Command(PrepareConfig, "fractalgen.prepare:prepare", "pack a folder of MIDI files into a corpus"),
+    "render": Command(RenderCommandConfig, "fractalgen.render:run_render", "draw a saved trace again", "trace"),
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message)
+
+
+@functools.cache
+def field_types(config: type) -> dict[str, Any]:
+    """The resolved type of every field of a configuration."""
+    hints = typing.get_type_hints(config)
+    return {item.name: hints[item.name] for item in dataclasses.fields(config)}
+
+
+def members(hint: Any) -> tuple[list[Any], bool]:
+    """The types that ``hint`` allows besides None, and whether it allows None."""
+    if typing.get_origin(hint) in (Union, types.UnionType):
+        arguments = typing.get_args(hint)
+        return [argument for argument in arguments if argument is not type(None)], type(None) in arguments
+    return [hint], False
+
+
+def describe(hint: Any) -> str:
+    """What a value of this type looks like, for help and error messages."""
+    options, optional = members(hint)
+    names = []
+    for option in options:
+        if typing.get_origin(option) is Literal:
+            names.append("|".join(map(str, typing.get_args(option))))
+        elif typing.get_origin(option) is tuple:
+            names.append(f"a list of {describe(typing.get_args(option)[0])}")
+        else:
+            names.append({bool: "true|false", int: "integer", float: "number", str: "text"}.get(option, str(option)))
+    return " or ".join(names + ["none"] * optional)
+
+
+def convert(name: str, hint: Any, value: Any) -> Any:
+    """``value`` (text from the command line, or data from YAML) as the type of field ``name``.
+
+    Raises UserError naming the flag, what it takes and what it got.
+    """
+    options, optional = members(hint)
+    if optional and (value is None or value in ("none", "null")):
+        return None
+    for option in options:
+        try:
+            return _convert(name, option, value)
+        except UserError:
+            raise
+        except (TypeError, ValueError, LookupError):
+            continue
+    raise UserError(f"--{name}: expected {describe(hint)}, not {value!r}")
+
+
+def _convert(name: str, hint: Any, value: Any) -> Any:
+    if typing.get_origin(hint) is tuple:
+        item = typing.get_args(hint)[0]
+        return tuple(convert(name, item, part) for part in (value if isinstance(value, list | tuple) else [value]))
+    if typing.get_origin(hint) is Literal:
+        return {str(choice): choice for choice in typing.get_args(hint)}[str(value)]
+    if isinstance(value, bool) != (hint is bool) and not isinstance(value, str):
+        raise ValueError(value)
+    if hint is bool:
+        return value if isinstance(value, bool) else BOOLEANS[value.lower()]
+    if hint is int and isinstance(value, float) and not value.is_integer():
+        raise ValueError(value)
+    if hint is str and not isinstance(value, str | int | float):
+        raise ValueError(value)
+    return hint(value)
+
+
+def read_config(path: str) -> dict[str, Any]:
+    """The keys and values of a YAML file; UserError when it is missing, is no YAML or holds something else."""
+    try:
+        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"--config {path}: cannot be read ({_one_line(error)})") from None
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise UserError(f"--config {path}: expected lines of the form 'name: value'")
+    return data
+
+
+def resolve(config: type, given: dict[str, Any], files: Sequence[str] = ()) -> Any:
+    """The configuration made of defaults, then files in order, then ``given``."""
+    hints = field_types(config)
+    values: dict[str, Any] = {}
+    for path in files:
+        for key, value in read_config(path).items():
+            if key not in hints:
+                raise UserError(f"--config {path}: unknown key {key!r}{_suggestion(str(key), hints)}")
+            values[key] = convert(key, hints[key], value)
+    values |= {key: convert(key, hints[key], value) for key, value in given.items()}
+    for item in dataclasses.fields(config):
+        required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+        if required and item.name not in values:
+            raise UserError(f"--{item.name} is needed: {item.metadata.get('help', describe(hints[item.name]))}")
+    return config(**values)
+
+
+def build_parser() -> Parser:
+    """The parser of all commands; absent flags stay absent, so that only given ones override a file."""
+    parser = Parser(prog="fractalgen", description="Fractal generative piano music.", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"fractalgen {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
+    for name, command in COMMANDS.items():
+        sub = commands.add_parser(
+            name,
+            help=command.help,
+            description=command.help,
+            allow_abbrev=False,
+            argument_default=argparse.SUPPRESS,
+            usage=" ".join(["fractalgen", name, *[p.upper() for p in [command.positional] if p], "[--flag value ...]"]),
+        )
+        sub.add_argument("--config", action="append", metavar="FILE.yaml", help="settings from a file; flags win")
+        hints = field_types(command.config)
+        # A command's own settings first, then the inherited ones.
+        own = command.config.__annotations__
+        for item in sorted(dataclasses.fields(command.config), key=lambda item: item.name not in own):
+            hint = hints[item.name]
+            text = item.metadata.get("help", "")
+            if item.default not in (dataclasses.MISSING, None, "") and hint is not bool:
+                shown = " ".join(map(str, item.default)) if isinstance(item.default, tuple) else str(item.default)
+                text += f" [{shown}]"
+            is_list = any(typing.get_origin(option) is tuple for option in members(hint)[0])
+            metavar = "" if hint is bool else describe(hint).removeprefix("a list of ").removesuffix(" or none")
+            help_text = text.replace("%", "%%")
+            sub.add_argument(f"--{item.name}", nargs="+" if is_list else None, metavar=metavar, help=help_text)
+            if item.name == command.positional:
+                sub.add_argument(item.name, nargs="?", metavar=item.name.upper(), help=f"the same as --{item.name}")
+    return parser
+
+
+def parse(arguments: Sequence[str]) -> tuple[Command, Any]:
+    """The command and its resolved configuration."""
+    parser = build_parser()
+    arguments = list(arguments)
+    hints: dict[str, Any] = {}
+    if arguments and arguments[0] in COMMANDS:
+        hints = field_types(COMMANDS[arguments[0]].config)
+    # A plain `--save_gif` means true, and does not swallow what follows it unless that is true or false.
+    for index, argument in enumerate(arguments):
+        following = arguments[index + 1].lower() if index + 1 < len(arguments) else ""
+        if argument.startswith("--") and hints.get(argument[2:]) is bool and following not in BOOLEANS:
+            arguments[index] = f"{argument}=true"
+    found, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        flag = unknown[0].split("=")[0]
+        raise UserError(f"unknown argument {flag}{_suggestion(flag.lstrip('-'), hints, '--')}")
+    given = vars(found)
+    command = COMMANDS[given.pop("command")]
+    return command, resolve(command.config, given, files=given.pop("config", []))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status is 0, 1 (something went wrong and was reported) or 2 (the user's mistake)."""
+    try:
+        command, config = parse(sys.argv[1:] if arguments is None else arguments)
+        module, function = command.target.split(":")
+        status = getattr(import_module(module), function)(config)
+        return status if isinstance(status, int) else 0
+    except UserError as error:
+        return _fail(_one_line(error))
+    except OSError as error:
+        # A full disk or a folder without permission; anything that names no file is a fault of ours.
+        if error.filename is None:
+            raise
+        return _fail(f"{error.filename}: {error.strerror}")
+    except KeyboardInterrupt:
+        print("fractalgen: interrupted", file=sys.stderr)
+        return 130
+
+
+def _fail(message: str) -> int:
+    print(f"fractalgen: error: {message}", file=sys.stderr)
+    return 2
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def _suggestion(name: str, known: typing.Iterable[str], prefix: str = "") -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {prefix}{close[0]}?)" if close else ""

@@ -1,0 +1,166 @@
+"""``fractalgen generate``: compose with a trained model and write MIDI, pictures, animations and traces."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import math
+import secrets
+import tempfile
+import traceback
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from fractalgen import render
+from fractalgen.config import GenerateConfig, SamplingConfig
+from fractalgen.errors import UserError
+from fractalgen.evaluation import note_statistics, statistics_table
+
+if TYPE_CHECKING:
+    from fractalgen.model.fractal import FractalGen
+    from fractalgen.pianoroll import PianoRoll
+    from fractalgen.trace import Trace
+
+
+def generate(cfg: GenerateConfig) -> int:
+    """Compose ``num_samples`` pieces into ``output_dir``; MIDI is written before any picture.
+
+    Every setting is checked before anything is written or composed (UserError).  A picture that cannot be drawn gives
+    a warning and exit status 1, the MIDI files stay.
+    """
+    check(cfg)
+    device = resolve_device(cfg.device)
+    # Imported here and not above: torch takes seconds, and mistakes should be answered at once.
+    from fractalgen.checkpoint import load_pretrained
+
+    model = load_pretrained(cfg.checkpoint, device)
+    width = model.config.crop_length if cfg.target_width is None else cfg.target_width
+    check_against_model(cfg, model, width)
+    folder = writable_folder(cfg.output_dir)
+    seed = secrets.randbelow(2**31) if cfg.seed is None else cfg.seed
+    print(f"{model.checkpoint_id} on {device}: {cfg.num_samples} x {width} steps, seed {seed}")
+
+    with tqdm(desc="composing", unit="patch", dynamic_ncols=True) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        rolls, traces = model.generate(
+            num_samples=cfg.num_samples,
+            width=width,
+            seed=seed,
+            return_trace=True,
+            batch_size=cfg.batch_size,
+            tempo=cfg.tempo,
+            progress=progress,
+            **{item.name: getattr(cfg, item.name) for item in dataclasses.fields(SamplingConfig)},
+        )
+    names = [f"{cfg.mode}_{index:03d}" for index in range(len(rolls))]
+    for name, roll in zip(names, rolls, strict=True):
+        roll.to_midi(folder / f"{name}.mid")
+    failures = write_pictures(cfg, folder, names, rolls, traces)
+    print(statistics_table({name: note_statistics(roll.tokens) for name, roll in zip(names, rolls, strict=True)}))
+    print(f"written to {folder}/")
+    return 1 if failures else 0
+
+
+def write_pictures(
+    cfg: GenerateConfig, folder: Path, names: list[str], rolls: list[PianoRoll], traces: list[Trace]
+) -> int:
+    """Everything but the MIDI, as the flags ask; the number of files that failed, each with a warning."""
+    jobs: list[tuple[Path, Callable[[Path], object]]] = []
+    animated = animated_count(cfg)
+    for index, (name, roll, trace) in enumerate(zip(names, rolls, traces, strict=True)):
+        jobs.append((folder / f"{name}.png", partial(render.save_png, roll, cfg=cfg)))
+        if cfg.save_trace:
+            jobs.append((folder / f"{name}.trace.npz", trace.save))
+        if index >= animated:
+            continue
+        frames = trace.frames(view=cfg.gif_view, record_interval=cfg.record_interval, max_frames=cfg.gif_max_frames)
+        if cfg.save_gif:
+            jobs.append((folder / f"{name}_process.gif", partial(render.save_gif, frames, cfg=cfg)))
+        if cfg.save_mp4:
+            jobs.append((folder / f"{name}_process.mp4", partial(render.save_mp4, frames, cfg=cfg)))
+        if cfg.save_frames:
+            home = folder if min(animated, len(names)) == 1 else folder / name
+            jobs.append((home / "frames", partial(render.save_frames, frames, cfg=cfg)))
+    failures = 0
+    for path, write in tqdm(jobs, desc="drawing", unit="file", dynamic_ncols=True):
+        try:
+            write(path)
+        except Exception:  # noqa: BLE001  whatever goes wrong in one picture, the other files are still worth having
+            failures += 1
+            warnings.warn(f"{path} could not be written:\n{traceback.format_exc()}", RuntimeWarning, stacklevel=2)
+    return failures
+
+
+def check(cfg: GenerateConfig) -> None:
+    """Refuse settings that cannot work with any model (UserError naming flag and value)."""
+    for name, low, high in (
+        ("num_samples", 1, math.inf),
+        ("batch_size", 1, math.inf),
+        ("batch_generate_size", 1, math.inf),
+        ("temperature", 0.01, 100),
+        ("cfg", 0, 1000),
+        ("filter_threshold", 0, 1),
+        ("record_interval", 0, math.inf),
+        ("tempo", 4, 1000),  # MIDI writes microseconds a quarter note in 24 bits
+    ):
+        if not low <= getattr(cfg, name) <= high:
+            limit = f"at least {low}" if high == math.inf else f"from {low} to {high}"
+            raise UserError(f"--{name} {getattr(cfg, name)}: must be {limit}")
+    if cfg.seed is not None and not 0 <= cfg.seed < 2**63:
+        raise UserError(f"--seed {cfg.seed}: must be from 0 to 2**63 - 1")
+    animated_count(cfg)
+    render.check_settings(cfg)
+    if cfg.save_mp4 and importlib.util.find_spec("imageio_ffmpeg") is None:
+        raise UserError("--save_mp4: the package imageio-ffmpeg is missing (pip install 'fractalgen[mp4]')")
+
+
+def animated_count(cfg: GenerateConfig) -> int:
+    """How many of the samples, from the first on, get an animation."""
+    counts = {"first": 1, "all": cfg.num_samples}
+    if cfg.gif_samples in counts:
+        return counts[cfg.gif_samples]
+    if not cfg.gif_samples.isdecimal():
+        raise UserError(f"--gif_samples {cfg.gif_samples}: expected first, all or a number")
+    return int(cfg.gif_samples)
+
+
+def check_against_model(cfg: GenerateConfig, model: FractalGen, width: int) -> None:
+    """Refuse settings that this model cannot serve (UserError naming flag and both values)."""
+    model.config.check_width(width)
+    model.iterations(cfg.num_iter_list)
+    if cfg.cfg != 1 and not model.config.label_sizes:
+        raise UserError(f"--cfg {cfg.cfg}: this model was trained without labels, there is nothing to guide by")
+
+
+def resolve_device(name: str) -> str:
+    """``auto`` as the best device of this machine; any other name is tried (UserError when it is not there)."""
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UserError(f"--device {name}: not available here ({str(error).splitlines()[0]})") from None
+    return name
+
+
+def writable_folder(path: str) -> Path:
+    """The folder, made if needed; UserError when files cannot be made in it."""
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"--output_dir {path}: cannot be written to ({error.strerror})") from None
+    return folder

@@ -1,0 +1,171 @@
+"""``fractalgen generate`` from end to end on a tiny random model, and every mistake that it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from fractalgen import FractalGen, PianoRoll, Trace, cli, render
+from fractalgen.checkpoint import save_pretrained
+from fractalgen.model.fractal import FractalLevel
+from tests import tiny
+
+WIDTH = tiny.WIDTH
+ErrorLine = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.manual_seed(0)
+    model = FractalGen(tiny.model_config())
+    for level in model.modules():
+        if isinstance(level, FractalLevel):
+            torch.nn.init.constant_(level.gate.bias, -3)  # as sparse as music: few cells to draw
+    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    save_pretrained(model, path, {})
+    return str(path)
+
+
+def generate(checkpoint: str, folder: Path, *flags: str) -> int:
+    return cli.main(["generate", "--checkpoint", checkpoint, "--output_dir", str(folder), "--seed", "1", *flags])
+
+
+def names(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_files_of_the_contract(checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert generate(checkpoint, tmp_path, "--num_samples", "3", "--batch_size", "2", "--save_gif") == 0
+    stems = [f"unconditional_{index:03d}" for index in range(3)]
+    expected = {f"{stem}{ending}" for stem in stems for ending in (".mid", ".png")}
+    assert names(tmp_path) == expected | {"unconditional_000_process.gif"}
+    assert PianoRoll.from_midi(tmp_path / "unconditional_000.mid").tokens.shape == (128, WIDTH)
+    printed = capsys.readouterr().out
+    assert "seed 1" in printed
+    assert all(stem in printed for stem in stems)
+
+
+def test_same_seed_same_bytes(checkpoint: str, tmp_path: Path):
+    for folder in ("a", "b"):
+        assert generate(checkpoint, tmp_path / folder, "--save_gif", "--num_samples", "2") == 0
+    for name in names(tmp_path / "a"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+    assert names(tmp_path / "a") == names(tmp_path / "b")
+
+
+def test_the_flags_of_the_animation(checkpoint: str, tmp_path: Path):
+    flags = ["--num_samples", "3", "--gif_samples", "2", "--save_gif", "--save_frames", "--save_trace"]
+    flags += ["--gif_fps", "4", "--gif_max_frames", "3", "--gif_scale", "2", "--tempo", "90", "--target_width", "48"]
+    assert generate(checkpoint, tmp_path, *flags) == 0
+    written = names(tmp_path)
+    assert {name for name in written if name.endswith(".gif")} == {f"unconditional_00{i}_process.gif" for i in (0, 1)}
+    assert {name for name in written if name.endswith(".npz")} == {f"unconditional_00{i}.trace.npz" for i in range(3)}
+    frames = {f"unconditional_00{i}/frames/frame_000{k}.png" for i in (0, 1) for k in range(3)}
+    assert {name for name in written if "frames/" in name} == frames
+    with Image.open(tmp_path / "unconditional_000_process.gif") as gif:
+        assert getattr(gif, "n_frames", 1) == 3
+        assert gif.info["duration"] == 250
+        assert gif.width == 2 * 48
+    roll = PianoRoll.from_midi(tmp_path / "unconditional_000.mid")
+    assert roll.tempos[0][1] == pytest.approx(90, abs=0.01)
+    trace = Trace.load(tmp_path / "unconditional_000.trace.npz")
+    assert (trace.tokens == roll.tokens).all()
+    assert trace.seed == 1
+
+
+def test_frames_of_a_single_sample_lie_in_frames(checkpoint: str, tmp_path: Path):
+    assert generate(checkpoint, tmp_path, "--save_frames", "--num_samples", "2") == 0
+    assert "frames/frame_0000.png" in names(tmp_path)
+
+
+def test_without_a_seed_every_run_differs_and_can_be_repeated(
+    checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    seeds = []
+    for folder in ("a", "b"):
+        generate(checkpoint, tmp_path / folder, "--seed", "none")
+        seeds.append(capsys.readouterr().out.split("seed ")[1].split()[0])
+    assert seeds[0] != seeds[1]
+    generate(checkpoint, tmp_path / "c", "--seed", seeds[0])
+    assert names(tmp_path / "c") == names(tmp_path / "a")
+    for name in names(tmp_path / "a"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "c" / name).read_bytes()
+
+
+def test_a_failing_picture_is_told_and_loses_no_music(checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(render, "save_gif", fail)
+    with pytest.warns(RuntimeWarning, match="(?s)_process.gif could not be written.*the disk is full"):
+        assert generate(checkpoint, tmp_path, "--save_gif") == 1
+    assert names(tmp_path) == {"unconditional_000.mid", "unconditional_000.png"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("--target_width 100", "--target_width 100: the width must be a positive multiple of the patch size 16"),
+        ("--target_width 0", "--target_width 0"),
+        ("--target_width -16", "--target_width -16"),
+        ("--num_iter_list 8 4 2", "--num_iter_list 8 4 2: 4 positive numbers are needed, one per level"),
+        ("--num_iter_list 8 4 2 0", "--num_iter_list 8 4 2 0: 4 positive numbers"),
+        ("--num_samples 0", "--num_samples 0: must be at least 1"),
+        ("--batch_size 0", "--batch_size 0"),
+        ("--batch_generate_size 0", "--batch_generate_size 0"),
+        ("--temperature 0", "--temperature 0.0"),
+        ("--temperature nan", "--temperature nan"),
+        ("--cfg 3", "--cfg 3.0: this model was trained without labels"),
+        ("--filter_threshold -1", "--filter_threshold -1.0"),
+        ("--record_interval -1", "--record_interval -1"),
+        ("--tempo 0", "--tempo 0.0"),
+        ("--seed -1", "--seed -1"),
+        ("--device quantum", "--device quantum"),
+        ("--device cuda:99", "--device cuda:99"),
+        ("--gif_cmap nosuchmap", "--gif_cmap nosuchmap"),
+        ("--gif_background nosuchcolour", "--gif_background nosuchcolour"),
+        ("--gif_samples some", "--gif_samples some: expected first, all or a number"),
+        ("--gif_fps 0", "--gif_fps 0.0"),
+        ("--gif_scale 0", "--gif_scale 0"),
+        ("--checkpoint absent.ckpt", "--checkpoint absent.ckpt: no such file"),
+        ("--checkpoint .", "--checkpoint .: is a folder"),
+        ("--mode backwards", "--mode: expected unconditional, not 'backwards'"),
+    ],
+)
+def test_mistakes_are_refused_before_anything_is_written(
+    checkpoint: str, tmp_path: Path, one_error_line: ErrorLine, flags: str, expected: str
+):
+    folder = tmp_path / "out"
+    line = one_error_line("generate", "--checkpoint", checkpoint, "--output_dir", folder, *flags.split())
+    assert expected in line
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("name", ["model.ckpt", "model.safetensors", "model.txt"])
+@pytest.mark.parametrize(
+    "content", [b"", b"hello, I am no checkpoint\n", bytes(range(256)) * 8], ids=["empty", "text", "bytes"]
+)
+def test_a_checkpoint_that_is_none(tmp_path: Path, one_error_line: ErrorLine, name: str, content: bytes):
+    path = tmp_path / name
+    path.write_bytes(content)
+    line = one_error_line("generate", "--checkpoint", path, "--output_dir", tmp_path / "out")
+    assert f"--checkpoint {path}: not a FractalGen checkpoint" in line
+    assert names(tmp_path) == {name}
+
+
+def test_a_truncated_checkpoint(checkpoint: str, tmp_path: Path, one_error_line: ErrorLine):
+    path = tmp_path / "model.safetensors"
+    whole = Path(checkpoint).read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert f"--checkpoint {path}" in one_error_line("generate", "--checkpoint", path, "--output_dir", tmp_path / "out")
+    assert names(tmp_path) == {"model.safetensors"}
+
+
+def test_a_read_only_output_folder(checkpoint: str, tmp_path: Path, read_only: Path, one_error_line: ErrorLine):
+    for folder in (read_only, read_only / "sub", Path(checkpoint), Path(checkpoint) / "sub"):
+        line = one_error_line("generate", "--checkpoint", checkpoint, "--output_dir", folder)
+        assert f"--output_dir {folder}: cannot be written to" in line

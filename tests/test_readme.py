@@ -1,0 +1,114 @@
+"""The README's commands and Python examples are run, in order, in one copy of the checkout.
+
+A block that a test cannot run says so in a comment on the line above its fence::
+
+    <!-- not tested: why -->        the block is left out
+    <!-- tested as: command -->     this shorter form of the block is run instead
+
+``my_midi/`` holds a few MIDI files of notes made up by the test; `python` and `fractalgen` are those of this test run.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from fractalgen import PianoRoll
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+BLOCK = re.compile(
+    r"(?:^<!-- (?P<mark>not tested|tested as): (?P<text>.+?) -->\n)?^```(?P<language>bash|python)\n(?P<body>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    line: int
+    language: str
+    body: str
+    skipped: str = ""
+
+    def __str__(self) -> str:
+        return f"line{self.line}-{self.language}"
+
+
+def blocks(text: str) -> list[Block]:
+    """All fenced bash and python blocks, with their marks applied."""
+    found = []
+    for match in BLOCK.finditer(text):
+        mark, note = match["mark"], match["text"]
+        found.append(
+            Block(
+                line=text.count("\n", 0, match.start("body")),
+                language="bash" if mark == "tested as" else match["language"],
+                body=note if mark == "tested as" else match["body"],
+                skipped=note if mark == "not tested" else "",
+            )
+        )
+    return found
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what a clone holds, and some MIDI files."""
+    folder = tmp_path_factory.mktemp("readme") / "fractalgen"
+    ignored = shutil.ignore_patterns(".*", "__pycache__", "outputs", "*.egg-info", "lightning_logs")
+    shutil.copytree(ROOT, folder, ignore=ignored)
+    rng = np.random.default_rng(0)
+    (folder / "my_midi").mkdir(exist_ok=True)
+    for song in range(10):
+        tokens = np.zeros((128, 256), np.uint8)
+        for step in range(0, 256, 4):
+            for pitch in rng.choice(np.arange(36, 85), 3, replace=False):
+                tokens[pitch, step] = rng.integers(2, 34)
+                tokens[pitch, step + 1 : step + 4] = 1
+        PianoRoll(tokens).to_midi(folder / "my_midi" / f"song_{song}.mid")
+    return folder
+
+
+def test_marks_are_understood():
+    text = "a\n<!-- not tested: needs a GPU -->\n```bash\nx\n```\n\n"
+    text += "<!-- tested as: y --z -->\n```bash\ny\n```\n```python\nw\n```\n"
+    assert [(block.language, block.body, block.skipped) for block in blocks(text)] == [
+        ("bash", "x\n", "needs a GPU"),
+        ("bash", "y --z", ""),
+        ("python", "w\n", ""),
+    ]
+
+
+def test_hooks_run_the_commands_of_the_test_script():
+    script = (ROOT / "run_tests.sh").read_text(encoding="utf-8")
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
+    for hook in repository["hooks"]:
+        assert hook["entry"].replace(".venv/bin/python", '"$PYTHON"') in script
+
+
+@pytest.mark.parametrize("block", blocks(README.read_text(encoding="utf-8")) if README.is_file() else [], ids=str)
+def test_readme_block(block: Block, checkout: Path):
+    if block.skipped:
+        pytest.skip(block.skipped)
+    command = ["bash", "-euo", "pipefail", "-c", block.body]
+    if block.language == "python":
+        command = [sys.executable, "-c", block.body]
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    run = subprocess.run(
+        command,
+        cwd=checkout,
+        env={**os.environ, "PATH": path, "FRACTALGEN_PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert run.returncode == 0, f"{block.body}\n{run.stdout}\n{run.stderr}"
