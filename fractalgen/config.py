@@ -214,7 +214,7 @@ class SamplingConfig:
     temperature: float = setting(1.0, "divides the logits; below 1 safer, above 1 bolder")
     cfg: float = setting(1.0, "classifier-free guidance scale: uncond + cfg * (cond - uncond)")
     cfg_schedule: CfgSchedule = setting("constant", "guidance: constant, or growing linearly over a level's steps")
-    filter_threshold: float = setting(0.0, "with guidance, suppress what the conditional model finds less likely")
+    filter_threshold: float = setting(0.0, "rule out choices less likely than this (0: none)")
     batch_generate_size: int = setting(64, "patches per sample that a MAR iteration generates together")
 
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from fractalgen.config import View
 from fractalgen.errors import UserError
-from fractalgen.pianoroll import PITCHES, SILENCE, velocities
+from fractalgen.pianoroll import SILENCE, velocities
 
 FORMAT = "fractalgen.trace"
 VERSION = 1
@@ -114,7 +114,7 @@ class Trace:
         levels = len(self.patch_sizes)
         count = len(self.steps)
         shapes = {
-            "tokens": (PITCHES, *cells[1:2]),
+            "tokens": (self.patch_sizes[0], *cells[1:2]),
             "decided": (levels, *cells),
             "steps": (count, 2),
             "known": cells,
@@ -148,7 +148,7 @@ class Trace:
     def num_patches(self) -> int:
         """Number of patches of the first level, known ones included."""
         patch = self.patch_sizes[1]
-        return (PITCHES // patch) * (self.width // patch)
+        return (self.patch_sizes[0] // patch) * (self.width // patch)
 
     @cached_property
     def velocities(self) -> NDArray[np.float32]:
@@ -197,7 +197,7 @@ class Trace:
             UserError: no such file, not a trace, damaged, or written by a newer version.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
                 header = json.loads(str(file["header"]))
                 if header["format"] != FORMAT:
                     raise ValueError(f"its format is {header['format']!r}")

@@ -66,7 +66,7 @@ def test_mar_sampler_draws_from_the_likelihood(generators: str, monkeypatch: pyt
     monkeypatch.setattr("fractalgen.model.fractal.drop_orphans", lambda tokens: tokens)
     rolls = every_roll(2, 2, 3)
     torch.manual_seed(0)
-    orders = 400
+    orders = 200
     with torch.no_grad():
         many = model.nll(rolls.repeat(orders, 1, 1), num_iter_list=ITERATIONS).total.view(orders, -1)
     assert_frequencies(model, (-many).exp().mean(0), seed=6, slack=1.3)
@@ -98,13 +98,13 @@ def test_random_masks_estimate_the_one_by_one_bound(generators: str) -> None:
     model = random_model(tiny_config(generators))
     roll = random_rolls(1, 2, 4, 1, seed=4)
     torch.manual_seed(0)
-    repeats = 6000
+    repeats = 3000
     with torch.no_grad():
         one_by_one = model.nll(roll.expand(repeats, -1, -1), num_iter_list=(2, 4, 1)).total
         estimate = model.nll(roll.expand(repeats, -1, -1)).total
     error = math.hypot(one_by_one.std().item(), estimate.std().item()) / math.sqrt(repeats)
     assert estimate.mean().item() == pytest.approx(one_by_one.mean().item(), abs=5 * error)
-    assert error < 0.2
+    assert error < 0.3
 
 
 def test_sampling_of_children_is_unbiased() -> None:
@@ -115,7 +115,7 @@ def test_sampling_of_children_is_unbiased() -> None:
     torch.manual_seed(0)
     with torch.no_grad():
         exact = full.nll(rolls).total.sum().item()
-        estimates = torch.stack([limited.nll(rolls).total.sum() for _ in range(1500)])
+        estimates = torch.stack([limited.nll(rolls).total.sum() for _ in range(400)])
     error = estimates.std().item() / math.sqrt(len(estimates))
     assert estimates.std() > 0
     assert estimates.mean().item() == pytest.approx(exact, abs=5 * error)
