@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fractalgen.config import DEFAULT_MODEL, ModelConfig
+from fractalgen.config import DEFAULT_MODEL, ExportConfig, ModelConfig
 from fractalgen.errors import UserError
 from fractalgen.model.fractal import FractalGen
 
@@ -159,3 +159,24 @@ def save_pretrained(
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def export(cfg: ExportConfig) -> None:
+    """Write the weights and settings of a training checkpoint, without the optimiser's state, to a file to share.
+
+    Raises:
+        UserError: not a training checkpoint, or a file that cannot be written.
+    """
+    if not cfg.checkpoint:
+        raise UserError("--checkpoint: which training checkpoint (.ckpt)?")
+    path = resolve(cfg.checkpoint)
+    model = load_pretrained(path)
+    header, _ = read_checkpoint(path)
+    facts = {name: value for name, value in header.items() if name not in ("format", "version", "model")}
+    if isinstance(facts.get("train"), dict):  # where the corpus lay on one machine is of no use on another
+        facts["train"] = {**facts["train"], "data": Path(facts["train"]["data"]).name}
+    facts |= {"corpus": cfg.corpus, "licence": cfg.licence}
+    written = save_pretrained(model, cfg.out, facts, {"32": torch.float32, "bf16": torch.bfloat16}[cfg.precision])
+    print(
+        f"{written}: {written.stat().st_size / 1e6:.1f} MB, step {facts.get('step')}, val_loss {facts.get('val_loss')}"
+    )

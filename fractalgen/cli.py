@@ -22,7 +22,7 @@ from typing import Any, Literal, NoReturn, Union
 import yaml
 
 from fractalgen import __version__
-from fractalgen.config import GenerateConfig, PrepareConfig, RenderCommandConfig, TrainConfig
+from fractalgen.config import ExportConfig, GenerateConfig, PrepareConfig, RenderCommandConfig, TrainConfig
 from fractalgen.errors import UserError
 
 BOOLEANS = {"true": True, "false": False}
@@ -42,6 +42,7 @@ COMMANDS = {
     "train": Command(TrainConfig, "fractalgen.training:train", "train a model on a corpus"),
     "generate": Command(GenerateConfig, "fractalgen.generate:generate", "compose: MIDI, picture, animation"),
     "prepare": Command(PrepareConfig, "fractalgen.prepare:prepare", "pack a folder of MIDI files into a corpus"),
+    "export": Command(ExportConfig, "fractalgen.checkpoint:export", "make a small file to share of a checkpoint"),
     "render": Command(RenderCommandConfig, "fractalgen.render:run_render", "draw a saved trace again", "trace"),
 }
 

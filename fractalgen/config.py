@@ -18,7 +18,7 @@ ScanOrder = Literal["column_major", "row_major"]
 CfgSchedule = Literal["constant", "linear"]
 View = Literal["process", "hierarchical"]
 
-DEFAULT_MODEL = "default"
+DEFAULT_MODEL = "pop909-ar"
 """Name of the shipped model (fractalgen/assets/models/NAME.safetensors) that is used when none is named."""
 
 
@@ -282,3 +282,14 @@ class PrepareConfig:
     licence: str = setting("unknown", "licence of the music, written into the corpus")
     report: str | None = setting(None, "file for the list of skipped files (tab separated: file, reason)")
     num_workers: int = setting(0, "processes that read files (0: one per core)")
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """``fractalgen export``: a training checkpoint becomes a small file to share."""
+
+    checkpoint: str = setting("", "training checkpoint (.ckpt)")
+    out: str = setting("model.safetensors", "file to write")
+    precision: Literal["32", "bf16"] = setting("bf16", "numbers in the file: float32, or bfloat16 at half the size")
+    corpus: str = setting("", "name of the corpus that the model was trained on, kept in the file")
+    licence: str = setting("", "licence of that corpus, kept in the file")
