@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from fractalgen import checkpoint
 from fractalgen.checkpoint import load_pretrained, make_header, read_checkpoint, save_pretrained
+from fractalgen.config import ExportConfig
 from fractalgen.errors import UserError
 from fractalgen.model.fractal import FractalGen
 from tests import tiny
@@ -52,6 +53,20 @@ def test_bfloat16_is_half_the_size_and_close(model: FractalGen, tmp_path: Path) 
     assert torch.allclose(score(back), score(model), rtol=1e-2)
 
 
+def test_export_keeps_weights_and_facts_but_no_local_path(
+    model: FractalGen, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = lightning_file(tmp_path / "a.ckpt", model, train={"data": "/home/me/songs.safetensors"}, val_loss=0.5)
+    out = tmp_path / "shared.safetensors"
+    checkpoint.export(ExportConfig(checkpoint=str(trained), out=str(out), precision="32", licence="MIT"))
+    assert "step 7, val_loss 0.5" in capsys.readouterr().out
+    assert torch.equal(score(load_pretrained(out)), score(model))
+    header, _ = read_checkpoint(out)
+    assert (header["step"], header["licence"], header["train"]["data"]) == (7, "MIT", "songs.safetensors")
+    with pytest.raises(UserError, match="--checkpoint: which"):
+        checkpoint.export(ExportConfig())
+
+
 def test_lightning_checkpoint_and_identity(model: FractalGen, tmp_path: Path) -> None:
     first = load_pretrained(lightning_file(tmp_path / "a.ckpt", model))
     second = load_pretrained(save_pretrained(model, tmp_path / "b.safetensors", dtype=torch.float32))
@@ -71,7 +86,7 @@ def test_shipped_models_go_by_name(model: FractalGen, tmp_path: Path, monkeypatc
     save_pretrained(model, tmp_path / "other.safetensors")
     assert load_pretrained().checkpoint_id.startswith(checkpoint.DEFAULT_MODEL)
     assert load_pretrained("other").checkpoint_id.startswith("other-")
-    with pytest.raises(UserError, match=f"nothing: no such file .shipped models: {checkpoint.DEFAULT_MODEL}, other"):
+    with pytest.raises(UserError, match=f"nothing: no such file .shipped models: other, {checkpoint.DEFAULT_MODEL}"):
         load_pretrained("nothing")
     with pytest.raises(UserError, match="is a folder"):
         load_pretrained(tmp_path)
