@@ -1,0 +1,170 @@
+"""Traces: what they record, how they are kept, and the two ways to look at them."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fractalgen.errors import UserError
+from fractalgen.pianoroll import velocities
+from fractalgen.trace import Intermediates, Trace
+
+PATCHES = (16, 8, 4, 1)
+
+
+def made_up(seed: int = 0, kind: str = "ar", known_until: int = 0, width: int = 16) -> Trace:
+    """A consistent record of a random roll, as a sampler would leave it."""
+    rng = np.random.default_rng(seed)
+    height, levels = PATCHES[0], len(PATCHES)
+    tokens = np.where(rng.random((height, width)) < 0.1, rng.integers(2, 34, (height, width)), 0).astype(np.uint8)
+    tokens[:8, :8] = 0  # one patch that stays silent
+    known = np.zeros((height, width), bool)
+    known[:, :known_until] = True
+    decided = np.full((levels, height, width), -1, np.int16)
+    steps: list[tuple[int, int]] = []
+    for column in range(0, width, PATCHES[1]):
+        for row in range(0, height, PATCHES[1]):
+            block = (slice(row, row + PATCHES[1]), slice(column, column + PATCHES[1]))
+            decided[0][block] = len(steps)
+            steps.append((len(steps), 0) if kind == "ar" else (len(steps) // 2, len(steps) % 2))
+    for level in range(1, levels):
+        size, child = PATCHES[level], 1 if level == levels - 1 else PATCHES[level + 1]
+        for row in range(0, height, size):
+            for column in range(0, width, size):
+                block = (slice(row, row + size), slice(column, column + size))
+                if tokens[block].any():
+                    numbers = np.arange((size // child) ** 2).reshape(size // child, -1)
+                    decided[level][block] = numbers.repeat(child, 0).repeat(child, 1)
+    decided[0][known] = -1
+    return Trace(
+        tokens=tokens,
+        decided=decided,
+        steps=np.array(steps, np.int16),
+        known=known,
+        generators=(kind,) * levels,
+        patch_sizes=PATCHES,
+        scan_order="column_major",
+        num_iter_list=(4, 2, 2, 1),
+        seconds=np.linspace(0.1, 1.0, len(steps)).astype(np.float32),
+        seed=seed,
+        checkpoint="made-up",
+        settings={"temperature": 0.9},
+    )
+
+
+@given(seed=st.integers(0, 2**32 - 1), kind=st.sampled_from(["ar", "mar"]), columns=st.integers(1, 6))
+def test_a_trace_survives_its_file(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, kind: str, columns: int
+) -> None:
+    trace = made_up(seed, kind, width=8 * columns)
+    path = tmp_path_factory.getbasetemp() / "round.trace.npz"
+    trace.save(path)
+    back = Trace.load(path)
+    assert back == trace
+    assert back.settings == trace.settings
+    for name in ("tokens", "decided", "steps", "known", "seconds"):
+        assert getattr(back, name).dtype == getattr(trace, name).dtype
+
+
+def test_traces_that_differ_are_not_equal() -> None:
+    trace = made_up()
+    assert trace != dataclasses.replace(trace, seed=5)
+    assert trace != dataclasses.replace(trace, tokens=np.zeros_like(trace.tokens))
+    assert trace != "a trace"
+
+
+def test_process_frames_of_ar_follow_the_patches() -> None:
+    trace = made_up(known_until=4)
+    frames = trace.frames(record_interval=1)
+    assert [frame.level_name for frame in frames] == ["Init", *(f"AR L0 patch {k}/4" for k in range(1, 5))]
+    assert np.array_equal(frames[0].output, velocities(np.where(trace.known, trace.tokens, 0).astype(np.uint8), 32))
+    for done, frame in enumerate(frames):
+        assert frame.tokens is not None
+        visible = trace.known | (trace.decided[0] < done)
+        assert np.array_equal(frame.tokens, np.where(visible, trace.tokens, 0))
+    assert np.array_equal(frames[-1].output, trace.velocities)
+    assert [frame.elapsed for frame in frames] == sorted(frame.elapsed or 0.0 for frame in frames)
+
+
+def test_process_frames_of_mar_are_named_by_iteration_and_batch() -> None:
+    names = [frame.level_name for frame in made_up(kind="mar").frames()]
+    assert names == ["Init", "Iter 1 batch 1", "Iter 1 batch 2", "Iter 2 batch 1", "Iter 2 batch 2"]
+
+
+@pytest.mark.parametrize(("interval", "limit", "count"), [(0, 0, 9), (16, 0, 3), (0, 4, 4), (1, 0, 33), (1, 2, 2)])
+def test_frames_are_spaced_and_the_last_is_always_there(interval: int, limit: int, count: int) -> None:
+    trace = made_up(width=128)  # 32 patches
+    frames = trace.frames(record_interval=interval, max_frames=limit)
+    assert len(frames) == count
+    assert np.array_equal(frames[-1].output, trace.velocities)
+
+
+def test_hierarchical_frames_go_from_coarse_to_fine() -> None:
+    trace = made_up()
+    frames = list(trace.frames(view="hierarchical"))
+    assert [frame.level for frame in frames] == [0, 0, 0, 0, 1, 1, 2, 2, 3]
+    assert frames[0].level_name == "L0 step 1/4"
+    sounding = [int((frame.output > 0).sum()) for frame in frames]
+    assert sounding[0] <= sounding[3]
+    assert sounding[3] == 3 * 64  # three patches of 8 x 8 are not silent
+    assert sounding[3] >= sounding[5] >= sounding[7] == sounding[8]
+    mean = trace.velocities[8:, 8:][trace.velocities[8:, 8:] > 0].mean()
+    assert np.allclose(frames[3].output[8:, 8:], mean)
+    assert np.array_equal(frames[8].output, trace.velocities)
+
+
+def test_intermediates_stack_the_samples_of_a_batch() -> None:
+    traces = [made_up(seed) for seed in (1, 2, 3)]
+    frames = Intermediates(traces, record_interval=2)
+    assert len(frames) == 3
+    assert frames[2].output.shape == (3, 16, 16)
+    assert frames[2].level_name == "AR L0 patch 4/4"
+    assert [frame.iteration for frame in frames[1:]] == [2, 4]
+    for sample, trace in enumerate(traces):
+        assert np.array_equal(frames[-1].output[sample], trace.velocities)
+
+
+def test_a_trace_is_small(tmp_path: Path) -> None:
+    made_up(width=2048).save(tmp_path / "a.trace.npz")  # as many cells as 128 x 256
+    assert (tmp_path / "a.trace.npz").stat().st_size < 100_000
+
+
+def test_planes_that_do_not_fit_are_refused() -> None:
+    trace = made_up()
+    with pytest.raises(ValueError, match="decided must be int16"):
+        dataclasses.replace(trace, decided=trace.decided[:2])
+    with pytest.raises(ValueError, match="decided at step 3 of 2"):
+        dataclasses.replace(trace, steps=trace.steps[:2], seconds=trace.seconds[:2])
+
+
+def test_what_is_not_a_trace_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    for content in (b"", b"words", b"PK\x03\x04 and no more"):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="not a FractalGen trace"):
+            Trace.load(path)
+    np.savez(path, pictures=np.zeros(3))
+    with pytest.raises(UserError, match="not a FractalGen trace"):
+        Trace.load(path)
+    with pytest.raises(UserError, match="cannot be read"):
+        Trace.load(tmp_path / "nothing.npz")
+
+
+def test_a_newer_trace_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as future:
+        future.setattr("fractalgen.trace.VERSION", 99)
+        made_up().save(tmp_path / "new.npz")
+    with pytest.raises(UserError, match="trace version 99"):
+        Trace.load(tmp_path / "new.npz")
+
+
+def test_unknown_views_are_refused() -> None:
+    with pytest.raises(UserError, match="--view upside_down"):
+        made_up().frames(view="upside_down")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="--record_interval -1"):
+        made_up().frames(record_interval=-1)
