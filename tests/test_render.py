@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ def decoded(path: Path) -> tuple[list[np.ndarray], list[int], int]:
     """RGB frames, durations in milliseconds and the loop count of a GIF."""
     with Image.open(path) as gif:
         pictures, durations = [], []
-        for index in range(gif.n_frames):
+        for index in range(gif.n_frames):  # type: ignore[attr-defined]
             gif.seek(index)
             pictures.append(np.asarray(gif.convert("RGB")))
             durations.append(gif.info["duration"])
@@ -50,11 +51,11 @@ def test_a_decoded_gif_equals_the_trace_cell_by_cell(kind: str, view: str, tmp_p
     assert durations == [500] * len(frames)
     for picture, frame in zip(pictures, frames, strict=True):
         expected = np.asarray(render.image(frame, PLAIN).convert("RGB"))
-        if len(picture) == len(expected):
-            assert np.array_equal(picture[-16 * 4 :], expected[-16 * 4 :])
+        assert np.array_equal(picture[-16 * 4 :], expected[-16 * 4 :])
         held = frame.tokens == 1 if frame.tokens is not None else np.zeros_like(frame.output, bool)
         wanted = np.where(held, frame.output * render.HOLD_SHADE, frame.output)
-        assert np.abs(levels(picture, PLAIN, 16) - wanted).max() <= 0.5 / (render.RAMP - 1) + 1e-6
+        # neighbouring steps of the ramp may share a colour
+        assert np.abs(levels(picture, PLAIN, 16) - wanted).max() <= 1.0 / (render.RAMP - 1)
 
 
 def test_speed_and_labels_are_settings(tmp_path: Path) -> None:
@@ -77,7 +78,7 @@ def test_speed_and_labels_are_settings(tmp_path: Path) -> None:
 def test_every_setting_changes_the_picture() -> None:
     frame = made_up(width=64).frames()[-1]
     plain = np.asarray(render.image(frame, PLAIN).convert("RGB"))
-    for change in (
+    changes: tuple[dict[str, Any], ...] = (
         {"gif_scale": 2},
         {"gif_cmap": "magma"},
         {"gif_font_size": 9},
@@ -86,8 +87,9 @@ def test_every_setting_changes_the_picture() -> None:
         {"gif_progress_bar": True},
         {"gif_elapsed": True},
         {"gif_stats": True},
-    ):
-        picture = np.asarray(render.image(frame, dataclasses.replace(PLAIN, **change)).convert("RGB"))  # type: ignore[arg-type]
+    )
+    for change in changes:
+        picture = np.asarray(render.image(frame, dataclasses.replace(PLAIN, **change)).convert("RGB"))
         assert not np.array_equal(picture, plain), change
 
 
