@@ -128,7 +128,7 @@ class TrainConfig:
     num_blocks: tuple[int, ...] = setting((12, 3, 2, 1), "blocks of each level's transformer")
     num_heads: tuple[int, ...] = setting((8, 4, 2, 2), "attention heads of each level")
     context_pitches: tuple[int, ...] = setting((0, 12, 2, 0), "pitches seen below and above a child patch, per level")
-    context_past: tuple[int, ...] = setting((0, 64, 4, 0), "steps seen before a child patch, per level")
+    context_past: tuple[int, ...] = setting((0, 32, 4, 0), "steps seen before a child patch, per level")
     context_future: tuple[int, ...] = setting((0, 0, 0, 0), "steps seen after a child patch, per level")
     label_dropout: float = setting(0.1, "share of training crops whose labels are replaced by the null condition")
     dropout: float = setting(0.0, "dropout inside the transformers")
