@@ -65,11 +65,25 @@ class ModelConfig:
         if len(self.levels) < 2:
             raise ConfigError(f"patch_sizes: at least two levels are needed, not {len(self.levels)}")
         for outer, inner in itertools.pairwise(self.levels):
-            if outer.patch % inner.patch or (outer.patch == inner.patch and outer is not self.levels[0]):
+            if (
+                inner.patch < 1
+                or outer.patch % inner.patch
+                or (outer.patch == inner.patch and outer is not self.levels[0])
+            ):
                 raise ConfigError(f"patch_sizes: {outer.patch} cannot be split into patches of {inner.patch}")
+        if any(self.levels[-1].context) or (self.max_children and self.max_children[0]):
+            raise ConfigError("the last context_* (a single cell) and the first max_children (the roll) must be 0")
+        if not 0 <= self.dropout < 1 or not 0 <= self.label_dropout <= 1:
+            raise ConfigError(f"dropout, label_dropout: shares, not {self.dropout} and {self.label_dropout}")
         if self.levels[-1].patch != 1:
             raise ConfigError(f"patch_sizes: the last level must be 1 (a single cell), not {self.levels[-1].patch}")
         for level in self.levels:
+            if level.heads < 1 or level.depth < 1:
+                raise ConfigError(f"num_heads, num_blocks: at least 1, not {level.heads} and {level.depth}")
+            if level.width % 2 or level.width < 2:
+                raise ConfigError(f"embed_dims: positive and even, not {level.width}")
+            if min(level.context) < 0:
+                raise ConfigError(f"context_pitches, context_past, context_future: not negative, {level.context} is")
             if level.width % level.heads:
                 raise ConfigError(f"embed_dims: {level.width} is not divisible by num_heads {level.heads}")
             if level.generator not in ("ar", "mar"):
@@ -129,7 +143,9 @@ class TrainConfig:
     num_heads: tuple[int, ...] = setting((8, 4, 2, 2), "attention heads of each level")
     context_pitches: tuple[int, ...] = setting((0, 12, 2, 0), "pitches seen below and above a child patch, per level")
     context_past: tuple[int, ...] = setting((0, 32, 4, 0), "steps seen before a child patch, per level")
-    context_future: tuple[int, ...] = setting((0, 0, 0, 0), "steps seen after a child patch, per level")
+    context_future: tuple[int, ...] | None = setting(
+        None, "steps seen after a child patch, per level (default: half the past where the level is MAR, else 0)"
+    )
     label_dropout: float = setting(0.1, "share of training crops whose labels are replaced by the null condition")
     dropout: float = setting(0.0, "dropout inside the transformers")
     max_children: tuple[int, ...] = setting(
@@ -163,6 +179,10 @@ class TrainConfig:
 
     def model_config(self, **overrides: Any) -> ModelConfig:
         """The typed model configuration described by the flat flags."""
+        future = self.context_future
+        if future is None:  # AR levels in column-major order know nothing that lies ahead
+            pairs = zip(self.context_past, self.generator_types, strict=False)
+            future = tuple(past // 2 if generator == "mar" else 0 for past, generator in pairs)
         per_level = {
             "patch_sizes": self.patch_sizes,
             "embed_dims": self.embed_dims,
@@ -171,7 +191,7 @@ class TrainConfig:
             "generator_types": self.generator_types,
             "context_pitches": self.context_pitches,
             "context_past": self.context_past,
-            "context_future": self.context_future,
+            "context_future": future,
             "max_children": self.max_children,
         }
         for name, values in per_level.items():
@@ -187,7 +207,7 @@ class TrainConfig:
                 self.num_blocks,
                 self.num_heads,
                 self.generator_types,
-                zip(self.context_pitches, self.context_past, self.context_future, strict=True),
+                zip(self.context_pitches, self.context_past, future, strict=True),
                 strict=True,
             )
         )
@@ -210,12 +230,26 @@ class TrainConfig:
 class SamplingConfig:
     """How a roll is drawn from the model."""
 
-    num_iter_list: tuple[int, ...] = setting((8, 4, 2, 1), "iterations of each level where it is MAR, L0 to L3")
+    num_iter_list: tuple[int, ...] = setting(
+        (8, 4, 2, 1), "iterations of each MAR level, L0 to L3 (and frames of each level in the hierarchical view)"
+    )
     temperature: float = setting(1.0, "divides the logits; below 1 safer, above 1 bolder")
     cfg: float = setting(1.0, "classifier-free guidance scale: uncond + cfg * (cond - uncond)")
     cfg_schedule: CfgSchedule = setting("constant", "guidance: constant, or growing linearly over a level's steps")
     filter_threshold: float = setting(0.0, "rule out choices less likely than this (0: none)")
     batch_generate_size: int = setting(64, "patches per sample that a MAR iteration generates together")
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("temperature", 0.01, 100),
+            ("cfg", 0, 1000),
+            ("filter_threshold", 0, 1),
+            ("batch_generate_size", 1, 1_000_000),
+        ):
+            if not low <= getattr(self, name) <= high:
+                raise ConfigError(f"--{name} {getattr(self, name)}: must be from {low} to {high}")
+        if self.cfg_schedule not in ("constant", "linear"):
+            raise ConfigError(f"--cfg_schedule {self.cfg_schedule}: must be constant or linear")
 
 
 @dataclass(frozen=True)

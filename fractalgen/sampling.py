@@ -14,6 +14,11 @@ from torch import Tensor
 from fractalgen.config import SamplingConfig
 
 
+def wide(logits: Tensor) -> Tensor:
+    """Logits in at least float32: probabilities and losses are never computed in half precision."""
+    return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+
+
 def schedule_steps(rank: Int[Tensor, "b n"], count: Int[Tensor, " b"], iterations: int) -> Int[Tensor, "b n"]:
     """Iteration in which the child of each rank is drawn, under the cosine schedule of MaskGIT and MAR.
 
@@ -51,7 +56,7 @@ class Draw:
 
     def bend(self, logits: Float[Tensor, "s *b v"]) -> Float[Tensor, "*b v"]:
         """Log-probabilities over the last axis after guidance, filter and temperature."""
-        logits = logits.float() if logits.dtype == torch.bfloat16 else logits
+        logits = wide(logits)
         conditional, bent = logits[0], logits[0]
         if self.streams == 2:
             cfg = self.settings.cfg
@@ -120,9 +125,11 @@ def gate_nll(
 ) -> Float[Tensor, " b"]:
     """Negative log-probability (nats) of the gates of ``target`` children, as :meth:`Draw.gates` draws them."""
     nll = F.binary_cross_entropy_with_logits(logits, active.to(logits), reduction="none")
-    total = (nll * target).sum(1)
-    if not_all_silent:
-        conditioned = final.any(1) & ~(active & ~final).any(1)
-        all_silent = (F.logsigmoid(-logits) * final).sum(1)
-        total = total + torch.where(conditioned, log1mexp(torch.where(conditioned, all_silent, -1.0)), 0.0)
-    return total
+    if not not_all_silent:
+        return (nll * target).sum(1)
+    conditioned = final.any(1) & ~(active & ~final).any(1)
+    single = conditioned & (final.sum(1) == 1)  # its gate is forced: it costs exactly nothing
+    total = (nll * (target & ~(final & single[:, None]))).sum(1)
+    group = conditioned & ~single
+    all_silent = (F.logsigmoid(-logits) * final).sum(1)
+    return total + torch.where(group, log1mexp(torch.where(group, all_silent, -1.0)), 0.0)

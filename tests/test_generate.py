@@ -119,7 +119,7 @@ def test_a_failing_picture_is_told_and_loses_no_music(checkpoint: str, tmp_path:
         ("--batch_generate_size 0", "--batch_generate_size 0"),
         ("--temperature 0", "--temperature 0.0"),
         ("--temperature nan", "--temperature nan"),
-        ("--cfg 3", "--cfg 3.0: this model was trained without labels"),
+        ("--cfg 3", "--cfg 3.0: unconditional music has no labels"),
         ("--filter_threshold -1", "--filter_threshold -1.0"),
         ("--record_interval -1", "--record_interval -1"),
         ("--tempo 0", "--tempo 0.0"),

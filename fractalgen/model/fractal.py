@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -85,7 +85,7 @@ class FractalGen(nn.Module):
         self.config.check_width(width, "crop_length")
         if self.training and cond_list is not None:
             kept = torch.rand(batch, device=tokens.device) >= self.config.label_dropout
-            cond_list = [label * kept for label in cond_list]
+            cond_list = [label.to(kept.device) * kept for label in cond_list]
         canvas = surround(tokens, self.root.margin, self.config.vocabulary + 1)
         ledger = Ledger(batch, self.null)
         crop = torch.arange(batch, device=tokens.device)
@@ -121,15 +121,28 @@ class FractalGen(nn.Module):
         generator: torch.Generator | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> tuple[Int[Tensor, "b p t"], Intermediates | None]:
-        """Draw rolls.
+        """Draw rolls, from the model as it is (call ``eval()`` first if it has dropout).
+
+        Where a level is MAR, holds that follow no onset are silenced at the end, see :func:`drop_orphans`.
 
         Args:
-            known: cells decided beforehand (-1 elsewhere); they come out as they are and condition the rest.
+            batch_size: number of rolls.
+            cond_list: one (b,) tensor of integers per label, 0 for unset; None leaves all unset.
+            num_iter_list: iterations of each level where it is MAR.
+            cfg, cfg_schedule: guidance scale, constant or growing linearly over a level's steps; 1 is none.
+            temperature: divides the logits.
+            filter_threshold: choices less likely than this are ruled out.
+            return_intermediates: record how the rolls are made.
+            width: time steps, a multiple of the first level's patch (default: the width trained on).
+            known: cells decided beforehand (-1 elsewhere), which come out as they are.  AR levels are conditioned on
+                those that come earlier in scan order, MAR levels on all patches that are known whole.
+            batch_generate_size: patches per roll that a MAR iteration fills together; bounds the memory.
             generator: the source of randomness (on the model's device); the same state gives the same rolls.
             progress: called after every first-level step with patches decided and in all, over the batch.
 
         Returns:
-            ``(tokens, intermediates)``; ``intermediates`` is None unless asked for.  Recording changes no bit.
+            ``(tokens, intermediates)``: integers (batch_size, pitches, width) and the frames of their making, or None
+            unless asked for.  Recording changes no bit.
 
         Raises:
             ConfigError: a setting that does not fit the model.
@@ -138,13 +151,17 @@ class FractalGen(nn.Module):
         settings = SamplingConfig(
             self.iterations(num_iter_list), temperature, cfg, cfg_schedule, filter_threshold, batch_generate_size
         )
-        width = width or (config.crop_length if known is None else known.shape[-1])
+        if width is None:
+            width = config.crop_length if known is None else known.shape[-1]
         config.check_width(width)
         shape = (batch_size, config.pitches, width)
         if known is None:
             known = torch.full(shape, -1, device=self.device)
         if tuple(known.shape) != shape:
             raise ConfigError(f"known cells have the shape {tuple(known.shape)}, the samples {shape}")
+        if known.min() < -1 or known.max() >= config.vocabulary:
+            found = f"{int(known.min())} to {int(known.max())}"
+            raise ConfigError(f"known cells are -1 or tokens below {config.vocabulary}, these are {found}")
         guided = cond_list is not None and len(self.labels) > 0 and cfg != 1.0
         cond = self.condition(cond_list, batch_size)
         if guided:
@@ -158,7 +175,7 @@ class FractalGen(nn.Module):
         composed = self.root.sample(canvas, cond, known, nothing, draw, return_intermediates, log)
         tokens = composed.tokens
         if any(level.generator == "mar" for level in config.levels[:-1]):
-            tokens = torch.where(known >= 0, tokens, drop_orphans(tokens))
+            tokens = torch.where(known >= 0, tokens, drop_orphans(tokens.cpu()).to(tokens.device))
         return tokens, self._intermediates(tokens, known, composed, log, settings) if return_intermediates else None
 
     @overload
@@ -183,12 +200,16 @@ class FractalGen(nn.Module):
     ) -> list[PianoRoll] | tuple[list[PianoRoll], list[Trace]]:
         """Compose piano rolls of ``width`` time steps (default: the width trained on) at ``tempo`` quarters a minute.
 
-        ``settings`` are those of :class:`fractalgen.config.SamplingConfig`.  The same seed, batch size and settings
-        give the same rolls on the same machine; without a seed a fresh one is drawn.  With ``return_trace`` also
-        returns how each roll was composed.  ``progress(done, total)`` counts first-level patches of all samples.
+        ``settings`` are those of :class:`fractalgen.config.SamplingConfig`.  The same seed, number of samples, batch
+        size and settings give the same rolls on the same machine; without a seed a fresh one is drawn.  With
+        ``return_trace`` also returns how each roll was composed.  ``progress(done, total)`` counts first-level patches
+        of all samples.
         """
         rolls: list[PianoRoll] = []
         traces: list[Trace] = []
+        unknown = set(settings) - {field.name for field in fields(SamplingConfig)}
+        if unknown:
+            raise ConfigError(f"generate: there is no setting {sorted(unknown)[0]!r}")
         generator = torch.Generator(self.device)
         seed = generator.seed() if seed is None else seed
         generator.manual_seed(seed)
@@ -218,8 +239,8 @@ class FractalGen(nn.Module):
                     )
                 )
             if intermediates is not None:
-                known = {**settings, "width": tokens.shape[-1], "batch_size": batch_size, "tempo": tempo}
-                traces += [replace(trace, seed=seed, settings=known) for trace in intermediates.traces]
+                recorded = {**settings, "width": tokens.shape[-1], "batch_size": batch_size, "tempo": tempo}
+                traces += [replace(trace, seed=seed, settings=recorded) for trace in intermediates.traces]
         return (rolls, traces) if return_trace else rolls
 
     @classmethod
@@ -248,11 +269,12 @@ class FractalGen(nn.Module):
             "velocity_bins": config.velocity_bins,
             "checkpoint": self.checkpoint_id,
         }
-        arrays = zip(tokens.cpu().numpy(), composed.planes.cpu().numpy(), (known >= 0).cpu().numpy(), strict=True)
+        planes = composed.planes.masked_fill((known >= 0)[:, None], -1)
+        arrays = zip(tokens.cpu().numpy(), planes.cpu().numpy(), (known >= 0).cpu().numpy(), strict=True)
         return Intermediates(
             [
-                Trace(tokens=roll.astype(np.uint8), decided=planes.astype(np.int16), known=given, **common)
-                for roll, planes, given in arrays
+                Trace(tokens=roll.astype(np.uint8), decided=decided, known=given, **common)
+                for roll, decided, given in arrays
             ]
         )
 

@@ -27,10 +27,9 @@ from fractalgen.model.parts import (
     StepLog,
     mlp,
     streams,
-    wide,
 )
 from fractalgen.model.transformer import Transformer
-from fractalgen.sampling import Draw, gate_nll
+from fractalgen.sampling import Draw, gate_nll, wide
 
 
 class VelocityHead(nn.Module):
@@ -60,7 +59,7 @@ class VelocityHead(nn.Module):
         x = self.cond(cond)
         head = self.token if self.joint else self.articulation
         logits = head(self.transformer(x[:, None], causal=True)[:, 0])
-        orphan = (canvas[:, 0, 0] == SILENCE).repeat(len(x) // len(canvas))
+        orphan = (canvas[:, 0, 0] == SILENCE).repeat(len(x) // max(len(canvas), 1))
         return torch.cat([logits[:, :1].masked_fill(orphan[:, None], float("-inf")), logits[:, 1:]], 1), x
 
     def velocities(self, x: Float[Tensor, "m d"]) -> Float[Tensor, "m v"]:

@@ -63,8 +63,9 @@ class CellFeatures(nn.Module):
         self.table = nn.Buffer(table, persistent=False)
 
     def forward(self, codes: Int[Tensor, "*n h w"]) -> Float[Tensor, "*n features"]:
+        """Features of whole windows, four times ``h * w`` of them."""
         table: Tensor = self.table
-        if torch.is_autocast_enabled(table.device.type):  # exact in bfloat16 up to 128 bins
+        if torch.is_autocast_enabled(table.device.type):  # half the memory; the planes of 0 and 1 stay exact
             table = table.to(torch.get_autocast_dtype(table.device.type))
         return F.embedding(codes.int(), table).flatten(-3)
 
@@ -80,6 +81,7 @@ class Place(nn.Module):
         self.frequencies = nn.Buffer(frequencies, persistent=False)
 
     def forward(self, grid: Grid) -> Float[Tensor, "n d"]:
+        """One vector per patch of the grid, in scan order."""
         angles = torch.arange(grid.cols, device=self.row.device)[:, None] * self.frequencies
         col = self.col(torch.cat([angles.sin(), angles.cos()], -1))
         return grid.number(self.row[:, None] + col)
@@ -121,8 +123,3 @@ class Composed:
 def streams(x: Float[Tensor, "sb *n"], draw: Draw) -> Float[Tensor, "s b *n"]:
     """Separate the guidance streams, stacked along the batch."""
     return x.unflatten(0, (draw.streams, -1))
-
-
-def wide(logits: Tensor) -> Tensor:
-    """Logits in at least float32: losses are never computed in bfloat16."""
-    return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits

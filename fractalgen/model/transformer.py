@@ -65,8 +65,10 @@ class Block(nn.Module):
     def forward(
         self, x: Float[Tensor, "b n d"], causal: bool, past: tuple[Tensor, Tensor, int] | None = None
     ) -> Float[Tensor, "b n d"]:
+        """One block; the arguments are those of :meth:`Attention.forward`."""
         x = x + self.dropout(self.attention(self.norm1(x), causal, past))
-        return x + self.dropout(self.narrow(self.widen(self.norm2(x)).relu().square()))
+        hidden = self.widen(self.norm2(x)).relu()
+        return x + self.dropout(self.narrow(hidden * hidden))
 
 
 class Transformer(nn.Module):
@@ -84,6 +86,7 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Float[Tensor, "b n d"], causal: bool) -> Float[Tensor, "b n d"]:
+        """The whole sequence at once."""
         if torch.is_autocast_enabled(x.device.type):  # a narrow residual stream halves the memory traffic
             x = x.to(torch.get_autocast_dtype(x.device.type))
         for block in self.blocks:

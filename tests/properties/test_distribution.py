@@ -49,6 +49,18 @@ def test_mar_probabilities_sum_to_one_for_a_fixed_order_and_schedule(
     assert total.item() == pytest.approx(1.0, abs=1e-9)
 
 
+@pytest.mark.parametrize("generators", MIXES)
+@pytest.mark.parametrize("training", [False, True])
+def test_silence_has_a_likelihood_and_a_gradient(generators: str, training: bool) -> None:
+    """Nothing is visited below the first level; its gates alone carry the loss."""
+    model = random_model(tiny_config(generators)).train(training)
+    nll = model.nll(torch.zeros(2, 2, 4, dtype=torch.long))
+    assert torch.all(nll.total > 0)
+    assert torch.equal(nll.total, nll.terms["L0/gate"])
+    nll.total.sum().backward()
+    assert model.root.gate.weight.grad is not None
+
+
 @pytest.mark.parametrize("generators", ["ar ar ar", "ar ar mar"])
 def test_ar_sampler_draws_from_the_likelihood(generators: str) -> None:
     """Chi-square over all rolls of a 2 x 2 grid; rare rolls are pooled."""

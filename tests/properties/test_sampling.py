@@ -54,7 +54,7 @@ def test_decoder_steps_equal_the_full_pass() -> None:
     torch.testing.assert_close(steps, full, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize("index", [0, 1, 2])
 @pytest.mark.parametrize("scan_order", ["column_major", "row_major"])
 def test_walking_a_level_gives_the_conditions_of_teacher_forcing(index: int, scan_order: str) -> None:
     """Cache, content and windows together: decode known rolls step by step, batch 3, and compare with one pass."""
