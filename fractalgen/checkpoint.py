@@ -17,11 +17,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from fractalgen.config import DEFAULT_MODEL, ExportConfig, ModelConfig
 from fractalgen.errors import UserError
+from fractalgen.files import replacing
 from fractalgen.model.fractal import FractalGen
 
 FORMAT = "fractalgen"
@@ -145,19 +146,14 @@ def save_pretrained(
     path = Path(path)
     if path.suffix != ".safetensors":
         raise UserError(f"{path}: a shared checkpoint is named *.safetensors")
-    path.parent.mkdir(parents=True, exist_ok=True)
     header = make_header(model.config, **(metadata or {}))
     # clones: safetensors refuses tensors that share memory
     weights = {
         name: (value.to(dtype) if value.is_floating_point() else value).detach().cpu().contiguous().clone()
         for name, value in model.state_dict().items()
     }
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        save_file(weights, temporary, metadata={HEADER_KEY: json.dumps(header)})
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_bytes(save(weights, metadata={HEADER_KEY: json.dumps(header)}))
     return path
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fractalgen.errors import UserError
+from fractalgen.files import replacing
 from fractalgen.pianoroll import NOTE, Meters, Notes, PianoRoll, Tempos, grid_steps, tokens_from_notes
 
 FORMAT, VERSION = "fractalgen-corpus", 1
@@ -71,8 +72,6 @@ def write_corpus(
     """Pack songs into one file that appears whole or not at all; ``about`` (plain data) joins the metadata."""
     from safetensors.numpy import save
 
-    from fractalgen.midi import write_atomically
-
     notes = np.concatenate([np.zeros(0, NOTE), *(song.notes for song in songs)])
     tempos = [event for song in songs for event in song.tempos]
     meters = [event for song in songs for event in song.meters]
@@ -99,7 +98,8 @@ def write_corpus(
         **about,
     }
     arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
-    write_atomically(path, save(arrays, metadata={"fractalgen": json.dumps(metadata)}))
+    with replacing(path) as temporary:
+        temporary.write_bytes(save(arrays, metadata={"fractalgen": json.dumps(metadata)}))
 
 
 def _offsets(lengths: Any) -> npt.NDArray[np.int32]:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fractalgen.errors import UserError
+from fractalgen.files import replacing
 from fractalgen.pianoroll import (
     HOLD,
     MAX_STEPS,
@@ -208,21 +209,8 @@ def write_midi(roll: PianoRoll, path: Path) -> None:
     held = np.flatnonzero(roll.tokens[:, :1] == HOLD)
     text = " ".join([_END_MARKER, *map(str, held)])
     score.markers.append(symusic.TextMeta(roll.width * ticks, text))
-    write_atomically(path, score.dumps_midi())
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write beside the target, then rename: a reader never sees half a file.  Raises ``UserError`` if impossible."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(content)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
+    with replacing(path) as temporary:
+        temporary.write_bytes(score.dumps_midi())
 
 
 def _parse(path: Path) -> Any:

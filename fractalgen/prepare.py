@@ -25,7 +25,8 @@ from tqdm import tqdm
 from fractalgen.config import PrepareConfig
 from fractalgen.corpus import ASSETS, SPLITS, Song, Split, write_corpus
 from fractalgen.errors import UserError
-from fractalgen.midi import BeatMap, read_midi, write_atomically
+from fractalgen.files import replacing
+from fractalgen.midi import BeatMap, read_midi
 from fractalgen.pianoroll import Notes, PianoRoll, merge_notes
 
 MIDI_ENDINGS = (".mid", ".midi")
@@ -87,7 +88,8 @@ def prepare(config: PrepareConfig) -> Summary:
     skipped.sort(key=lambda entry: entry.file)
     if config.report:
         lines = "".join(f"{entry.file}\t{entry.reason}\n" for entry in skipped)
-        write_atomically(Path(config.report), lines.encode())
+        with replacing(config.report) as temporary:
+            temporary.write_bytes(lines.encode())
     if not songs:
         first = f"; first: {skipped[0].file}: {skipped[0].reason}" if skipped else ""
         raise UserError(f"--data {source}: no usable music ({len(skipped)} files skipped{first})")

@@ -18,8 +18,9 @@ from PIL import GifImagePlugin, Image, ImageColor, ImageDraw, ImageFont
 
 from fractalgen.config import RenderCommandConfig, RenderConfig
 from fractalgen.errors import UserError
+from fractalgen.files import replacing
 from fractalgen.pianoroll import HOLD, ONSET, SILENCE, PianoRoll, velocities
-from fractalgen.trace import Frame, Trace, replacing
+from fractalgen.trace import Frame, Trace
 
 Pixels: TypeAlias = NDArray[np.uint8]
 Source: TypeAlias = PianoRoll | Frame | NDArray[np.floating]

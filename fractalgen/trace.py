@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -24,6 +22,7 @@ from numpy.typing import NDArray
 
 from fractalgen.config import View
 from fractalgen.errors import UserError
+from fractalgen.files import replacing
 from fractalgen.pianoroll import SILENCE, velocities
 
 FORMAT = "fractalgen.trace"
@@ -324,23 +323,3 @@ def _block_means(plane: NDArray[np.float32], size: int) -> NDArray[np.float32]:
     sounding = (blocks > 0).sum(axis=(1, 3), dtype=np.float32)
     means = blocks.sum(axis=(1, 3)) / np.maximum(sounding, 1)
     return means.repeat(size, axis=0).repeat(size, axis=1)
-
-
-@contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary neighbour of ``path`` to write to; it takes the place of ``path`` only when the block succeeds.
-
-    Raises:
-        UserError: the folder cannot be made or written to.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")  # keeps the ending, by which encoders know the format
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):  # usually gone already; and a folder that refused the file has none to clear away
-            temporary.unlink()

@@ -155,12 +155,13 @@ def test_a_failed_write_leaves_the_old_file(model: FractalGen, tmp_path: Path, m
     path = save_pretrained(model, tmp_path / "a.safetensors")
     before = path.read_bytes()
 
-    def disk_full(weights: Any, file: Path, metadata: Any) -> None:
-        file.write_bytes(b"half")
+    def disk_full(file: Path, content: bytes) -> None:
+        with file.open("wb") as half:
+            half.write(content[: len(content) // 2])
         raise OSError("disk full")
 
-    monkeypatch.setattr(checkpoint, "save_file", disk_full)
-    with pytest.raises(OSError, match="disk full"):
+    monkeypatch.setattr(Path, "write_bytes", disk_full)
+    with pytest.raises(UserError, match="cannot be written: disk full"):
         save_pretrained(model, path)
     assert [file.name for file in tmp_path.iterdir()] == ["a.safetensors"]
     assert path.read_bytes() == before

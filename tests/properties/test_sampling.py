@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fractalgen.config import LevelConfig, SamplingConfig, ScanOrder
+from fractalgen.config import ConfigError, LevelConfig, SamplingConfig, ScanOrder
 from fractalgen.model.ar import Step
 from fractalgen.model.fractal import FractalGen, drop_orphans
 from fractalgen.model.grid import surround
@@ -242,3 +242,20 @@ def test_low_temperature_finds_the_most_likely_token() -> None:
     logits = 100 * torch.randn(1, 200, 9, generator=generator())
     draw = Draw(SamplingConfig(temperature=0.01), generator(), torch.device("cpu"))
     assert torch.equal(draw.categorical(logits), logits[0].argmax(-1))
+
+
+def test_calls_that_cannot_work_are_refused() -> None:
+    model = small_model("ar ar ar ar")
+    for settings, message in (
+        ({"temperature": 0.0}, "--temperature 0.0"),
+        ({"num_iter_list": (8, 4)}, "--num_iter_list 8 4: 4 positive numbers"),
+        ({"width": 0}, "--target_width 0"),
+        ({"width": 20}, "--target_width 20"),
+        ({"known": torch.full((1, 16, 16), 7)}, "tokens below 3, these are 7 to 7"),
+        ({"known": torch.full((2, 16, 16), -1)}, r"known cells have the shape \(2, 16, 16\)"),
+        ({"cond_list": [torch.tensor([1])]}, "cond_list: 1 labels given, this model has 0"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            model.sample(1, **settings)
+    with pytest.raises(ConfigError, match="no setting 'heat'"):
+        model.generate(heat=1.0)
