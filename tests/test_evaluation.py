@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from fractalgen.evaluation import note_statistics, statistics_table
+from fractalgen.evaluation.notes import as_rolls, crop_tokens, struck_notes
+from fractalgen.pianoroll import notes_from_tokens
 from tests import tiny
 
 
@@ -54,3 +56,35 @@ def test_table() -> None:
     assert "polyphony" in head
     assert first.split()[:4] == ["generated", "0", "100", "0"]
     assert second.startswith("real")
+
+
+def test_struck_notes_by_hand() -> None:
+    first = np.zeros((128, 6), np.uint8)
+    first[127, 4:] = 30, 1  # up to the right edge
+    first[60] = 1, 1, 5, 6, 1, 0  # held from before, struck twice
+    second = np.zeros((128, 6), np.uint8)
+    second[0] = 9, 0, 1, 0, 0, 33  # an orphan
+    notes = struck_notes(np.stack([first, second]))
+    rows = [(0, 2, 60, 3, 1), (0, 3, 60, 4, 2), (0, 4, 127, 28, 2), (1, 0, 0, 7, 1), (1, 5, 0, 31, 1)]
+    assert list(zip(*(column.tolist() for column in notes), strict=True)) == rows
+
+
+def test_struck_notes_are_those_of_each_roll() -> None:
+    rolls = np.stack([tiny.tokens(seed, 48, 100) for seed in range(4)])
+    notes = struck_notes(torch.from_numpy(rolls))
+    for index, tokens in enumerate(rolls):
+        expected = notes_from_tokens(tokens)
+        ours = notes.roll == index
+        for name, column in (("start", notes.step), ("pitch", notes.pitch), ("duration", notes.duration)):
+            assert column[ours].tolist() == expected[name].tolist()
+
+
+@pytest.mark.parametrize("shape", [(128,), (12, 32), (2, 64, 32), (0, 128, 32), (2, 128, 0)])
+def test_shapes_that_are_no_rolls(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="rolls have shape"):
+        as_rolls(np.zeros(shape, np.uint8))
+
+
+def test_crops_of_a_data_set_become_an_array() -> None:
+    crops = [{"tokens": torch.from_numpy(tiny.tokens(seed).astype(np.int64))} for seed in range(3)]
+    assert np.array_equal(crop_tokens(crops), np.stack([tiny.tokens(seed) for seed in range(3)]))

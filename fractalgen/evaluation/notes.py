@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
-from fractalgen.pianoroll import HOLD, ONSET, SILENCE
+from fractalgen.pianoroll import HOLD, ONSET, PITCHES, SILENCE
 
 COLUMNS = {
     "density": "cells sounding %",
@@ -23,6 +24,58 @@ COLUMNS = {
     "orphan_holds": "orphans",
 }
 PERCENT = {"density", "silence", "hold_share"}
+Ints = npt.NDArray[np.int64]
+
+
+def as_rolls(tokens: Any) -> npt.NDArray[np.uint8]:
+    """Token rolls (n, 128, T) from one roll (128, T) or a batch, array or tensor; other shapes are a ValueError."""
+    rolls = np.asarray(tokens)
+    rolls = rolls[None] if rolls.ndim == 2 else rolls
+    if rolls.ndim != 3 or rolls.shape[1] != PITCHES or not rolls.size:
+        raise ValueError(f"rolls have shape (n, {PITCHES}, steps), none of them 0, not {np.shape(tokens)}")
+    return rolls.astype(np.uint8, copy=False)
+
+
+class Crops(Protocol):
+    """A data set of crops, such as :class:`fractalgen.data.ValidCrops`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Mapping[str, Any]: ...
+
+
+def crop_tokens(crops: Crops) -> npt.NDArray[np.uint8]:
+    """The token rolls (n, 128, T) of a data set."""
+    return np.stack([np.asarray(crops[index]["tokens"], np.uint8) for index in range(len(crops))])
+
+
+class StruckNotes(NamedTuple):
+    """Columns of the notes that are struck in rolls, sorted by roll, step, pitch; durations in steps."""
+
+    roll: Ints
+    step: Ints
+    pitch: Ints
+    velocity: Ints
+    duration: Ints
+
+
+def struck_notes(tokens: Any) -> StruckNotes:
+    """The notes of rolls (n, 128, T): every onset with the holds that follow it.
+
+    Holds without an onset (a note from before the excerpt, an orphan) are no note; a note that goes on beyond the
+    right edge ends there.
+    """
+    rolls = as_rolls(tokens)
+    width = rolls.shape[2] + 1
+    flat = np.pad(rolls, ((0, 0), (0, 0), (0, 1))).ravel()  # a silent column keeps the rows apart
+    starts = np.flatnonzero(flat >= ONSET)
+    ends = np.flatnonzero((flat[1:] != HOLD) & (flat[:-1] != SILENCE)) + 1
+    durations = ends[np.searchsorted(ends, starts, side="right")] - starts if len(starts) else starts
+    roll, rest = np.divmod(starts, PITCHES * width)
+    pitch, step = np.divmod(rest, width)
+    order = np.lexsort((pitch, step, roll))
+    columns = (roll, step, pitch, flat[starts].astype(np.int64) - ONSET, durations)
+    return StruckNotes(*(column[order] for column in columns))
 
 
 def note_statistics(tokens: Any, steps_per_bar: int = 16) -> dict[str, float]:
@@ -37,8 +90,7 @@ def note_statistics(tokens: Any, steps_per_bar: int = 16) -> dict[str, float]:
 
     What does not exist in silence (pitches, polyphony, share of holds) is NaN there.
     """
-    rolls = np.asarray(tokens)
-    rolls = rolls[None] if rolls.ndim == 2 else rolls
+    rolls = as_rolls(tokens)
     count, _, width = rolls.shape
     sounding, onsets, holds = rolls != SILENCE, int((rolls >= ONSET).sum()), rolls == HOLD
     cells = int(sounding.sum())

@@ -1,0 +1,7 @@
+"""How good is the music: note statistics, distances to real music, copying."""
+
+from __future__ import annotations
+
+from fractalgen.evaluation.notes import note_statistics, statistics_table
+
+__all__ = ["note_statistics", "statistics_table"]
