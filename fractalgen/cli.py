@@ -22,7 +22,14 @@ from typing import Any, Literal, NoReturn, Union
 import yaml
 
 from fractalgen import __version__
-from fractalgen.config import ExportConfig, GenerateConfig, PrepareConfig, RenderCommandConfig, TrainConfig
+from fractalgen.config import (
+    EvaluateConfig,
+    ExportConfig,
+    GenerateConfig,
+    PrepareConfig,
+    RenderCommandConfig,
+    TrainConfig,
+)
 from fractalgen.errors import UserError
 
 BOOLEANS = {"true": True, "false": False}
@@ -41,6 +48,9 @@ class Command:
 COMMANDS = {
     "train": Command(TrainConfig, "fractalgen.training:train", "train a model on a corpus"),
     "generate": Command(GenerateConfig, "fractalgen.generate:generate", "compose: MIDI, picture, animation"),
+    "evaluate": Command(
+        EvaluateConfig, "fractalgen.evaluation.command:evaluate", "likelihood of real music, statistics of generated"
+    ),
     "prepare": Command(PrepareConfig, "fractalgen.prepare:prepare", "pack a folder of MIDI files into a corpus"),
     "export": Command(ExportConfig, "fractalgen.checkpoint:export", "make a small file to share of a checkpoint"),
     "render": Command(RenderCommandConfig, "fractalgen.render:run_render", "draw a saved trace again", "trace"),
@@ -89,7 +99,7 @@ def convert(name: str, hint: Any, value: Any) -> Any:
     Raises UserError naming the flag, what it takes and what it got.
     """
     options, optional = members(hint)
-    if optional and (value is None or value in ("none", "null")):
+    if optional and value in (None, "none", "null", ["none"], ["null"]):
         return None
     for option in options:
         try:

@@ -60,6 +60,8 @@ class ModelConfig:
     label_dropout: float = 0.1
     dropout: float = 0.0
     max_children: tuple[int, ...] = ()
+    echoes: tuple[int, ...] = ()
+    tally: bool = False
 
     def __post_init__(self) -> None:
         if len(self.levels) < 2:
@@ -88,6 +90,10 @@ class ModelConfig:
                 raise ConfigError(f"embed_dims: {level.width} is not divisible by num_heads {level.heads}")
             if level.generator not in ("ar", "mar"):
                 raise ConfigError(f"generator_types: 'ar' or 'mar', not {level.generator!r}")
+        if 0 in self.echoes or len(set(self.echoes)) < len(self.echoes):
+            raise ConfigError(f"echoes: different distances other than 0, not {' '.join(map(str, self.echoes))}")
+        if self.levels[0].generator == "ar" and any(distance < 0 for distance in self.echoes):
+            raise ConfigError(f"echoes: an AR first level has no later patches to show, {min(self.echoes)} is negative")
         if self.scan_order not in ("column_major", "row_major"):
             raise ConfigError(f"scan_order: 'column_major' or 'row_major', not {self.scan_order!r}")
         self.check_width(self.crop_length, "crop_length")
@@ -117,8 +123,8 @@ class ModelConfig:
         """Inverse of :meth:`to_dict`; tuples may have become lists on the way."""
         data = dict(data)
         data["levels"] = tuple(LevelConfig(**{**level, "context": tuple(level["context"])}) for level in data["levels"])
-        for name in ("label_sizes", "max_children"):
-            data[name] = tuple(data[name])
+        for name in ("label_sizes", "max_children", "echoes"):
+            data[name] = tuple(data.get(name, ()))
         return cls(**data)
 
 
@@ -146,6 +152,15 @@ class TrainConfig:
     context_future: tuple[int, ...] | None = setting(
         None, "steps seen after a child patch, per level (default: half the past where the level is MAR, else 0)"
     )
+    echoes: tuple[int, ...] | None = setting(
+        (1, 2, 4, 8),
+        "L1 and L2 see the same pitches so many first-level patches earlier (where L0 is MAR: and later);"
+        " a patch is a bar of four quarters; none: no echoes",
+    )
+    tally: bool = setting(True, "L1 and L2 see how much each pitch and pitch class sounded so far")
+    reveal_share: float = setting(
+        0.0, "share of training crops in which random cells are known, so that MAR levels learn to listen to them"
+    )
     label_dropout: float = setting(0.1, "share of training crops whose labels are replaced by the null condition")
     dropout: float = setting(0.0, "dropout inside the transformers")
     max_children: tuple[int, ...] = setting(
@@ -155,10 +170,11 @@ class TrainConfig:
     # optimisation
     batch_size: int = setting(8, "crops per device and step")
     max_steps: int = setting(200_000, "optimiser steps")
+    optimizer: Literal["muon", "adamw"] = setting("muon", "muon: Muon inside the transformers, AdamW for the rest")
     learning_rate: float = setting(6e-4, "peak learning rate")
     min_learning_rate: float = setting(0.0, "learning rate at the end of the cosine schedule")
     warmup_steps: int = setting(200, "optimiser steps of linear warm-up")
-    weight_decay: float = setting(0.05, "AdamW weight decay, on matrices only")
+    weight_decay: float = setting(0.05, "decoupled weight decay, on matrices only")
     gradient_clip: float = setting(1.0, "largest norm of the gradient (0: no clipping)")
     accumulate_grad_batches: int = setting(1, "batches per optimiser step")
     precision: Literal["32", "bf16"] = setting("32", "arithmetic: float32, or bfloat16 autocast")
@@ -211,12 +227,17 @@ class TrainConfig:
                 strict=True,
             )
         )
+        ahead = self.generator_types[0] == "mar"  # there the future may be known as well
+        echoes = self.echoes or ()
+        echoes = (*echoes, *(-distance for distance in echoes if ahead))
         settings = {
             "scan_order": self.scan_order,
             "crop_length": self.crop_length,
             "label_dropout": self.label_dropout,
             "dropout": self.dropout,
             "max_children": tuple(self.max_children),
+            "echoes": echoes,
+            "tally": self.tally,
         }
         return ModelConfig(levels, **{**settings, **overrides})
 
@@ -233,23 +254,37 @@ class SamplingConfig:
     num_iter_list: tuple[int, ...] = setting(
         (8, 4, 2, 1), "iterations of each MAR level, L0 to L3 (and frames of each level in the hierarchical view)"
     )
-    temperature: float = setting(1.0, "divides the logits; below 1 safer, above 1 bolder")
+    temperature: float | tuple[float, ...] = setting(
+        1.0, "divides the logits; below 1 safer, above 1 bolder: one number, or one per level, L0 to L3"
+    )
     cfg: float = setting(1.0, "classifier-free guidance scale: uncond + cfg * (cond - uncond)")
     cfg_schedule: CfgSchedule = setting("constant", "guidance: constant, or growing linearly over a level's steps")
     filter_threshold: float = setting(0.0, "rule out choices less likely than this (0: none)")
     batch_generate_size: int = setting(64, "patches per sample that a MAR iteration generates together")
 
     def __post_init__(self) -> None:
+        temperatures = self.temperature if isinstance(self.temperature, tuple) else (self.temperature,)
+        if not temperatures or not all(0.01 <= value <= 100 for value in temperatures):
+            raise ConfigError(f"--temperature {' '.join(map(str, temperatures))}: must be from 0.01 to 100")
         for name, low, high in (
-            ("temperature", 0.01, 100),
             ("cfg", 0, 1000),
             ("filter_threshold", 0, 1),
             ("batch_generate_size", 1, 1_000_000),
         ):
             if not low <= getattr(self, name) <= high:
                 raise ConfigError(f"--{name} {getattr(self, name)}: must be from {low} to {high}")
+        if len(temperatures) not in (1, len(self.num_iter_list)):
+            raise ConfigError(
+                f"--temperature: {len(temperatures)} numbers for {len(self.num_iter_list)} levels, give one or one each"
+            )
         if self.cfg_schedule not in ("constant", "linear"):
             raise ConfigError(f"--cfg_schedule {self.cfg_schedule}: must be constant or linear")
+
+    def level_temperature(self, level: int) -> float:
+        """The temperature of a level, 0 being the first."""
+        if not isinstance(self.temperature, tuple):
+            return self.temperature
+        return self.temperature[level if len(self.temperature) > 1 else 0]
 
 
 @dataclass(frozen=True)
@@ -291,6 +326,29 @@ class GenerateConfig(SamplingConfig, RenderConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(SamplingConfig):
+    """``fractalgen evaluate``: the likelihood of real music, and how close generated music comes to it."""
+
+    data: str = field(metadata={"help": "packed corpus made by `fractalgen prepare`, or `chorales` (embedded)"})
+    checkpoint: str | None = setting(None, "model.ckpt or .safetensors, or a shipped name (default: the shipped model)")
+    split: Literal["test", "valid", "train", "all"] | None = setting(
+        None, "songs to evaluate (default: test, or all where the corpus has no test songs)"
+    )
+    limit: int = setting(0, "score at most so many crops, evenly spread (0: all)")
+    stride: int = setting(
+        0, "score whole songs by windows that move on by so many steps, the past being known (0: separate crops)"
+    )
+    scheduled: bool = setting(False, "MAR: score under num_iter_list and one random order, not the any-order bound")
+    num_samples: int = setting(0, "rolls to generate and compare with real ones (0: likelihood only)")
+    json: str | None = setting(None, "file for all figures")
+    report: str | None = setting(None, "HTML page with plots and examples")
+    batch_size: int = setting(8, "crops or samples computed together")
+    seed: int = setting(0, "seed of samples, orders and shuffled rolls")
+    device: str = setting("auto", "cpu, cuda, cuda:1, mps, or auto")
+    precision: Literal["32", "bf16"] = setting("32", "arithmetic: float32, or bfloat16 autocast")
+
+
+@dataclass(frozen=True, kw_only=True)
 class RenderCommandConfig(RenderConfig):
     """``fractalgen render``: draw a saved trace again, with other settings."""
 
@@ -313,6 +371,7 @@ class PrepareConfig:
     allow_off_grid: bool = setting(False, "keep files whose notes do not sit on their own beats")
     max_grid_distance: float = setting(0.15, "mean distance of onsets to the grid that is still on it (random: 0.25)")
     keep_duplicates: bool = setting(False, "keep files whose notes equal those of another file")
+    restrike: bool = setting(False, "strike whatever sounds anew at every step: a sequence of chords without holds")
     licence: str = setting("unknown", "licence of the music, written into the corpus")
     report: str | None = setting(None, "file for the list of skipped files (tab separated: file, reason)")
     num_workers: int = setting(0, "processes that read files (0: one per core)")

@@ -37,7 +37,7 @@ class Draw:
     """The sampler's dice: a seeded generator and what bends the distributions before they are drawn from.
 
     Logits come stacked ``(streams, batch, ...)``: one stream, or with guidance two (conditional, unconditional).
-    ``fraction`` is how far the current level has got, for the linear guidance schedule.
+    ``fraction`` is how far the current ``level`` has got, for the linear guidance schedule.
     """
 
     settings: SamplingConfig
@@ -45,10 +45,11 @@ class Draw:
     device: torch.device
     streams: int = 1
     fraction: float = 1.0
+    level: int = 0
 
-    def at(self, fraction: float) -> Draw:
-        """The same dice at another point of a level's progress."""
-        return replace(self, fraction=fraction)
+    def at(self, level: int, fraction: float) -> Draw:
+        """The same dice at a point of a level's progress."""
+        return replace(self, level=level, fraction=fraction)
 
     def uniform(self, shape: Sequence[int]) -> Float[Tensor, "..."]:
         """Uniform numbers in [0, 1)."""
@@ -68,7 +69,7 @@ class Draw:
             unlikely = probabilities < self.settings.filter_threshold
             unlikely &= probabilities < probabilities.amax(-1, keepdim=True)
             bent = bent.masked_fill(unlikely, float("-inf"))
-        return (bent / self.settings.temperature).log_softmax(-1)
+        return (bent / self.settings.level_temperature(self.level)).log_softmax(-1)
 
     def categorical(self, logits: Float[Tensor, "s m v"]) -> Int[Tensor, " m"]:
         """One draw per row, by inversion of the cumulative distribution."""
@@ -121,15 +122,14 @@ def gate_nll(
     active: Bool[Tensor, "b n"],
     target: Bool[Tensor, "b n"],
     final: Bool[Tensor, "b n"],
-    not_all_silent: bool,
-) -> Float[Tensor, " b"]:
+    not_all_silent: Bool[Tensor, " b"],
+) -> Float[Tensor, "b n"]:
     """Negative log-probability (nats) of the gates of ``target`` children, as :meth:`Draw.gates` draws them."""
-    nll = F.binary_cross_entropy_with_logits(logits, active.to(logits), reduction="none")
-    if not not_all_silent:
-        return (nll * target).sum(1)
-    conditioned = final.any(1) & ~(active & ~final).any(1)
-    single = conditioned & (final.sum(1) == 1)  # its gate is forced: it costs exactly nothing
-    total = (nll * (target & ~(final & single[:, None]))).sum(1)
-    group = conditioned & ~single
+    nll = F.binary_cross_entropy_with_logits(logits, active.to(logits), reduction="none") * target
+    count = final.sum(1)
+    conditioned = not_all_silent & (count > 0) & ~(active & ~final).any(1)
+    nll = nll.masked_fill(final & (conditioned & (count == 1))[:, None], 0.0)  # a forced gate costs exactly nothing
+    group = conditioned & (count > 1)
     all_silent = (F.logsigmoid(-logits) * final).sum(1)
-    return total + torch.where(group, log1mexp(torch.where(group, all_silent, -1.0)), 0.0)
+    share = torch.where(group, log1mexp(torch.where(group, all_silent, -1.0)), 0.0) / count.clamp(min=1)
+    return nll + share[:, None] * final

@@ -29,7 +29,9 @@ from fractalgen.config import ModelConfig, TrainConfig
 from fractalgen.data import Corpus
 from fractalgen.errors import UserError
 from fractalgen.loaders import MASKS, VALIDATION, Batch, CropData, stream
+from fractalgen.masks import random_known
 from fractalgen.model.fractal import FractalGen
+from fractalgen.optimisers import make_optimizer
 
 if TYPE_CHECKING:
     from fractalgen.model.fractal import NLL
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
 # Nats per hundred cells: close to nats per note (about 0.9 onsets in a hundred cells of POP909), so that the
 # gradient's norm has a scale for which clipping at 1 and AdamW's epsilon were made; nats per cell are far smaller.
 LOSS_SCALE = 100.0
-BETAS = (0.9, 0.95)
 
 # Lightning's advice about what is meant to be so here.
 EXPECTED_WARNINGS = (
@@ -57,10 +58,11 @@ class Tally:
         self.sums: Tensor | None = None
         self.exact = True
 
-    def add(self, nll: NLL, tokens: Tensor) -> None:
-        """Count a batch: ``tokens`` (b, 128, T)."""
+    def add(self, nll: NLL, tokens: Tensor, known: Tensor | None = None) -> None:
+        """Count a batch: ``tokens`` (b, 128, T), and which of them were ``known``."""
         self.names, self.exact = list(nll.terms), nll.exact
-        cells, notes = torch.tensor(tokens.numel(), device=tokens.device), (tokens >= 2).sum()
+        scored = torch.ones_like(tokens, dtype=torch.bool) if known is None else ~known
+        cells, notes = scored.sum(), ((tokens >= 2) & scored).sum()
         values = [cells, notes, nll.total.sum(), *(term.sum() for term in nll.terms.values())]
         batch = torch.stack([value.detach().float() for value in values])
         self.sums = batch if self.sums is None else self.sums + batch
@@ -109,8 +111,9 @@ class Training(pl.LightningModule):
         """Mean negative log-likelihood of the batch in nats per hundred cells."""
         torch.manual_seed(stream(self.cfg.seed, MASKS, batch_idx, self.global_rank))
         tokens = batch["tokens"]
-        nll = self.model.nll(tokens, conditions(batch))
-        self.tally.add(nll, tokens)
+        known = random_known(tokens, self.cfg.reveal_share) if self.cfg.reveal_share > 0 else None
+        nll = self.model.nll(tokens, conditions(batch), known=known)
+        self.tally.add(nll, tokens, known)
         return nll.total.mean() * (LOSS_SCALE / tokens[0].numel())
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
@@ -167,15 +170,8 @@ class Training(pl.LightningModule):
         )
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW; weight decay on the matrices of linear layers, not on embeddings, norms, biases and other vectors."""
-        matrices = {id(module.weight) for module in self.model.modules() if isinstance(module, torch.nn.Linear)}
-        parameters = list(self.model.parameters())
-        groups = [
-            {"params": [p for p in parameters if (id(p) in matrices) == decays], "decays": decays}
-            for decays in (True, False)
-        ]
-        # fused: several times faster on a CPU too
-        return torch.optim.AdamW(groups, lr=self.cfg.learning_rate, betas=BETAS, fused=True)
+        """The optimiser of :mod:`fractalgen.optimisers` that ``--optimizer`` names."""
+        return make_optimizer(self.model, self.cfg.optimizer, self.cfg.learning_rate)
 
     def configure_gradient_clipping(
         self, optimizer: torch.optim.Optimizer, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
@@ -231,7 +227,7 @@ def resume_point(cfg: TrainConfig, config: ModelConfig) -> tuple[int, str | None
         raise UserError(f"--resume {path}: {'not a .ckpt file' if path.is_file() else 'no such file'}")
     header, _ = checkpoint.read_checkpoint(path, flag="resume")
     saved, wanted = ModelConfig.from_dict(header["model"]).to_dict(), config.to_dict()
-    for name in ("levels", "scan_order", "velocity_bins", "steps_per_quarter", "label_sizes"):
+    for name in ("levels", "scan_order", "velocity_bins", "steps_per_quarter", "label_sizes", "echoes", "tally"):
         if saved[name] != wanted[name]:
             raise UserError(f"--resume {path}: {name} there is {saved[name]}, here {wanted[name]}")
     step = int(header["step"])

@@ -246,9 +246,9 @@ def test_resuming_what_does_not_fit(run: Any, tmp_path: Path) -> None:
 def test_a_loss_that_explodes_ends_the_run(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     nll = FractalGen.nll
 
-    def broken(self: FractalGen, *args: Any) -> NLL:
-        result = nll(self, *args)
-        return NLL({name: term * math.nan for name, term in result.terms.items()}, result.exact)
+    def broken(self: FractalGen, *args: Any, **settings: Any) -> NLL:
+        result = nll(self, *args, **settings)
+        return NLL({name: term * math.nan for name, term in result.terms.items()}, {}, result.exact)
 
     monkeypatch.setattr(FractalGen, "nll", broken)
     with pytest.raises(UserError, match="training loss became nan before step 1: lower --learning_rate"):
@@ -313,19 +313,32 @@ def test_learning_rate_and_weight_decay(tmp_path: Path) -> None:
             assert decay[id(parameter)] == 0, name
     assert decay[id(module.model.root.gate.weight)] == cfg.weight_decay
     assert {group["lr"] for group in optimizer.param_groups} == {0.1}
-    assert {group["betas"] for group in optimizer.param_groups} == {(0.9, 0.95)}
+    assert {group["betas"] for group in optimizer.param_groups if "betas" in group} == {(0.9, 0.95)}
+    inner = {id(p) for group in optimizer.param_groups if "momentum" in group for p in group["params"]}
+    names = {name for name, parameter in module.named_parameters() if id(parameter) in inner}
+    assert names == {n for n, p in module.named_parameters() if ".blocks." in n and p.ndim == 2}
 
 
 def test_tally() -> None:
     tally = Tally()
     tokens = torch.zeros(2, 128, 16, dtype=torch.long)
     tokens[:, 60, :3] = torch.tensor([5, 1, 6])
-    tally.add(NLL({"L0/gate": torch.tensor([1.0, 2.0]), "L1/gate": torch.tensor([3.0, 4.0])}, True), tokens)
-    tally.add(NLL({"L0/gate": torch.tensor([5.0, 6.0]), "L1/gate": torch.tensor([7.0, 8.0])}, True), tokens)
+    tally.add(NLL({"L0/gate": torch.tensor([1.0, 2.0]), "L1/gate": torch.tensor([3.0, 4.0])}, {}, True), tokens)
+    tally.add(NLL({"L0/gate": torch.tensor([5.0, 6.0]), "L1/gate": torch.tensor([7.0, 8.0])}, {}, True), tokens)
     metrics = tally.metrics("val")
     assert metrics["val_loss"] == metrics["val/nats_per_cell"] == 36 / (4 * 128 * 16)
     assert metrics["val/bits_per_note"] == pytest.approx(36 / math.log(2) / 8)
     assert metrics["val/bits_per_note/L0/gate"] == pytest.approx(14 / math.log(2) / 8)
+
+
+def test_tally_leaves_known_cells_out() -> None:
+    tally = Tally()
+    tokens = torch.zeros(1, 128, 16, dtype=torch.long)
+    tokens[:, 60, :3] = torch.tensor([5, 1, 6])
+    known = (torch.arange(16) < 2).expand_as(tokens)
+    tally.add(NLL({"L0/gate": torch.tensor([7.0])}, {}, True), tokens, known)
+    assert tally.metrics("train")["train_loss"] == pytest.approx(7 / (128 * 14))
+    assert tally.metrics("train")["train/bits_per_note"] == pytest.approx(7 / math.log(2))
 
 
 def test_training_needs_no_optional_packages() -> None:

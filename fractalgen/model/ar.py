@@ -72,6 +72,7 @@ class Autoregressive(nn.Module):
         content: Float[Tensor, "b n d"],
         base: Float[Tensor, "b n d"],
         look: Look,
+        undecided: Bool[Tensor, "b n"],
         iterations: int | None,
     ) -> Lesson:
         """Conditions of all children in one causal pass: position ``k`` reads child ``k - 1`` and predicts ``k``."""
@@ -83,9 +84,9 @@ class Autoregressive(nn.Module):
         return Lesson(
             z,
             steps=rank.expand(batch, count),
-            target=torch.ones_like(rank, dtype=torch.bool).expand(batch, count),
+            target=undecided,
             weight=z.new_ones(batch, dtype=self.start.dtype),
-            final=(rank == count - 1).expand(batch, count),
+            final=undecided & (undecided.flip(1).cumsum(1).flip(1) == 1),
         )
 
     def walk(self, read: Reader, undecided: Bool[Tensor, "b n"], iterations: int, draw: Draw) -> Iterator[Step]:

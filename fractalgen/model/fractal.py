@@ -9,12 +9,13 @@ from typing import Any, Literal, overload
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from fractalgen.config import CfgSchedule, ConfigError, ModelConfig, SamplingConfig
 from fractalgen.model.grid import surround
 from fractalgen.model.level import FractalLevel, VelocityHead
+from fractalgen.model.memory import Regions
 from fractalgen.model.parts import HOLD, NLL, ONSET, SILENCE, Composed, Ledger, StepLog
 from fractalgen.pianoroll import PianoRoll
 from fractalgen.sampling import Draw
@@ -69,11 +70,13 @@ class FractalGen(nn.Module):
         tokens: Int[Tensor, "b p t"],
         cond_list: Sequence[Int[Tensor, " b"]] | None = None,
         num_iter_list: Sequence[int] | None = None,
+        known: Bool[Tensor, "b p t"] | None = None,
     ) -> NLL:
         """Negative log-likelihood in nats; exact for AR.
 
         For MAR levels: without ``num_iter_list`` an unbiased estimate of the any-order bound from one random mask;
         with it the exact NLL of one random order and that schedule.  Random choices come from torch's global state.
+        ``known`` marks cells that are given: the NLL is that of the others, as :meth:`sample` draws them then.
         In training mode the labels of a ``label_dropout`` share of the crops are replaced by the null condition.
 
         Raises:
@@ -90,9 +93,10 @@ class FractalGen(nn.Module):
         ledger = Ledger(batch, self.null)
         crop = torch.arange(batch, device=tokens.device)
         iterations = None if num_iter_list is None else self.iterations(num_iter_list)
-        self.root.nll(canvas, self.condition(cond_list, batch), crop, ledger.zeros + 1, ledger, iterations)
+        regions = Regions(canvas, None if known is None else torch.where(known, tokens, -1))
+        self.root.nll(regions, self.condition(cond_list, batch), crop, ledger.zeros + 1, ledger, iterations)
         mar = any(level.generator == "mar" for level in self.config.levels[:-1])
-        return NLL(ledger.terms, exact=not mar or iterations is not None)
+        return NLL(ledger.terms, ledger.kinds, exact=not mar or iterations is not None)
 
     def iterations(self, num_iter_list: Sequence[int]) -> tuple[int, ...]:
         """Check ``num_iter_list`` against the levels."""
@@ -111,7 +115,7 @@ class FractalGen(nn.Module):
         num_iter_list: Sequence[int] = SamplingConfig.num_iter_list,
         cfg: float = SamplingConfig.cfg,
         cfg_schedule: CfgSchedule = SamplingConfig.cfg_schedule,
-        temperature: float = SamplingConfig.temperature,
+        temperature: float | tuple[float, ...] = SamplingConfig.temperature,
         filter_threshold: float = SamplingConfig.filter_threshold,
         return_intermediates: bool = False,
         *,
@@ -130,7 +134,7 @@ class FractalGen(nn.Module):
             cond_list: one (b,) tensor of integers per label, 0 for unset; None leaves all unset.
             num_iter_list: iterations of each level where it is MAR.
             cfg, cfg_schedule: guidance scale, constant or growing linearly over a level's steps; 1 is none.
-            temperature: divides the logits.
+            temperature: divides the logits; one number, or one per level.
             filter_threshold: choices less likely than this are ruled out.
             return_intermediates: record how the rolls are made.
             width: time steps, a multiple of the first level's patch (default: the width trained on).
@@ -170,9 +174,8 @@ class FractalGen(nn.Module):
         blank = torch.full(shape, config.vocabulary, device=self.device)
         canvas = surround(blank, self.root.margin, config.vocabulary + 1)
         log = StepLog(progress)
-        nothing = torch.zeros(batch_size, dtype=torch.bool, device=self.device)
         known = known.to(self.device)
-        composed = self.root.sample(canvas, cond, known, nothing, draw, return_intermediates, log)
+        composed = self.root.sample(Regions(canvas, known), cond, draw, return_intermediates, log)
         tokens = composed.tokens
         if any(level.generator == "mar" for level in config.levels[:-1]):
             tokens = torch.where(known >= 0, tokens, drop_orphans(tokens.cpu()).to(tokens.device))

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
+from einops import rearrange, repeat
 from jaxtyping import Int, Shaped
 from torch import Tensor
 
@@ -49,6 +49,14 @@ class Grid(NamedTuple):
         """Cut regions into their patches."""
         return rearrange(region, f"b (r h) (c w) -> b {self._children} h w", r=self.rows, c=self.cols)
 
+    def split_layers(self, layers: Shaped[Tensor, "b e p t"]) -> Shaped[Tensor, "b n e h w"]:
+        """Cut several layers over each region into patches."""
+        return rearrange(layers, f"b e (r h) (c w) -> b {self._children} e h w", r=self.rows, c=self.cols)
+
+    def split_rows(self, rows: Shaped[Tensor, "b p k"]) -> Shaped[Tensor, "b n h k"]:
+        """What belongs to each pitch of a region, for every patch."""
+        return repeat(rows, f"b (r h) k -> b {self._children} h k", r=self.rows, c=self.cols)
+
     def join(self, patches: Shaped[Tensor, "b n h w"]) -> Shaped[Tensor, "b p t"]:
         """Inverse of :meth:`split`."""
         return rearrange(patches, f"b {self._children} h w -> b (r h) (c w)", r=self.rows, c=self.cols)
@@ -81,6 +89,18 @@ def windows(grid: Grid, canvas: Margin, window: Margin, device: torch.device) ->
     cols = left[:, None, None] + torch.arange(p + window.past + window.future)
     index = grid.number(rows * width + cols)
     return index.to(device), owners.flatten()[index].to(device)
+
+
+@lru_cache(maxsize=64)
+def neighbours(grid: Grid, columns: tuple[int, ...], device: torch.device) -> Int[Tensor, "n e"]:
+    """The patch in the same row some ``columns`` earlier (negative: later) than each patch; ``n`` where none is."""
+    padding = max(map(abs, columns))
+    numbers = torch.empty(grid.rows * grid.cols, dtype=torch.long)
+    place = torch.arange(grid.rows * grid.cols).view(grid.rows, grid.cols)
+    numbers[grid.number(place)] = torch.arange(len(grid))  # from place to number in scan order
+    padded = F.pad(numbers.view(grid.rows, grid.cols), (padding, padding), value=len(grid))
+    shifted = [padded[:, padding - shift : padding - shift + grid.cols] for shift in columns]
+    return grid.number(torch.stack(shifted, -1)).to(device)
 
 
 def cut(canvas: Int[Tensor, "b ch cw"], index: Int[Tensor, "*n h w"]) -> Int[Tensor, "b *n h w"]:

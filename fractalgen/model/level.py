@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from fractalgen.config import LevelConfig, ModelConfig
 from fractalgen.model.ar import Autoregressive
-from fractalgen.model.grid import Grid, Margin, cut, interior, windows
+from fractalgen.model.grid import Grid, Margin, cut, interior, surround, windows
 from fractalgen.model.mar import MaskedAutoregressive
+from fractalgen.model.memory import Memory, Recall, Regions, remember
 from fractalgen.model.parts import (
     HOLD,
     ONSET,
@@ -44,7 +45,7 @@ class VelocityHead(nn.Module):
 
     def __init__(self, config: LevelConfig, parent_width: int, model: ModelConfig, index: int) -> None:
         super().__init__()
-        self.name, self.joint = f"L{index}", config.generator == "mar"
+        self.name, self.index, self.joint = f"L{index}", index, config.generator == "mar"
         self.cond = nn.Linear(parent_width, config.width)
         self.transformer = Transformer(config.width, config.depth, config.heads, model.dropout)
         if self.joint:
@@ -68,7 +69,7 @@ class VelocityHead(nn.Module):
 
     def nll(
         self,
-        canvas: Int[Tensor, "m 1 2"],
+        regions: Regions,
         cond: Float[Tensor, "m d"],
         crop: Int[Tensor, " m"],
         weight: Float[Tensor, " m"],
@@ -76,28 +77,22 @@ class VelocityHead(nn.Module):
         iterations: tuple[int, ...] | None = None,
     ) -> None:
         """Book the NLL of cells that sound."""
-        token = canvas[:, 0, 1].long()
-        logits, x = self.first(canvas, cond)
+        token = regions.canvas[:, 0, 1].long()
+        logits, x = self.first(regions.canvas, cond)
         choice = token - HOLD if self.joint else (token >= ONSET).long()
         nats = F.cross_entropy(wide(logits), choice, reduction="none")
-        ledger.add(f"{self.name}/{'token' if self.joint else 'articulation'}", nats, crop, weight)
+        onset = token >= ONSET
+        name = f"{self.name}/{'token' if self.joint else 'articulation'}"
+        for kind, mine in (("onset", onset), ("hold", ~onset)):
+            ledger.add(name, nats[mine], crop[mine], weight[mine], kind)
         if not self.joint:
-            onset = token >= ONSET
             nats = F.cross_entropy(wide(self.velocities(x[onset])), token[onset] - ONSET, reduction="none")
-            ledger.add(f"{self.name}/velocity", nats, crop[onset], weight[onset])
+            ledger.add(f"{self.name}/velocity", nats, crop[onset], weight[onset], kind="velocity")
 
-    def sample(
-        self,
-        canvas: Int[Tensor, "m 1 2"],
-        cond: Float[Tensor, "sm d"],
-        given: Int[Tensor, "m 1 1"],
-        sounds: Bool[Tensor, " m"],
-        draw: Draw,
-        record: bool,
-    ) -> Composed:
+    def sample(self, regions: Regions, cond: Float[Tensor, "sm d"], draw: Draw, record: bool) -> Composed:
         """Draw cells that sound."""
-        draw = draw.at(1.0)
-        logits, x = self.first(canvas, cond)
+        draw = draw.at(self.index, 1.0)
+        logits, x = self.first(regions.canvas, cond)
         choice = draw.categorical(streams(logits, draw))
         if not self.joint:
             onset = choice == 1
@@ -125,13 +120,17 @@ class FractalLevel(nn.Module):
         self.margin: Margin = self.context.union(child.margin)
         self.features = CellFeatures(model.velocity_bins)
         self.embed = mlp(4 * self.patch**2, config.width)
-        if any(self.context):
-            window = (self.patch + 2 * self.context.pitch) * (self.patch + self.context.past + self.context.future)
-            self.surroundings = mlp(4 * window, config.width)
-        self.place = Place(self.rows, config.width)
-        self.cond = nn.Linear(parent_width, config.width)
         generator = Autoregressive if config.generator == "ar" else MaskedAutoregressive
         self.generator = generator(config, model.dropout)
+        self.looks = any(self.context) or self.generator.sees_ahead  # ahead: at known cells of undecided patches
+        if self.looks:
+            window = (self.patch + 2 * self.context.pitch) * (self.patch + self.context.past + self.context.future)
+            self.surroundings = mlp(4 * window, config.width)
+        self.model = model
+        if index > 0 and (model.echoes or model.tally):
+            self.recall = Recall(model, self.patch, config.width)
+        self.place = Place(self.rows, config.width)
+        self.cond = nn.Linear(parent_width, config.width)
         self.gate = nn.Linear(config.width, 1)
         self.child = child
         self.height: int = 1 + child.height  # levels from here down
@@ -143,18 +142,38 @@ class FractalLevel(nn.Module):
 
     # ------------------------------------------------------------------------------------------------ likelihood
 
-    def look(self, canvas: Int[Tensor, "b ch cw"], sees: Bool[Tensor, "b i n"]) -> Float[Tensor, "b n d"]:
-        """Context of every child: its window of the canvas, without the children that it may not see."""
-        if not any(self.context):
-            return canvas.new_zeros((), dtype=self.gate.weight.dtype)
+    def look(self, regions: Regions, sees: Bool[Tensor, "b i n"]) -> Float[Tensor, "b n d"]:
+        """Context of every child: its window of the canvas without cells that it may not see, and its memory."""
+        canvas = regions.canvas
+        recalled = self.recalled(regions)
+        if not self.looks:
+            return recalled
         index, owner = windows(self.grid(canvas), self.margin, self.context, canvas.device)
         row = torch.arange(len(index), device=canvas.device)[:, None, None] if sees.shape[1] > 1 else 0
         visible = F.pad(sees, (0, 1), value=True)[:, row, owner]
-        return self.surroundings(self.features(torch.where(visible, cut(canvas, index), self.unknown)))
+        if regions.given is not None and self.generator.sees_ahead:
+            visible = visible | cut(surround(regions.given, self.margin, outside=-1) >= 0, index)
+        return self.surroundings(self.features(torch.where(visible, cut(canvas, index), self.unknown))) + recalled
+
+    def recalled(self, regions: Regions) -> Float[Tensor, "b n d"]:
+        """The memory of every child, embedded (below the first level, whose children see each other)."""
+        if regions.memory is None:
+            return self.gate.weight.new_zeros(())
+        return self.recall(regions.memory.split(self.grid(regions.canvas)), self.features)
+
+    def memory(
+        self, regions: Regions, region: Int[Tensor, " m"], child: Int[Tensor, " m"], steps: Tensor | None = None
+    ) -> Memory | None:
+        """What some children get to know of music far away; ``steps``: see :func:`remember`."""
+        grid = self.grid(regions.canvas)
+        if self.index > 0:
+            return None if regions.memory is None else regions.memory.split(grid)[region, child]
+        given = regions.given if self.generator.sees_ahead else None
+        return remember(self.model, grid, interior(regions.canvas, self.margin), region, child, steps, given)
 
     def nll(
         self,
-        canvas: Int[Tensor, "b ch cw"],
+        regions: Regions,
         cond: Float[Tensor, "b d"],
         crop: Int[Tensor, " b"],
         weight: Float[Tensor, " b"],
@@ -163,23 +182,27 @@ class FractalLevel(nn.Module):
     ) -> None:
         """Book the NLL of regions: this level's gates and, through the child, everything below them.
 
-        ``canvas`` holds the region (complete) and its surroundings as far as they are known.  Below the first level
+        The canvas holds the region (complete) and its surroundings as far as they are known.  Below the first level
         the region is known not to be silent.  ``iterations``: see :meth:`MaskedAutoregressive.teach`.
         """
+        canvas, given = regions.canvas, regions.given
         grid = self.grid(canvas)
         patches = grid.split(interior(canvas, self.margin))
         active = patches.flatten(2).any(-1)
+        undecided, filled, sounds = self.tasks(regions, grid)
         base = self.place(grid) + self.cond(cond)[:, None]
         lesson = self.generator.teach(
             self.embed(self.features(patches)),
             base,
-            lambda sees: self.look(canvas, sees),
+            lambda sees: self.look(regions, sees),
+            undecided,
             None if iterations is None else iterations[self.index],
         )
         gates = wide(self.gate(lesson.z)[..., 0])
         weight = weight * lesson.weight
-        nats = gate_nll(gates, active, lesson.target, lesson.final, not_all_silent=self.index > 0)
-        ledger.add(f"{self.name}/gate", nats, crop, weight)
+        nats = gate_nll(gates, active, lesson.target & ~filled, lesson.final, sounds)
+        for kind, which in (("sound", active), ("silence", ~active)):
+            ledger.add(f"{self.name}/gate", (nats * which).sum(1), crop, weight, kind)
 
         region, child = (active & lesson.target).nonzero(as_tuple=True)
         if self.training and 0 < self.max_children < len(region):  # a random subset, weighted up: unbiased
@@ -188,35 +211,51 @@ class FractalLevel(nn.Module):
             region, child = region[chosen], child[chosen]
         index, owner = windows(grid, self.margin, self.child.margin, canvas.device)
         steps = F.pad(lesson.steps, (0, 1), value=-1)
-        own = owner[child] == child[:, None, None]
-        before = steps[region[:, None, None], owner[child]] < steps[region, child][:, None, None]
-        cells = canvas.flatten(1)[region[:, None, None], index[child]]
-        cells = torch.where(own | before, cells, self.unknown)
-        self.child.nll(cells, lesson.z[region, child], crop[region], weight[region], ledger, iterations)
+        now = steps[region, child]
+        visible = steps[region[:, None, None], owner[child]] < now[:, None, None]
+        visible = visible | (owner[child] == child[:, None, None])
+        if given is not None and self.generator.sees_ahead:
+            around = surround(given, self.margin, outside=-1).flatten(1)
+            visible = visible | (around[region[:, None, None], index[child]] >= 0)
+        cells = torch.where(visible, canvas.flatten(1)[region[:, None, None], index[child]], self.unknown)
+        memory = self.memory(regions, region, child, lesson.steps)
+        parts = Regions(cells, None if given is None else grid.split(given)[region, child], memory)
+        self.child.nll(parts, lesson.z[region, child], crop[region], weight[region], ledger, iterations)
+
+    def tasks(self, regions: Regions, grid: Grid) -> tuple[Tensor, Tensor, Tensor]:
+        """Children with a cell to decide (b, n), children known to sound (b, n), regions that must not be silent (b).
+
+        Below the first level a region is visited only when it sounds, which known cells may have settled already.
+        """
+        batch, count = len(regions.canvas), len(grid)
+        below = torch.full((batch,), self.index > 0, device=regions.canvas.device)
+        if regions.given is None:
+            return below[:, None].new_ones(batch, count), below[:, None].new_zeros(batch, count), below
+        given = grid.split(regions.given).flatten(2)
+        filled = (given > SILENCE).any(-1)
+        return (given < 0).any(-1), filled, below & ~filled.any(1)
 
     # -------------------------------------------------------------------------------------------------- sampling
 
     @torch.no_grad()
     def sample(
         self,
-        canvas: Int[Tensor, "b ch cw"],
+        regions: Regions,
         cond: Float[Tensor, "sb d"],
-        given: Int[Tensor, "b p t"],
-        sounds: Bool[Tensor, " b"],
         draw: Draw,
         record: bool,
         log: StepLog | None = None,
     ) -> Composed:
         """Draw regions: decide the gates step by step and let the child fill what is not silent.
 
-        ``canvas`` comes with an interior of UNKNOWN and is written to.  ``given`` holds cells decided beforehand
-        (-1 elsewhere), which come out as they went in.  ``sounds`` marks regions that must not come out silent.
+        The canvas's interior is overwritten.  Cells given beforehand come out as they went in.
         """
+        canvas, given = regions.canvas, regions.given
+        assert given is not None
         grid = self.grid(canvas)
+        undecided, filled, sounds = self.tasks(regions, grid)
+        fixed, silent = ~undecided, ~filled.any(1)
         given_patches = grid.split(given)
-        fixed = (given_patches >= 0).flatten(2).all(-1)
-        filled = (given_patches > SILENCE).flatten(2).any(-1)
-        undecided, silent = ~fixed, ~filled.any(1)
         own, _ = windows(grid, self.margin, Margin(), canvas.device)
         around, _ = windows(grid, self.margin, self.child.margin, canvas.device)
         flat = canvas.view(len(canvas), -1)
@@ -230,13 +269,13 @@ class FractalLevel(nn.Module):
             child = children[slot]
             flat[region[:, None, None], own[child]] = given_patches[region, child].to(flat)
 
-        if self.generator.sees_ahead:
-            reveal(torch.arange(len(own), device=canvas.device))
-        read = _Reader(self, canvas, cond, grid, draw.streams)
+        shown = (given >= 0) & self.generator.sees_ahead
+        interior(canvas, self.margin).copy_(torch.where(shown, given, self.unknown))
+        read = _Reader(self, regions, cond, draw.streams)
         iterations = draw.settings.num_iter_list[self.index]
         total = len(grid) if self.config.generator == "ar" else iterations
         for step in self.generator.walk(read, undecided, iterations, draw):
-            dice = draw.at((step.iteration + 1) / total)
+            dice = draw.at(self.index, (step.iteration + 1) / total)
             undecided[:, step.children] &= ~step.target
             last = sounds & silent & step.target.any(1) & ~undecided.any(1)
             opened = dice.gates(streams(self.gate(step.z)[..., 0], draw), step.target, filled[:, step.children], last)
@@ -246,6 +285,7 @@ class FractalLevel(nn.Module):
             region, slot = step.target.nonzero(as_tuple=True)
             child, sounding = step.children[slot], opened[region, slot]
             cells, z = flat[region[:, None, None], around[child]], streams(step.z, draw)[:, region, slot]
+            memory = self.memory(regions, region, child)
             batch = (step.target.cumsum(1) - 1)[region, slot] // draw.settings.batch_generate_size
             for number in range(int(batch.max()) + 1 if len(batch) else 0):
                 moment = log.add(step.iteration, number) if log else step.iteration
@@ -256,9 +296,8 @@ class FractalLevel(nn.Module):
                 mine &= sounding
                 if mine.any():
                     r, c = region[mine], child[mine]
-                    part = self.child.sample(
-                        cells[mine], z[:, mine].flatten(0, 1), given_patches[r, c], ~filled[r, c], dice, record
-                    )
+                    parts = Regions(cells[mine], given_patches[r, c], None if memory is None else memory[mine])
+                    part = self.child.sample(parts, z[:, mine].flatten(0, 1), dice, record)
                     flat[r[:, None, None], own[c]] = part.tokens.to(flat)
                     if planes is not None and part.planes is not None:
                         planes[r, c, 1:] = part.planes
@@ -275,8 +314,10 @@ class FractalLevel(nn.Module):
 class _Reader:
     """Answers a generator's questions while its level is sampling; see :class:`fractalgen.model.ar.Reader`."""
 
-    def __init__(self, level: FractalLevel, canvas: Tensor, cond: Tensor, grid: Grid, streams: int) -> None:
-        self.level, self.canvas, self.streams = level, canvas, streams
+    def __init__(self, level: FractalLevel, regions: Regions, cond: Tensor, streams: int) -> None:
+        self.level, self.canvas, self.streams = level, regions.canvas, streams
+        canvas, grid = regions.canvas, level.grid(regions.canvas)
+        self.recalled = level.recalled(regions)
         self.place = level.place(grid)
         self.cond = level.cond(cond)[:, None]
         self.own, _ = windows(grid, level.margin, Margin(), canvas.device)
@@ -290,7 +331,7 @@ class _Reader:
         return self.place[children] + self.cond
 
     def look(self, children: Int[Tensor, " g"]) -> Float[Tensor, "sb g d"]:
-        if not any(self.level.context):
-            return self.cond.new_zeros(())
-        context = self.level.surroundings(self.level.features(cut(self.canvas, self.window[children])))
-        return context.repeat(self.streams, 1, 1)
+        context = self.recalled[:, children] if self.recalled.ndim else self.recalled
+        if self.level.looks:
+            context = context + self.level.surroundings(self.level.features(cut(self.canvas, self.window[children])))
+        return context.repeat(self.streams, 1, 1) if context.ndim else context

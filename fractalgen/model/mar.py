@@ -40,32 +40,37 @@ class MaskedAutoregressive(nn.Module):
         content: Float[Tensor, "b n d"],
         base: Float[Tensor, "b n d"],
         look: Look,
+        undecided: Bool[Tensor, "b n"],
         iterations: int | None,
     ) -> Lesson:
-        """Teacher forcing, in one of two ways.
+        """Teacher forcing of the ``undecided`` children, in one of two ways.
 
-        ``iterations=None``: one random set of known children of uniform size.  The masked ones, each scored as the
-        next of a random order and weighted by ``n / masked``, give an unbiased estimate of the NLL averaged over
-        all orders, an upper bound of the NLL (Uria, Murray, Larochelle 2014; Hoogeboom et al. 2022).
+        ``iterations=None``: of n undecided children a random set of uniform size is unmasked.  The masked ones, each
+        scored as the next of a random order and weighted by ``n / masked``, give an unbiased estimate of the NLL
+        averaged over all orders, an upper bound of the NLL (Uria, Murray, Larochelle 2014; Hoogeboom et al. 2022).
         A number: the exact NLL of one random order drawn in that many iterations, as the sampler does.
         """
         batch, count = content.shape[:2]
         device = content.device
-        rank = torch.rand(batch, count, device=device).argsort(1).argsort(1)
+        noise = torch.rand(batch, count, device=device)
+        rank = noise.masked_fill(~undecided, 2.0).argsort(1).argsort(1)  # undecided children first
+        number = undecided.sum(1)
         weight = torch.ones(batch, dtype=self.mask.dtype, device=device)
         if iterations is None:
             stratum = (torch.randperm(batch, device=device) + torch.rand(batch, device=device)) / batch
-            masked = (1 + (stratum * count).long()).clamp(max=count)
-            target = rank >= (count - masked)[:, None]
+            masked = torch.minimum(1 + (stratum * number).long(), number)
+            target = undecided & (rank >= (number - masked)[:, None])
             known = ~target
             z = self(content, base, look(known[:, None]), known)
-            return Lesson(z, target.long(), target, weight * count / masked, target & (masked == 1)[:, None])
-        steps = schedule_steps(rank, torch.full((batch,), count, device=device), iterations)
+            return Lesson(
+                z, target.long(), target, weight * number / masked.clamp(min=1), target & (masked == 1)[:, None]
+            )
+        steps = schedule_steps(rank, number, iterations).masked_fill(~undecided, -1)
         z = torch.zeros_like(content)
         for step in range(iterations):
             known = steps < step
             z = torch.where((steps == step)[..., None], self(content, base, look(known[:, None]), known), z)
-        return Lesson(z, steps, torch.ones_like(known), weight, steps == steps.amax(1, keepdim=True))
+        return Lesson(z, steps, undecided, weight, undecided & (steps == steps.amax(1, keepdim=True)))
 
     def walk(self, read: Reader, undecided: Bool[Tensor, "b n"], iterations: int, draw: Draw) -> Iterator[Step]:
         """Sampling: a random order, cut into groups by the cosine schedule; a group is drawn together."""

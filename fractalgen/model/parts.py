@@ -26,9 +26,12 @@ class NLL:
     ``exact`` is true if every level is AR, or if MAR levels were scored under one given order and schedule; otherwise
     the numbers are an unbiased estimate of the average over orders, an upper bound of the NLL.
     ``terms`` adds up to ``total``: ``L0/gate`` ... and ``L3/articulation``, ``L3/velocity`` (or ``L3/token``).
+    So does ``kinds``, by what was decided: gates of patches that are silent (``silence``) and that are not
+    (``sound``), of a sounding cell that it is a ``hold`` or an ``onset``, and the ``velocity`` of onsets.
     """
 
     terms: dict[str, Float[Tensor, " b"]]
+    kinds: dict[str, Float[Tensor, " b"]]
     exact: bool
 
     @property
@@ -43,11 +46,15 @@ class Ledger:
     def __init__(self, batch: int, like: Tensor) -> None:
         self.zeros = like.new_zeros(batch)
         self.terms: dict[str, Tensor] = {}
+        self.kinds: dict[str, Tensor] = {}
 
-    def add(self, name: str, nats: Float[Tensor, " m"], crop: Int[Tensor, " m"], weight: Float[Tensor, " m"]) -> None:
-        """Book ``nats`` of each patch under ``name``."""
-        before = self.terms.get(name, self.zeros)
-        self.terms[name] = before.index_add(0, crop, (nats * weight).to(self.zeros))
+    def add(
+        self, name: str, nats: Float[Tensor, " m"], crop: Int[Tensor, " m"], weight: Float[Tensor, " m"], kind: str
+    ) -> None:
+        """Book ``nats`` of each patch under ``name`` and under ``kind``."""
+        for book, entry in ((self.terms, name), (self.kinds, kind)):
+            before = book.get(entry, self.zeros)
+            book[entry] = before.index_add(0, crop, (nats * weight).to(self.zeros))
 
 
 class CellFeatures(nn.Module):

@@ -21,12 +21,14 @@ def tiny_config(
     context: tuple[int, int, int] = (1, 2, 1),
     **settings: Any,
 ) -> ModelConfig:
-    """A model of a few hundred parameters; every level looks around."""
+    """A model of a few hundred parameters; every level looks around and hears echoes."""
     kinds: list[Any] = generators.split()
     levels = tuple(
         LevelConfig(patch, 8, 1, 2, kind, context if index < len(patches) - 1 else (0, 0, 0))
         for index, (patch, kind) in enumerate(zip(patches, kinds, strict=True))
     )
+    settings.setdefault("echoes", (1, -1) if kinds[0] == "mar" else (1,))
+    settings.setdefault("tally", True)
     return ModelConfig(
         levels,
         scan_order=scan_order,

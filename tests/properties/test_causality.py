@@ -9,6 +9,7 @@ from torch import Tensor
 from fractalgen.model.fractal import FractalGen
 from fractalgen.model.grid import surround
 from fractalgen.model.level import FractalLevel
+from fractalgen.model.memory import Regions
 from tests.properties.helpers import random_model, random_rolls, tiny_config
 
 
@@ -16,7 +17,9 @@ def conditions(level: FractalLevel, canvas: Tensor, content: Tensor, iterations:
     """The z of every child, from embedded children that can be differentiated."""
     grid = level.grid(canvas)
     base = level.place(grid) + level.cond(torch.ones(len(canvas), level.cond.in_features).double())[:, None]
-    lesson = level.generator.teach(content, base, lambda sees: level.look(canvas, sees), iterations)
+    everything = torch.ones(content.shape[:2], dtype=torch.bool)
+    regions = Regions(canvas)
+    lesson = level.generator.teach(content, base, lambda sees: level.look(regions, sees), everything, iterations)
     return lesson.z
 
 
@@ -77,7 +80,9 @@ def test_mar_values_under_the_mask_change_nothing(iterations: int | None) -> Non
         canvas = surround(tokens, level.margin, model.config.vocabulary + 1)
         content = level.embed(level.features(grid.split(tokens)))
         base = level.place(grid)[None]
-        told = level.generator.teach(content, base, lambda sees: level.look(canvas, sees), iterations)
+        everything = torch.ones(1, len(grid), dtype=torch.bool)
+        regions = Regions(canvas)
+        told = level.generator.teach(content, base, lambda sees: level.look(regions, sees), everything, iterations)
         return told.z, told.steps
 
     with torch.no_grad():
@@ -99,7 +104,7 @@ def test_child_canvases_hide_what_is_decided_later(generators: str, monkeypatch:
     model = random_model(tiny_config(generators, patches=(4, 2, 1), width=8))
     seen = []
     head = model.levels[-1]
-    monkeypatch.setattr(head, "nll", lambda canvas, *_: seen.append(canvas))
+    monkeypatch.setattr(head, "nll", lambda regions, *_: seen.append(regions.canvas))
     rolls = torch.full((1, 4, 8), 2)
     torch.manual_seed(0)
     model.nll(rolls)

@@ -24,6 +24,11 @@ def log_probabilities(model: FractalGen, rolls: Tensor, seed: int = 3) -> Tensor
     return torch.cat(result)
 
 
+def same_order(batch: int, count: int, **_: object) -> Tensor:
+    """In place of ``torch.rand``: the ranks of every MAR level are the same permutation for all rolls."""
+    return torch.arange(count).mul(7).add(3).remainder(count + 1).float().expand(batch, count)
+
+
 @pytest.mark.parametrize("scan_order", ["column_major", "row_major"])
 @pytest.mark.parametrize("context", [(0, 0, 0), (1, 2, 1)])
 def test_ar_probabilities_of_all_rolls_sum_to_one(scan_order: str, context: tuple[int, int, int]) -> None:
@@ -40,13 +45,62 @@ def test_mar_probabilities_sum_to_one_for_a_fixed_order_and_schedule(
     """One order for all rolls: the random ranks of every MAR level are replaced by a fixed permutation."""
     model = random_model(tiny_config(generators))
 
-    def same_order(batch: int, count: int, **_: object) -> Tensor:
-        return torch.arange(count).mul(7).add(3).remainder(count + 1).float().expand(batch, count)
-
     monkeypatch.setattr(torch, "rand", same_order)
     with torch.no_grad():
         total = (-model.nll(every_roll(2, 4, 3), num_iter_list=ITERATIONS).total).exp().sum()
     assert total.item() == pytest.approx(1.0, abs=1e-9)
+
+
+KNOWN = torch.tensor([[[-1, 0, -1, -1], [-1, 2, -1, 1]]])
+"""Two rows of four cells: a patch known in part, one whose known cell sounds and one whose known hold is its last."""
+
+
+@pytest.mark.parametrize("generators", MIXES)
+def test_probabilities_given_known_cells_sum_to_one(generators: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All rolls that agree with the known cells, under one order."""
+    model = random_model(tiny_config(generators))
+    rolls = every_roll(2, 4, 3)
+    rolls = rolls[((rolls == KNOWN) | (KNOWN < 0)).all(-1).all(-1)]
+    monkeypatch.setattr(torch, "rand", same_order)
+    with torch.no_grad():
+        nll = model.nll(rolls, num_iter_list=ITERATIONS, known=(KNOWN >= 0).expand_as(rolls))
+        nothing = model.nll(rolls, num_iter_list=ITERATIONS, known=torch.ones_like(rolls, dtype=torch.bool))
+        all_open = model.nll(rolls, num_iter_list=ITERATIONS, known=torch.zeros_like(rolls, dtype=torch.bool))
+        plain = model.nll(rolls, num_iter_list=ITERATIONS)
+    assert len(rolls) == 3**5
+    assert (-nll.total).exp().sum().item() == pytest.approx(1.0, abs=1e-9)
+    assert torch.all(nothing.total == 0)
+    assert torch.equal(all_open.total, plain.total)
+    torch.testing.assert_close(sum(nll.kinds.values()), nll.total)
+
+
+def test_ar_likelihood_of_a_piece_is_that_of_its_beginning_and_of_the_rest_given_it() -> None:
+    """The chain rule over time, which scoring long pieces by sliding windows rests on."""
+    model = random_model(tiny_config(width=8))
+    rolls = random_rolls(3, 2, 8, 1, seed=5)
+    beginning = (torch.arange(8) < 4).expand_as(rolls)
+    with torch.no_grad():
+        rest, first, whole = (model.nll(rolls, known=known).total for known in (beginning, ~beginning, None))
+    assert torch.all(first > 0)
+    assert torch.all(rest > 0)
+    torch.testing.assert_close(first + rest, whole)
+
+
+@pytest.mark.parametrize("generators", ["ar ar ar", "mar mar ar", "mar ar ar", "ar mar mar"])
+def test_sampler_given_known_cells_draws_from_the_likelihood(generators: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chi-square over all rolls that agree with the known cells, averaged over the orders of MAR levels."""
+    model = random_model(tiny_config(generators), seed=1)
+    monkeypatch.setattr("fractalgen.model.fractal.drop_orphans", lambda tokens: tokens)
+    rolls = every_roll(2, 4, 3)
+    agree = ((rolls == KNOWN) | (KNOWN < 0)).all(-1).all(-1)
+    torch.manual_seed(0)
+    orders = 200 if "mar" in generators else 1
+    known = (KNOWN >= 0).expand(orders * int(agree.sum()), -1, -1)
+    with torch.no_grad():
+        many = model.nll(rolls[agree].repeat(orders, 1, 1), num_iter_list=ITERATIONS, known=known).total
+    probability = torch.zeros(len(rolls), dtype=torch.float64)
+    probability[agree] = (-many.view(orders, -1)).exp().mean(0)
+    assert_frequencies(model, probability, seed=6, slack=1.3 if "mar" in generators else 1.0, known=KNOWN, width=4)
 
 
 @pytest.mark.parametrize("generators", MIXES)
@@ -84,12 +138,15 @@ def test_mar_sampler_draws_from_the_likelihood(generators: str, monkeypatch: pyt
     assert_frequencies(model, (-many).exp().mean(0), seed=6, slack=1.3)
 
 
-def assert_frequencies(model: FractalGen, probability: Tensor, seed: int, slack: float = 1.0) -> None:
+def assert_frequencies(
+    model: FractalGen, probability: Tensor, seed: int, slack: float = 1.0, known: Tensor | None = None, width: int = 2
+) -> None:
     """Pearson's chi-square of 20000 samples against exact probabilities, within five sigma of its mean."""
     assert probability.sum().item() == pytest.approx(1.0, abs=0.02)
     count, vocabulary = 20_000, model.config.vocabulary
     generator = torch.Generator().manual_seed(seed)
-    tokens, _ = model.sample(count, num_iter_list=ITERATIONS, generator=generator, width=2)
+    known = None if known is None else known.expand(count, -1, -1)
+    tokens, _ = model.sample(count, num_iter_list=ITERATIONS, generator=generator, width=width, known=known)
     place = vocabulary ** torch.arange(tokens[0].numel() - 1, -1, -1)
     observed = torch.bincount((tokens.flatten(1) * place).sum(1), minlength=len(probability)).double()
     expected = probability * count

@@ -15,6 +15,7 @@ from fractalgen.model.ar import Step
 from fractalgen.model.fractal import FractalGen, drop_orphans
 from fractalgen.model.grid import surround
 from fractalgen.model.level import FractalLevel, _Reader
+from fractalgen.model.memory import Regions
 from fractalgen.model.transformer import Decoder, Transformer
 from fractalgen.sampling import Draw, gate_nll, schedule_steps
 from tests.properties.helpers import every_roll, random_model, random_rolls, tiny_config
@@ -70,11 +71,12 @@ def test_walking_a_level_gives_the_conditions_of_teacher_forcing(index: int, sca
         lesson = level.generator.teach(
             level.embed(level.features(grid.split(rolls))),
             level.place(grid) + level.cond(cond)[:, None],
-            lambda sees: level.look(truth, sees),
+            lambda sees: level.look(Regions(truth), sees),
+            torch.ones(3, len(grid), dtype=torch.bool),
             None,
         )
         canvas = surround(torch.full_like(rolls, model.config.vocabulary), level.margin, model.config.vocabulary + 1)
-        read = _Reader(level, canvas, cond, grid, streams=1)
+        read = _Reader(level, Regions(canvas), cond, streams=1)
         draw = Draw(SamplingConfig(), generator(), torch.device("cpu"))
         for k, step in enumerate(level.generator.walk(read, torch.ones(3, len(grid)).bool(), 1, draw)):
             assert isinstance(step, Step)
@@ -178,7 +180,7 @@ def test_a_group_known_to_sound_never_comes_out_silent() -> None:
     logits = torch.tensor([-1.0, 0.5, -2.0], dtype=torch.float64)
     target = torch.ones(1, 3, dtype=torch.bool)
     patterns = every_roll(1, 3, 2)[:, 0].bool()
-    nll = gate_nll(logits.expand(8, 3), patterns, target.expand(8, 3), target.expand(8, 3), not_all_silent=True)
+    nll = gate_nll(logits.expand(8, 3), patterns, target.expand(8, 3), target.expand(8, 3), torch.ones(8).bool()).sum(1)
     probability = (-nll).exp()
     assert probability[1:].sum().item() == pytest.approx(1.0)
     draw = Draw(SamplingConfig(), generator(), torch.device("cpu"))
