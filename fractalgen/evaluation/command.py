@@ -1,0 +1,223 @@
+"""``fractalgen evaluate``: score a corpus, compare generated with real music, write JSON and a page to look at."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+from tqdm import tqdm
+
+from fractalgen.config import EvaluateConfig, SamplingConfig
+from fractalgen.corpus import Corpus, Split
+from fractalgen.errors import UserError
+from fractalgen.evaluation.copying import BarIndex
+from fractalgen.evaluation.notes import note_statistics
+from fractalgen.evaluation.statistics import comparison_table, histograms, music_statistics, three_rows
+from fractalgen.files import replacing
+from fractalgen.generate import resolve_device
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from fractalgen.evaluation.likelihood import Scores
+    from fractalgen.model.fractal import FractalGen
+    from fractalgen.pianoroll import PianoRoll
+    from fractalgen.trace import Trace
+
+    Rolls = npt.NDArray[np.uint8]
+
+EXAMPLES = 4  # samples on the page
+
+
+def evaluate(cfg: EvaluateConfig) -> int:
+    """Score the songs that ``cfg`` names and, with ``num_samples``, compare generated rolls with them.
+
+    Raises:
+        UserError: settings or files that cannot work; nothing has been written then.
+    """
+    check(cfg)
+    corpus = Corpus.open(cfg.data)
+    splits = chosen_splits(cfg, corpus)
+    device = resolve_device(cfg.device)
+    # Imported here and not above: torch takes seconds, and mistakes should be answered at once.
+    from fractalgen.checkpoint import load_pretrained
+    from fractalgen.data import ValidCrops
+
+    model = load_pretrained(cfg.checkpoint, device)
+    check_against_model(cfg, corpus, model)
+    parts = [ValidCrops(corpus, split, model.config.crop_length) for split in splits]
+    began = time.monotonic()
+    scores = likelihood(cfg, corpus, model, parts)
+    result: dict[str, Any] = {
+        "model": model.checkpoint_id,
+        "corpus": corpus.path.stem,
+        "split": splits[0] if len(splits) == 1 else "all",
+        "windows": f"whole songs, stride {cfg.stride}" if cfg.stride else "separate crops",
+        "crop_length": model.config.crop_length,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        **scores.summary(model.config.pitches),
+        "seconds": round(time.monotonic() - began, 1),
+        "command": command_line(cfg),
+    }
+    if result["bits_per_note"] is None:
+        raise UserError(f"--data {cfg.data}: no note begins in the songs of split {result['split']}")
+    print(likelihood_text(result))
+    if cfg.num_samples:
+        real = [np.stack([crops[i]["tokens"].numpy() for i in range(len(crops))]) for crops in parts]
+        songs = np.concatenate([[song for song, _ in crops.crops] for crops in parts])
+        rolls, traces = samples(cfg, model)
+        compare(cfg, corpus, result, np.concatenate(real).astype(np.uint8), songs, rolls)
+    if cfg.json:
+        with replacing(cfg.json) as temporary:
+            plain = {key: value for key, value in result.items() if key != "histograms"}
+            temporary.write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
+    if cfg.report:
+        from fractalgen.evaluation.report import write_report
+
+        shown = (rolls[:EXAMPLES], traces[:EXAMPLES]) if cfg.num_samples else ([], [])
+        write_report(Path(cfg.report), result, *shown, result.get("histograms", {}))
+    return 0
+
+
+def command_line(cfg: EvaluateConfig) -> str:
+    """The command that evaluates the same again."""
+    words = ["fractalgen", "evaluate"]
+    for item in fields(cfg):
+        value = getattr(cfg, item.name)
+        if value != item.default:
+            words += [f"--{item.name}", *map(str, value if isinstance(value, tuple) else (value,))]
+    return shlex.join(words)
+
+
+def check(cfg: EvaluateConfig) -> None:
+    """Refuse settings that cannot work with any model (UserError naming flag and value)."""
+    for name, low in (("limit", 0), ("stride", 0), ("num_samples", 0), ("batch_size", 1), ("seed", 0)):
+        if getattr(cfg, name) < low:
+            raise UserError(f"--{name} {getattr(cfg, name)}: must be at least {low}")
+    if cfg.limit and cfg.stride:
+        raise UserError(f"--limit {cfg.limit} chooses crops, --stride {cfg.stride} whole songs: one of them, please")
+    for name in ("json", "report"):
+        path = getattr(cfg, name)
+        if path and not Path(path).absolute().parent.is_dir():
+            raise UserError(f"--{name} {path}: there is no folder {Path(path).parent}")
+
+
+def chosen_splits(cfg: EvaluateConfig, corpus: Corpus) -> list[Split]:
+    """The splits to evaluate; a corpus without test songs is evaluated as a whole unless a split is named."""
+    everything = [split for split in get_args(Split) if corpus.indices(split)]
+    if cfg.split == "all" or (cfg.split is None and "test" not in everything):
+        return everything
+    split = cfg.split or "test"
+    if split not in everything:
+        raise UserError(f"--split {split}: {cfg.data} has no such songs, only {', '.join(everything)}")
+    return [split]
+
+
+def check_against_model(cfg: EvaluateConfig, corpus: Corpus, model: FractalGen) -> None:
+    """Refuse what this model cannot score (UserError naming both values)."""
+    for name in ("velocity_bins", "steps_per_quarter"):
+        if getattr(corpus, name) != getattr(model.config, name):
+            there = getattr(model.config, name)
+            raise UserError(f"--data {cfg.data}: {name} {getattr(corpus, name)}, {model.checkpoint_id} has {there}")
+    model.iterations(cfg.num_iter_list)
+    patch, length = model.config.levels[1].patch, model.config.crop_length
+    if cfg.stride % patch or cfg.stride > length:
+        raise UserError(f"--stride {cfg.stride}: must be a multiple of the patch size {patch}, {length} at most")
+
+
+def likelihood(cfg: EvaluateConfig, corpus: Corpus, model: FractalGen, parts: list[Any]) -> Scores:
+    """The negative log-likelihoods of crops, or of whole songs."""
+    from fractalgen.evaluation.likelihood import crop_windows, score, sliding_windows
+
+    if cfg.stride:
+        songs = sorted({song for crops in parts for song, _ in crops.crops})
+        windows = sliding_windows(corpus, songs, model.config.crop_length, cfg.stride, model.config.levels[1].patch)
+    else:
+        windows = [window for crops in parts for window in crop_windows(crops)]
+        if 0 < cfg.limit < len(windows):
+            windows = [windows[i * len(windows) // cfg.limit] for i in range(cfg.limit)]
+    return score(
+        model,
+        corpus,
+        windows,
+        batch_size=cfg.batch_size,
+        num_iter_list=cfg.num_iter_list if cfg.scheduled else None,
+        seed=cfg.seed,
+        precision=cfg.precision,
+    )
+
+
+def likelihood_text(result: dict[str, Any]) -> str:
+    """The figures for the terminal."""
+    sign = "=" if result["exact"] else "<="
+    error = "" if result["stderr"] is None else f" +- {result['stderr']:.3f}"
+    lines = [
+        f"{result['model']} on {result['corpus']}, {result['split']}: {result['crops']} windows of {result['songs']}"
+        f" songs ({result['windows']}), {result['notes']} notes",
+        f"NLL {sign} {result['bits_per_note']:.3f}{error} bits per note = {result['bits_per_cell']:.5f} bits per cell"
+        f" = {result['nats_per_frame']:.3f} nats per frame = {result['nll_nats_per_crop']:.1f} nats per crop",
+    ]
+    for level, entry in result["levels"].items():
+        parts = ", ".join(
+            f"{name} {value:.3f}" for name, value in entry.items() if name not in ("bits_per_note", "nats_per_crop")
+        )
+        lines.append(f"  {level}: {entry['bits_per_note']:.3f} bits per note ({parts})")
+    lines.append("  by kind: " + ", ".join(f"{kind} {value:.3f}" for kind, value in result["kinds"].items()))
+    return "\n".join(lines)
+
+
+def samples(cfg: EvaluateConfig, model: FractalGen) -> tuple[list[PianoRoll], list[Trace]]:
+    """Generated rolls as wide as the crops, and how they were composed."""
+    with tqdm(desc="composing", unit="patch", dynamic_ncols=True) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        return model.generate(
+            cfg.num_samples,
+            seed=cfg.seed,
+            batch_size=cfg.batch_size,
+            return_trace=True,
+            progress=progress,
+            **{item.name: getattr(cfg, item.name) for item in fields(SamplingConfig)},
+        )
+
+
+def compare(
+    cfg: EvaluateConfig,
+    corpus: Corpus,
+    result: dict[str, Any],
+    real: Rolls,
+    songs: npt.NDArray[np.int64],
+    rolls: list[PianoRoll],
+) -> None:
+    """Add to ``result`` how generated rolls compare with real ones, and print it."""
+    tokens = np.stack([roll.tokens for roll in rolls])
+    odd = np.isin(songs, np.unique(songs)[1::2])  # every other song: the floor is measured between the halves
+    if not odd.any():
+        raise UserError(f"--data {cfg.data}: one song cannot be compared with another; leave out --num_samples")
+    result["sampling"] = {item.name: getattr(cfg, item.name) for item in fields(SamplingConfig)}
+    result["sampling"] |= {"num_samples": cfg.num_samples, "seed": cfg.seed, "batch_size": cfg.batch_size}
+    generator = np.random.default_rng(cfg.seed)
+    result["statistics"] = three_rows(real[~odd], real[odd], tokens, generator)
+    result["histograms"] = histograms(music_statistics(real), music_statistics(tokens))
+    densest = (real > 0).mean((1, 2)).max()
+    density = (tokens > 0).mean((1, 2))
+    result["faults"] = {
+        "silent": int((density == 0).sum()),
+        "saturated": int((density > densest).sum()),
+        "orphan_holds": float(note_statistics(tokens)["orphan_holds"]),
+    }
+    print(comparison_table(result["statistics"]))
+    print("faults: " + ", ".join(f"{name} {value:g}" for name, value in result["faults"].items()))
+    if result["split"] in ("test", "valid") and corpus.indices("train"):
+        index = BarIndex.from_corpus(corpus)
+        result["copying"] = {"generated": index.share(tokens), "real": index.share(real)}
+        for name, found in result["copying"].items():
+            print(f"bars copied from training songs, {name}: {found}")

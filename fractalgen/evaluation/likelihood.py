@@ -1,0 +1,172 @@
+"""How probable a model finds real music: the negative log-likelihood of a split, in several units."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from tqdm import tqdm
+
+from fractalgen.data import Corpus, ValidCrops
+from fractalgen.pianoroll import ONSET
+
+if TYPE_CHECKING:
+    from fractalgen.model.fractal import FractalGen
+
+Floats = npt.NDArray[np.float64]
+
+
+class Window(NamedTuple):
+    """An excerpt of a song of which the steps ``begin`` to ``end`` (of the excerpt) are scored."""
+
+    song: int
+    start: int
+    begin: int
+    end: int
+
+
+def crop_windows(crops: ValidCrops) -> list[Window]:
+    """Crops on their own, as in training: what came before is not known; silence fills the last crop of a song."""
+    return [Window(song, start, 0, crops.crop_length) for song, start in crops.crops]
+
+
+def sliding_windows(corpus: Corpus, songs: Sequence[int], length: int, stride: int, patch: int) -> list[Window]:
+    """Whole songs, each step once: windows that move on by ``stride``, all but its last steps known from before.
+
+    The first window of a song scores all it holds.  Nothing beyond the end of a song is scored.  Windows and the
+    steps that they score begin at multiples of ``patch`` from the song's first downbeat.
+    """
+    found = []
+    for song in songs:
+        first, stop = int(corpus.downbeats(song)[0]), corpus.num_steps(song)
+        done = first
+        while done < stop:
+            target = min(done + (length if done == first else stride), stop)
+            span = -(-(target - first) // patch) * patch  # the window ends on a whole patch
+            start = first + max(0, span - length)
+            found.append(Window(song, start, done - start, target - start))
+            done = target
+    return found
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Negative log-likelihoods (nats) of windows: (windows, terms) and, the same sum cut otherwise, (windows, kinds).
+
+    ``notes`` and ``cells`` count the onsets and the cells that were scored, ``songs`` says whose windows they are.
+    """
+
+    terms: dict[str, Floats]
+    kinds: dict[str, Floats]
+    notes: Floats
+    cells: Floats
+    songs: npt.NDArray[np.int64]
+    exact: bool
+
+    @property
+    def nats(self) -> Floats:
+        """NLL of each window."""
+        return np.sum(list(self.terms.values()), axis=0)
+
+    def summary(self, pitches: int = 128) -> dict[str, Any]:
+        """Plain numbers for a JSON file; parts are in bits per note.  What does not exist is None."""
+        nats, notes, cells = self.nats, self.notes.sum(), self.cells.sum()
+        unit = math.log(2) * notes if notes else math.nan
+        total = float(nats.sum())
+        levels: dict[str, dict[str, float]] = {}
+        for name, values in self.terms.items():
+            level, part = name.split("/")
+            entry = levels.setdefault(level, {"bits_per_note": 0.0, "nats_per_crop": 0.0})
+            entry[part] = float(values.sum()) / unit
+            entry["bits_per_note"] += entry[part]
+            entry["nats_per_crop"] += float(values.mean())
+        error = ratio_error(nats / math.log(2), self.notes, self.songs)
+        figures = {
+            "exact": self.exact,
+            "bits_per_note": total / unit,
+            "stderr": error,
+            "bits_per_cell": total / math.log(2) / cells,
+            "nats_per_cell": total / cells,
+            "nats_per_frame": total / cells * pitches,
+            "nats_per_note": total / unit * math.log(2),
+            "nll_nats_per_crop": total / len(nats),
+            "notes": int(notes),
+            "frames": int(cells / pitches),
+            "crops": len(nats),
+            "songs": len(np.unique(self.songs)),
+            "levels": levels,
+            "kinds": {kind: float(values.sum()) / unit for kind, values in self.kinds.items()},
+        }
+        return {name: None if value != value else value for name, value in figures.items()}
+
+
+def ratio_error(values: npt.ArrayLike, counts: npt.ArrayLike, songs: npt.ArrayLike) -> float:
+    """Standard error of ``sum(values) / sum(counts)`` over songs, whose windows are not independent.
+
+    That of a ratio estimator, Cochran: Sampling Techniques (1977), section 2.11.  NaN for a single song.
+    """
+    names, index = np.unique(songs, return_inverse=True)
+    value, count = np.bincount(index, values), np.bincount(index, counts)
+    if len(names) < 2 or not count.sum():
+        return math.nan
+    residuals = value - value.sum() / count.sum() * count
+    return float(np.sqrt(len(names) / (len(names) - 1) * (residuals**2).sum()) / count.sum())
+
+
+@torch.no_grad()
+def score(
+    model: FractalGen,
+    corpus: Corpus,
+    windows: Sequence[Window],
+    *,
+    batch_size: int = 8,
+    num_iter_list: Sequence[int] | None = None,
+    seed: int = 0,
+    precision: str = "32",
+    quiet: bool = False,
+) -> Scores:
+    """Score windows of a corpus: exact for AR; for MAR see ``num_iter_list`` of :meth:`FractalGen.nll`.
+
+    The steps before the scored ones are known cells, the steps after them (the end of a song) too.  ``seed`` sets
+    the random orders of MAR levels.
+    """
+    length = model.config.crop_length
+    step = np.arange(length)
+    torch.manual_seed(seed)
+    rows: tuple[list[dict[str, float]], ...] = ([], [])
+    notes, cells, exact = [], [], True
+    autocast = torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16")
+    with tqdm(total=len(windows), desc="scoring", unit="crop", dynamic_ncols=True, disable=quiet) as bar, autocast:
+        for first in range(0, len(windows), batch_size):
+            batch = windows[first : first + batch_size]
+            tokens = np.stack([corpus.tokens(w.song, w.start, w.start + length) for w in batch]).astype(np.int64)
+            scored = np.stack([(step >= w.begin) & (step < w.end) for w in batch])
+            rolls = torch.from_numpy(tokens).to(model.device)
+            known = None if scored.all() else torch.from_numpy(~scored).to(model.device)[:, None].expand_as(rolls)
+            nll = model.nll(rolls, None, num_iter_list, known)
+            exact = nll.exact
+            for book, parts in zip(rows, (nll.terms, nll.kinds), strict=True):
+                columns = {name: values.tolist() for name, values in parts.items()}
+                book += [{name: values[i] for name, values in columns.items()} for i in range(len(batch))]
+            notes.append(((tokens >= ONSET) & scored[:, None]).sum((1, 2)))
+            cells.append(scored.sum(1) * tokens.shape[1])
+            bar.update(len(batch))
+    return Scores(
+        terms=_columns(rows[0]),
+        kinds=_columns(rows[1]),
+        notes=np.concatenate(notes).astype(np.float64),
+        cells=np.concatenate(cells).astype(np.float64),
+        songs=np.array([window.song for window in windows]),
+        exact=exact,
+    )
+
+
+def _columns(rows: Sequence[Mapping[str, float]]) -> dict[str, Floats]:
+    """A table by column; a silent window lacks the terms of levels that were never visited."""
+    names = sorted({name for row in rows for name in row})
+    return {name: np.array([row.get(name, 0.0) for row in rows]) for name in names}

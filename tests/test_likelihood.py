@@ -1,0 +1,144 @@
+"""Scoring a corpus: windows, units, standard errors, and the command that prints and writes them."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fractalgen.checkpoint import save_pretrained
+from fractalgen.cli import main
+from fractalgen.corpus import Corpus
+from fractalgen.data import ValidCrops
+from fractalgen.evaluation.likelihood import Scores, Window, crop_windows, ratio_error, score, sliding_windows
+from fractalgen.model.fractal import FractalGen
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def chorales() -> Corpus:
+    return Corpus.open("chorales")
+
+
+@pytest.fixture(scope="module")
+def model() -> FractalGen:
+    torch.manual_seed(0)
+    return FractalGen(tiny.model_config(crop_length=64)).eval()
+
+
+def test_sliding_windows_score_every_step_of_a_song_once(chorales: Corpus) -> None:
+    songs = chorales.indices("test")[:6]
+    windows = sliding_windows(chorales, songs, length=64, stride=32, patch=16)
+    for song in songs:
+        mine = [window for window in windows if window.song == song]
+        first, stop = int(chorales.downbeats(song)[0]), chorales.num_steps(song)
+        steps = np.concatenate([window.start + np.arange(window.begin, window.end) for window in mine])
+        assert np.array_equal(steps, np.arange(first, stop))
+        assert mine[0].begin == 0
+        for window in mine[1:]:
+            assert 0 < window.end - window.begin <= 32
+            assert window.end <= 64
+            assert window.begin % 16 == 0
+            assert (window.start - first) % 16 == 0
+            assert window.begin >= 64 - 32 - 16  # as much past as fits
+
+
+def test_scores_are_the_likelihood_of_the_crops(chorales: Corpus, model: FractalGen) -> None:
+    crops = ValidCrops(chorales, "valid", 64, limit=5)
+    scores = score(model, chorales, crop_windows(crops), batch_size=2, quiet=True)
+    rolls = torch.stack([crops[i]["tokens"] for i in range(5)])
+    with torch.no_grad():
+        expected = model.nll(rolls).total
+    np.testing.assert_allclose(scores.nats, expected.numpy(), rtol=1e-5)
+    summary = scores.summary()
+    nats, notes = float(expected.sum()), int((rolls >= 2).sum())
+    assert summary["notes"] == notes
+    assert summary["exact"] is True
+    assert summary["bits_per_note"] == pytest.approx(nats / math.log(2) / notes, rel=1e-5)
+    assert summary["bits_per_cell"] == pytest.approx(nats / math.log(2) / rolls.numel(), rel=1e-5)
+    assert summary["nats_per_frame"] == pytest.approx(nats / (5 * 64), rel=1e-5)
+    assert summary["nll_nats_per_crop"] == pytest.approx(nats / 5, rel=1e-5)
+    for parts in (summary["kinds"].values(), [level["bits_per_note"] for level in summary["levels"].values()]):
+        assert sum(parts) == pytest.approx(summary["bits_per_note"], rel=1e-5)
+
+
+def test_steps_that_are_not_scored_are_known(chorales: Corpus, model: FractalGen) -> None:
+    """The second half of a window, given the first: what the model's own conditional likelihood says."""
+    song = chorales.indices("valid")[0]
+    scores = score(model, chorales, [Window(song, 0, 32, 64)], quiet=True)
+    roll = torch.from_numpy(chorales.tokens(song, 0, 64).astype(np.int64))[None]
+    known = (torch.arange(64) < 32).expand_as(roll)
+    with torch.no_grad():
+        assert scores.nats[0] == pytest.approx(model.nll(roll, known=known).total.item(), rel=1e-5)
+    assert scores.notes[0] == (roll[..., 32:] >= 2).sum()
+    assert scores.cells[0] == 32 * 128
+
+
+def test_music_without_a_note_has_no_bits_per_note() -> None:
+    nats = np.array([2.0, 4.0])
+    summary = Scores({"L0/gate": nats}, {"silence": nats}, np.zeros(2), np.full(2, 256.0), np.arange(2), True).summary()
+    assert summary["nats_per_frame"] == 1.5
+    assert summary["bits_per_note"] is None
+    assert summary["stderr"] is None
+
+
+def test_the_standard_error_counts_songs_not_crops() -> None:
+    """Two songs of two crops each, 8 and 6 bits on 2 and 2 notes: ratio 3.5, residuals +1 and -1, over 4 notes."""
+    values, counts, songs = [4.0, 4.0, 3.0, 3.0], [1, 1, 1, 1], [7, 7, 9, 9]
+    assert ratio_error(values, counts, songs) == pytest.approx(math.sqrt(2 / 1 * (1 + 1)) / 4)
+    assert math.isnan(ratio_error([1.0], [1], [3]))
+
+
+def test_the_command_writes_what_it_prints(tmp_path: Path, model: FractalGen, capsys: pytest.CaptureFixture) -> None:
+    checkpoint = save_pretrained(model, tmp_path / "tiny.safetensors")
+    out, page = tmp_path / "figures.json", tmp_path / "page.html"
+    flags = f"--checkpoint {checkpoint} --data chorales --limit 4 --num_samples 2 --json {out} --report {page}"
+    assert main(["evaluate", *flags.split()]) == 0
+    figures = json.loads(out.read_text())
+    assert f"{figures['bits_per_note']:.3f}" in capsys.readouterr().out
+    for name in [
+        "bits_per_note",
+        "bits_per_cell",
+        "nats_per_cell",
+        "nll_nats_per_crop",
+        "stderr",
+        "exact",
+        "notes",
+        "crops",
+    ]:
+        assert name in figures
+    assert set(figures["levels"]) == {"L0", "L1", "L2", "L3"}
+    assert set(figures["statistics"]) == {"real", "generated", "shuffled"}
+    assert set(figures["copying"]) == {"real", "generated"}
+    assert figures["faults"]["orphan_holds"] == 0
+    assert "histograms" not in figures
+    assert set(figures["command"].split()) == {"fractalgen", "evaluate", *flags.split()}
+    assert page.read_text().count("data:image/gif") == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--split test", "--split test: .* has no such songs, only train"),
+        ("--stride 24", "--stride 24: must be a multiple of the patch size 16, 64 at most"),
+        ("--stride 80", "--stride 80: must be"),
+        ("--stride 16 --limit 3", "--limit 3 chooses crops, --stride 16 whole songs"),
+        ("--num_samples -1", "--num_samples -1: must be at least 0"),
+        ("--num_iter_list 3", "--num_iter_list 3"),
+        ("--json nowhere/a.json", "--json nowhere/a.json: there is no folder nowhere"),
+    ],
+)
+def test_mistakes_get_one_line(
+    flags: str, message: str, tmp_path: Path, model: FractalGen, capsys: pytest.CaptureFixture
+) -> None:
+    checkpoint = save_pretrained(model, tmp_path / "tiny.safetensors")
+    corpus = tiny.corpus(tmp_path / "songs.safetensors")
+    assert main(["evaluate", "--checkpoint", str(checkpoint), "--data", str(corpus), *flags.split()]) == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    assert re.search(message, error)
