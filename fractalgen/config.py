@@ -61,7 +61,6 @@ class ModelConfig:
     dropout: float = 0.0
     max_children: tuple[int, ...] = ()
     echoes: tuple[int, ...] = ()
-    tally: bool = False
 
     def __post_init__(self) -> None:
         if len(self.levels) < 2:
@@ -157,7 +156,6 @@ class TrainConfig:
         "L1 and L2 see the same pitches so many first-level patches earlier (where L0 is MAR: and later);"
         " a patch is a bar of four quarters; none: no echoes",
     )
-    tally: bool = setting(True, "L1 and L2 see how much each pitch and pitch class sounded so far")
     reveal_share: float = setting(
         0.0, "share of training crops in which random cells are known, so that MAR levels learn to listen to them"
     )
@@ -237,7 +235,6 @@ class TrainConfig:
             "dropout": self.dropout,
             "max_children": tuple(self.max_children),
             "echoes": echoes,
-            "tally": self.tally,
         }
         return ModelConfig(levels, **{**settings, **overrides})
 

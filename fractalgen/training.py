@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import time
 import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -94,6 +95,7 @@ class Training(pl.LightningModule):
         self.model = FractalGen(config)
         self.tally, self.val_tally = Tally(), Tally()
         self.logged_step = 0
+        self.began, self.seconds_before = time.monotonic(), 0.0
         self.gradient_norm = torch.tensor(0.0)
         self.shown: dict[str, float] = {}
 
@@ -192,6 +194,7 @@ class Training(pl.LightningModule):
         content[checkpoint.HEADER_KEY] = checkpoint.make_header(
             self.model.config,
             step=self.global_step,
+            seconds=round(self.seconds_before + time.monotonic() - self.began),
             val_loss=None if val_loss is None else float(val_loss),
             train={**asdict(self.cfg), "output_dir": None, "resume": None},
         )
@@ -199,6 +202,7 @@ class Training(pl.LightningModule):
     def on_load_checkpoint(self, content: dict[str, Any]) -> None:
         """Let Lightning count batches from the optimiser steps done, also when ``accumulate_grad_batches`` changed."""
         self.logged_step = step = content[checkpoint.HEADER_KEY]["step"]
+        self.seconds_before = content[checkpoint.HEADER_KEY].get("seconds", 0.0)
         batches = step * self.cfg.accumulate_grad_batches
         progress = content["loops"]["fit_loop"]["epoch_loop.batch_progress"]
         for counts in (progress["total"], progress["current"]):
@@ -227,7 +231,7 @@ def resume_point(cfg: TrainConfig, config: ModelConfig) -> tuple[int, str | None
         raise UserError(f"--resume {path}: {'not a .ckpt file' if path.is_file() else 'no such file'}")
     header, _ = checkpoint.read_checkpoint(path, flag="resume")
     saved, wanted = ModelConfig.from_dict(header["model"]).to_dict(), config.to_dict()
-    for name in ("levels", "scan_order", "velocity_bins", "steps_per_quarter", "label_sizes", "echoes", "tally"):
+    for name in ("levels", "scan_order", "velocity_bins", "steps_per_quarter", "label_sizes", "echoes"):
         if saved[name] != wanted[name]:
             raise UserError(f"--resume {path}: {name} there is {saved[name]}, here {wanted[name]}")
     step = int(header["step"])

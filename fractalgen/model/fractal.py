@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from fractalgen.config import CfgSchedule, ConfigError, ModelConfig, SamplingConfig
 from fractalgen.model.grid import surround
 from fractalgen.model.level import FractalLevel, VelocityHead
-from fractalgen.model.memory import Regions
-from fractalgen.model.parts import HOLD, NLL, ONSET, SILENCE, Composed, Ledger, StepLog
+from fractalgen.model.parts import HOLD, NLL, ONSET, SILENCE, Composed, Ledger, Regions, StepLog
 from fractalgen.pianoroll import PianoRoll
 from fractalgen.sampling import Draw
 from fractalgen.trace import Intermediates, Trace

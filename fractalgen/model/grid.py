@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange, repeat
+from einops import rearrange
 from jaxtyping import Int, Shaped
 from torch import Tensor
 
@@ -52,10 +52,6 @@ class Grid(NamedTuple):
     def split_layers(self, layers: Shaped[Tensor, "b e p t"]) -> Shaped[Tensor, "b n e h w"]:
         """Cut several layers over each region into patches."""
         return rearrange(layers, f"b e (r h) (c w) -> b {self._children} e h w", r=self.rows, c=self.cols)
-
-    def split_rows(self, rows: Shaped[Tensor, "b p k"]) -> Shaped[Tensor, "b n h k"]:
-        """What belongs to each pitch of a region, for every patch."""
-        return repeat(rows, f"b (r h) k -> b {self._children} h k", r=self.rows, c=self.cols)
 
     def join(self, patches: Shaped[Tensor, "b n h w"]) -> Shaped[Tensor, "b p t"]:
         """Inverse of :meth:`split`."""

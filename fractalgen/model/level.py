@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from fractalgen.config import LevelConfig, ModelConfig
 from fractalgen.model.ar import Autoregressive
+from fractalgen.model.echo import echoes
 from fractalgen.model.grid import Grid, Margin, cut, interior, surround, windows
 from fractalgen.model.mar import MaskedAutoregressive
-from fractalgen.model.memory import Memory, Recall, Regions, remember
 from fractalgen.model.parts import (
     HOLD,
     ONSET,
@@ -25,6 +25,7 @@ from fractalgen.model.parts import (
     Composed,
     Ledger,
     Place,
+    Regions,
     StepLog,
     mlp,
     streams,
@@ -126,9 +127,9 @@ class FractalLevel(nn.Module):
         if self.looks:
             window = (self.patch + 2 * self.context.pitch) * (self.patch + self.context.past + self.context.future)
             self.surroundings = mlp(4 * window, config.width)
-        self.model = model
-        if index > 0 and (model.echoes or model.tally):
-            self.recall = Recall(model, self.patch, config.width)
+        self.distances = model.echoes
+        if index > 0 and self.distances:
+            self.recall = mlp(4 * len(self.distances) * self.patch**2, config.width)
         self.place = Place(self.rows, config.width)
         self.cond = nn.Linear(parent_width, config.width)
         self.gate = nn.Linear(config.width, 1)
@@ -143,7 +144,7 @@ class FractalLevel(nn.Module):
     # ------------------------------------------------------------------------------------------------ likelihood
 
     def look(self, regions: Regions, sees: Bool[Tensor, "b i n"]) -> Float[Tensor, "b n d"]:
-        """Context of every child: its window of the canvas without cells that it may not see, and its memory."""
+        """Context of every child: its window of the canvas without cells that it may not see, and its echoes."""
         canvas = regions.canvas
         recalled = self.recalled(regions)
         if not self.looks:
@@ -156,20 +157,23 @@ class FractalLevel(nn.Module):
         return self.surroundings(self.features(torch.where(visible, cut(canvas, index), self.unknown))) + recalled
 
     def recalled(self, regions: Regions) -> Float[Tensor, "b n d"]:
-        """The memory of every child, embedded (below the first level, whose children see each other)."""
-        if regions.memory is None:
+        """The echoes of every child, embedded (below the first level, whose children see each other)."""
+        if regions.echo is None:
             return self.gate.weight.new_zeros(())
-        return self.recall(regions.memory.split(self.grid(regions.canvas)), self.features)
+        return self.recall(self.features(self.grid(regions.canvas).split_layers(regions.echo)).flatten(2))
 
-    def memory(
+    def echo(
         self, regions: Regions, region: Int[Tensor, " m"], child: Int[Tensor, " m"], steps: Tensor | None = None
-    ) -> Memory | None:
-        """What some children get to know of music far away; ``steps``: see :func:`remember`."""
+    ) -> Int[Tensor, "m e h w"] | None:
+        """The echoes that some children get; ``steps``: see :func:`echoes`."""
         grid = self.grid(regions.canvas)
-        if self.index > 0:
-            return None if regions.memory is None else regions.memory.split(grid)[region, child]
+        if not self.distances:
+            return None
+        if regions.echo is not None:
+            return grid.split_layers(regions.echo)[region, child]
         given = regions.given if self.generator.sees_ahead else None
-        return remember(self.model, grid, interior(regions.canvas, self.margin), region, child, steps, given)
+        roll = interior(regions.canvas, self.margin)
+        return echoes(grid, roll, self.distances, region, child, self.unknown, steps, given)
 
     def nll(
         self,
@@ -218,8 +222,8 @@ class FractalLevel(nn.Module):
             around = surround(given, self.margin, outside=-1).flatten(1)
             visible = visible | (around[region[:, None, None], index[child]] >= 0)
         cells = torch.where(visible, canvas.flatten(1)[region[:, None, None], index[child]], self.unknown)
-        memory = self.memory(regions, region, child, lesson.steps)
-        parts = Regions(cells, None if given is None else grid.split(given)[region, child], memory)
+        echo = self.echo(regions, region, child, lesson.steps)
+        parts = Regions(cells, None if given is None else grid.split(given)[region, child], echo)
         self.child.nll(parts, lesson.z[region, child], crop[region], weight[region], ledger, iterations)
 
     def tasks(self, regions: Regions, grid: Grid) -> tuple[Tensor, Tensor, Tensor]:
@@ -285,7 +289,7 @@ class FractalLevel(nn.Module):
             region, slot = step.target.nonzero(as_tuple=True)
             child, sounding = step.children[slot], opened[region, slot]
             cells, z = flat[region[:, None, None], around[child]], streams(step.z, draw)[:, region, slot]
-            memory = self.memory(regions, region, child)
+            echo = self.echo(regions, region, child)
             batch = (step.target.cumsum(1) - 1)[region, slot] // draw.settings.batch_generate_size
             for number in range(int(batch.max()) + 1 if len(batch) else 0):
                 moment = log.add(step.iteration, number) if log else step.iteration
@@ -296,7 +300,7 @@ class FractalLevel(nn.Module):
                 mine &= sounding
                 if mine.any():
                     r, c = region[mine], child[mine]
-                    parts = Regions(cells[mine], given_patches[r, c], None if memory is None else memory[mine])
+                    parts = Regions(cells[mine], given_patches[r, c], None if echo is None else echo[mine])
                     part = self.child.sample(parts, z[:, mine].flatten(0, 1), dice, record)
                     flat[r[:, None, None], own[c]] = part.tokens.to(flat)
                     if planes is not None and part.planes is not None:

@@ -57,6 +57,19 @@ class Ledger:
             book[entry] = before.index_add(0, crop, (nats * weight).to(self.zeros))
 
 
+@dataclass(frozen=True)
+class Regions:
+    """What a level works on: regions in the middle of a ``canvas`` of known surroundings, see :mod:`.grid`.
+
+    ``given`` holds the tokens of cells that are known beforehand and -1 elsewhere; None if there are none.
+    ``echo``, below the first level, holds one layer for each distance, see :mod:`.echo`.
+    """
+
+    canvas: Int[Tensor, "b ch cw"]
+    given: Int[Tensor, "b p t"] | None = None
+    echo: Int[Tensor, "b e p t"] | None = None
+
+
 class CellFeatures(nn.Module):
     """Token codes as four numbers each: onset, hold, velocity, and known (0), unknown (1) or outside (-1)."""
 

@@ -28,7 +28,6 @@ def tiny_config(
         for index, (patch, kind) in enumerate(zip(patches, kinds, strict=True))
     )
     settings.setdefault("echoes", (1, -1) if kinds[0] == "mar" else (1,))
-    settings.setdefault("tally", True)
     return ModelConfig(
         levels,
         scan_order=scan_order,

@@ -9,7 +9,7 @@ from torch import Tensor
 from fractalgen.model.fractal import FractalGen
 from fractalgen.model.grid import surround
 from fractalgen.model.level import FractalLevel
-from fractalgen.model.memory import Regions
+from fractalgen.model.parts import Regions
 from tests.properties.helpers import random_model, random_rolls, tiny_config
 
 

@@ -15,7 +15,7 @@ from fractalgen.model.ar import Step
 from fractalgen.model.fractal import FractalGen, drop_orphans
 from fractalgen.model.grid import surround
 from fractalgen.model.level import FractalLevel, _Reader
-from fractalgen.model.memory import Regions
+from fractalgen.model.parts import Regions
 from fractalgen.model.transformer import Decoder, Transformer
 from fractalgen.sampling import Draw, gate_nll, schedule_steps
 from tests.properties.helpers import every_roll, random_model, random_rolls, tiny_config
