@@ -1,0 +1,324 @@
+"""Training and scoring of the note event baseline: the commands of ``python -m benchmarks.note_events``.
+
+Data, crops, transpositions, optimiser, clipping and precision are those of FractalGen's training.  The loss is too:
+the summed negative log-likelihood of a crop in nats per hundred cells, so that every note counts alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import pickle
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from benchmarks.note_events import KINDS, NoteEventConfig, NoteEventTransformer
+from fractalgen.cli import Parser
+from fractalgen.corpus import SPLITS, Corpus
+from fractalgen.data import CropDataset, ValidCrops
+from fractalgen.errors import UserError
+from fractalgen.evaluation.likelihood import ratio_error
+from fractalgen.files import replacing
+from fractalgen.loaders import SeededCrops
+from fractalgen.optimisers import make_optimizer
+from fractalgen.pianoroll import ONSET
+from fractalgen.training import LOSS_SCALE
+
+FORMAT, VERSION = "note-event-transformer", 1
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Negative log-likelihoods (nats) of crops by token kind, (crops, 4), with the songs and notes (onsets) of each."""
+
+    nats: np.ndarray
+    notes: np.ndarray
+    songs: np.ndarray
+
+    @property
+    def bits_per_note(self) -> float:
+        """Bits of all crops over notes of all crops."""
+        return float(self.nats.sum() / math.log(2) / self.notes.sum())
+
+    @property
+    def stderr(self) -> float:
+        """Standard error of :attr:`bits_per_note` over songs; NaN when there is only one."""
+        return ratio_error(self.nats.sum(1) / math.log(2), self.notes, self.songs)
+
+    def summary(self) -> dict[str, Any]:
+        """Plain numbers, for a JSON file."""
+        parts = self.nats.sum(0) / math.log(2) / self.notes.sum()
+        stderr = self.stderr
+        return {
+            "bits_per_note": self.bits_per_note,
+            "stderr": None if math.isnan(stderr) else stderr,
+            "nll_nats_per_crop": float(self.nats.sum(1).mean()),
+            "notes": int(self.notes.sum()),
+            "crops": len(self.notes),
+            "songs": len(np.unique(self.songs)),
+            "kinds": dict(zip(KINDS, parts.tolist(), strict=True)),
+        }
+
+
+def score(
+    model: NoteEventTransformer, crops: ValidCrops, batch_size: int = 4, precision: str = "32", quiet: bool = False
+) -> Scores:
+    """Score every crop of ``crops``, in float32 unless ``precision`` is ``bf16``."""
+    batches = range(0, len(crops), batch_size)
+    nats, notes = [], []
+    was_training = model.training
+    model.eval()
+    with torch.no_grad(), autocast(model, precision):
+        for first in tqdm(batches, desc="scoring", unit="batch", leave=False, disable=quiet):
+            items = [crops[i]["tokens"] for i in range(first, min(first + batch_size, len(crops)))]
+            rolls = torch.stack(items)
+            terms = model.nll(rolls)
+            nats.append(torch.stack([terms[kind] for kind in KINDS], 1).double().cpu().numpy())
+            notes.append((rolls >= ONSET).sum((1, 2)).numpy())
+    model.train(was_training)
+    songs = np.array([song for song, _ in crops.crops])
+    return Scores(np.concatenate(nats), np.concatenate(notes), songs)
+
+
+def autocast(model: NoteEventTransformer, precision: str) -> torch.autocast:
+    """The context of the forward pass."""
+    return torch.autocast(model.start.device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def learning_rate(peak: float, step: int, warmup_steps: int, progress: float) -> float:
+    """Linear warm-up over steps, under a cosine from ``progress`` 0 down to zero at 1."""
+    return peak * min(1.0, (step + 1) / max(1, warmup_steps)) * (1 + math.cos(math.pi * min(1.0, progress))) / 2
+
+
+def train_step(
+    model: NoteEventTransformer, rolls: Sequence[Tensor], optimizer: torch.optim.Optimizer, args: argparse.Namespace
+) -> tuple[float, float]:
+    """One optimiser step on rolls (pitches, steps); their summed loss in nats, and the gradient's norm.
+
+    The rolls are taken ``micro_batch`` at a time, those of similar length together: less padding, same gradient.
+    """
+    scale = LOSS_SCALE / rolls[0].numel() / len(rolls)
+    rolls = sorted(rolls, key=lambda roll: int((roll >= ONSET).sum()))
+    total = 0.0
+    for first in range(0, len(rolls), args.micro_batch):
+        with autocast(model, args.precision):
+            terms = model.nll(torch.stack(rolls[first : first + args.micro_batch]))
+        loss = torch.stack(list(terms.values())).sum()
+        (loss * scale).backward()
+        total += float(loss.detach())
+    norm = float(nn.utils.clip_grad_norm_(model.parameters(), args.gradient_clip or math.inf))
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return total, norm
+
+
+def train(args: argparse.Namespace) -> None:
+    """Train until the budget of minutes or steps is spent, and score the validation crops."""
+    check(args)
+    torch.manual_seed(args.seed)
+    corpus = Corpus.open(args.data)
+    config = NoteEventConfig(
+        steps=args.crop_length,
+        velocity_bins=corpus.velocity_bins,
+        steps_per_bar=4 * corpus.steps_per_quarter,
+        width=args.width,
+        depth=args.depth,
+        heads=args.heads,
+    )
+    crops = SeededCrops(CropDataset(corpus, "train", config.steps, transpose=(-6, 6)), args.seed)
+    valid = ValidCrops(corpus, "valid", config.steps, limit=args.val_crops)
+    step, spent = 0, 0.0
+    if args.resume:
+        model, content = load(args.resume, flag="resume")
+        if model.config != config:
+            raise UserError(f"--resume {args.resume}: made with {model.config}, here {config}")
+        step, spent = content["step"], content["seconds"]
+        model.to(args.device).train()
+    else:
+        content, model = {}, NoteEventTransformer(config).to(args.device)
+    optimizer = make_optimizer(model, args.optimizer, args.learning_rate)
+    if content:
+        optimizer.load_state_dict(content["optimizer"])
+    for group in optimizer.param_groups:  # flags count, also when they changed
+        group["weight_decay"] = args.weight_decay if group["decays"] else 0.0
+    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters", flush=True)
+
+    began = saved = validated = time.monotonic()
+
+    def seconds() -> float:
+        return spent + time.monotonic() - began
+
+    def progress() -> float:
+        return step / args.max_steps if args.max_steps else seconds() / (60 * args.minutes)
+
+    def save() -> None:
+        facts = {"step": step, "seconds": seconds(), "train": {**vars(args), "run": None}}
+        content = {"format": FORMAT, "version": VERSION, "config": asdict(model.config), **facts}
+        with replacing(args.out) as temporary:
+            torch.save({**content, "model": model.state_dict(), "optimizer": optimizer.state_dict()}, temporary)
+
+    def validate() -> None:
+        scores = score(model, valid, args.batch_size, args.precision, quiet=True)
+        parts = ", ".join(f"{kind} {bits:.3f}" for kind, bits in scores.summary()["kinds"].items())
+        tqdm.write(f"step {step}, {seconds() / 60:.1f} min: val {scores.bits_per_note:.4f} bits per note ({parts})")
+
+    nats: list[float] = []
+    notes: list[int] = []
+    start = progress()
+    if start >= 1:
+        raise UserError(
+            f"--resume {args.resume}: step {step} after {spent / 60:.1f} min, nothing of the budget is left"
+        )
+    layout = "{desc} {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}{postfix}]"
+    with tqdm(total=1.0, initial=start, desc="training", bar_format=layout, mininterval=2) as bar:
+        while (share := progress()) < 1:
+            bar.update(share - bar.n)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(args.learning_rate, step, args.warmup_steps, share)
+            rolls = [crops[step * args.batch_size + i]["tokens"] for i in range(args.batch_size)]
+            loss, norm = train_step(model, rolls, optimizer, args)
+            step += 1
+            if not math.isfinite(loss):
+                raise UserError(f"the loss became {loss} at step {step}: lower --learning_rate {args.learning_rate}")
+            nats.append(loss)
+            notes.append(sum(int((roll >= ONSET).sum()) for roll in rolls))
+            recent = sum(nats[-50:]) / math.log(2) / max(1, sum(notes[-50:]))
+            bar.set_postfix_str(f"step {step}, {recent:.3f} bits/note, norm {norm:.2f}", refresh=False)
+            now = time.monotonic()
+            if now - validated > 60 * args.val_minutes:
+                validate()
+                validated = time.monotonic()
+            if now - saved > 60 * args.save_minutes:
+                save()
+                saved = time.monotonic()
+        bar.update(1.0 - bar.n)
+    save()
+    validate()
+    print(args.out)
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """Score all crops of a split, print the figures and write them."""
+    model, content = load(args.checkpoint)
+    corpus = Corpus.open(args.data)
+    if corpus.velocity_bins != model.config.velocity_bins:
+        raise UserError(
+            f"--data {args.data}: {corpus.velocity_bins} velocity bins; {args.checkpoint}: {model.config.velocity_bins}"
+        )
+    crops = ValidCrops(corpus, args.split, model.config.steps, limit=args.limit)
+    began = time.monotonic()
+    scores = score(model.to(args.device), crops, args.batch_size, args.precision)
+    result = {
+        "model": Path(args.checkpoint).stem,
+        "corpus": Path(args.data).stem,
+        "split": args.split,
+        "exact": True,
+        **scores.summary(),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "steps": content["step"],
+        "training_seconds": content["seconds"],
+        "precision": args.precision,
+        "seconds": time.monotonic() - began,
+    }
+    text = json.dumps(result, indent=2)
+    print(text)
+    if args.json:
+        with replacing(args.json) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def load(path: str | Path, flag: str = "checkpoint") -> tuple[NoteEventTransformer, dict[str, Any]]:
+    """The model of a checkpoint, in evaluation mode on the CPU, and all that stands beside it.
+
+    Raises:
+        UserError: missing file, or not a checkpoint of this model.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        found = (content.get("format"), content.get("version")) if isinstance(content, dict) else None
+        if found != (FORMAT, VERSION):
+            raise UserError(f"--{flag} {path}: format and version {found}, expected {(FORMAT, VERSION)}")
+        model = NoteEventTransformer(NoteEventConfig(**content["config"]))
+        model.load_state_dict(content["model"])
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
+        lines = str(error).splitlines() or ["damaged"]
+        raise UserError(f"--{flag} {path}: not a checkpoint of the note event transformer ({lines[0]})") from error
+    except OSError as error:
+        raise UserError(f"--{flag} {path}: {error.strerror or error}") from error
+    return model.eval(), content
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuse settings that cannot work before anything is read."""
+    if (args.minutes is None) == (args.max_steps is None):
+        raise UserError(f"one of --minutes and --max_steps, not {args.minutes} and {args.max_steps}")
+    for name in ("minutes", "max_steps", "batch_size", "micro_batch", "crop_length", "width", "depth", "heads"):
+        value = getattr(args, name)
+        if value is not None and not value > 0:
+            raise UserError(f"--{name} {value}: must be above 0")
+    if args.width % args.heads:
+        raise UserError(f"--width {args.width} is not divisible by --heads {args.heads}")
+    if Path(args.out).exists() and (args.resume is None or Path(args.resume).resolve() != Path(args.out).resolve()):
+        raise UserError(f"--out {args.out} exists: go on from it with --resume {args.out}, or name another file")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; defaults are those of FractalGen's ``small`` configuration where both have the flag."""
+    top = Parser(prog="python -m benchmarks.note_events", description="a transformer over note events, as a baseline")
+    commands = top.add_subparsers(required=True, metavar="train|evaluate")
+    options: dict[str, Any] = {"formatter_class": argparse.ArgumentDefaultsHelpFormatter}
+
+    one = commands.add_parser("train", help="train on the crops that FractalGen trains on", **options)
+    one.set_defaults(run=train)
+    one.add_argument("--out", required=True, help="checkpoint to write (.pt)")
+    one.add_argument("--minutes", type=float, help="budget in wall clock minutes, resumed parts included")
+    one.add_argument("--max_steps", type=int, help="budget in optimiser steps, instead of minutes")
+    one.add_argument("--resume", help="checkpoint to go on from")
+    one.add_argument("--width", type=int, default=256, help="width of the transformer")
+    one.add_argument("--depth", type=int, default=9, help="blocks")
+    one.add_argument("--heads", type=int, default=4, help="attention heads")
+    one.add_argument("--crop_length", type=int, default=256, help="steps of a crop")
+    one.add_argument("--micro_batch", type=int, default=1, help="crops that are padded and computed together")
+    one.add_argument("--optimizer", choices=("muon", "adamw"), default="muon", help="as in FractalGen's training")
+    one.add_argument("--learning_rate", type=float, default=8e-4, help="peak learning rate")
+    one.add_argument("--warmup_steps", type=int, default=100, help="steps of linear warm-up")
+    one.add_argument("--weight_decay", type=float, default=0.05, help="on matrices only")
+    one.add_argument("--gradient_clip", type=float, default=1.0, help="largest norm of the gradient (0: no clipping)")
+    one.add_argument("--seed", type=int, default=0, help="seed of initialisation and data")
+    one.add_argument("--val_crops", type=int, default=64, help="validation crops, evenly spread (0: all)")
+    one.add_argument("--val_minutes", type=float, default=10.0, help="minutes between validations")
+    one.add_argument("--save_minutes", type=float, default=5.0, help="minutes between checkpoints")
+
+    two = commands.add_parser("evaluate", help="exact likelihood of a split's crops", **options)
+    two.set_defaults(run=evaluate)
+    two.add_argument("--checkpoint", required=True, help="checkpoint to score")
+    two.add_argument("--split", default="test", choices=SPLITS, help="split of the corpus")
+    two.add_argument("--limit", type=int, default=0, help="score so many crops, evenly spread (0: all)")
+    two.add_argument("--json", help="file to write the figures to")
+    for command, precision in ((one, "bf16"), (two, "32")):
+        command.add_argument("--data", default="chorales", help="packed corpus, or an embedded one by name")
+        command.add_argument("--batch_size", type=int, default=4, help="crops a step")
+        command.add_argument("--precision", default=precision, choices=("32", "bf16"), help="arithmetic")
+        command.add_argument("--device", default="cpu", help="cpu, cuda ...")
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; 0, or 2 after a user's mistake, told in one line."""
+    try:
+        args = parser().parse_args(arguments)
+        args.run(args)
+    except UserError as error:
+        print(f"note_events: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
