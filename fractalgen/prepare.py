@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -75,12 +75,14 @@ def prepare(config: PrepareConfig) -> Summary:
     assumed = "ticks are musical time, unless a beat map says where the beats are"
     if source.suffix.lower() == ".json":
         songs, skipped, splits = read_chorales(source, config)
-        assumed = "a repeated pitch is held (restrikes are unknown); 4/4 from the first step, tempo 120, one velocity"
+        repeated = "struck anew" if config.restrike else "held (restrikes are unknown)"
+        assumed = f"a repeated pitch is {repeated}; 4/4 from the first step, tempo 120, one velocity"
     else:
         songs, skipped = _read_folder(source, config)
         # POP909's ids are bare numbers, other files' ids end in .mid: the list cannot hit a wrong song
         known = _read_splits(ASSETS / "splits" / "pop909.json")
         splits = split_by_hash(song.name for song in songs if song.name not in known) | known
+        assumed += "; whatever sounds is struck anew at every step" if config.restrike else ""
     if listed is not None:
         splits = listed
         skipped += [Skipped(song.name, f"not listed in {config.splits}") for song in songs if song.name not in splits]
@@ -133,9 +135,9 @@ def split_by_hash(names: Iterable[str]) -> dict[str, Split]:
 def read_chorales(path: Path, config: PrepareConfig) -> tuple[list[Song], list[Skipped], dict[str, Split]]:
     """Songs and their splits of a JSON file {split: [piece: [step: [pitch of each voice]]]}.
 
-    A pitch repeated in a voice is held: the file does not say where it is struck again.  Nor does it say more about
-    time and loudness: ``config.steps_per_quarter`` (4: sixteenths), bars of 4/4 from the first step, the middle
-    velocity and a tempo of 120 are assumed.
+    A pitch repeated in a voice is held, unless ``config.restrike``: the file does not say where it is struck again.
+    Nor does it say more about time and loudness: ``config.steps_per_quarter`` (4: sixteenths), bars of 4/4 from the
+    first step, the middle velocity and a tempo of 120 are assumed.
     """
     songs: list[Song] = []
     skipped: list[Skipped] = []
@@ -150,7 +152,7 @@ def read_chorales(path: Path, config: PrepareConfig) -> tuple[list[Song], list[S
                     skipped.append(Skipped(name, "no notes"))
                     continue
                 grid = {"steps_per_quarter": config.steps_per_quarter, "velocity_bins": config.velocity_bins}
-                songs.append(Song.from_roll(name, PianoRoll.from_notes(notes, **grid)))
+                songs.append(_song(name, PianoRoll.from_notes(notes, **grid), config))
                 splits[name] = split
     except OSError as error:
         raise UserError(f"--data {path}: cannot be read ({error.strerror or error})") from error
@@ -171,6 +173,24 @@ def _chorale_notes(piece: list[list[int]], velocity: int) -> Notes:
         runs += [run for run in zip(voice[starts], starts, np.r_[starts[1:], len(voice)], strict=False) if run[0] >= 0]
     pitch, start, stop = np.array(runs, np.int64).reshape(-1, 3).T
     return merge_notes(pitch, start, stop, np.full(len(runs), velocity))
+
+
+def restruck(notes: Notes) -> Notes:
+    """Notes of one step each, one for every step of every note, sorted by start, then pitch.
+
+    Their roll is a sequence of sets of pitches without holds: what RNN-RBM (Boulanger-Lewandowski et al. 2012) and
+    the models compared with it score on the chorales.
+    """
+    single = np.repeat(notes, notes["duration"])
+    first = np.cumsum(notes["duration"]) - notes["duration"]  # where each note's steps begin in ``single``
+    single["start"] += np.arange(len(single)) - np.repeat(first, notes["duration"])
+    single["duration"] = 1
+    return single[np.lexsort((single["pitch"], single["start"]))]
+
+
+def _song(name: str, roll: PianoRoll, config: PrepareConfig) -> Song:
+    song = Song.from_roll(name, roll)
+    return replace(song, notes=restruck(song.notes)) if config.restrike else song
 
 
 def _read_folder(source: Path, config: PrepareConfig) -> tuple[list[Song], list[Skipped]]:
@@ -240,7 +260,7 @@ def _read(file: Path, root: Path, config: PrepareConfig) -> Song | Skipped:
                 f"off its own grid: onsets lie {distance:.2f} step away on average, more than "
                 f"{config.max_grid_distance:g} (keep it with --allow_off_grid)",
             )
-        return Song.from_roll(name, events.roll(config.velocity_bins))
+        return _song(name, events.roll(config.velocity_bins), config)
     except UserError as error:
         return Skipped(name, str(error).removeprefix(f"{file}: "))
     except Exception as error:  # noqa: BLE001 - whatever a strange file provokes, the others are read; it is listed

@@ -15,7 +15,8 @@ from fractalgen.config import PrepareConfig
 from fractalgen.corpus import Corpus
 from fractalgen.data import ValidCrops
 from fractalgen.errors import UserError
-from fractalgen.prepare import Skipped, Summary, prepare, split_by_hash
+from fractalgen.pianoroll import HOLD, merge_notes
+from fractalgen.prepare import Skipped, Summary, prepare, restruck, split_by_hash
 from tests.midi_files import midi, off, on, read_or_die, scale
 
 
@@ -192,6 +193,41 @@ def test_a_json_file_of_chorales(tmp_path: Path) -> None:
         path.write_text(text, encoding="utf-8")
         with pytest.raises(UserError, match="not a file of chorales"):
             run(path)
+
+
+def test_restruck_notes_are_the_steps_of_the_roll() -> None:
+    notes = merge_notes([60, 72, 60], [0, 1, 4], [3, 2, 6], [7, 9, 8])
+    single = restruck(notes)
+    columns = [single[name].tolist() for name in ("start", "pitch", "duration", "velocity")]
+    assert columns == [[0, 1, 1, 2, 4, 5], [60, 60, 72, 60, 60, 60], [1] * 6, [7, 7, 9, 7, 8, 8]]
+    assert len(restruck(notes[:0])) == 0
+
+
+def test_chorales_struck_anew_are_a_sequence_of_chords(tmp_path: Path) -> None:
+    piece = [[72, 67, 64, 48], [72, 67, 64, 48], [72, 72, 67], [], [67]]
+    path = tmp_path / "jsb.json"
+    path.write_text(json.dumps({"train": [piece], "valid": [piece[:2]], "test": [piece]}), encoding="utf-8")
+    held, anew = run(path)[1], run(path, restrike=True)[1]
+    song = anew.song_ids.index("train/000")
+    tokens, expected = anew.tokens(song), np.zeros((128, 16), np.uint8)
+    for step, chord in enumerate(piece):
+        expected[chord, step] = 2 + 16  # the middle velocity
+    assert np.array_equal(tokens, expected)
+    assert np.array_equal(held.tokens(held.song_ids.index("train/000")) > 0, expected > 0)
+    assert "a repeated pitch is held" in held.metadata["assumed"]
+    assert "a repeated pitch is struck anew" in anew.metadata["assumed"]
+
+
+def test_a_folder_struck_anew(folder: Path) -> None:
+    held, anew = run(folder)[1], run(folder, restrike=True)[1]
+    assert anew.song_ids == held.song_ids
+    for song in range(len(held)):
+        assert np.array_equal(anew.tokens(song) > 0, held.tokens(song) > 0)
+        assert (anew.tokens(song) != HOLD).all()
+        assert anew.num_steps(song) == held.num_steps(song)
+    assert any((held.tokens(song) == HOLD).any() for song in range(len(held)))
+    assert "struck anew" in anew.metadata["assumed"]
+    assert "struck anew" not in held.metadata["assumed"]
 
 
 def test_pop909_layout(tmp_path: Path) -> None:
