@@ -28,9 +28,9 @@ from fractalgen.config import DEFAULT_MODEL, ModelConfig
 from fractalgen.corpus import Corpus
 from fractalgen.data import ValidCrops
 from fractalgen.errors import UserError
-from fractalgen.evaluation import likelihood, note_statistics
+from fractalgen.evaluation import likelihood
 from fractalgen.evaluation.copying import BarIndex
-from fractalgen.evaluation.notes import crop_tokens
+from fractalgen.evaluation.notes import crop_tokens, faults
 from fractalgen.evaluation.statistics import STATISTICS, Comparison, compare, music_statistics, three_rows
 from fractalgen.files import replacing
 from fractalgen.generate import resolve_device
@@ -188,14 +188,8 @@ def add_samples(
     if corpus.indices("train"):
         index = BarIndex.from_corpus(corpus, steps_per_bar=steps_per_bar)
         result["copying"] = {name: index.share(tokens) for name, tokens in [("real", real), *rolls.items()]}
-    fullest = (real > 0).sum((1, 2)).max()
     for name, tokens in rolls.items():
-        cells = (tokens > 0).sum((1, 2))
-        result["models"][name]["faults"] = {
-            "orphan_holds": note_statistics(tokens, steps_per_bar)["orphan_holds"],
-            "silent": int((cells == 0).sum()),
-            "saturated": int((cells > fullest).sum()),
-        }
+        result["models"][name]["faults"] = faults(tokens, real)
 
 
 def nearer(rows: Mapping[str, Comparison]) -> dict[str, int]:

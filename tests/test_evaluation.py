@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fractalgen.evaluation import note_statistics, statistics_table
-from fractalgen.evaluation.notes import as_rolls, crop_tokens, struck_notes
+from fractalgen.evaluation.notes import as_rolls, crop_tokens, faults, struck_notes
 from fractalgen.pianoroll import notes_from_tokens
 from tests import tiny
 
@@ -88,3 +88,13 @@ def test_shapes_that_are_no_rolls(shape: tuple[int, ...]) -> None:
 def test_crops_of_a_data_set_become_an_array() -> None:
     crops = [{"tokens": torch.from_numpy(tiny.tokens(seed).astype(np.int64))} for seed in range(3)]
     assert np.array_equal(crop_tokens(crops), np.stack([tiny.tokens(seed) for seed in range(3)]))
+
+
+def test_faults_by_hand() -> None:
+    """Three rolls: silent, as full as the fullest real one, fuller; one orphaned hold in all."""
+    real = np.zeros((2, 128, 4), np.uint8)
+    real[1, 60, :2] = 5
+    samples = np.zeros((3, 128, 4), np.uint8)
+    samples[1, 60, :2] = 5
+    samples[2, 60:63, 2] = 5, 5, 1
+    assert faults(samples, real) == {"silent": 1, "saturated": 1, "orphan_holds": pytest.approx(1 / 3)}

@@ -16,7 +16,7 @@ from fractalgen.config import EvaluateConfig, SamplingConfig
 from fractalgen.corpus import Corpus, Split
 from fractalgen.errors import UserError
 from fractalgen.evaluation.copying import BarIndex
-from fractalgen.evaluation.notes import note_statistics
+from fractalgen.evaluation.notes import crop_tokens, faults
 from fractalgen.evaluation.statistics import comparison_table, histograms, music_statistics, three_rows
 from fractalgen.files import replacing
 from fractalgen.generate import resolve_device
@@ -24,6 +24,7 @@ from fractalgen.generate import resolve_device
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from fractalgen.data import ValidCrops
     from fractalgen.evaluation.likelihood import Scores
     from fractalgen.model.fractal import FractalGen
     from fractalgen.pianoroll import PianoRoll
@@ -51,6 +52,8 @@ def evaluate(cfg: EvaluateConfig) -> int:
     model = load_pretrained(cfg.checkpoint, device)
     check_against_model(cfg, corpus, model)
     parts = [ValidCrops(corpus, split, model.config.crop_length) for split in splits]
+    if cfg.num_samples and len({song for crops in parts for song, _ in crops.crops}) < 2:
+        raise UserError(f"--num_samples {cfg.num_samples}: {cfg.data} has one song here, none to compare it with")
     began = time.monotonic()
     scores = likelihood(cfg, corpus, model, parts)
     result: dict[str, Any] = {
@@ -68,10 +71,8 @@ def evaluate(cfg: EvaluateConfig) -> int:
         raise UserError(f"--data {cfg.data}: no note begins in the songs of split {result['split']}")
     print(likelihood_text(result))
     if cfg.num_samples:
-        real = [np.stack([crops[i]["tokens"].numpy() for i in range(len(crops))]) for crops in parts]
-        songs = np.concatenate([[song for song, _ in crops.crops] for crops in parts])
         rolls, traces = samples(cfg, model)
-        compare(cfg, corpus, result, np.concatenate(real).astype(np.uint8), songs, rolls)
+        compare(cfg, corpus, result, parts, np.stack([roll.tokens for roll in rolls]))
     if cfg.json:
         with replacing(cfg.json) as temporary:
             plain = {key: value for key, value in result.items() if key != "histograms"}
@@ -130,7 +131,7 @@ def check_against_model(cfg: EvaluateConfig, corpus: Corpus, model: FractalGen) 
         raise UserError(f"--stride {cfg.stride}: must be a multiple of the patch size {patch}, {length} at most")
 
 
-def likelihood(cfg: EvaluateConfig, corpus: Corpus, model: FractalGen, parts: list[Any]) -> Scores:
+def likelihood(cfg: EvaluateConfig, corpus: Corpus, model: FractalGen, parts: list[ValidCrops]) -> Scores:
     """The negative log-likelihoods of crops, or of whole songs."""
     from fractalgen.evaluation.likelihood import crop_windows, score, sliding_windows
 
@@ -190,34 +191,22 @@ def samples(cfg: EvaluateConfig, model: FractalGen) -> tuple[list[PianoRoll], li
 
 
 def compare(
-    cfg: EvaluateConfig,
-    corpus: Corpus,
-    result: dict[str, Any],
-    real: Rolls,
-    songs: npt.NDArray[np.int64],
-    rolls: list[PianoRoll],
+    cfg: EvaluateConfig, corpus: Corpus, result: dict[str, Any], parts: list[ValidCrops], tokens: Rolls
 ) -> None:
-    """Add to ``result`` how generated rolls compare with real ones, and print it."""
-    tokens = np.stack([roll.tokens for roll in rolls])
+    """Add to ``result`` how generated rolls (n, 128, T) compare with real ones, and print it."""
+    bar = 4 * corpus.steps_per_quarter
+    real = np.concatenate([crop_tokens(crops) for crops in parts])
+    songs = np.array([song for crops in parts for song, _ in crops.crops])
     odd = np.isin(songs, np.unique(songs)[1::2])  # every other song: the floor is measured between the halves
-    if not odd.any():
-        raise UserError(f"--data {cfg.data}: one song cannot be compared with another; leave out --num_samples")
     result["sampling"] = {item.name: getattr(cfg, item.name) for item in fields(SamplingConfig)}
     result["sampling"] |= {"num_samples": cfg.num_samples, "seed": cfg.seed, "batch_size": cfg.batch_size}
-    generator = np.random.default_rng(cfg.seed)
-    result["statistics"] = three_rows(real[~odd], real[odd], tokens, generator)
-    result["histograms"] = histograms(music_statistics(real), music_statistics(tokens))
-    densest = (real > 0).mean((1, 2)).max()
-    density = (tokens > 0).mean((1, 2))
-    result["faults"] = {
-        "silent": int((density == 0).sum()),
-        "saturated": int((density > densest).sum()),
-        "orphan_holds": float(note_statistics(tokens)["orphan_holds"]),
-    }
+    result["statistics"] = three_rows(real[~odd], real[odd], tokens, np.random.default_rng(cfg.seed), bar)
+    result["histograms"] = histograms(music_statistics(real, bar), music_statistics(tokens, bar))
+    result["faults"] = faults(tokens, real)
     print(comparison_table(result["statistics"]))
     print("faults: " + ", ".join(f"{name} {value:g}" for name, value in result["faults"].items()))
     if result["split"] in ("test", "valid") and corpus.indices("train"):
-        index = BarIndex.from_corpus(corpus)
+        index = BarIndex.from_corpus(corpus, steps_per_bar=bar)
         result["copying"] = {"generated": index.share(tokens), "real": index.share(real)}
         for name, found in result["copying"].items():
             print(f"bars copied from training songs, {name}: {found}")

@@ -111,6 +111,19 @@ def note_statistics(tokens: Any, steps_per_bar: int = 16) -> dict[str, float]:
     }
 
 
+def faults(tokens: Any, real: Any) -> dict[str, float]:
+    """What no sample should be: ``silent``, ``saturated`` (fuller than any ``real`` roll), with ``orphan_holds``.
+
+    The first two count rolls (of ``tokens``, (n, 128, T), as wide as the real ones), the last is a mean per roll.
+    """
+    cells = (as_rolls(tokens) != SILENCE).sum((1, 2))
+    return {
+        "silent": int((cells == 0).sum()),
+        "saturated": int((cells > (as_rolls(real) != SILENCE).sum((1, 2)).max()).sum()),
+        "orphan_holds": note_statistics(tokens)["orphan_holds"],
+    }
+
+
 def statistics_table(rows: Mapping[str, Mapping[str, float]]) -> str:
     """A text table with a line for each named :func:`note_statistics`, to be printed side by side."""
     lines = [["", *COLUMNS.values()]]
