@@ -312,6 +312,8 @@ class GenerateConfig(SamplingConfig, RenderConfig):
     seed: int | None = setting(None, "same seed, same bytes; default: a fresh one, printed")
     device: str = setting("auto", "cpu, cuda, cuda:1, mps, or auto")
     tempo: float = setting(120.0, "quarter notes a minute, written into the MIDI")
+    # A sampling default of its own: chosen on validation songs (docs/experiments.md); 0 is the model's distribution.
+    filter_threshold: float = setting(0.01, "rule out choices less likely than this (0: none)")
     batch_size: int = setting(8, "samples generated together")
     save_gif: bool = setting(False, "write the process GIF")
     save_mp4: bool = setting(False, "write the process as MP4 too")

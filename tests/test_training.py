@@ -273,9 +273,9 @@ def test_devices_share_the_crops_and_have_their_own_masks(run: Any, monkeypatch:
     masks = []
     nll = FractalGen.nll
 
-    def spy(self: FractalGen, *args: Any) -> NLL:
+    def spy(self: FractalGen, *args: Any, **settings: Any) -> NLL:
         masks.append((self.training, torch.initial_seed()))
-        return nll(self, *args)
+        return nll(self, *args, **settings)
 
     monkeypatch.setattr(FractalGen, "nll", spy)
     seeds = []
