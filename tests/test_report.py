@@ -101,8 +101,8 @@ def result() -> dict[str, Any]:
         "songs": 88,
         "seconds": 312.44,
         "levels": {
-            "L0": {"bits_per_note": 1.0, "gate": 1.0},
-            "L3": {"bits_per_note": 4.0, "articulation": 1.5, "velocity": 2.5},
+            "L0": {"bits_per_note": 1.0, "nats_per_crop": 777.0, "gate": 1.0},
+            "L3": {"bits_per_note": 4.0, "nats_per_crop": 888.0, "articulation": 1.5, "velocity": 2.5},
         },
         "kinds": {"silence": 2.0, "velocity": 3.0},
         "statistics": {
@@ -182,6 +182,7 @@ def test_the_numbers_are_those_given(tmp_path: Path) -> None:
     ):
         assert row in page.rows
     assert any(row[0] == "L3" and "articulation 1.50" in row[1] and "velocity 2.50" in row[1] for row in page.rows)
+    assert not any("nats_per_crop" in cell for row in page.rows for cell in row)
     assert page.of("code") == ["fractalgen evaluate --split test"]
     assert "Sample 2: 32 steps" in page.text
 

@@ -48,6 +48,7 @@ FACTS = {
     "songs": "songs",
     "seconds": "seconds to score",
 }
+TOTALS = ("bits_per_note", "nats_per_crop")  # of a level; what else it has are its parts
 KINDS = {
     "silence": "that a patch is silent",
     "sound": "that a patch sounds",
@@ -127,7 +128,7 @@ def _likelihood(result: Json) -> str:
     """Bars: what each level and each kind of decision costs, on one scale."""
     levels = {}
     for name, level in (result.get("levels") or {}).items():
-        parts = {part: bits for part, bits in level.items() if part != "bits_per_note" and _known(bits)}
+        parts = {part: bits for part, bits in level.items() if part not in TOTALS and _known(bits)}
         levels[name] = parts or {"": level["bits_per_note"]}
     kinds = {name: {KINDS.get(name, ""): bits} for name, bits in (result.get("kinds") or {}).items() if _known(bits)}
     charts = {title: rows for title, rows in (("By level", levels), ("By decision", kinds)) if rows}
