@@ -17,9 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from tqdm import tqdm
 
-from benchmarks import train_note_events
+from benchmarks import exit_status, train_note_events
 from benchmarks.compare_tables import BASELINE, OURS, tables
 from benchmarks.note_events import NoteEventConfig, NoteEventTransformer, sample
 from fractalgen.checkpoint import load_pretrained, read_checkpoint, resolve
@@ -33,7 +32,7 @@ from fractalgen.evaluation.copying import BarIndex
 from fractalgen.evaluation.notes import crop_tokens, faults
 from fractalgen.evaluation.statistics import STATISTICS, Comparison, compare, music_statistics, three_rows
 from fractalgen.files import replacing
-from fractalgen.generate import resolve_device
+from fractalgen.generate import composing_bar, resolve_device
 from fractalgen.model.fractal import FractalGen
 
 BATCH = 8  # rolls computed together, of both models
@@ -155,12 +154,7 @@ def rolls_of_both(result: dict[str, Any], ours: FractalGen, baseline: NoteEventT
     """Rolls (n, 128, T) drawn from both models at temperature 1; adds the seconds that each roll took."""
     count, seed = result["num_samples"], result["seed"]
     began = time.monotonic()
-    with tqdm(desc="composing", unit="patch", dynamic_ncols=True) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with composing_bar() as progress:
         composed = ours.generate(count, seed=seed, batch_size=BATCH, progress=progress)
     middle = time.monotonic()
     rolls = {OURS: np.stack([roll.tokens for roll in composed]), BASELINE: sample(baseline, count, seed)}
@@ -228,12 +222,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compare; 0, or 2 after a user's mistake, told in one line."""
-    try:
-        run(parser().parse_args(arguments))
-    except UserError as error:
-        print(f"compare: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_status("compare", lambda: run(parser().parse_args(arguments)))
 
 
 if __name__ == "__main__":

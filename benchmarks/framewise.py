@@ -27,6 +27,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
+from benchmarks import exit_status
 from fractalgen.checkpoint import load_pretrained
 from fractalgen.cli import Parser
 from fractalgen.corpus import SPLITS, Corpus
@@ -194,12 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     top.add_argument("--songs", type=int, default=0, help="score at most so many songs, evenly spread (0: all)")
     top.add_argument("--seed", type=int, default=0, help="seed of the orderings")
     top.add_argument("--json", help="file for the figures")
-    try:
-        run(top.parse_args(arguments))
-    except UserError as error:
-        print(f"framewise: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_status("framewise", lambda: run(top.parse_args(arguments)))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import argparse
 import json
 import math
 import pickle
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from benchmarks import exit_status
 from benchmarks.note_events import KINDS, NoteEventConfig, NoteEventTransformer
 from fractalgen.cli import Parser
 from fractalgen.corpus import SPLITS, Corpus
@@ -315,10 +315,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; 0, or 2 after a user's mistake, told in one line."""
-    try:
+
+    def command() -> None:
         args = parser().parse_args(arguments)
         args.run(args)
-    except UserError as error:
-        print(f"note_events: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+
+    return exit_status("note_events", command)

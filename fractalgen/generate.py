@@ -9,7 +9,8 @@ import secrets
 import tempfile
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,12 +46,7 @@ def generate(cfg: GenerateConfig) -> int:
     seed = secrets.randbelow(2**31) if cfg.seed is None else cfg.seed
     print(f"{model.checkpoint_id} on {device}: {cfg.num_samples} x {width} steps, seed {seed}")
 
-    with tqdm(desc="composing", unit="patch", dynamic_ncols=True) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with composing_bar() as progress:
         rolls, traces = model.generate(
             num_samples=cfg.num_samples,
             width=width,
@@ -68,6 +64,18 @@ def generate(cfg: GenerateConfig) -> int:
     print(statistics_table({name: note_statistics(roll.tokens) for name, roll in zip(names, rolls, strict=True)}))
     print(f"written to {folder}/")
     return 1 if failures else 0
+
+
+@contextmanager
+def composing_bar() -> Iterator[Callable[[int, int], None]]:
+    """A progress bar; what it gives is the ``progress`` of :meth:`FractalGen.generate`."""
+    with tqdm(desc="composing", unit="patch", dynamic_ncols=True) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield progress
 
 
 def write_pictures(

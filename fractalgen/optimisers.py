@@ -28,7 +28,8 @@ def make_optimizer(model: nn.Module, name: Literal["muon", "adamw"], learning_ra
         for module in transformer.modules()
         if isinstance(module, nn.Linear)
     ]
-    rest = [parameter for parameter in model.parameters() if not any(parameter is matrix for matrix in inner)]
+    taken = set(map(id, inner))
+    rest = [parameter for parameter in model.parameters() if id(parameter) not in taken]
     groups = [{"params": [p for p in rest if (id(p) in matrices) == decays], "decays": decays} for decays in (1, 0)]
     # fused: several times faster on a CPU too
     adamw = torch.optim.AdamW(groups, lr=learning_rate, betas=BETAS, fused=True)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
-from tqdm import tqdm
 
 from fractalgen.config import EvaluateConfig, SamplingConfig
 from fractalgen.corpus import Corpus, Split
@@ -19,7 +18,7 @@ from fractalgen.evaluation.copying import BarIndex
 from fractalgen.evaluation.notes import crop_tokens, faults
 from fractalgen.evaluation.statistics import comparison_table, histograms, music_statistics, three_rows
 from fractalgen.files import replacing
-from fractalgen.generate import resolve_device
+from fractalgen.generate import composing_bar, resolve_device
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -174,12 +173,7 @@ def likelihood_text(result: dict[str, Any]) -> str:
 
 def samples(cfg: EvaluateConfig, model: FractalGen) -> tuple[list[PianoRoll], list[Trace]]:
     """Generated rolls as wide as the crops, and how they were composed."""
-    with tqdm(desc="composing", unit="patch", dynamic_ncols=True) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with composing_bar() as progress:
         return model.generate(
             cfg.num_samples,
             seed=cfg.seed,
