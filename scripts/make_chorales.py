@@ -12,21 +12,24 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fractalgen.corpus import ASSETS, SPLITS, Song, write_corpus
-from fractalgen.pianoroll import Meters, PianoRoll, merge_notes, velocity_bin
+from fractalgen.pianoroll import Meters, PianoRoll, grid_steps, merge_notes, velocity_bin
 from fractalgen.prepare import split_by_hash
 
 STEPS = 4  # per quarter note
 BINS = 32
 TEMPO = 80.0  # the scores give none
 VELOCITY = 64  # nor dynamics
+SHARED = 0.2  # songs that have this share of their bars in common stay in one split
 VOICES = ("Soprano", "Alto", "Tenor", "Bass")
 
 
@@ -86,8 +89,35 @@ def signature(song: Song) -> bytes:
     return notes[np.lexsort((notes["pitch"], notes["start"]))].tobytes()
 
 
+def bars(song: Song) -> set[bytes]:
+    """Bars of four notes or more: steps since the first note, pitch above the lowest, duration of each note."""
+    notes = song.notes
+    lines = grid_steps(song.meters, song.num_steps + 1, STEPS)
+    found = set()
+    for first, last in pairwise(np.searchsorted(notes["start"], lines)):
+        part = notes[first:last]
+        if len(part) >= 4:
+            start, pitch = part["start"] - part["start"][0], part["pitch"] - part["pitch"].min()
+            found.add(np.stack([start, pitch, part["duration"]]).astype(np.int16).tobytes())
+    return found
+
+
+def families(songs: Sequence[Song]) -> dict[str, str]:
+    """Name of the first song of each song's family: Bach used a chorale again with small changes, and keys.
+
+    Songs that share a fifth of the bars of the shorter one, in whichever key, are of one family.
+    """
+    first = {song.name: song.name for song in songs}
+    contents = {song.name: bars(song) for song in songs}
+    for one, other in combinations(contents, 2):
+        if len(contents[one] & contents[other]) >= SHARED * min(len(contents[one]), len(contents[other])):
+            old, new = sorted((first[one], first[other]), reverse=True)
+            first = {name: new if head == old else head for name, head in first.items()}
+    return first
+
+
 def main() -> int:
-    """Convert, drop duplicates, split by song, write."""
+    """Convert, drop duplicates, split by family, write."""
     from music21 import corpus
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -107,7 +137,9 @@ def main() -> int:
             if twin is not result:
                 print(f"skipped {result.name}: the same notes as {twin.name}")
     chorales = sorted(songs.values(), key=lambda song: song.name)
-    splits = split_by_hash(song.name for song in chorales)
+    family = families(chorales)
+    by_family = split_by_hash(set(family.values()))
+    splits = {name: by_family[head] for name, head in family.items()}
     write_corpus(
         chorales,
         splits,

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from fractalgen.corpus import Song, Split, write_corpus
 from fractalgen.data import Corpus, CropDataset, ValidCrops
 from fractalgen.errors import UserError
+from fractalgen.evaluation.copying import BarIndex
 from fractalgen.pianoroll import ONSET, SILENCE, PianoRoll, merge_notes
 from tests.test_pianoroll import rolls
 
@@ -207,6 +208,14 @@ def test_the_embedded_chorales(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert keys.max() <= 85
     density = float(np.mean([(chorales.tokens(i) != SILENCE).mean() for i in range(len(chorales))]))
     assert 0.02 < density < 0.035  # four voices of 128 pitches, minus unisons and rests
+
+
+def test_no_chorale_comes_back_in_another_split() -> None:
+    chorales = Corpus.open("chorales")
+    train = BarIndex.from_corpus(chorales)
+    for song in (*chorales.indices("valid"), *chorales.indices("test")):
+        roll = chorales.tokens(song, int(chorales.downbeats(song)[0]))
+        assert (train.share(roll[None])["transposed"] or 0) < 0.5, chorales.song_ids[song]
 
 
 def test_training_data_needs_neither_symusic_nor_jsonargparse() -> None:
