@@ -6,7 +6,6 @@ Everything is measured on the same crops of one split; ``python -m benchmarks.co
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 import time
@@ -31,7 +30,7 @@ from fractalgen.evaluation import likelihood
 from fractalgen.evaluation.copying import BarIndex
 from fractalgen.evaluation.notes import crop_tokens, faults
 from fractalgen.evaluation.statistics import STATISTICS, Comparison, compare, music_statistics, three_rows
-from fractalgen.files import replacing
+from fractalgen.files import replacing, write_json
 from fractalgen.generate import composing_bar, resolve_device
 from fractalgen.model.fractal import FractalGen
 
@@ -80,10 +79,11 @@ def run(args: argparse.Namespace) -> None:
         add_samples(result, corpus, crop_tokens(crops), second, rolls_of_both(result, ours, baseline))
     text = tables(result)
     print(text)
-    for path, written in ((args.json, json.dumps(result, indent=2)), (args.markdown, text)):
-        if path:
-            with replacing(path) as temporary:
-                temporary.write_text(written + "\n", encoding="utf-8")
+    if args.json:
+        write_json(args.json, result)
+    if args.markdown:
+        with replacing(args.markdown) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def check(args: argparse.Namespace) -> None:

@@ -33,7 +33,7 @@ from fractalgen.cli import Parser
 from fractalgen.corpus import SPLITS, Corpus
 from fractalgen.errors import UserError
 from fractalgen.evaluation.likelihood import ratio_error
-from fractalgen.files import replacing
+from fractalgen.files import write_json
 from fractalgen.model.fractal import FractalGen
 from fractalgen.model.grid import interior, surround, windows
 from fractalgen.model.level import FractalLevel, VelocityHead
@@ -181,8 +181,7 @@ def run(args: argparse.Namespace) -> None:
     }
     print(json.dumps(result, indent=2))
     if args.json:
-        with replacing(args.json) as temporary:
-            temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        write_json(args.json, result)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -28,7 +28,7 @@ from fractalgen.corpus import SPLITS, Corpus
 from fractalgen.data import CropDataset, ValidCrops
 from fractalgen.errors import UserError
 from fractalgen.evaluation.likelihood import ratio_error
-from fractalgen.files import replacing
+from fractalgen.files import replacing, write_json
 from fractalgen.loaders import SeededCrops
 from fractalgen.optimisers import make_optimizer
 from fractalgen.pianoroll import ONSET
@@ -230,11 +230,9 @@ def evaluate(args: argparse.Namespace) -> None:
         "precision": args.precision,
         "seconds": time.monotonic() - began,
     }
-    text = json.dumps(result, indent=2)
-    print(text)
+    print(json.dumps(result, indent=2))
     if args.json:
-        with replacing(args.json) as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
+        write_json(args.json, result)
 
 
 def load(path: str | Path, flag: str = "checkpoint") -> tuple[NoteEventTransformer, dict[str, Any]]:

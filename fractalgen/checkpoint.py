@@ -37,13 +37,19 @@ def make_header(config: ModelConfig, **facts: Any) -> dict[str, Any]:
     return {"format": FORMAT, "version": VERSION, "model": config.to_dict(), **facts}
 
 
-def resolve(name_or_path: str | os.PathLike[str] | None) -> Path:
+def resolve(name_or_path: str | os.PathLike[str] | None, model: str | None = None) -> Path:
     """The file meant by a path, by the name of a shipped model, or by None (the default model).
 
+    ``model`` is a name only, and instead of the first.
+
     Raises:
-        UserError: neither a file nor a shipped model.
+        UserError: neither a file nor a shipped model, or both.
     """
-    name = DEFAULT_MODEL if name_or_path is None else os.fspath(name_or_path)
+    if model is not None and name_or_path is not None:
+        raise UserError(f"--model {model} and --checkpoint {os.fspath(name_or_path)}: one of them, please")
+    name = DEFAULT_MODEL if model is None else model
+    if name_or_path is not None:
+        name = os.fspath(name_or_path)
     path = Path(name)
     shipped = SHIPPED / f"{name}.safetensors"
     if name_or_path is not None and path.is_file():
@@ -51,6 +57,8 @@ def resolve(name_or_path: str | os.PathLike[str] | None) -> Path:
     if path.name == name and shipped.is_file():
         return shipped
     names = ", ".join(sorted(file.stem for file in SHIPPED.glob("*.safetensors"))) or "none"
+    if model is not None:
+        raise UserError(f"--model {model}: no such model (shipped: {names}; files go with --checkpoint)")
     what = "is a folder, not a checkpoint file" if path.is_dir() else "no such file"
     raise UserError(f"--checkpoint {name}: {what} (shipped models: {names})")
 
@@ -126,9 +134,18 @@ def load_pretrained(
     header, weights = read_checkpoint(path)
     try:
         model = FractalGen(ModelConfig.from_dict(header["model"]))
-        model.load_state_dict(weights)
-    except (KeyError, TypeError, RuntimeError, UserError) as error:
+    except (KeyError, TypeError, UserError) as error:
         raise UserError(f"--checkpoint {path}: damaged checkpoint ({_first_line(error)})") from error
+    wanted = {name: value.shape for name, value in model.state_dict().items()}
+    found = {name: value.shape for name, value in weights.items()}
+    odd = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+    if odd:
+        there, here = (tuple(shapes.get(odd[0], ())) or "nothing" for shapes in (found, wanted))
+        raise UserError(
+            f"--checkpoint {path}: {len(odd)} weights are not those of this program's model, which has changed since or"
+            f" is another ({odd[0]}: {there} in the file, {here} expected)"
+        )
+    model.load_state_dict(weights)
     model.checkpoint_id = f"{path.stem}-{weights_hash(weights)}"
     return model.float().eval().to(device)
 

@@ -304,7 +304,8 @@ class RenderConfig:
 class GenerateConfig(SamplingConfig, RenderConfig):
     """``fractalgen generate``: what to compose and what to write."""
 
-    checkpoint: str | None = setting(None, "model.ckpt or .safetensors (default: the shipped model)")
+    model: str | None = setting(None, f"a shipped model by name (default: {DEFAULT_MODEL})")
+    checkpoint: str | None = setting(None, "a model of your own instead: .ckpt or .safetensors")
     mode: Literal["unconditional"] = setting("unconditional", "what to compose")
     num_samples: int = setting(1, "pieces to compose")
     target_width: int | None = setting(None, "length in time steps (default: the checkpoint's crop length)")
@@ -329,7 +330,8 @@ class EvaluateConfig(SamplingConfig):
     """``fractalgen evaluate``: the likelihood of real music, and how close generated music comes to it."""
 
     data: str = field(metadata={"help": "packed corpus made by `fractalgen prepare`, or `chorales` (embedded)"})
-    checkpoint: str | None = setting(None, "model.ckpt or .safetensors, or a shipped name (default: the shipped model)")
+    model: str | None = setting(None, f"a shipped model by name (default: {DEFAULT_MODEL})")
+    checkpoint: str | None = setting(None, "a model of your own instead: .ckpt or .safetensors")
     split: Literal["test", "valid", "train", "all"] | None = setting(
         None, "songs to evaluate (default: test, or all where the corpus has no test songs)"
     )

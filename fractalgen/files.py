@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from fractalgen.errors import UserError
 
@@ -28,3 +30,13 @@ def replacing(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # usually gone already; and a folder that refused the file has none to clear away
             temporary.unlink()
+
+
+def write_json(path: str | Path, data: Any) -> None:
+    """Write plain data, indented.
+
+    Raises:
+        UserError: the folder cannot be made or written to.
+    """
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")

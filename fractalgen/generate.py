@@ -37,9 +37,9 @@ def generate(cfg: GenerateConfig) -> int:
     check(cfg)
     device = resolve_device(cfg.device)
     # Imported here and not above: torch takes seconds, and mistakes should be answered at once.
-    from fractalgen.checkpoint import load_pretrained
+    from fractalgen.checkpoint import load_pretrained, resolve
 
-    model = load_pretrained(cfg.checkpoint, device)
+    model = load_pretrained(resolve(cfg.checkpoint, cfg.model), device)
     width = model.config.crop_length if cfg.target_width is None else cfg.target_width
     check_against_model(cfg, model, width)
     folder = writable_folder(cfg.output_dir)

@@ -262,6 +262,8 @@ def train(cfg: TrainConfig) -> Path:
             raise UserError(f"--{name} {getattr(cfg, name)}: must be at least 1")
     if cfg.seed < 0:
         raise UserError(f"--seed {cfg.seed}: must not be negative")
+    if not 0 <= cfg.reveal_share <= 1:
+        raise UserError(f"--reveal_share {cfg.reveal_share}: must be from 0 to 1")
     corpus = Corpus.open(cfg.data)
     config = cfg.model_config(velocity_bins=corpus.velocity_bins, steps_per_quarter=corpus.steps_per_quarter)
     data = CropData(cfg, corpus)

@@ -133,6 +133,7 @@ def test_a_failing_picture_is_told_and_loses_no_music(checkpoint: str, tmp_path:
         ("--gif_scale 0", "--gif_scale 0"),
         ("--checkpoint absent.ckpt", "--checkpoint absent.ckpt: no such file"),
         ("--checkpoint .", "--checkpoint .: is a folder"),
+        ("--model pop908-ar", "--model pop908-ar and --checkpoint"),
         ("--mode backwards", "--mode: expected unconditional, not 'backwards'"),
     ],
 )
@@ -143,6 +144,12 @@ def test_mistakes_are_refused_before_anything_is_written(
     line = one_error_line("generate", "--checkpoint", checkpoint, "--output_dir", folder, *flags.split())
     assert expected in line
     assert not folder.exists()
+
+
+def test_a_shipped_model_that_does_not_exist(one_error_line: ErrorLine):
+    line = one_error_line("generate", "--model", "pop908-ar")
+    assert "--model pop908-ar: no such model (shipped: " in line
+    assert "pop909-ar" in line
 
 
 @pytest.mark.parametrize("name", ["model.ckpt", "model.safetensors", "model.txt"])

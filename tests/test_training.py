@@ -196,6 +196,7 @@ def test_the_seed_decides_everything(run: Any, tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"seed": -1}, "--seed -1: must not be negative"),
+        ({"reveal_share": 1.5}, "--reveal_share 1.5: must be from 0 to 1"),
         ({"batch_size": 0}, "--batch_size 0: must be at least 1"),
         ({"val_check_interval_steps": 0}, "--val_check_interval_steps 0: must be at least 1"),
         ({"crop_length": 40}, "--crop_length 40"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import time
 from dataclasses import fields
@@ -17,7 +16,7 @@ from fractalgen.errors import UserError
 from fractalgen.evaluation.copying import BarIndex
 from fractalgen.evaluation.notes import crop_tokens, faults
 from fractalgen.evaluation.statistics import comparison_table, histograms, music_statistics, three_rows
-from fractalgen.files import replacing
+from fractalgen.files import write_json
 from fractalgen.generate import composing_bar, resolve_device
 
 if TYPE_CHECKING:
@@ -45,10 +44,10 @@ def evaluate(cfg: EvaluateConfig) -> int:
     splits = chosen_splits(cfg, corpus)
     device = resolve_device(cfg.device)
     # Imported here and not above: torch takes seconds, and mistakes should be answered at once.
-    from fractalgen.checkpoint import load_pretrained
+    from fractalgen.checkpoint import load_pretrained, resolve
     from fractalgen.data import ValidCrops
 
-    model = load_pretrained(cfg.checkpoint, device)
+    model = load_pretrained(resolve(cfg.checkpoint, cfg.model), device)
     check_against_model(cfg, corpus, model)
     parts = [ValidCrops(corpus, split, model.config.crop_length) for split in splits]
     if cfg.num_samples and len({song for crops in parts for song, _ in crops.crops}) < 2:
@@ -73,9 +72,7 @@ def evaluate(cfg: EvaluateConfig) -> int:
         rolls, traces = samples(cfg, model)
         compare(cfg, corpus, result, parts, np.stack([roll.tokens for roll in rolls]))
     if cfg.json:
-        with replacing(cfg.json) as temporary:
-            plain = {key: value for key, value in result.items() if key != "histograms"}
-            temporary.write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
+        write_json(cfg.json, {key: value for key, value in result.items() if key != "histograms"})
     if cfg.report:
         from fractalgen.evaluation.report import write_report
 
