@@ -42,9 +42,10 @@ _ARRAYS: dict[str, type[np.generic]] = {
 class Frame:
     """One moment of a replay.
 
-    ``output`` holds velocities in 0..1, (128, T), or (b, 128, T) for a batch; ``tokens`` the cells themselves where the
-    frame shows cells and not blocks; ``elapsed`` seconds since sampling began, where the view follows the clock;
-    ``progress`` the share of the replay that is done, 0..1.
+    ``output`` holds velocities in 0..1, (128, T), or (b, 128, T) for a batch; ``tokens`` the cells themselves: all of
+    them, or the known ones (silence elsewhere) where the frame shows blocks, None if there are none; ``elapsed``
+    seconds since sampling began, where the view follows the clock; ``progress`` the share of the replay that is done,
+    0..1; ``known`` the cells that were given and not composed, shaped like ``output``, None if all were composed.
     """
 
     level: int
@@ -54,6 +55,7 @@ class Frame:
     tokens: NDArray[np.uint8] | None = None
     elapsed: float | None = None
     progress: float = 1.0
+    known: NDArray[np.bool_] | None = None
 
 
 class Frames(Sequence[Frame]):
@@ -150,6 +152,11 @@ class Trace:
         return (self.patch_sizes[0] // patch) * (self.width // patch)
 
     @cached_property
+    def marked(self) -> NDArray[np.bool_] | None:
+        """``known`` for the frames: None if every cell was composed."""
+        return self.known if self.known.any() else None
+
+    @cached_property
     def velocities(self) -> NDArray[np.float32]:
         """Velocities of the finished roll in 0..1, (128, T)."""
         return velocities(self.tokens, self.velocity_bins)
@@ -217,7 +224,7 @@ class Trace:
 
 
 class Intermediates(Sequence[Frame]):
-    """The process frames of a batch sampled together; ``output`` and ``tokens`` are (b, 128, T) arrays."""
+    """The process frames of a batch sampled together; ``output``, ``tokens`` and ``known`` are (b, 128, T) arrays."""
 
     def __init__(self, traces: Sequence[Trace], record_interval: int = 0) -> None:
         if not traces:
@@ -239,7 +246,10 @@ class Intermediates(Sequence[Frame]):
             return [self[i] for i in range(*index.indices(len(self)))]
         single = [frames[index] for frames in self._frames]
         tokens = np.stack([frame.tokens for frame in single if frame.tokens is not None])
-        return dataclasses.replace(single[0], output=np.stack([frame.output for frame in single]), tokens=tokens)
+        output = np.stack([frame.output for frame in single])
+        given = any(trace.marked is not None for trace in self.traces)
+        known = np.stack([trace.known for trace in self.traces]) if given else None
+        return dataclasses.replace(single[0], output=output, tokens=tokens, known=known)
 
 
 def _process(trace: Trace, record_interval: int) -> list[Callable[[], Frame]]:
@@ -266,6 +276,7 @@ def _process(trace: Trace, record_interval: int) -> list[Callable[[], Frame]]:
             tokens=tokens,
             elapsed=float(trace.seconds[done - 1]) if done else 0.0,
             progress=done / max(count, 1),
+            known=trace.marked,
         )
 
     return [partial(frame, done) for done in [0, *shown]]
@@ -275,10 +286,12 @@ def _hierarchical(trace: Trace, record_interval: int) -> list[Callable[[], Frame
     """Coarse to fine: every level sharpens the blocks of the one above, in its own order of decision.
 
     A block is drawn at the mean velocity of its sounding cells.  The level that reaches single cells still draws them
-    at the mean of the block they came from; their own velocities arrive with the last level.
+    at the mean of the block they came from; their own velocities arrive with the last level.  Known cells are there
+    from the first frame on, as they are.
     """
     levels = len(trace.patch_sizes)
     total = sum(trace.num_iter_list)
+    given = None if trace.marked is None else np.where(trace.known, trace.tokens, np.uint8(SILENCE))
 
     def detail(level: int) -> NDArray[np.float32]:
         """The roll as known when ``level`` has finished; before the first it is empty."""
@@ -303,8 +316,9 @@ def _hierarchical(trace: Trace, record_interval: int) -> list[Callable[[], Frame
             iteration=step + 1,
             level_name=f"L{level} step {step + 1}/{count}",
             output=trace.velocities if final else np.where(trace.known, trace.velocities, output),
-            tokens=trace.tokens if final else None,
+            tokens=trace.tokens if final else given,
             progress=(sum(trace.num_iter_list[:level]) + step + 1) / total,
+            known=trace.marked,
         )
 
     return [partial(frame, level, step) for level in range(levels) for step in range(trace.num_iter_list[level])]

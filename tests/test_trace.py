@@ -129,6 +129,31 @@ def test_intermediates_stack_the_samples_of_a_batch() -> None:
         assert np.array_equal(frames[-1].output[sample], trace.velocities)
 
 
+@pytest.mark.parametrize("view", ["process", "hierarchical"])
+def test_frames_bring_the_known_cells_along(view: str) -> None:
+    trace = made_up(known_until=12)
+    frames = list(trace.frames(view=view, record_interval=1))  # type: ignore[arg-type]
+    for frame in frames:
+        assert frame.known is not None
+        assert frame.tokens is not None
+        assert np.array_equal(frame.known, trace.known)
+        assert np.array_equal(frame.output[trace.known], trace.velocities[trace.known])
+        assert np.array_equal(frame.tokens[trace.known], trace.tokens[trace.known])
+    assert frames[0].tokens is not None
+    assert not frames[0].tokens[:, 12:].any()
+    assert all(frame.known is None for frame in made_up().frames(view=view))  # type: ignore[arg-type]
+
+
+def test_intermediates_stack_the_known_cells() -> None:
+    free, half = made_up(1), dataclasses.replace(made_up(2), known=made_up(2, known_until=8).known)
+    known = Intermediates([free, half])[-1].known
+    assert known is not None
+    assert known.shape == (2, 16, 16)
+    assert not known[0].any()
+    assert np.array_equal(known[1], half.known)
+    assert Intermediates([free])[-1].known is None
+
+
 def test_a_trace_is_small(tmp_path: Path) -> None:
     made_up(width=2048).save(tmp_path / "a.trace.npz")  # as many cells as 128 x 256
     assert (tmp_path / "a.trace.npz").stat().st_size < 100_000
