@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from fractalgen.errors import UserError
+from fractalgen.vocabulary import Attribute, AttributeName
 
 Generator = Literal["ar", "mar"]
 ScanOrder = Literal["column_major", "row_major"]
@@ -56,11 +57,12 @@ class ModelConfig:
     crop_length: int = 256
     velocity_bins: int = 32
     steps_per_quarter: int = 4
-    label_sizes: tuple[int, ...] = ()
+    attributes: tuple[Attribute, ...] = ()
     label_dropout: float = 0.1
     dropout: float = 0.0
     max_children: tuple[int, ...] = ()
     echoes: tuple[int, ...] = ()
+    listens: bool = False  # AR levels see known cells ahead of them too, as MAR levels always do
 
     def __post_init__(self) -> None:
         if len(self.levels) < 2:
@@ -91,7 +93,7 @@ class ModelConfig:
                 raise ConfigError(f"generator_types: 'ar' or 'mar', not {level.generator!r}")
         if 0 in self.echoes or len(set(self.echoes)) < len(self.echoes):
             raise ConfigError(f"echoes: different distances other than 0, not {' '.join(map(str, self.echoes))}")
-        if self.levels[0].generator == "ar" and any(distance < 0 for distance in self.echoes):
+        if self.levels[0].generator == "ar" and not self.listens and any(distance < 0 for distance in self.echoes):
             raise ConfigError(f"echoes: an AR first level has no later patches to show, {min(self.echoes)} is negative")
         if self.scan_order not in ("column_major", "row_major"):
             raise ConfigError(f"scan_order: 'column_major' or 'row_major', not {self.scan_order!r}")
@@ -101,6 +103,11 @@ class ModelConfig:
     def pitches(self) -> int:
         """Height of the roll."""
         return self.levels[0].patch
+
+    @property
+    def label_sizes(self) -> tuple[int, ...]:
+        """Number of labels of each attribute, 0 (unset) included."""
+        return tuple(attribute.size for attribute in self.attributes)
 
     @property
     def vocabulary(self) -> int:
@@ -122,7 +129,12 @@ class ModelConfig:
         """Inverse of :meth:`to_dict`; tuples may have become lists on the way."""
         data = dict(data)
         data["levels"] = tuple(LevelConfig(**{**level, "context": tuple(level["context"])}) for level in data["levels"])
-        for name in ("label_sizes", "max_children", "echoes"):
+        data.pop("label_sizes", None)  # written, always empty, before there were attributes
+        data["attributes"] = tuple(
+            attribute if isinstance(attribute, Attribute) else Attribute.from_dict(attribute)
+            for attribute in data.get("attributes", ())
+        )
+        for name in ("max_children", "echoes"):
             data[name] = tuple(data.get(name, ()))
         return cls(**data)
 
@@ -138,6 +150,11 @@ class TrainConfig:
     transpose_min: int = setting(-6, "lowest random transposition of a training crop, in semitones")
     transpose_max: int = setting(6, "highest random transposition of a training crop, in semitones")
     num_workers: int = setting(1, "processes that load data")
+    attributes: tuple[Literal["all", AttributeName], ...] | None = setting(
+        None,
+        "labels to learn, so that music can be asked for by them: key, density, polyphony, register, velocity, tempo,"
+        " style, or all by which the training songs differ (default: none)",
+    )
 
     # model
     generator_types: tuple[Generator, ...] = setting(("ar", "ar", "ar", "ar"), "generator of each level, L0 to L3")
@@ -149,7 +166,9 @@ class TrainConfig:
     context_pitches: tuple[int, ...] = setting((0, 12, 2, 0), "pitches seen below and above a child patch, per level")
     context_past: tuple[int, ...] = setting((0, 32, 4, 0), "steps seen before a child patch, per level")
     context_future: tuple[int, ...] | None = setting(
-        None, "steps seen after a child patch, per level (default: half the past where the level is MAR, else 0)"
+        None,
+        "steps seen after a child patch, per level (default: half the past where the level is MAR or reveal_share is"
+        " not 0, else 0)",
     )
     echoes: tuple[int, ...] | None = setting(
         (1, 2, 4, 8),
@@ -157,9 +176,11 @@ class TrainConfig:
         " a patch is a bar of four quarters; none: no echoes",
     )
     reveal_share: float = setting(
-        0.0, "share of training crops in which random cells are known, so that MAR levels learn to listen to them"
+        0.0, "share of training crops in which random cells are known, so that all levels learn to listen to them"
     )
-    label_dropout: float = setting(0.1, "share of training crops whose labels are replaced by the null condition")
+    label_dropout: float = setting(
+        0.1, "share of training crops without labels (the others keep some of them, a random number; 0: all of them)"
+    )
     dropout: float = setting(0.0, "dropout inside the transformers")
     max_children: tuple[int, ...] = setting(
         (0, 1024, 8192, 0), "most patches of each level visited in one training step (0: all); sampled, unbiased"
@@ -193,10 +214,11 @@ class TrainConfig:
 
     def model_config(self, **overrides: Any) -> ModelConfig:
         """The typed model configuration described by the flat flags."""
+        listens = self.reveal_share > 0
         future = self.context_future
-        if future is None:  # AR levels in column-major order know nothing that lies ahead
+        if future is None:  # AR levels in column-major order know nothing that lies ahead, unless it is given
             pairs = zip(self.context_past, self.generator_types, strict=False)
-            future = tuple(past // 2 if generator == "mar" else 0 for past, generator in pairs)
+            future = tuple(past // 2 if generator == "mar" or listens else 0 for past, generator in pairs)
         per_level = {
             "patch_sizes": self.patch_sizes,
             "embed_dims": self.embed_dims,
@@ -225,7 +247,7 @@ class TrainConfig:
                 strict=True,
             )
         )
-        ahead = self.generator_types[0] == "mar"  # there the future may be known as well
+        ahead = self.generator_types[0] == "mar" or listens  # there the future may be known as well
         echoes = self.echoes or ()
         echoes = (*echoes, *(-distance for distance in echoes if ahead))
         settings = {
@@ -235,6 +257,7 @@ class TrainConfig:
             "dropout": self.dropout,
             "max_children": tuple(self.max_children),
             "echoes": echoes,
+            "listens": listens,
         }
         return ModelConfig(levels, **{**settings, **overrides})
 
@@ -258,6 +281,10 @@ class SamplingConfig:
     cfg_schedule: CfgSchedule = setting("constant", "guidance: constant, or growing linearly over a level's steps")
     filter_threshold: float = setting(0.0, "rule out choices less likely than this (0: none)")
     batch_generate_size: int = setting(64, "patches per sample that a MAR iteration generates together")
+    max_polyphony: int = setting(0, "most notes that may sound together (0: no limit)")
+    candidates: int = setting(
+        8, "where known music lies ahead of a model that cannot listen to it: candidates drawn, of which one is kept"
+    )
 
     def __post_init__(self) -> None:
         temperatures = self.temperature if isinstance(self.temperature, tuple) else (self.temperature,)
@@ -267,6 +294,8 @@ class SamplingConfig:
             ("cfg", 0, 1000),
             ("filter_threshold", 0, 1),
             ("batch_generate_size", 1, 1_000_000),
+            ("max_polyphony", 0, 128),
+            ("candidates", 1, 1000),
         ):
             if not low <= getattr(self, name) <= high:
                 raise ConfigError(f"--{name} {getattr(self, name)}: must be from {low} to {high}")
@@ -372,6 +401,9 @@ class PrepareConfig:
     allow_off_grid: bool = setting(False, "keep files whose notes do not sit on their own beats")
     max_grid_distance: float = setting(0.15, "mean distance of onsets to the grid that is still on it (random: 0.25)")
     keep_duplicates: bool = setting(False, "keep files whose notes equal those of another file")
+    manifest: str | None = setting(
+        None, "CSV or TSV file with the columns `file` and `style` (default: the style is the name of the sub-folder)"
+    )
     restrike: bool = setting(False, "strike whatever sounds anew at every step: a sequence of chords without holds")
     licence: str = setting("unknown", "licence of the music, written into the corpus")
     report: str | None = setting(None, "file for the list of skipped files (tab separated: file, reason)")

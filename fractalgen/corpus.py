@@ -1,8 +1,9 @@
 """The packed corpus: all songs of a collection in one memory-mapped, self-describing safetensors file.
 
-A note takes 8 bytes (columns ``notes.*``); ``songs.*`` and the tables of tempi and meters are cut into songs by
-offsets.  The metadata entry ``fractalgen`` is JSON: format, version, song ids, split of each song, provenance, licence,
-settings, and the files that were left out with the reason.
+A note takes 8 bytes (columns ``notes.*``); ``songs.*`` and the tables of tempi, meters and keys are cut into songs by
+offsets.  The metadata entry ``fractalgen`` is JSON: format, version, song ids, split and style of each song, the
+vocabulary of attributes, provenance, licence, settings, and the files that were left out with the reason.  Files
+without keys, styles and vocabulary can be read: what is not there is computed, and styles are unknown.
 """
 
 from __future__ import annotations
@@ -10,16 +11,20 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+from tqdm import tqdm
 
+from fractalgen import attributes
 from fractalgen.errors import UserError
 from fractalgen.files import replacing
 from fractalgen.pianoroll import NOTE, Meters, Notes, PianoRoll, Tempos, grid_steps, tokens_from_notes
+from fractalgen.vocabulary import KEYS, Attribute
 
 FORMAT, VERSION = "fractalgen-corpus", 1
 ASSETS = Path(__file__).parent / "assets"
@@ -30,13 +35,21 @@ _DTYPES = {"U8": np.uint8, "U16": np.uint16, "I32": np.int32, "F64": np.float64}
 
 @dataclass(frozen=True)
 class Song:
-    """One song on its way into a corpus; ``notes`` begin at step 0 and do not overlap on one pitch."""
+    """One song on its way into a corpus; ``notes`` begin at step 0 and do not overlap on one pitch.
+
+    ``style`` is a label of the collection's own, empty where there is none.
+    """
 
     name: str
     notes: Notes
     num_steps: int
     tempos: Tempos
     meters: Meters
+    style: str = ""
+
+    def tokens(self) -> npt.NDArray[np.uint8]:
+        """Tokens (128, num_steps)."""
+        return tokens_from_notes(self.notes, 0, self.num_steps)
 
     @classmethod
     def from_roll(cls, name: str, roll: PianoRoll) -> Song:
@@ -75,6 +88,10 @@ def write_corpus(
     notes = np.concatenate([np.zeros(0, NOTE), *(song.notes for song in songs)])
     tempos = [event for song in songs for event in song.tempos]
     meters = [event for song in songs for event in song.meters]
+    labelled = tqdm(songs, "keys", unit="song", disable=None)
+    keys = [attributes.key_changes(song.tokens(), steps_per_quarter) for song in labelled]
+    training = tqdm([song for song in songs if splits[song.name] == "train"], "attributes", unit="song", disable=None)
+    vocabulary = attributes.vocabulary(training, steps_per_quarter, velocity_bins)
     tensors = {
         "notes.start": notes["start"],
         "notes.duration": notes["duration"].astype(np.uint16),
@@ -87,6 +104,9 @@ def write_corpus(
         "tempos.step": np.array([step for step, _ in tempos], np.int32),
         "tempos.quarters_per_minute": np.array([tempo for _, tempo in tempos], np.float64),
         "meters.step_numerator_denominator": np.array(meters, np.int32).reshape(-1, 3),
+        "songs.keys": _offsets(len(changes) for changes in keys),
+        "keys.step": np.array([step for changes in keys for step, _ in changes], np.int32),
+        "keys.key": np.array([KEYS.index(key) for changes in keys for _, key in changes], np.uint8),
     }
     metadata = {
         "format": FORMAT,
@@ -95,6 +115,8 @@ def write_corpus(
         "velocity_bins": velocity_bins,
         "songs": [song.name for song in songs],
         "splits": [splits[song.name] for song in songs],
+        "styles": [song.style for song in songs],
+        "attributes": [asdict(attribute) for attribute in vocabulary],
         **about,
     }
     arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
@@ -116,6 +138,7 @@ class Corpus:
         self.splits: list[Split] = self.metadata["splits"]
         self.steps_per_quarter: int = self.metadata["steps_per_quarter"]
         self.velocity_bins: int = self.metadata["velocity_bins"]
+        self._keys: dict[int, attributes.Keys] = {}
 
     @classmethod
     def open(cls, path_or_name: str | os.PathLike[str]) -> Corpus:
@@ -166,6 +189,40 @@ class Corpus:
         """Meter changes (step, numerator, denominator) of a song."""
         rows = self._tensors["meters.step_numerator_denominator"][self._part("songs.meters", index)]
         return tuple((step, numerator, denominator) for step, numerator, denominator in rows.tolist())
+
+    def keys(self, index: int) -> attributes.Keys:
+        """Key changes (step, key) of a song, as estimated by :func:`fractalgen.attributes.key_changes`."""
+        if index not in self._keys:
+            if "songs.keys" in self._tensors:
+                part = self._part("songs.keys", index)
+                steps, numbers = self._tensors["keys.step"][part].tolist(), self._tensors["keys.key"][part].tolist()
+                self._keys[index] = tuple((step, KEYS[key]) for step, key in zip(steps, numbers, strict=True))
+            else:
+                self._keys[index] = attributes.key_changes(self.tokens(index), self.steps_per_quarter)
+        return self._keys[index]
+
+    def style(self, index: int) -> str:
+        """Style label of a song; empty where there is none."""
+        return self.metadata["styles"][index] if "styles" in self.metadata else ""
+
+    @cached_property
+    def vocabulary(self) -> tuple[Attribute, ...]:
+        """The attributes by which the training songs differ, see :func:`fractalgen.attributes.vocabulary`."""
+        if "attributes" in self.metadata:
+            return tuple(Attribute.from_dict(data) for data in self.metadata["attributes"])
+        training = tqdm(self.indices("train"), "attributes", unit="song", disable=None)
+        return attributes.vocabulary(map(self.song, training), self.steps_per_quarter, self.velocity_bins)
+
+    def song(self, index: int) -> Song:
+        """A song as it went into the corpus."""
+        return Song(
+            self.song_ids[index],
+            self.notes(index),
+            self.num_steps(index),
+            self.tempos(index),
+            self.meters(index),
+            self.style(index),
+        )
 
     def downbeats(self, index: int) -> npt.NDArray[np.int32]:
         """Steps at which a bar of a song begins."""

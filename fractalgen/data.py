@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -9,9 +10,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from fractalgen.attributes import Labeller
 from fractalgen.corpus import Corpus, Split
 from fractalgen.errors import UserError
 from fractalgen.pianoroll import ONSET
+from fractalgen.vocabulary import Attribute
 
 __all__ = ["Corpus", "CropDataset", "ValidCrops"]
 
@@ -19,9 +22,8 @@ PIANO = (21, 108)  # lowest and highest key
 Item = dict[str, Tensor]
 
 
-def _item(tokens: np.ndarray) -> Item:
-    # no attributes are annotated yet; label 0 will be the null condition
-    return {"tokens": torch.from_numpy(tokens.astype(np.int64)), "labels": torch.zeros(0, dtype=torch.int64)}
+def _item(tokens: np.ndarray, labels: np.ndarray) -> Item:
+    return {"tokens": torch.from_numpy(tokens.astype(np.int64)), "labels": torch.from_numpy(labels)}
 
 
 def _songs(corpus: Corpus, split: Split) -> list[int]:
@@ -35,10 +37,11 @@ def _songs(corpus: Corpus, split: Split) -> list[int]:
 class CropDataset(Dataset[Item]):
     """Random crops for training: a song by its length, a bar (or beat) of it, a transposition.
 
-    Items: ``tokens`` int64 (128, crop_length), ``labels`` int64 (num_attributes,).  The index is ignored; every item
-    is drawn with torch's global generator, so worker seeds make runs reproducible.  Transpositions (semitones,
-    inclusive) that would take a note of the crop outside the piano's 88 keys are not drawn.  A song shorter than a
-    crop is followed by silence.  ``length``: items per epoch, by default as many as crops fit into the split.
+    Items: ``tokens`` int64 (128, crop_length), ``labels`` int64 (num_attributes,): those of the crop as transposed, 0
+    where unknown.  The index is ignored; every item is drawn with torch's global generator, so worker seeds make runs
+    reproducible.  Transpositions (semitones, inclusive) that would take a note of the crop outside the piano's 88 keys
+    are not drawn.  A song shorter than a crop is followed by silence.  ``length``: items per epoch, by default as many
+    as crops fit into the split.
     """
 
     def __init__(
@@ -49,12 +52,14 @@ class CropDataset(Dataset[Item]):
         align: Literal["bar", "beat"] = "bar",
         transpose: tuple[int, int] = (0, 0),
         length: int | None = None,
+        attributes: Sequence[Attribute] = (),
     ) -> None:
         if transpose[0] > transpose[1]:
             raise UserError(f"--transpose_min {transpose[0]} is above --transpose_max {transpose[1]}")
         if align not in ("bar", "beat"):
             raise UserError(f"--crop_align {align!r}: 'bar' or 'beat'")
         self.corpus, self.crop_length, self.transpose = corpus, crop_length, transpose
+        self.labels = Labeller(corpus, attributes)
         self.songs = _songs(corpus, split)
         self.starts = []
         for song in self.songs:
@@ -73,18 +78,21 @@ class CropDataset(Dataset[Item]):
         which = int(torch.searchsorted(self.until, position, right=True))
         starts = self.starts[which]
         start = int(starts[int(torch.randint(len(starts), ()))])
-        tokens = self.corpus.tokens(self.songs[which], start, start + self.crop_length)
-        return _item(self._transposed(tokens))
+        song = self.songs[which]
+        tokens = self.corpus.tokens(song, start, start + self.crop_length)
+        shift = self._shift(tokens)
+        tokens = np.roll(tokens, shift, axis=0)
+        return _item(tokens, self.labels(tokens, song, start, shift))
 
-    def _transposed(self, tokens: np.ndarray) -> np.ndarray:
+    def _shift(self, tokens: np.ndarray) -> int:
         keys = np.flatnonzero(tokens.any(axis=1))
         if not len(keys):
-            return tokens
+            return 0
         low = max(self.transpose[0], PIANO[0] - int(keys[0]))
         high = min(self.transpose[1], PIANO[1] - int(keys[-1]))
         if low > high:  # no choice fits the keyboard: as written
-            return tokens
-        return np.roll(tokens, int(torch.randint(low, high + 1, ())), axis=0)
+            return 0
+        return int(torch.randint(low, high + 1, ()))
 
 
 class ValidCrops(Dataset[Item]):
@@ -95,8 +103,16 @@ class ValidCrops(Dataset[Item]):
     ``crops`` lists them as (song, first step).
     """
 
-    def __init__(self, corpus: Corpus, split: Split = "valid", crop_length: int = 256, limit: int = 0) -> None:
+    def __init__(
+        self,
+        corpus: Corpus,
+        split: Split = "valid",
+        crop_length: int = 256,
+        limit: int = 0,
+        attributes: Sequence[Attribute] = (),
+    ) -> None:
         self.corpus, self.crop_length = corpus, crop_length
+        self.labels = Labeller(corpus, attributes)
         crops = []
         for song in _songs(corpus, split):
             first = int(corpus.downbeats(song)[0])
@@ -115,7 +131,8 @@ class ValidCrops(Dataset[Item]):
 
     def __getitem__(self, index: int) -> Item:
         song, start = self.crops[index]
-        return _item(self.corpus.tokens(song, start, start + self.crop_length))
+        tokens = self.corpus.tokens(song, start, start + self.crop_length)
+        return _item(tokens, self.labels(tokens, song, start))
 
     @property
     def notes_per_crop(self) -> float:

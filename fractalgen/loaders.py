@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
+from fractalgen.attributes import chosen
 from fractalgen.config import TrainConfig
 from fractalgen.data import Corpus, CropDataset, ValidCrops
 from fractalgen.errors import UserError
@@ -53,9 +54,12 @@ class CropData(pl.LightningDataModule):
         super().__init__()
         self.cfg = cfg
         transpose = (cfg.transpose_min, cfg.transpose_max)
-        crops = CropDataset(corpus, "train", cfg.crop_length, align=cfg.crop_align, transpose=transpose)
+        attributes = chosen(corpus, cfg.attributes)
+        crops = CropDataset(
+            corpus, "train", cfg.crop_length, align=cfg.crop_align, transpose=transpose, attributes=attributes
+        )
         self.train_crops = SeededCrops(crops, cfg.seed)
-        self.val_crops = ValidCrops(corpus, "valid", cfg.crop_length, limit=cfg.val_crops)
+        self.val_crops = ValidCrops(corpus, "valid", cfg.crop_length, limit=cfg.val_crops, attributes=attributes)
         if len(self.val_crops) == 0:
             raise UserError(f"--data {cfg.data}: no validation crop with a note in it (split 'valid')")
 

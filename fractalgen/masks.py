@@ -1,6 +1,8 @@
-"""Random sets of known cells for training: what a composer might already have when asking for the rest."""
+"""What training reveals and hides at random: known cells, as a composer might already have some, and labels."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Bool, Int
@@ -28,3 +30,19 @@ def random_known(tokens: Int[Tensor, "b p t"], share: float) -> Bool[Tensor, "b 
     for number, choice in enumerate((outside, steps, voice, cells)):
         known = torch.where(kind == number, choice, known)
     return known & (torch.rand(batch, 1, 1, device=device) < share)
+
+
+def drop_labels(cond_list: Sequence[Int[Tensor, " b"]], share: float) -> list[Int[Tensor, " b"]]:
+    """Unset all labels of a ``share`` of the crops, so that the model learns the null condition guidance needs.
+
+    Of the n labels of every other crop a random set of 1 to n is kept, each number being equally usual: so a label
+    works alone as well as with all others.  A share of 0 keeps everything.
+    """
+    if not cond_list or share == 0:
+        return list(cond_list)
+    labels = torch.stack(list(cond_list))
+    count, batch = labels.shape
+    kept = torch.randint(1, count + 1, (batch,), device=labels.device)
+    kept = kept * (torch.rand(batch, device=labels.device) >= share)
+    place = torch.rand(count, batch, device=labels.device).argsort(0).argsort(0)
+    return list(labels * (place < kept))

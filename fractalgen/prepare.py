@@ -7,6 +7,7 @@ chorales in the layout of the JSB data sets ({split: [[[pitch, ...] per sixteent
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
@@ -70,6 +71,7 @@ def prepare(config: PrepareConfig) -> Summary:
     if config.report:
         _check_target(Path(config.report), "--report")
     listed = _read_splits(Path(config.splits)) if config.splits else None
+    styles = _read_manifest(Path(config.manifest)) if config.manifest else None
 
     splits: dict[str, Split]
     assumed = "ticks are musical time, unless a beat map says where the beats are"
@@ -87,6 +89,10 @@ def prepare(config: PrepareConfig) -> Summary:
         splits = listed
         skipped += [Skipped(song.name, f"not listed in {config.splits}") for song in songs if song.name not in splits]
         songs = [song for song in songs if song.name in splits]
+    if styles is not None:
+        songs = [replace(song, style=styles.get(song.name, "")) for song in songs]
+        if songs and not any(song.style for song in songs):
+            raise UserError(f"--manifest {config.manifest}: names none of the songs (the first one is {songs[0].name})")
     skipped.sort(key=lambda entry: entry.file)
     if config.report:
         lines = "".join(f"{entry.file}\t{entry.reason}\n" for entry in skipped)
@@ -245,6 +251,12 @@ def _beat_map(file: Path) -> Path | None:
     return beats if file.stem == file.parent.name and beats.exists() else None
 
 
+def _style(file: Path, root: Path, beat_map: Path | None) -> str:
+    """The sub-folder of ``root`` that a file is in, empty in ``root`` itself; a song's own folder is no style."""
+    folder = file.parent.parent if beat_map else file.parent
+    return _shown(folder.relative_to(root).parts[0]) if folder.is_relative_to(root) and folder != root else ""
+
+
 def _read(file: Path, root: Path, config: PrepareConfig) -> Song | Skipped:
     """One file; runs in a worker process."""
     beat_map = _beat_map(file)
@@ -260,7 +272,7 @@ def _read(file: Path, root: Path, config: PrepareConfig) -> Song | Skipped:
                 f"off its own grid: onsets lie {distance:.2f} step away on average, more than "
                 f"{config.max_grid_distance:g} (keep it with --allow_off_grid)",
             )
-        return _song(name, events.roll(config.velocity_bins), config)
+        return replace(_song(name, events.roll(config.velocity_bins), config), style=_style(file, root, beat_map))
     except UserError as error:
         return Skipped(name, str(error).removeprefix(f"{file}: "))
     except Exception as error:  # noqa: BLE001 - whatever a strange file provokes, the others are read; it is listed
@@ -326,6 +338,19 @@ def _read_splits(path: Path) -> dict[str, Split]:
     if twice:
         raise UserError(f"--splits {path}: {twice[0]!r} is listed twice")
     return dict(pairs)
+
+
+def _read_manifest(path: Path) -> dict[str, str]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        delimiter = "\t" if "\t" in text.partition("\n")[0] else ","
+        rows = list(csv.DictReader(text.splitlines(), delimiter=delimiter, strict=True))
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"--manifest {path}: cannot be read ({error})") from error
+    if not rows or not {"file", "style"} <= rows[0].keys():
+        found = ", ".join(map(str, rows[0])) if rows else "no rows"
+        raise UserError(f"--manifest {path}: the columns `file` and `style` are needed (found: {found})")
+    return {row["file"]: (row["style"] or "").strip() for row in rows}
 
 
 def _print(summary: Summary, out: Path, config: PrepareConfig) -> None:

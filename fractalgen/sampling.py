@@ -23,8 +23,10 @@ def schedule_steps(rank: Int[Tensor, "b n"], count: Int[Tensor, " b"], iteration
     """Iteration in which the child of each rank is drawn, under the cosine schedule of MaskGIT and MAR.
 
     After iteration ``k`` of ``K``, ``floor(count * cos(pi / 2 * (k + 1) / K))`` of the ``count`` children are still
-    masked; the first iteration draws at least one.
+    masked; the first iteration draws at least one.  With as many iterations as children each is drawn alone.
     """
+    if iterations >= rank.shape[1]:
+        return rank
     fractions = torch.cos(math.pi / 2 * torch.arange(1, iterations + 1, device=count.device) / iterations)
     masked = (count[:, None] * fractions + 1e-3).floor().long()
     masked[:, -1] = 0

@@ -25,6 +25,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from fractalgen import checkpoint
+from fractalgen.attributes import chosen
 from fractalgen.callbacks import LastCheckpoint, Pictures, StepBar
 from fractalgen.config import ModelConfig, TrainConfig
 from fractalgen.data import Corpus
@@ -93,7 +94,7 @@ class Training(pl.LightningModule):
         super().__init__()
         self.cfg = cfg
         self.model = FractalGen(config)
-        self.tally, self.val_tally = Tally(), Tally()
+        self.tally, self.val_tally, self.labelled_tally = Tally(), Tally(), Tally()
         self.logged_step = 0
         self.began, self.seconds_before = time.monotonic(), 0.0
         self.gradient_norm = torch.tensor(0.0)
@@ -139,12 +140,19 @@ class Training(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Start counting."""
-        self.val_tally = Tally()
+        self.val_tally, self.labelled_tally = Tally(), Tally()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Score a batch, with the same masks at every validation."""
-        torch.manual_seed(stream(self.cfg.seed, VALIDATION, batch_idx, self.global_rank))
-        self.val_tally.add(self.model.nll(batch["tokens"], conditions(batch)), batch["tokens"])
+        """Score a batch, with the same masks at every validation: without labels, and beside it given its labels.
+
+        Without labels the figures compare with those of other models, and of ``fractalgen evaluate``.
+        """
+        seed, tokens = stream(self.cfg.seed, VALIDATION, batch_idx, self.global_rank), batch["tokens"]
+        torch.manual_seed(seed)
+        self.val_tally.add(self.model.nll(tokens), tokens)
+        if (labels := conditions(batch)) is not None:
+            torch.manual_seed(seed)
+            self.labelled_tally.add(self.model.nll(tokens, labels), tokens)
 
     def on_validation_epoch_end(self) -> None:
         """Log the mean over all crops of all devices."""
@@ -153,6 +161,9 @@ class Training(pl.LightningModule):
         self.val_tally.sums = self.trainer.strategy.reduce(self.val_tally.sums, reduce_op="sum")
         metrics = self.val_tally.metrics("val")
         self.write(metrics)
+        if self.model.config.attributes:
+            self.labelled_tally.sums = self.trainer.strategy.reduce(self.labelled_tally.sums, reduce_op="sum")
+            self.write(self.labelled_tally.metrics("val_given_labels"))
         for name in ("val_loss", "val/bits_per_note" + ("" if self.val_tally.exact else "_upper_bound")):
             self.log(name, metrics[name], logger=False, sync_dist=True)
 
@@ -231,9 +242,13 @@ def resume_point(cfg: TrainConfig, config: ModelConfig) -> tuple[int, str | None
         raise UserError(f"--resume {path}: {'not a .ckpt file' if path.is_file() else 'no such file'}")
     header, _ = checkpoint.read_checkpoint(path, flag="resume")
     saved, wanted = ModelConfig.from_dict(header["model"]).to_dict(), config.to_dict()
-    for name in ("levels", "scan_order", "velocity_bins", "steps_per_quarter", "label_sizes", "echoes"):
+    for name in ("levels", "scan_order", "velocity_bins", "steps_per_quarter", "echoes"):
         if saved[name] != wanted[name]:
             raise UserError(f"--resume {path}: {name} there is {saved[name]}, here {wanted[name]}")
+    if saved["attributes"] != wanted["attributes"]:
+        old, new = (" ".join(attribute["name"] for attribute in side["attributes"]) for side in (saved, wanted))
+        another = " of another corpus" if old == new else ""
+        raise UserError(f"--resume {path}: attributes there are {old or 'none'}{another}, here {new or 'none'}")
     step = int(header["step"])
     if step >= cfg.max_steps:
         raise UserError(f"--resume {path}: already at step {step}, --max_steps is {cfg.max_steps}")
@@ -265,7 +280,11 @@ def train(cfg: TrainConfig) -> Path:
     if not 0 <= cfg.reveal_share <= 1:
         raise UserError(f"--reveal_share {cfg.reveal_share}: must be from 0 to 1")
     corpus = Corpus.open(cfg.data)
-    config = cfg.model_config(velocity_bins=corpus.velocity_bins, steps_per_quarter=corpus.steps_per_quarter)
+    config = cfg.model_config(
+        velocity_bins=corpus.velocity_bins,
+        steps_per_quarter=corpus.steps_per_quarter,
+        attributes=chosen(corpus, cfg.attributes),
+    )
     data = CropData(cfg, corpus)
     step, version = resume_point(cfg, config)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no tips and advertisements

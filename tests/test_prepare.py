@@ -250,6 +250,57 @@ def test_pop909_layout(tmp_path: Path) -> None:
     assert [tempo for _, tempo in corpus.tempos(0)] == [pytest.approx(100)]
 
 
+def test_styles_are_sub_folders(tmp_path: Path) -> None:
+    folder = tmp_path / "music"
+    names = ["plain.mid", "pop/a.mid", "pop/more/b.mid", "chorale/c.mid", "pop/7/7.mid"]
+    for number, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(midi(scale(first=50 + number)))
+    beats = "".join(f"{0.5 * i} 1.0 {float(i % 4 == 0)}\n" for i in range(40))
+    (folder / "pop/7/beat_midi.txt").write_text(beats, encoding="utf-8")
+    splits = tmp_path / "splits.json"
+    songs = ["plain.mid", "pop/a.mid", "pop/more/b.mid", "chorale/c.mid", "7"]
+    splits.write_text(json.dumps({"train": songs}), encoding="utf-8")
+    corpus = run(folder, splits=str(splits))[1]
+    styles = {name: corpus.style(index) for index, name in enumerate(corpus.song_ids)}
+    assert styles == dict(zip(songs, ["", "pop", "pop", "chorale", "pop"], strict=True))
+    assert [attribute.values for attribute in corpus.vocabulary if attribute.name == "style"] == [("chorale", "pop")]
+    # a song's own folder is not a style, wherever one begins
+    alone = tmp_path / "alone.safetensors"
+    prepare(PrepareConfig(data=str(folder / "pop" / "7"), out=str(alone)))
+    assert Corpus.open(alone).style(0) == ""
+
+
+def test_styles_of_a_manifest(folder: Path, tmp_path: Path) -> None:
+    manifest = tmp_path / "manifest.csv"
+    text = 'style,file,year\npop,a.mid,1999\n"slow, sad",deep/er/b.MIDI,\n,leading.mid,\nrock,absent.mid,\n'
+    for content in (text, "file\tstyle\na.mid\tpop\ndeep/er/b.MIDI\tslow, sad\n"):
+        manifest.write_text(content, encoding="utf-8")
+        corpus = run(folder, manifest=str(manifest))[1]
+        styles = {name: corpus.style(index) for index, name in enumerate(corpus.song_ids)}
+        assert {name: style for name, style in styles.items() if style} == {
+            "a.mid": "pop",
+            "deep/er/b.MIDI": "slow, sad",
+        }
+        assert styles["deep/C.MID"] == ""  # the sub-folder does not count then
+    for content, part in {
+        "": "columns `file` and `style` are needed .found: no rows",
+        "file,genre\na.mid,pop\n": "are needed .found: file, genre",
+        "file,style\nb.mid,pop\n": "names none of the songs .the first one is a.mid",
+        'file,style\n"a.mid,pop\n': "cannot be read",
+    }.items():
+        manifest.write_text(content, encoding="utf-8")
+        with pytest.raises(UserError, match=f"--manifest {manifest}: .*{part}"):
+            run(folder, manifest=str(manifest))
+    with pytest.raises(UserError, match=r"--manifest .*absent.csv: cannot be read"):
+        run(folder, manifest=str(tmp_path / "absent.csv"))
+
+
+def test_keys_are_estimated(folder: Path) -> None:
+    corpus = run(folder)[1]
+    assert corpus.keys(corpus.song_ids.index("leading.mid")) == ((0, "C major"),)
+
+
 @pytest.mark.slow
 def test_pop909_itself(data_dir: Path, tmp_path: Path) -> None:
     """The figures that published results of this project rest on."""

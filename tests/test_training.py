@@ -121,6 +121,29 @@ def test_val_loss_is_the_mean_over_all_crops(run: Any, corpus: Path, tmp_path: P
     assert path.name.endswith(f"val_loss_{expected:.4f}.ckpt")
 
 
+def test_labels_are_learned_and_kept(run: Any, corpus: Path, tmp_path: Path) -> None:
+    version = run(attributes=("register", "key"), max_steps=2, num_images_to_log=0)
+    path = checkpoint(version, 2)
+    model = load_pretrained(path)
+    vocabulary = {attribute.name: attribute for attribute in training.Corpus.open(corpus).vocabulary}
+    assert model.config.attributes == (vocabulary["key"], vocabulary["register"])
+    cfg = tiny.train_config(tmp_path, data=str(corpus), attributes=("register", "key"))
+    crops = CropData(cfg, training.Corpus.open(corpus)).val_crops
+    tokens, labels = (torch.stack([crops[i][name] for i in range(len(crops))]) for name in ("tokens", "labels"))
+    with torch.no_grad():
+        free, given = model.nll(tokens).total.sum(), model.nll(tokens, list(labels.unbind(1))).total.sum()
+    board = scalars(version)
+    # free of labels, so that it compares with the loss of other models; and, beside it, given them
+    assert board.Scalars("val_loss")[-1].value == pytest.approx(float(free) / tokens.numel(), rel=1e-5)
+    assert board.Scalars("val_given_labels_loss")[-1].value == pytest.approx(float(given) / tokens.numel(), rel=1e-5)
+    assert float(free) != pytest.approx(float(given), rel=1e-6)
+    settings = {"attributes": ("register", "key"), "num_images_to_log": 0, "max_steps": 4}
+    resumed = run(**settings, resume=str(path), output_dir=str(tmp_path / "resumed"))
+    assert equal(checkpoint(resumed, 4), checkpoint(run(**settings), 4))
+    with pytest.raises(UserError, match="attributes there are key register, here none"):
+        run(resume=str(path))
+
+
 @pytest.mark.parametrize("generator", ["ar", "mar"])
 def test_resuming_is_exact(run: Any, tmp_path: Path, generator: str) -> None:
     settings = {"generator_types": (generator,) * 4, "num_images_to_log": 0, "dropout": 0.1}

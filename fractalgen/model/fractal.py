@@ -13,9 +13,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from fractalgen.config import CfgSchedule, ConfigError, ModelConfig, SamplingConfig
+from fractalgen.masks import drop_labels
+from fractalgen.model.composing import compose
 from fractalgen.model.grid import surround
 from fractalgen.model.level import FractalLevel, VelocityHead
-from fractalgen.model.parts import HOLD, NLL, ONSET, SILENCE, Composed, Ledger, Regions, StepLog
+from fractalgen.model.parts import NLL, SILENCE, Composed, Ledger, Limits, Regions, StepLog
 from fractalgen.pianoroll import PianoRoll
 from fractalgen.sampling import Draw
 from fractalgen.trace import Intermediates, Trace
@@ -76,7 +78,7 @@ class FractalGen(nn.Module):
         For MAR levels: without ``num_iter_list`` an unbiased estimate of the any-order bound from one random mask;
         with it the exact NLL of one random order and that schedule.  Random choices come from torch's global state.
         ``known`` marks cells that are given: the NLL is that of the others, as :meth:`sample` draws them then.
-        In training mode the labels of a ``label_dropout`` share of the crops are replaced by the null condition.
+        In training mode labels are dropped, see :func:`fractalgen.masks.drop_labels`.
 
         Raises:
             ConfigError: the shape does not fit the model.
@@ -86,14 +88,23 @@ class FractalGen(nn.Module):
             raise ConfigError(f"rolls have {pitches} pitches, the model {self.config.pitches}")
         self.config.check_width(width, "crop_length")
         if self.training and cond_list is not None:
-            kept = torch.rand(batch, device=tokens.device) >= self.config.label_dropout
-            cond_list = [label.to(kept.device) * kept for label in cond_list]
-        canvas = surround(tokens, self.root.margin, self.config.vocabulary + 1)
-        ledger = Ledger(batch, self.null)
-        crop = torch.arange(batch, device=tokens.device)
+            cond_list = drop_labels(cond_list, self.config.label_dropout)
         iterations = None if num_iter_list is None else self.iterations(num_iter_list)
+        return self.score(tokens, self.condition(cond_list, batch), iterations, known)
+
+    def score(
+        self,
+        tokens: Int[Tensor, "b p t"],
+        cond: Float[Tensor, "b d"],
+        iterations: tuple[int, ...] | None = None,
+        known: Bool[Tensor, "b p t"] | None = None,
+    ) -> NLL:
+        """:meth:`nll` with condition vectors."""
+        canvas = surround(tokens, self.root.margin, self.config.vocabulary + 1)
+        ledger = Ledger(len(tokens), self.null)
+        crop = torch.arange(len(tokens), device=tokens.device)
         regions = Regions(canvas, None if known is None else torch.where(known, tokens, -1))
-        self.root.nll(regions, self.condition(cond_list, batch), crop, ledger.zeros + 1, ledger, iterations)
+        self.root.nll(regions, cond, crop, ledger.zeros + 1, ledger, iterations)
         mar = any(level.generator == "mar" for level in self.config.levels[:-1])
         return NLL(ledger.terms, ledger.kinds, exact=not mar or iterations is not None)
 
@@ -121,12 +132,16 @@ class FractalGen(nn.Module):
         width: int | None = None,
         known: Int[Tensor, "b p t"] | None = None,
         batch_generate_size: int = SamplingConfig.batch_generate_size,
+        window: int | None = None,
+        candidates: int = SamplingConfig.candidates,
+        allowed: Bool[Tensor, "p t"] | None = None,
+        max_polyphony: int = SamplingConfig.max_polyphony,
         generator: torch.Generator | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> tuple[Int[Tensor, "b p t"], Intermediates | None]:
         """Draw rolls, from the model as it is (call ``eval()`` first if it has dropout).
 
-        Where a level is MAR, holds that follow no onset are silenced at the end, see :func:`drop_orphans`.
+        Where a level is MAR, holds that follow no onset are silenced at the end.
 
         Args:
             batch_size: number of rolls.
@@ -137,9 +152,14 @@ class FractalGen(nn.Module):
             filter_threshold: choices less likely than this are ruled out.
             return_intermediates: record how the rolls are made.
             width: time steps, a multiple of the first level's patch (default: the width trained on).
-            known: cells decided beforehand (-1 elsewhere), which come out as they are.  AR levels are conditioned on
-                those that come earlier in scan order, MAR levels on all patches that are known whole.
+            known: cells decided beforehand (-1 elsewhere), which come out as they are.  MAR levels, and all levels of a
+                model that listens, are conditioned on all of them, other AR levels on those earlier in scan order.
             batch_generate_size: patches per roll that a MAR iteration fills together; bounds the memory.
+            window: time steps composed at once (default: the width trained on), see :func:`.composing.compose`.
+            candidates: where a first level that is AR and does not listen has known cells ahead, draw so many times and
+                keep what fits them, see :func:`.composing.best_fit`.
+            allowed: cells that may sound, known ones apart (default: all).
+            max_polyphony: most cells that may sound at a step, known ones included (0: no limit).
             generator: the source of randomness (on the model's device); the same state gives the same rolls.
             progress: called after every first-level step with patches decided and in all, over the batch.
 
@@ -152,7 +172,14 @@ class FractalGen(nn.Module):
         """
         config = self.config
         settings = SamplingConfig(
-            self.iterations(num_iter_list), temperature, cfg, cfg_schedule, filter_threshold, batch_generate_size
+            self.iterations(num_iter_list),
+            temperature,
+            cfg,
+            cfg_schedule,
+            filter_threshold,
+            batch_generate_size,
+            max_polyphony,
+            candidates,
         )
         if width is None:
             width = config.crop_length if known is None else known.shape[-1]
@@ -170,15 +197,44 @@ class FractalGen(nn.Module):
         if guided:
             cond = torch.cat([cond, self.condition(None, batch_size)])
         draw = Draw(settings, generator, self.device, streams=2 if guided else 1)
-        blank = torch.full(shape, config.vocabulary, device=self.device)
-        canvas = surround(blank, self.root.margin, config.vocabulary + 1)
-        log = StepLog(progress)
         known = known.to(self.device)
-        composed = self.root.sample(Regions(canvas, known), cond, draw, return_intermediates, log)
+        limits = self._limits(known, allowed, max_polyphony)
+        patch = config.levels[1].patch
+        log = StepLog(batch_size * (config.pitches // patch) * (width // patch), progress)
+        deaf = config.levels[0].generator == "ar" and not config.listens
+        composed = compose(
+            self,
+            known,
+            cond,
+            draw,
+            log,
+            record=return_intermediates,
+            window=config.crop_length if window is None else window,
+            limits=limits,
+            candidates=candidates if deaf else 1,
+        )
         tokens = composed.tokens
-        if any(level.generator == "mar" for level in config.levels[:-1]):
-            tokens = torch.where(known >= 0, tokens, drop_orphans(tokens.cpu()).to(tokens.device))
         return tokens, self._intermediates(tokens, known, composed, log, settings) if return_intermediates else None
+
+    def _limits(
+        self, known: Int[Tensor, "b p t"], allowed: Bool[Tensor, "p t"] | None, polyphony: int
+    ) -> Limits | None:
+        """What may sound, checked."""
+        if allowed is None and not polyphony:
+            return None
+        if allowed is None:
+            allowed = torch.ones(known.shape[1:], dtype=torch.bool, device=self.device)
+        if allowed.shape != known.shape[1:]:
+            raise ConfigError(
+                f"allowed cells have the shape {tuple(allowed.shape)}, the rolls {tuple(known.shape[1:])}"
+            )
+        room = None
+        if polyphony:
+            loudest = int((known > SILENCE).sum(1).max())
+            if loudest > polyphony:
+                raise ConfigError(f"--max_polyphony {polyphony}: in the known cells {loudest} notes sound together")
+            room = torch.full((len(known), known.shape[2]), polyphony, device=self.device)
+        return Limits(allowed.to(self.device).expand(known.shape), room)
 
     @overload
     def generate(
@@ -271,7 +327,7 @@ class FractalGen(nn.Module):
             "velocity_bins": config.velocity_bins,
             "checkpoint": self.checkpoint_id,
         }
-        planes = composed.planes.masked_fill((known >= 0)[:, None], -1)
+        planes = composed.planes.masked_fill((known >= 0).cpu()[:, None], -1)
         arrays = zip(tokens.cpu().numpy(), planes.cpu().numpy(), (known >= 0).cpu().numpy(), strict=True)
         return Intermediates(
             [
@@ -279,14 +335,3 @@ class FractalGen(nn.Module):
                 for roll, decided, given in arrays
             ]
         )
-
-
-def drop_orphans(tokens: Int[Tensor, "b p t"]) -> Int[Tensor, "b p t"]:
-    """Silence runs of holds that follow no onset; holds from the left edge on are kept.
-
-    MAR levels draw neighbours together, so a hold may come out beside a cell that turned silent at the same moment.
-    """
-    step = torch.arange(tokens.shape[-1], device=tokens.device)
-    breaks = torch.where(tokens == SILENCE, step, -1).cummax(-1).values
-    strikes = torch.where(tokens >= ONSET, step, -1).cummax(-1).values
-    return torch.where((tokens == HOLD) & (strikes < breaks), SILENCE, tokens)

@@ -123,7 +123,8 @@ class FractalLevel(nn.Module):
         self.embed = mlp(4 * self.patch**2, config.width)
         generator = Autoregressive if config.generator == "ar" else MaskedAutoregressive
         self.generator = generator(config, model.dropout)
-        self.looks = any(self.context) or self.generator.sees_ahead  # ahead: at known cells of undecided patches
+        self.sees_ahead = self.generator.sees_ahead or model.listens  # known cells, wherever they are
+        self.looks = any(self.context) or self.sees_ahead
         if self.looks:
             window = (self.patch + 2 * self.context.pitch) * (self.patch + self.context.past + self.context.future)
             self.surroundings = mlp(4 * window, config.width)
@@ -152,7 +153,7 @@ class FractalLevel(nn.Module):
         index, owner = windows(self.grid(canvas), self.margin, self.context, canvas.device)
         row = torch.arange(len(index), device=canvas.device)[:, None, None] if sees.shape[1] > 1 else 0
         visible = F.pad(sees, (0, 1), value=True)[:, row, owner]
-        if regions.given is not None and self.generator.sees_ahead:
+        if regions.given is not None and self.sees_ahead:
             visible = visible | cut(surround(regions.given, self.margin, outside=-1) >= 0, index)
         return self.surroundings(self.features(torch.where(visible, cut(canvas, index), self.unknown))) + recalled
 
@@ -171,7 +172,7 @@ class FractalLevel(nn.Module):
             return None
         if regions.echo is not None:
             return grid.split_layers(regions.echo)[region, child]
-        given = regions.given if self.generator.sees_ahead else None
+        given = regions.given if self.sees_ahead else None
         roll = interior(regions.canvas, self.margin)
         return echoes(grid, roll, self.distances, region, child, self.unknown, steps, given)
 
@@ -218,7 +219,7 @@ class FractalLevel(nn.Module):
         now = steps[region, child]
         visible = steps[region[:, None, None], owner[child]] < now[:, None, None]
         visible = visible | (owner[child] == child[:, None, None])
-        if given is not None and self.generator.sees_ahead:
+        if given is not None and self.sees_ahead:
             around = surround(given, self.margin, outside=-1).flatten(1)
             visible = visible | (around[region[:, None, None], index[child]] >= 0)
         cells = torch.where(visible, canvas.flatten(1)[region[:, None, None], index[child]], self.unknown)
@@ -263,6 +264,7 @@ class FractalLevel(nn.Module):
         own, _ = windows(grid, self.margin, Margin(), canvas.device)
         around, _ = windows(grid, self.margin, self.child.margin, canvas.device)
         flat = canvas.view(len(canvas), -1)
+        limits = None if regions.limits is None else regions.limits.split(grid)
         planes = None
         if record:
             shape = (*given_patches.shape[:2], self.height, self.patch, self.patch)
@@ -273,16 +275,20 @@ class FractalLevel(nn.Module):
             child = children[slot]
             flat[region[:, None, None], own[child]] = given_patches[region, child].to(flat)
 
-        shown = (given >= 0) & self.generator.sees_ahead
+        shown = (given >= 0) & self.sees_ahead
         interior(canvas, self.margin).copy_(torch.where(shown, given, self.unknown))
         read = _Reader(self, regions, cond, draw.streams)
-        iterations = draw.settings.num_iter_list[self.index]
+        # under a limit on polyphony children are drawn one at a time, since each leaves less room to the others
+        alone = limits is not None and limits.room is not None
+        iterations = len(grid) if alone else draw.settings.num_iter_list[self.index]
         total = len(grid) if self.config.generator == "ar" else iterations
         for step in self.generator.walk(read, undecided, iterations, draw):
             dice = draw.at(self.index, (step.iteration + 1) / total)
             undecided[:, step.children] &= ~step.target
-            last = sounds & silent & step.target.any(1) & ~undecided.any(1)
-            opened = dice.gates(streams(self.gate(step.z)[..., 0], draw), step.target, filled[:, step.children], last)
+            possible = undecided.new_ones(()) if limits is None else limits.possible(given_patches)
+            may = step.target & (possible if limits is None else (possible | filled)[:, step.children])
+            last = sounds & silent & may.any(1) & ~(undecided & possible).any(1)
+            opened = dice.gates(streams(self.gate(step.z)[..., 0], draw), may, filled[:, step.children], last)
             silent = silent & ~opened.any(1)
             reveal(step.children)
 
@@ -300,13 +306,20 @@ class FractalLevel(nn.Module):
                 mine &= sounding
                 if mine.any():
                     r, c = region[mine], child[mine]
-                    parts = Regions(cells[mine], given_patches[r, c], None if echo is None else echo[mine])
+                    parts = Regions(
+                        cells[mine],
+                        given_patches[r, c],
+                        None if echo is None else echo[mine],
+                        None if limits is None else limits.at(r, c),
+                    )
                     part = self.child.sample(parts, z[:, mine].flatten(0, 1), dice, record)
+                    if limits is not None:
+                        limits.fill(r, c, (part.tokens > SILENCE) & (given_patches[r, c] < 0))
                     flat[r[:, None, None], own[c]] = part.tokens.to(flat)
                     if planes is not None and part.planes is not None:
                         planes[r, c, 1:] = part.planes
                 if log:
-                    log.progress(int((~undecided).sum()), undecided.numel())
+                    log.progress(float(undecided.float().mean()))
             if not undecided.any():
                 break
         tokens = torch.where(given >= 0, given, interior(canvas, self.margin).to(given))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from fractalgen.model.grid import Grid
@@ -58,16 +58,62 @@ class Ledger:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What may sound in regions: cells that are ``allowed``, and at each step no more of them than there is ``room``.
+
+    Known cells are exempt, but those that sound have taken their room.  Without ``room`` there is no limit.
+    """
+
+    allowed: Bool[Tensor, "b p t"]
+    room: Int[Tensor, "b t"] | None = None
+
+    def split(self, grid: Grid) -> PatchLimits:
+        """The same for the children of the regions."""
+        steps = torch.arange(self.allowed.shape[2], device=self.allowed.device)
+        columns = grid.split(steps.expand(1, *self.allowed.shape[1:]))[0, :, 0]
+        return PatchLimits(grid.split(self.allowed), self.room, columns)
+
+
+@dataclass(frozen=True)
+class PatchLimits:
+    """:class:`Limits` by child patch; ``room`` shrinks as children are filled."""
+
+    allowed: Bool[Tensor, "b n h w"]
+    room: Int[Tensor, "b t"] | None
+    columns: Int[Tensor, "n w"]
+
+    def possible(self, given: Int[Tensor, "b n h w"]) -> Bool[Tensor, "b n"]:
+        """Children in which a cell that is not ``given`` may sound."""
+        cells = self.allowed & (given < 0)
+        if self.room is not None:
+            cells = cells & (self.room > 0)[:, self.columns][:, :, None]
+        return cells.flatten(2).any(-1)
+
+    def at(self, region: Int[Tensor, " m"], child: Int[Tensor, " m"]) -> Limits:
+        """What is left to some children."""
+        room = None if self.room is None else self.room[region[:, None], self.columns[child]]
+        return Limits(self.allowed[region, child], room)
+
+    def fill(self, region: Int[Tensor, " m"], child: Int[Tensor, " m"], sounding: Bool[Tensor, "m h w"]) -> None:
+        """Cells of some children sound now."""
+        if self.room is not None:
+            taken = -sounding.sum(1).to(self.room)
+            self.room.index_put_((region[:, None], self.columns[child]), taken, accumulate=True)
+
+
+@dataclass(frozen=True)
 class Regions:
     """What a level works on: regions in the middle of a ``canvas`` of known surroundings, see :mod:`.grid`.
 
     ``given`` holds the tokens of cells that are known beforehand and -1 elsewhere; None if there are none.
-    ``echo``, below the first level, holds one layer for each distance, see :mod:`.echo`.
+    ``echo``, below the first level, holds one layer for each distance, see :mod:`.echo`.  ``limits``: while sampling,
+    what may sound.
     """
 
     canvas: Int[Tensor, "b ch cw"]
     given: Int[Tensor, "b p t"] | None = None
     echo: Int[Tensor, "b e p t"] | None = None
+    limits: Limits | None = None
 
 
 class CellFeatures(nn.Module):
@@ -113,23 +159,35 @@ def mlp(inputs: int, width: int) -> nn.Sequential:
 
 
 class StepLog:
-    """The chronology of the first level: (iteration, batch) of every step and when it ended, in seconds."""
+    """The chronology of the first level: (iteration, batch) of every step and when it ended, in seconds.
 
-    def __init__(self, progress: Callable[[int, int], None] | None = None) -> None:
+    A long piece is composed window by window; iterations count on from one to the next.
+    """
+
+    def __init__(self, total: int, progress: Callable[[int, int], None] | None = None) -> None:
         self.steps: list[tuple[int, int]] = []
         self.seconds: list[float] = []
+        self.offset, self.total, self.here, self.later = 0, total, total, 0
         self.began, self.report = time.perf_counter(), progress
+
+    def begin_window(self, first_patch: int | None, here: int, later: int) -> None:
+        """Of ``total`` patches, ``here`` lie in this window and ``later`` after it.
+
+        ``first_patch``: rank of the window's first patch in the piece, where iterations are patches (AR).
+        """
+        after = self.steps[-1][0] + 1 if self.steps else 0
+        self.offset, self.here, self.later = after if first_patch is None else first_patch, here, later
 
     def add(self, iteration: int, batch: int) -> int:
         """Begin a step; returns its number."""
-        self.steps.append((iteration, batch))
+        self.steps.append((self.offset + iteration, batch))
         return len(self.steps) - 1
 
-    def progress(self, done: int, total: int) -> None:
-        """End a step: ``done`` of ``total`` patches are decided."""
+    def progress(self, left: float) -> None:
+        """End a step: this share of the window's patches is not decided."""
         self.seconds.append(time.perf_counter() - self.began)
         if self.report:
-            self.report(done, total)
+            self.report(self.total - self.later - round(left * self.here), self.total)
 
 
 @dataclass

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fractalgen.config import LevelConfig, ModelConfig
 from fractalgen.model.fractal import FractalGen
+from fractalgen.vocabulary import Attribute
 
 
 def tiny_config(
@@ -19,6 +20,7 @@ def tiny_config(
     velocity_bins: int = 1,
     scan_order: Any = "column_major",
     context: tuple[int, int, int] = (1, 2, 1),
+    label_sizes: tuple[int, ...] = (),
     **settings: Any,
 ) -> ModelConfig:
     """A model of a few hundred parameters; every level looks around and hears echoes."""
@@ -28,8 +30,12 @@ def tiny_config(
         for index, (patch, kind) in enumerate(zip(patches, kinds, strict=True))
     )
     settings.setdefault("echoes", (1, -1) if kinds[0] == "mar" else (1,))
+    attributes = tuple(
+        Attribute(f"attribute {i}", tuple(f"value {j}" for j in range(1, size))) for i, size in enumerate(label_sizes)
+    )
     return ModelConfig(
         levels,
+        attributes=attributes,
         scan_order=scan_order,
         crop_length=width,
         velocity_bins=velocity_bins,

@@ -55,10 +55,13 @@ KNOWN = torch.tensor([[[-1, 0, -1, -1], [-1, 2, -1, 1]]])
 """Two rows of four cells: a patch known in part, one whose known cell sounds and one whose known hold is its last."""
 
 
+@pytest.mark.parametrize("listens", [False, True])
 @pytest.mark.parametrize("generators", MIXES)
-def test_probabilities_given_known_cells_sum_to_one(generators: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_probabilities_given_known_cells_sum_to_one(
+    generators: str, listens: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All rolls that agree with the known cells, under one order."""
-    model = random_model(tiny_config(generators))
+    model = random_model(tiny_config(generators, listens=listens))
     rolls = every_roll(2, 4, 3)
     rolls = rolls[((rolls == KNOWN) | (KNOWN < 0)).all(-1).all(-1)]
     monkeypatch.setattr(torch, "rand", same_order)
@@ -86,11 +89,14 @@ def test_ar_likelihood_of_a_piece_is_that_of_its_beginning_and_of_the_rest_given
     torch.testing.assert_close(first + rest, whole)
 
 
+@pytest.mark.parametrize("listens", [False, True])
 @pytest.mark.parametrize("generators", ["ar ar ar", "mar mar ar", "mar ar ar", "ar mar mar"])
-def test_sampler_given_known_cells_draws_from_the_likelihood(generators: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sampler_given_known_cells_draws_from_the_likelihood(
+    generators: str, listens: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Chi-square over all rolls that agree with the known cells, averaged over the orders of MAR levels."""
-    model = random_model(tiny_config(generators), seed=1)
-    monkeypatch.setattr("fractalgen.model.fractal.drop_orphans", lambda tokens: tokens)
+    model = random_model(tiny_config(generators, listens=listens), seed=1)
+    monkeypatch.setattr("fractalgen.model.composing.drop_orphans", lambda tokens: tokens)
     rolls = every_roll(2, 4, 3)
     agree = ((rolls == KNOWN) | (KNOWN < 0)).all(-1).all(-1)
     torch.manual_seed(0)
@@ -101,6 +107,32 @@ def test_sampler_given_known_cells_draws_from_the_likelihood(generators: str, mo
     probability = torch.zeros(len(rolls), dtype=torch.float64)
     probability[agree] = (-many.view(orders, -1)).exp().mean(0)
     assert_frequencies(model, probability, seed=6, slack=1.3 if "mar" in generators else 1.0, known=KNOWN, width=4)
+
+
+def test_many_candidates_make_an_ar_model_draw_given_both_sides() -> None:
+    """Chi-square against ``p(roll) / p(all rolls that agree)``: resampling corrects what the proposal cannot know."""
+    model = random_model(tiny_config(), seed=1)
+    rolls = every_roll(2, 4, 3)
+    agree = ((rolls == KNOWN) | (KNOWN < 0)).all(-1).all(-1)
+    with torch.no_grad():
+        joint = torch.where(agree, (-model.nll(rolls).total).exp(), 0.0)
+        deaf = -model.nll(rolls[agree], known=(KNOWN >= 0).expand(int(agree.sum()), -1, -1)).total
+    given_both = joint / joint.sum()
+    assert 0.5 * (given_both[agree] - deaf.exp()).abs().sum() > 0.1  # total variation: there is something to correct
+    assert_frequencies(model, given_both, seed=6, slack=1.3, known=KNOWN, width=4, candidates=40, count=3000)
+
+
+def test_levels_that_listen_react_to_known_cells_ahead() -> None:
+    """An AR model that listens gives the first cell another probability when the last ones are other ones."""
+    rolls = torch.zeros(2, 2, 4, dtype=torch.long)
+    rolls[1, :, 2] = 2
+    known = torch.zeros_like(rolls, dtype=torch.bool)
+    known[:, :, 2:] = True
+    for listens in (False, True):
+        model = random_model(tiny_config(listens=listens))
+        with torch.no_grad():
+            silence, sound = model.nll(rolls, known=known).total
+        assert (abs(float(silence - sound)) > 1e-3) == listens
 
 
 @pytest.mark.parametrize("generators", MIXES)
@@ -129,7 +161,7 @@ def test_ar_sampler_draws_from_the_likelihood(generators: str) -> None:
 def test_mar_sampler_draws_from_the_likelihood(generators: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same for MAR, averaged over all orders of its two patches and four cells by sampling them often."""
     model = random_model(tiny_config(generators, width=2, velocity_bins=1), seed=2)
-    monkeypatch.setattr("fractalgen.model.fractal.drop_orphans", lambda tokens: tokens)
+    monkeypatch.setattr("fractalgen.model.composing.drop_orphans", lambda tokens: tokens)
     rolls = every_roll(2, 2, 3)
     torch.manual_seed(0)
     orders = 200
@@ -139,14 +171,23 @@ def test_mar_sampler_draws_from_the_likelihood(generators: str, monkeypatch: pyt
 
 
 def assert_frequencies(
-    model: FractalGen, probability: Tensor, seed: int, slack: float = 1.0, known: Tensor | None = None, width: int = 2
+    model: FractalGen,
+    probability: Tensor,
+    seed: int,
+    slack: float = 1.0,
+    known: Tensor | None = None,
+    width: int = 2,
+    candidates: int = 1,
+    count: int = 20_000,
 ) -> None:
-    """Pearson's chi-square of 20000 samples against exact probabilities, within five sigma of its mean."""
+    """Pearson's chi-square of ``count`` samples against exact probabilities, within five sigma of its mean."""
     assert probability.sum().item() == pytest.approx(1.0, abs=0.02)
-    count, vocabulary = 20_000, model.config.vocabulary
+    vocabulary = model.config.vocabulary
     generator = torch.Generator().manual_seed(seed)
     known = None if known is None else known.expand(count, -1, -1)
-    tokens, _ = model.sample(count, num_iter_list=ITERATIONS, generator=generator, width=width, known=known)
+    tokens, _ = model.sample(
+        count, num_iter_list=ITERATIONS, generator=generator, width=width, known=known, candidates=candidates
+    )
     place = vocabulary ** torch.arange(tokens[0].numel() - 1, -1, -1)
     observed = torch.bincount((tokens.flatten(1) * place).sum(1), minlength=len(probability)).double()
     expected = probability * count

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from fractalgen.config import ConfigError, LevelConfig, SamplingConfig, ScanOrder
 from fractalgen.model.ar import Step
-from fractalgen.model.fractal import FractalGen, drop_orphans
+from fractalgen.model.composing import drop_orphans
+from fractalgen.model.fractal import FractalGen
 from fractalgen.model.grid import surround
 from fractalgen.model.level import FractalLevel, _Reader
 from fractalgen.model.parts import Regions

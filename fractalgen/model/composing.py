@@ -1,0 +1,124 @@
+"""Composing whole pieces with a model that sees one window at a time, and listening ahead with one that cannot."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fractalgen.model.grid import surround
+from fractalgen.model.parts import HOLD, ONSET, SILENCE, Composed, Limits, Regions, StepLog
+from fractalgen.sampling import Draw
+
+if TYPE_CHECKING:
+    from fractalgen.model.fractal import FractalGen
+
+
+def compose(
+    model: FractalGen,
+    known: Int[Tensor, "b p t"],
+    cond: Float[Tensor, "sb d"],
+    draw: Draw,
+    log: StepLog,
+    *,
+    record: bool,
+    window: int,
+    limits: Limits | None = None,
+    candidates: int = 1,
+) -> Composed:
+    """Decide every cell of ``known`` that is -1, ``window`` steps at a time.
+
+    A window begins half its width before the first step with something to decide, and what was composed before is
+    known to it.  So memory does not grow with the piece, and time grows in proportion.  ``candidates``: see
+    :func:`best_fit`.
+    """
+    tokens, width = known.clone(), known.shape[2]
+    config, patch = model.config, model.config.levels[1].patch
+    planes = None
+    if record:
+        planes = torch.full((len(known), len(config.levels), *known.shape[1:]), -1, dtype=torch.int16)
+    while (undecided := (tokens < 0).flatten(0, 1).any(0)).any():
+        first = int(undecided.nonzero()[0])
+        start = max(0, min(first - window // 2, width - window)) // patch * patch
+        here = slice(start, min(start + window, width))
+        given = tokens[..., here].clone()
+        log.begin_window(
+            first_patch=config.pitches // patch * (start // patch) if config.levels[0].generator == "ar" else None,
+            here=given[:, ::patch, ::patch].numel(),
+            later=tokens[:, ::patch, here.stop :: patch].numel(),
+        )
+        part = None
+        if limits is not None:
+            room = None if limits.room is None else limits.room[:, here] - (given > SILENCE).sum(1)
+            part = Limits(limits.allowed[..., here], room)
+        if candidates > 1 and bool((given[..., first - start :] >= 0).any()):
+            composed = best_fit(model, given, cond, draw, log, record, part, candidates)
+        else:
+            composed = fill(model, given, cond, draw, log, record, part)
+        tokens[..., here] = composed.tokens
+        if planes is not None and composed.planes is not None:
+            planes[..., here] = torch.where((given < 0).cpu()[:, None], composed.planes.cpu(), planes[..., here])
+    return Composed(tokens, planes)
+
+
+def fill(
+    model: FractalGen,
+    given: Int[Tensor, "b p t"],
+    cond: Float[Tensor, "sb d"],
+    draw: Draw,
+    log: StepLog,
+    record: bool,
+    limits: Limits | None = None,
+) -> Composed:
+    """Draw the undecided cells of a window from the model."""
+    vocabulary = model.config.vocabulary
+    canvas = surround(torch.full_like(given, vocabulary), model.root.margin, vocabulary + 1)
+    composed = model.root.sample(Regions(canvas, given, limits=limits), cond, draw, record, log)
+    if any(level.generator == "mar" for level in model.config.levels[:-1]):
+        composed.tokens = torch.where(given >= 0, given, drop_orphans(composed.tokens.cpu()).to(given))
+    return composed
+
+
+def best_fit(
+    model: FractalGen,
+    given: Int[Tensor, "b p t"],
+    cond: Float[Tensor, "sb d"],
+    draw: Draw,
+    log: StepLog,
+    record: bool,
+    limits: Limits | None,
+    candidates: int,
+) -> Composed:
+    """Draw several times and keep one, by how well the known cells ahead of it go on from it.
+
+    A model that is AR and does not listen draws a gap from ``q``, which knows what comes before only.  Sampling
+    importance resampling (Rubin 1988) corrects this: a candidate is kept with probability in proportion to
+    ``p(roll) / q(gap)``, both exact, so that the more candidates there are, the nearer is the gap to being drawn from
+    the model given both sides (temperature, filter and guidance are not in the weights).
+    """
+    given = given.repeat_interleave(candidates, 0)
+    cond = cond.unflatten(0, (draw.streams, -1)).repeat_interleave(candidates, 1).flatten(0, 1)
+    if limits is not None:
+        room = None if limits.room is None else limits.room.repeat_interleave(candidates, 0)
+        limits = Limits(limits.allowed.repeat_interleave(candidates, 0), room)
+    composed = fill(model, given, cond, draw, log, record, limits)
+    conditional = cond[: len(given)]
+    proposal = model.score(composed.tokens, conditional, known=given >= 0).total
+    weight = proposal - model.score(composed.tokens, conditional).total
+    gumbel = -(-draw.uniform(weight.shape).clamp(min=1e-30).log()).log()
+    best = (weight + gumbel.to(weight)).unflatten(0, (-1, candidates)).argmax(1)
+    chosen = best + candidates * torch.arange(len(best), device=best.device)
+    return Composed(composed.tokens[chosen], None if composed.planes is None else composed.planes[chosen])
+
+
+def drop_orphans(tokens: Int[Tensor, "b p t"]) -> Int[Tensor, "b p t"]:
+    """Silence runs of holds that follow no onset; holds from the left edge on are kept.
+
+    MAR levels draw neighbours together, so a hold may come out beside a cell that turned silent at the same moment.
+    """
+    step = torch.arange(tokens.shape[-1], device=tokens.device)
+    breaks = torch.where(tokens == SILENCE, step, -1).cummax(-1).values
+    strikes = torch.where(tokens >= ONSET, step, -1).cummax(-1).values
+    return torch.where((tokens == HOLD) & (strikes < breaks), SILENCE, tokens)
