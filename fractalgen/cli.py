@@ -185,7 +185,9 @@ def build_parser() -> Parser:
             is_list = any(typing.get_origin(option) is tuple for option in members(hint)[0])
             metavar = "" if hint is bool else describe(hint).removeprefix("a list of ").removesuffix(" or none")
             help_text = text.replace("%", "%%")
-            sub.add_argument(f"--{item.name}", nargs="+" if is_list else None, metavar=metavar, help=help_text)
+            action = "extend" if item.metadata.get("repeat") else "store"
+            nargs = "+" if is_list else None
+            sub.add_argument(f"--{item.name}", action=action, nargs=nargs, metavar=metavar, help=help_text)
             if item.name == command.positional:
                 sub.add_argument(item.name, nargs="?", metavar=item.name.upper(), help=f"the same as --{item.name}")
     return parser

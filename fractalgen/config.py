@@ -23,9 +23,13 @@ DEFAULT_MODEL = "pop909-ar"
 """Name of the shipped model (fractalgen/assets/models/NAME.safetensors) that is used when none is named."""
 
 
-def setting(default: Any, help: str) -> Any:
-    """A dataclass field whose text is shown by ``--help``."""
-    return field(default=default, metadata={"help": help})
+LISTENER = "pop909-mar"
+"""Name of the shipped model that is used where music is given on both sides of what is to be composed."""
+
+
+def setting(default: Any, help: str, repeat: bool = False) -> Any:
+    """A dataclass field whose text is shown by ``--help``; ``repeat``: the flag may be given several times."""
+    return field(default=default, metadata={"help": help, "repeat": repeat})
 
 
 class ConfigError(UserError):
@@ -333,15 +337,50 @@ class RenderConfig:
 class GenerateConfig(SamplingConfig, RenderConfig):
     """``fractalgen generate``: what to compose and what to write."""
 
-    model: str | None = setting(None, f"a shipped model by name (default: {DEFAULT_MODEL})")
+    model: str | None = setting(
+        None, f"a shipped model by name (default: {DEFAULT_MODEL}; with music given on both sides {LISTENER})"
+    )
     checkpoint: str | None = setting(None, "a model of your own instead: .ckpt or .safetensors")
-    mode: Literal["unconditional"] = setting("unconditional", "what to compose")
+    mode: Literal["unconditional", "conditional", "inpainting", "accompany", "variation"] = setting(
+        "unconditional",
+        "compose from nothing; go on after a beginning; fill gaps; accompany a voice; compose parts of a piece anew",
+    )
     num_samples: int = setting(1, "pieces to compose")
+    # what is given
+    condition_midi: str | None = setting(None, "conditional: the MIDI file to go on from")
+    condition_length: int | None = setting(None, "conditional: its first time steps that are kept (default: all)")
+    condition_bars: int | None = setting(None, "conditional: the same in bars")
+    input_midi: str | None = setting(None, "inpainting, accompany, variation: the MIDI file")
+    mask_start: int | None = setting(None, "inpainting: first time step to be composed anew")
+    mask_end: int | None = setting(None, "inpainting: the step after the last one")
+    mask: tuple[str, ...] = setting(
+        (), "inpainting: rectangles, as time=64:192,pitch=C4:C6 or bars=4:8 (from 0, the end excluded)", repeat=True
+    )
+    voice: str = setting("highest", "accompany: the voice that is kept: highest, lowest, all, or track:N")
+    side: Literal["below", "above"] = setting("below", "accompany: where to compose, seen from that voice")
+    strength: float = setting(0.3, "variation: share of the patches that are composed anew")
+    # how long
     target_width: int | None = setting(None, "length in time steps (default: the checkpoint's crop length)")
+    bars: float | None = setting(None, "length in bars of four quarters instead")
+    seconds: float | None = setting(None, "length in seconds instead")
+    generation_length: int | None = setting(None, "conditional: time steps to compose after the beginning")
+    # what it is to be like, where the model was trained with such labels
+    key: str | None = setting(None, "A minor, F# major ...")
+    density: str | None = setting(None, "notes a bar: a rank from 0 to 1 among the training music, or a number above 1")
+    polyphony: str | None = setting(None, "notes at a time: a rank or a number")
+    register: str | None = setting(None, "mean pitch: a rank or a number")
+    velocity: str | None = setting(None, "mean velocity: a rank or a number")
+    style: str | None = setting(None, "a style of the training music")
+    # what may sound
+    pitch_range: str | None = setting(None, "pitches that may be composed: 48:84 or C3:C6 (the end excluded)")
+    scale: str | None = setting(None, "pitch classes that may be composed: A minor, D dorian, or C D E G A")
+    silence: tuple[str, ...] = setting((), "rectangles that stay silent, written as for --mask", repeat=True)
     output_dir: str = setting("outputs/generated", "folder for MIDI, PNG and GIF")
     seed: int | None = setting(None, "same seed, same bytes; default: a fresh one, printed")
     device: str = setting("auto", "cpu, cuda, cuda:1, mps, or auto")
-    tempo: float = setting(120.0, "quarter notes a minute, written into the MIDI")
+    tempo: float | None = setting(
+        None, "quarter notes a minute, written into the MIDI and asked of models that know it (default: 120)"
+    )
     # A sampling default of its own: chosen on validation songs (docs/experiments.md); 0 is the model's distribution.
     filter_threshold: float = setting(0.01, "rule out choices less likely than this (0: none)")
     batch_size: int = setting(8, "samples generated together")

@@ -18,9 +18,12 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from fractalgen import render
-from fractalgen.config import GenerateConfig, SamplingConfig
+from fractalgen.config import LISTENER, GenerateConfig, SamplingConfig
 from fractalgen.errors import UserError
 from fractalgen.evaluation import note_statistics, statistics_table
+from fractalgen.modes import TEMPO, Assignment, assignment
+from fractalgen.modes import check as check_mode
+from fractalgen.vocabulary import NAMES, encode_all
 
 if TYPE_CHECKING:
     from fractalgen.model.fractal import FractalGen
@@ -39,27 +42,37 @@ def generate(cfg: GenerateConfig) -> int:
     # Imported here and not above: torch takes seconds, and mistakes should be answered at once.
     from fractalgen.checkpoint import load_pretrained, resolve
 
-    model = load_pretrained(resolve(cfg.checkpoint, cfg.model), device)
-    width = model.config.crop_length if cfg.target_width is None else cfg.target_width
-    check_against_model(cfg, model, width)
-    folder = writable_folder(cfg.output_dir)
+    both_sides = cfg.mode in ("inpainting", "accompany", "variation")
+    default = LISTENER if both_sides and cfg.checkpoint is None else None
+    model = load_pretrained(resolve(cfg.checkpoint, cfg.model or default), device)
     seed = secrets.randbelow(2**31) if cfg.seed is None else cfg.seed
-    print(f"{model.checkpoint_id} on {device}: {cfg.num_samples} x {width} steps, seed {seed}")
+    work = assignment(cfg, model.config, seed)
+    labels = check_against_model(cfg, model, work)
+    folder = writable_folder(cfg.output_dir)
+    print(f"{model.checkpoint_id} on {device}: {cfg.num_samples} x {work.width} steps, seed {seed}")
+    for attribute, label in zip(model.config.attributes, labels, strict=True):
+        if label:
+            print(f"{attribute.name}: {attribute.describe(label)}")
+    known = work.known()
 
     with composing_bar() as progress:
         rolls, traces = model.generate(
             num_samples=cfg.num_samples,
-            width=width,
+            width=work.padded_width if known is None else known.shape[1],
+            known=known,
+            allowed=work.allowed,
+            labels=labels,
             seed=seed,
             return_trace=True,
             batch_size=cfg.batch_size,
-            tempo=cfg.tempo,
+            tempo=cfg.tempo or TEMPO,
             progress=progress,
             **{item.name: getattr(cfg, item.name) for item in dataclasses.fields(SamplingConfig)},
         )
+    rolls = [work.finish(roll) for roll in rolls]
     names = [f"{cfg.mode}_{index:03d}" for index in range(len(rolls))]
     for name, roll in zip(names, rolls, strict=True):
-        roll.to_midi(folder / f"{name}.mid")
+        work.write(roll, folder / f"{name}.mid")
     failures = write_pictures(cfg, folder, names, rolls, traces)
     print(statistics_table({name: note_statistics(roll.tokens) for name, roll in zip(names, rolls, strict=True)}))
     print(f"written to {folder}/")
@@ -85,7 +98,8 @@ def write_pictures(
     jobs: list[tuple[Path, Callable[[Path], object]]] = []
     animated = animated_count(cfg)
     for index, (name, roll, trace) in enumerate(zip(names, rolls, traces, strict=True)):
-        jobs.append((folder / f"{name}.png", partial(render.save_png, roll, cfg=cfg)))
+        known = trace.known[:, : roll.width]
+        jobs.append((folder / f"{name}.png", partial(render.save_png, roll, cfg=cfg, known=known)))
         if cfg.save_trace:
             jobs.append((folder / f"{name}.trace.npz", trace.save))
         if index >= animated:
@@ -116,11 +130,12 @@ def check(cfg: GenerateConfig) -> None:
         ("record_interval", 0, math.inf),
         ("tempo", 4, 1000),  # MIDI writes microseconds a quarter note in 24 bits
     ):
-        if not low <= getattr(cfg, name) <= high:
+        if getattr(cfg, name) is not None and not low <= getattr(cfg, name) <= high:
             limit = f"at least {low}" if high == math.inf else f"from {low} to {high}"
             raise UserError(f"--{name} {getattr(cfg, name)}: must be {limit}")
     if cfg.seed is not None and not 0 <= cfg.seed < 2**63:
         raise UserError(f"--seed {cfg.seed}: must be from 0 to 2**63 - 1")
+    check_mode(cfg)
     animated_count(cfg)
     render.check_settings(cfg)
     if cfg.save_mp4 and importlib.util.find_spec("imageio_ffmpeg") is None:
@@ -137,12 +152,23 @@ def animated_count(cfg: GenerateConfig) -> int:
     return int(cfg.gif_samples)
 
 
-def check_against_model(cfg: GenerateConfig, model: FractalGen, width: int) -> None:
-    """Refuse settings that this model cannot serve (UserError naming flag and both values)."""
-    model.config.check_width(width)
+def check_against_model(cfg: GenerateConfig, model: FractalGen, work: Assignment) -> tuple[int, ...]:
+    """Refuse what this model cannot serve (UserError naming flag and both values); the labels that are asked for."""
+    config = model.config
+    config.check_width(work.padded_width)
     model.iterations(cfg.num_iter_list)
-    if cfg.cfg != 1:  # labels reach the sampler through FractalGen.sample only, so far
-        raise UserError(f"--cfg {cfg.cfg}: unconditional music has no labels to be guided by; leave it at 1")
+    if config.levels[0].generator == "ar" and not config.listens and cfg.mode in ("accompany", "variation"):
+        raise UserError(
+            f"--mode {cfg.mode}: {model.checkpoint_id} is autoregressive and cannot listen to music that lies ahead;"
+            f" use --model {LISTENER}"
+        )
+    asked: dict[str, str | None] = {name: getattr(cfg, name) for name in NAMES if name != "tempo"}
+    if cfg.tempo is not None and any(attribute.name == "tempo" for attribute in config.attributes):
+        asked["tempo"] = str(cfg.tempo)
+    labels = encode_all(config.attributes, asked)
+    if cfg.cfg != 1 and not any(labels):
+        raise UserError(f"--cfg {cfg.cfg}: guidance needs something to guide by, such as --key or --density")
+    return labels
 
 
 def resolve_device(name: str) -> str:

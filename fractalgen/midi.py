@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from fractalgen.pianoroll import (
 )
 
 # A marker at the last tick carries what notes alone cannot: the width, and which keys sounded from before step 0.
-_END_MARKER = "FractalGen end of roll"
+END_MARKER = "FractalGen end of roll"
 _BEAT_JITTER = 0.005  # seconds: beats that even spacing explains this well belong to one tempo
 
 
@@ -136,31 +137,39 @@ class MidiEvents:
         return PianoRoll(tokens, self.steps_per_quarter, velocity_bins, self.tempos, self.meters)
 
 
-def read_midi(path: str | os.PathLike[str], steps_per_quarter: int = 4, beats: BeatMap | None = None) -> MidiEvents:
+def read_midi(
+    path: str | os.PathLike[str],
+    steps_per_quarter: int = 4,
+    beats: BeatMap | None = None,
+    tracks: Collection[int] | None = None,
+) -> MidiEvents:
     """Read a MIDI file of type 0, 1 or 2 (tracks are merged); drums are left out.
 
     Without a beat map the file's ticks are musical time and step 0 is tick 0.  With one, notes are placed by their
-    time in seconds, and step 0 is the downbeat at or before the first note.  Raises ``UserError`` naming the file
-    and the reason when it is unreadable, without notes, or longer than ``MAX_STEPS``.
+    time in seconds, and step 0 is the downbeat at or before the first note.  With ``tracks`` (numbers that
+    :func:`find_tracks` gave) only their notes are read, and the roll is still as wide as the whole piece.  Raises
+    ``UserError`` naming the file and the reason when it is unreadable, without notes, or longer than ``MAX_STEPS``.
     """
-    score = _parse(Path(path))
-    tracks = [track.notes.numpy() for track in score.tracks if not track.is_drum]
+    score = parse_midi(Path(path))
+    parts = [(number, track.notes.numpy()) for number, track in enumerate(score.tracks) if not track.is_drum]
     start, length, pitch, velocity = (
-        np.concatenate([np.zeros(0, np.int64), *(notes[name] for notes in tracks)]).astype(np.int64)
+        np.concatenate([np.zeros(0, np.int64), *(notes[name] for _, notes in parts)]).astype(np.int64)
         for name in ("time", "duration", "pitch", "velocity")
     )
-    ends = [marker for marker in score.markers if marker.text.startswith(_END_MARKER)]
+    ends = [marker for marker in score.markers if marker.text.startswith(END_MARKER)]
     if not len(start) and not ends:
         drums = sum(len(part.notes) for part in score.tracks)
         raise UserError(f"{path}: " + (f"only drums ({drums} notes), which are left out" if drums else "no notes"))
     if len(start) and (start.min() < 0 or length.min() < 0):
         raise UserError(f"{path}: damaged or absurdly long (the tick counter overflows)")
-    per_step = score.ticks_per_quarter / steps_per_quarter
+    quarter = score.ticks_per_quarter  # ticks * steps / quarter: halves are exact, whatever the two numbers are
     if beats is None or not len(start):
-        onset, end = start / per_step, (start + length) / per_step
-        tempos = tuple((_step(t.time / per_step), 60e6 / t.mspq) for t in score.tempos if 0 < t.mspq < 1 << 24)
+        onset, end = start * steps_per_quarter / quarter, (start + length) * steps_per_quarter / quarter
+        tempos = tuple(
+            (_step(t.time * steps_per_quarter / quarter), 60e6 / t.mspq) for t in score.tempos if 0 < t.mspq < 1 << 24
+        )
         meters = tuple(
-            (_step(m.time / per_step), m.numerator, m.denominator)
+            (_step(m.time * steps_per_quarter / quarter), m.numerator, m.denominator)
             for m in score.time_signatures
             if 1 <= m.numerator <= 255 and m.denominator in (1, 2, 4, 8, 16, 32, 64)
         )
@@ -169,11 +178,15 @@ def read_midi(path: str | os.PathLike[str], steps_per_quarter: int = 4, beats: B
         origin = beats.origin(_step(onset.min()) / steps_per_quarter)
         onset, end = onset - origin * steps_per_quarter, end - origin * steps_per_quarter
         tempos, meters = beats.tempos(origin, steps_per_quarter), beats.meters(origin, steps_per_quarter)
-    width = _step(ends[-1].time / per_step) if ends else 0
+    width = _step(ends[-1].time * steps_per_quarter / quarter) if ends else 0
     longest = max(width, end.max() if len(end) else 0)
     if longest > MAX_STEPS:
         raise UserError(f"{path}: lasts {longest:,.0f} steps, more than the {MAX_STEPS:,} a roll may have")
     held = re.findall(r"\d+", ends[-1].text) if ends else []
+    if tracks is not None:
+        width = max(width, int(_nearest(end).max()) if len(end) else 0)
+        mine = np.repeat([number in tracks for number, _ in parts], [len(notes["time"]) for _, notes in parts])
+        onset, end, pitch, velocity = onset[mine], end[mine], pitch[mine], velocity[mine]
     return MidiEvents(
         onset,
         end,
@@ -185,6 +198,31 @@ def read_midi(path: str | os.PathLike[str], steps_per_quarter: int = 4, beats: B
         width,
         tuple(map(int, held)),
     )
+
+
+def find_tracks(path: str | os.PathLike[str], wanted: str, flag: str = "--voice") -> tuple[int, ...]:
+    """Numbers of the tracks that ``wanted`` means: a number from 0, or a name (capitals do not matter).
+
+    Tracks are counted as symusic splits them: one for each MIDI track, channel and program.  So a name may mean
+    several.  Raises ``UserError`` with the list of the tracks that can be chosen: those with notes, but no drums.
+    """
+    score = parse_midi(Path(path))
+    names = {
+        number: track.name.strip()
+        for number, track in enumerate(score.tracks)
+        if len(track.notes) and not track.is_drum
+    }
+    wanted = wanted.strip()
+    if wanted.isdecimal() and int(wanted) in names:
+        return (int(wanted),)
+    found = tuple(number for number, name in names.items() if name.casefold() == wanted.casefold())
+    if not found or not wanted:
+        exist = ", ".join(
+            " ".join(f"{number} {name!r} ({len(score.tracks[number].notes)} notes)".split())
+            for number, name in names.items()
+        )
+        raise UserError(f"{flag} track:{wanted}: {path} has the tracks {exist or '(none with notes)'}")
+    return found
 
 
 def write_midi(roll: PianoRoll, path: Path) -> None:
@@ -207,13 +245,14 @@ def write_midi(roll: PianoRoll, path: Path) -> None:
     )
     score.tracks.append(track)
     held = np.flatnonzero(roll.tokens[:, :1] == HOLD)
-    text = " ".join([_END_MARKER, *map(str, held)])
+    text = " ".join([END_MARKER, *map(str, held)])
     score.markers.append(symusic.TextMeta(roll.width * ticks, text))
     with replacing(path) as temporary:
         temporary.write_bytes(score.dumps_midi())
 
 
-def _parse(path: Path) -> Any:
+def parse_midi(path: Path) -> Any:
+    """The file's symusic ``Score``; raises ``UserError`` with the reason when it is no readable MIDI file."""
     import symusic
 
     try:

@@ -119,7 +119,7 @@ def test_a_failing_picture_is_told_and_loses_no_music(checkpoint: str, tmp_path:
         ("--batch_generate_size 0", "--batch_generate_size 0"),
         ("--temperature 0", "--temperature 0.0"),
         ("--temperature nan", "--temperature nan"),
-        ("--cfg 3", "--cfg 3.0: unconditional music has no labels"),
+        ("--cfg 3", "--cfg 3.0: guidance needs something to guide by"),
         ("--filter_threshold -1", "--filter_threshold -1.0"),
         ("--record_interval -1", "--record_interval -1"),
         ("--tempo 0", "--tempo 0.0"),
@@ -134,7 +134,10 @@ def test_a_failing_picture_is_told_and_loses_no_music(checkpoint: str, tmp_path:
         ("--checkpoint absent.ckpt", "--checkpoint absent.ckpt: no such file"),
         ("--checkpoint .", "--checkpoint .: is a folder"),
         ("--model pop908-ar", "--model pop908-ar and --checkpoint"),
-        ("--mode backwards", "--mode: expected unconditional, not 'backwards'"),
+        (
+            "--mode backwards",
+            "--mode: expected unconditional|conditional|inpainting|accompany|variation, not 'backwards'",
+        ),
     ],
 )
 def test_mistakes_are_refused_before_anything_is_written(

@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 from typing import Any, Literal, overload
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -249,6 +250,9 @@ class FractalGen(nn.Module):
         num_samples: int = 1,
         *,
         width: int | None = None,
+        known: npt.NDArray[np.integer] | None = None,
+        allowed: npt.NDArray[np.bool_] | None = None,
+        labels: Sequence[int] | None = None,
         seed: int | None = None,
         return_trace: bool = False,
         batch_size: int = 8,
@@ -258,6 +262,8 @@ class FractalGen(nn.Module):
     ) -> list[PianoRoll] | tuple[list[PianoRoll], list[Trace]]:
         """Compose piano rolls of ``width`` time steps (default: the width trained on) at ``tempo`` quarters a minute.
 
+        ``known``: tokens (128, width), -1 where to compose; ``allowed``: bool (128, width), cells that may sound;
+        ``labels``: one per attribute of the model, 0 for unset, see :func:`fractalgen.vocabulary.encode_all`.
         ``settings`` are those of :class:`fractalgen.config.SamplingConfig`.  The same seed, number of samples, batch
         size and settings give the same rolls on the same machine; without a seed a fresh one is drawn.  With
         ``return_trace`` also returns how each roll was composed.  ``progress(done, total)`` counts first-level patches
@@ -279,9 +285,13 @@ class FractalGen(nn.Module):
                     patches = total // count
                     progress(first * patches + done, num_samples * patches)
 
+            given = None if known is None else torch.from_numpy(known.astype(np.int64)).expand(count, -1, -1)
             tokens, intermediates = self.sample(
                 count,
+                cond_list=[torch.full((count,), label) for label in labels] if labels and any(labels) else None,
                 width=width,
+                known=given,
+                allowed=None if allowed is None else torch.from_numpy(allowed),
                 generator=generator,
                 return_intermediates=return_trace,
                 progress=advance,

@@ -1,0 +1,203 @@
+"""What ``fractalgen generate`` is asked to compose: from flags and files to known cells, limits and MIDI to write.
+
+Known cells condition the model at every level; nothing is pasted over afterwards.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from fractalgen.config import GenerateConfig, ModelConfig
+from fractalgen.errors import UserError
+from fractalgen.midi import find_tracks, read_midi
+from fractalgen.pianoroll import MAX_STEPS, PITCHES, PianoRoll
+from fractalgen.regions import (
+    Side,
+    Task,
+    Voice,
+    accompaniment,
+    bars_to_steps,
+    continuation,
+    inpainting,
+    parse_pitch_classes,
+    parse_pitch_range,
+    parse_rectangle,
+    time_span,
+    variation,
+)
+from fractalgen.splice import splice_midi
+
+TEMPO = 120.0  # quarter notes a minute, where neither the user nor an input file names a tempo
+MODES: dict[str, tuple[str, ...]] = {
+    "unconditional": (),
+    "conditional": ("condition_midi", "condition_length", "condition_bars", "generation_length"),
+    "inpainting": ("input_midi", "mask_start", "mask_end", "mask"),
+    "accompany": ("input_midi", "voice", "side"),
+    "variation": ("input_midi", "strength"),
+}
+"""The flags that belong to each mode."""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One thing to compose.
+
+    ``task``: the given cells, None if there are none.  ``width``: steps of the piece, ``padded_width``: the whole
+    patches that they are composed in.  ``allowed``: bool (128, W) cells
+    that may sound, None: all.  ``template``: the input, whose tempi and meters the piece takes over.  ``write``
+    writes the piece as MIDI.
+    """
+
+    task: Task | None
+    width: int
+    padded_width: int
+    allowed: npt.NDArray[np.bool_] | None
+    template: PianoRoll | None
+    write: Callable[[PianoRoll, Path], None]
+
+    def known(self) -> npt.NDArray[np.int16] | None:
+        """Tokens (128, W), -1 where a cell is to be composed; None if nothing is given."""
+        return None if self.task is None else self.task.known
+
+    def finish(self, roll: PianoRoll) -> PianoRoll:
+        """The piece: as wide as asked for, in the tempo and meter of the input."""
+        tokens = roll.tokens[:, : self.width]
+        if self.template is None:
+            return replace(roll, tokens=tokens)
+        return replace(roll, tokens=tokens, tempos=self.template.tempos, time_signatures=self.template.time_signatures)
+
+
+def check(cfg: GenerateConfig) -> None:
+    """Refuse flags that do not fit the mode or each other, before anything is read (UserError)."""
+    defaults = GenerateConfig()
+    for mode, names in MODES.items():
+        for name in names:
+            value = getattr(cfg, name)
+            if mode != cfg.mode and name not in MODES[cfg.mode] and value != getattr(defaults, name):
+                modes = " or ".join(other for other, flags in MODES.items() if name in flags)
+                raise UserError(f"--{name} {_shown(value)}: belongs to --mode {modes}, this is --mode {cfg.mode}")
+    lengths = [name for name in ("target_width", "bars", "seconds", "generation_length") if getattr(cfg, name)]
+    if len(lengths) > 1:
+        one, two = (f"--{name} {getattr(cfg, name)}" for name in lengths[:2])
+        raise UserError(f"{one} and {two}: one length, please")
+    if lengths and cfg.mode not in ("unconditional", "conditional"):
+        raise UserError(f"--{lengths[0]} {getattr(cfg, lengths[0])}: in --mode {cfg.mode} the input sets the length")
+    for name in ("bars", "seconds", "generation_length", "condition_length", "condition_bars", "target_width"):
+        value = getattr(cfg, name)
+        if value is not None and not 0 < value < math.inf:
+            raise UserError(f"--{name} {value}: must be more than 0")
+    source = MODES[cfg.mode][0] if MODES[cfg.mode] else None
+    if source and not getattr(cfg, source):
+        raise UserError(f"--mode {cfg.mode}: --{source} is needed, a MIDI file")
+    if cfg.condition_length is not None and cfg.condition_bars is not None:
+        raise UserError(
+            f"--condition_length {cfg.condition_length} and --condition_bars {cfg.condition_bars}: one of them, please"
+        )
+    if (cfg.mask_start is None) != (cfg.mask_end is None):
+        raise UserError(f"--mask_start {cfg.mask_start} --mask_end {cfg.mask_end}: both are needed, or --mask")
+    if cfg.mode == "inpainting" and cfg.mask_start is None and not cfg.mask:
+        raise UserError("--mode inpainting: what is to be composed? --mask_start and --mask_end, or --mask")
+    if cfg.voice not in get_args(Voice) and not cfg.voice.startswith("track:"):
+        raise UserError(f"--voice {cfg.voice}: highest, lowest, all, or track:N (a number from 0, or a name)")
+
+
+def assignment(cfg: GenerateConfig, model: ModelConfig, seed: int) -> Assignment:
+    """Read the input that the flags name, and say what a model of this kind is to compose.
+
+    Raises:
+        UserError: an input that cannot be read, or a region, length or limit that cannot be.
+    """
+    patch = model.levels[1].patch
+    if cfg.mode == "unconditional":
+        length = _length(cfg, cfg.tempo or TEMPO, model)
+        width = model.crop_length if length is None else length
+        padded = width if cfg.target_width else -(-width // patch) * patch
+        return Assignment(None, width, padded, _allowed(cfg, model, padded), None, PianoRoll.to_midi)
+    path = Path(cfg.condition_midi or cfg.input_midi or "")
+    tracks: tuple[int, ...] | None = None
+    if cfg.mode == "accompany" and cfg.voice.startswith("track:"):
+        tracks = find_tracks(path, cfg.voice.removeprefix("track:"))
+    roll = read_midi(path, model.steps_per_quarter, tracks=tracks).roll(model.velocity_bins)
+    cut = None
+    if cfg.mode == "conditional":
+        cut = roll.width if cfg.condition_length is None else cfg.condition_length
+        cut = cut if cfg.condition_bars is None else bars_to_steps(roll, cfg.condition_bars)
+        after = max(index for index, (step, _) in enumerate(roll.tempos) if step < max(cut, 1))
+        length = _length(cfg, roll.tempos[after][1], model)
+        task = continuation(roll, cut, length or model.crop_length, patch)
+        roll = replace(  # the tempo and the meter there go on
+            roll,
+            tempos=tuple(event for event in roll.tempos if event[0] < cut),
+            time_signatures=tuple(event for event in roll.time_signatures if event[0] < cut),
+        )
+    elif cfg.mode == "inpainting":
+        spans = [] if cfg.mask_start is None else [time_span(roll, cfg.mask_start, cfg.mask_end or 0)]
+        task = inpainting(roll, [*spans, *(parse_rectangle(text, roll) for text in cfg.mask)], patch)
+    elif cfg.mode == "accompany":
+        task = accompaniment(roll, "all" if tracks else _voice(cfg.voice), _side(cfg.side), patch)
+    else:
+        task = variation(roll, cfg.strength, np.random.default_rng(seed), patch)
+
+    def write(piece: PianoRoll, target: Path) -> None:
+        splice_midi(path, piece, task.composed, target, cut=cut, tracks=tracks)
+
+    allowed = _allowed(cfg, model, task.known.shape[1])
+    if allowed is not None and not (allowed & (task.known < 0)).any():
+        raise UserError(f"{_limits(cfg)}: where something is to be composed, no cell may sound")
+    return Assignment(task, task.width, task.known.shape[1], allowed, roll, write)
+
+
+def _length(cfg: GenerateConfig, tempo: float, model: ModelConfig) -> int | None:
+    """Steps to be composed, None if no flag says how many; a bar without an input has four quarters."""
+    steps = cfg.generation_length or cfg.target_width
+    if cfg.bars is not None:
+        steps = round(cfg.bars * 4 * model.steps_per_quarter)
+    elif cfg.seconds is not None:
+        steps = round(cfg.seconds * tempo / 60 * model.steps_per_quarter)
+    if steps is not None and not 0 < steps <= MAX_STEPS:
+        flag = next(name for name in ("generation_length", "target_width", "bars", "seconds") if getattr(cfg, name))
+        raise UserError(f"--{flag} {getattr(cfg, flag)}: {steps} time steps; a piece has 1 to {MAX_STEPS}")
+    return steps
+
+
+def _allowed(cfg: GenerateConfig, model: ModelConfig, width: int) -> npt.NDArray[np.bool_] | None:
+    """Cells (128, width) that the limits leave."""
+    if not (cfg.pitch_range or cfg.scale or cfg.silence):
+        return None
+    allowed = np.ones((PITCHES, width), np.bool_)
+    if cfg.pitch_range:
+        low, high = parse_pitch_range(cfg.pitch_range)
+        allowed[:low] = allowed[high:] = False
+    if cfg.scale:
+        classes = parse_pitch_classes(cfg.scale)
+        allowed[[pitch for pitch in range(PITCHES) if pitch % 12 not in classes]] = False
+    blank = PianoRoll(np.zeros((PITCHES, width), np.uint8), model.steps_per_quarter)
+    for text in cfg.silence:
+        allowed &= ~parse_rectangle(text, blank, "--silence")
+    if not allowed.any():
+        raise UserError(f"{_limits(cfg)}: together they leave no cell that may sound")
+    return allowed
+
+
+def _limits(cfg: GenerateConfig) -> str:
+    names = [name for name in ("pitch_range", "scale", "silence") if getattr(cfg, name)]
+    return " ".join(f"--{name} {_shown(getattr(cfg, name))}" for name in names)
+
+
+def _shown(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _voice(name: str) -> Voice:
+    return next(voice for voice in get_args(Voice) if voice == name)
+
+
+def _side(name: str) -> Side:
+    return next(side for side in get_args(Side) if side == name)

@@ -1,0 +1,383 @@
+"""Rectangles, voices and modes: which cells are given, which are to be composed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fractalgen.errors import UserError
+from fractalgen.pianoroll import HOLD, ONSET, PianoRoll, merge_notes, orphan_holds, tokens_from_notes
+from fractalgen.regions import (
+    UNKNOWN,
+    Side,
+    Task,
+    Voice,
+    accompaniment,
+    bars_to_steps,
+    continuation,
+    inpainting,
+    parse_pitch,
+    parse_pitch_classes,
+    parse_pitch_range,
+    parse_rectangle,
+    time_span,
+    variation,
+)
+
+
+def piece(*notes: tuple[int, int, int], width: int = 40) -> PianoRoll:
+    """A roll of (pitch, start, stop) at velocity bin 10."""
+    pitch, start, stop = np.array(notes).reshape(-1, 3).T
+    return PianoRoll(tokens_from_notes(merge_notes(pitch, start, stop, np.full(len(pitch), 10)), 0, width))
+
+
+@st.composite
+def rolls(draw: st.DrawFn) -> PianoRoll:
+    """Rolls with at least one note; notes may have begun before."""
+    width, cut = draw(st.integers(1, 50)), draw(st.integers(0, 5))
+    note = st.tuples(st.integers(0, 127), st.integers(cut, width + cut - 1), st.integers(1, 20))
+    rows = np.array(draw(st.lists(note, min_size=1, max_size=30)))
+    notes = merge_notes(rows[:, 0], rows[:, 1] - cut * (rows[:, 1] % 2), rows[:, 1] + rows[:, 2], rows[:, 0] % 32)
+    return PianoRoll(tokens_from_notes(notes, cut, width + cut))
+
+
+def check(task: Task, tokens: np.ndarray, patch: int = 16) -> None:
+    """What holds for every task: whole patches, known cells as they were, no orphan whatever is composed."""
+    assert task.known.dtype == np.int16
+    assert task.known.shape[1] % patch == 0
+    assert 0 <= task.known.shape[1] - task.width < patch
+    assert task.composed.shape == (128, task.width)
+    assert task.composed.any()
+    shown = task.known[:, : task.width]
+    assert np.array_equal(shown[~task.composed], tokens[:, : task.width][~task.composed])
+    assert not ((shown[:, 1:] == HOLD) & (shown[:, :-1] == UNKNOWN)).any()
+    assert orphan_holds(np.maximum(shown, 0)) == 0
+
+
+# --- What users write -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "pitch"),
+    [
+        ("60", 60),
+        (" C4 ", 60),
+        ("c-1", 0),
+        ("G9", 127),
+        ("G#9", 128),
+        ("128", 128),
+        ("F#3", 54),
+        ("Bb2", 46),
+        ("bb2", 46),
+        ("b2", 47),
+        ("Cb4", 59),
+        ("B#3", 60),
+        ("A4", 69),
+    ],
+)
+def test_pitches(text: str, pitch: int) -> None:
+    assert parse_pitch(text) == pitch
+
+
+@pytest.mark.parametrize("text", ["", "H4", "C", "4C", "129", "-1", "A9", "Cb-1", "C#b4", "6.5", "٤"])
+def test_what_is_no_pitch(text: str) -> None:
+    with pytest.raises(UserError, match="128"):
+        parse_pitch(text)
+
+
+def test_pitch_ranges() -> None:
+    assert parse_pitch_range("C4:C5") == (60, 72)
+    assert parse_pitch_range(" 60 : ") == (60, 128)
+    assert parse_pitch_range(":C4") == (0, 60)
+    for text, reason in (
+        ("C5:C4", "empty"),
+        ("60", "no range"),
+        ("60:200", "200"),
+        ("x:60", "neither"),
+        ("128:", "0:128"),
+    ):
+        with pytest.raises(UserError, match=rf"^--low {text}: .*{reason}"):
+            parse_pitch_range(text, "--low")
+
+
+@pytest.mark.parametrize(
+    ("text", "classes"),
+    [
+        ("C major", {0, 2, 4, 5, 7, 9, 11}),
+        ("a MINOR", {0, 2, 4, 5, 7, 9, 11}),
+        ("D dorian", {0, 2, 4, 5, 7, 9, 11}),
+        ("e phrygian", {0, 2, 4, 5, 7, 9, 11}),
+        ("F lydian", {0, 2, 4, 5, 7, 9, 11}),
+        ("G mixolydian", {0, 2, 4, 5, 7, 9, 11}),
+        ("B locrian", {0, 2, 4, 5, 7, 9, 11}),
+        ("Bb major", {10, 0, 2, 3, 5, 7, 9}),
+        ("F#-minor", {6, 8, 9, 11, 1, 2, 4}),
+        ("A harmonic minor", {9, 11, 0, 2, 4, 5, 8}),
+        ("A melodic_minor", {9, 11, 0, 2, 4, 6, 8}),
+        ("C major pentatonic", {0, 2, 4, 7, 9}),
+        ("A minor pentatonic", {0, 2, 4, 7, 9}),
+        ("C blues", {0, 3, 5, 6, 7, 10}),
+        ("C D E G A", {0, 2, 4, 7, 9}),
+        ("c, eb,F#", {0, 3, 6}),
+        ("B", {11}),
+    ],
+)
+def test_scales(text: str, classes: set[int]) -> None:
+    assert parse_pitch_classes(text) == classes
+
+
+@pytest.mark.parametrize("text", ["", "H minor", "C minr", "C D X", "major", "minor A"])
+def test_unknown_scales_are_refused_with_the_list(text: str) -> None:
+    with pytest.raises(UserError, match=r"^--scale .*major, minor, harmonic minor, .*blues"):
+        parse_pitch_classes(text)
+
+
+def waltz() -> PianoRoll:
+    """Two bars of 3/4, one of 4/4, and half a bar: 12 + 12 + 16 + 8 steps."""
+    return PianoRoll(piece((60, 0, 4), width=48).tokens, time_signatures=((0, 3, 4), (24, 4, 4)))
+
+
+@pytest.mark.parametrize(
+    ("text", "pitches", "steps"),
+    [
+        ("time=4:12,pitch=60:72", (60, 72), (4, 12)),
+        (" pitch = C4 : C5 , time = 4 : 12 ", (60, 72), (4, 12)),
+        ("time=40:", (0, 128), (40, 48)),
+        ("time=:", (0, 128), (0, 48)),
+        ("pitch=:E4", (0, 64), (0, 48)),
+        ("bars=0:1", (0, 128), (0, 12)),
+        ("bars=1:3", (0, 128), (12, 40)),
+        ("bars=2:,pitch=0:1", (0, 1), (24, 48)),
+        ("bars=3:4", (0, 128), (40, 48)),
+    ],
+)
+def test_rectangles(text: str, pitches: tuple[int, int], steps: tuple[int, int]) -> None:
+    plane = parse_rectangle(text, waltz())
+    expected = np.zeros((128, 48), np.bool_)
+    expected[slice(*pitches), slice(*steps)] = True
+    assert np.array_equal(plane, expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("time=4:4", "4:4 is an empty range"),
+        ("time=9:4", "9:4 is an empty range"),
+        ("time=40:49", "40:49 does not lie in the 48 steps"),
+        ("time=48:", "48: does not lie in the 48 steps"),
+        ("time=-4:8", "-4:8 does not lie in the 48 steps"),
+        ("bars=2:5", "2:5 does not lie in the 4 bars"),
+        ("pitch=60:129", "129"),
+        ("pitch=C4:Q4", "'Q4' is neither"),
+        ("time=a:8", "time=a:8 is no range of whole numbers"),
+        ("time=8", "'8' is no range A:B"),
+        ("tmie=0:8", "'tmie=0:8' is none of time=A:B, bars=A:B, pitch=A:B"),
+        ("", "'' is none of"),
+        ("time=0:8,time=8:16", "time is given twice, 0:8 and 8:16"),
+        ("time=0:8,bars=1:2", "time=0:8 and bars=1:2 exclude each other"),
+    ],
+)
+def test_wrong_rectangles_are_refused_in_one_line(text: str, reason: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_rectangle(text, waltz(), "--hole")
+    assert str(caught.value).startswith(f"--hole {text}: ")
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_spans_and_bars() -> None:
+    assert np.flatnonzero(time_span(waltz(), 3, 5).all(0)).tolist() == [3, 4]
+    with pytest.raises(UserError, match="--mask_start 3 --mask_end 99: 3:99 does not lie in the 48 steps"):
+        time_span(waltz(), 3, 99)
+    with pytest.raises(UserError, match="--mask_start 9 --mask_end 5: 9:5 is an empty range"):
+        time_span(waltz(), 9, 5)
+    assert [bars_to_steps(waltz(), bars) for bars in (1, 2, 3, 4)] == [12, 24, 40, 48]
+    for bars in (0, 5):
+        with pytest.raises(UserError, match=f"--condition_bars {bars}: the piece has 4 bars"):
+            bars_to_steps(waltz(), bars)
+
+
+# --- Modes ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_continuation_keeps_the_beginning_and_leaves_all_the_rest_open() -> None:
+    roll = piece((60, 0, 12), (64, 9, 20))
+    task = continuation(roll, 10, 11)
+    check(task, np.pad(roll.tokens, ((0, 0), (0, 8))))
+    assert (task.width, task.known.shape, task.extended) == (21, (128, 32), 0)
+    assert np.array_equal(task.known[:, :10], roll.tokens[:, :10])
+    assert (task.known[:, 10:] == UNKNOWN).all()
+
+
+def test_wrong_continuations_are_refused() -> None:
+    roll = piece((60, 6, 12))
+    for steps in (0, 41):
+        with pytest.raises(UserError, match=f"--condition_length {steps}: the piece has 40 steps"):
+            continuation(roll, steps, 8)
+    with pytest.raises(UserError, match="--generation_length 0: nothing"):
+        continuation(roll, 8, 0)
+    with pytest.raises(UserError, match="more than 65535"):
+        continuation(roll, 8, 65_535)
+    with pytest.raises(UserError, match="--condition_length 6: no note in the first 6 steps"):
+        continuation(roll, 6, 8)
+    assert continuation(roll, 7, 8).width == 15
+
+
+def test_notes_that_a_region_cuts_are_composed_to_their_end() -> None:
+    roll = piece(
+        (60, 0, 12),  # runs through the region and beyond: 10 and 11 are composed too
+        (61, 0, 8),  # ends in it
+        (62, 7, 14),  # begins in it: 10 to 13 too
+        (63, 10, 12),  # begins where it ends
+        (64, 0, 6),  # ends where it begins
+        (62, 14, 16),  # struck right after a note that is composed
+    )
+    task = inpainting(roll, [time_span(roll, 6, 8), time_span(roll, 8, 10)])
+    check(task, roll.tokens)
+    assert task.extended == 2 + 4
+    expected = roll.tokens.astype(int)
+    expected[:, 6:10] = UNKNOWN
+    expected[60, 10:12] = expected[62, 10:14] = UNKNOWN
+    assert np.array_equal(task.known, np.pad(expected, ((0, 0), (0, 8))))
+
+
+def test_an_empty_region_is_refused() -> None:
+    roll = piece((60, 0, 4))
+    for rectangles in ([], [np.zeros(roll.tokens.shape, np.bool_)]):
+        with pytest.raises(UserError, match="--mask: an empty region"):
+            inpainting(roll, rectangles)
+
+
+@given(rolls(), st.integers(0, 999), st.sampled_from([4, 16]))
+@settings(max_examples=60)
+def test_inpainting_any_region(roll: PianoRoll, seed: int, patch: int) -> None:
+    region = np.random.default_rng(seed).random(roll.tokens.shape) < 0.1
+    region[0, 0] = True
+    task = inpainting(roll, [region], patch)
+    check(task, roll.tokens, patch)
+    assert task.composed[region].all()
+    assert (task.known[:, roll.width :] == 0).all()
+    extended = task.composed & ~region
+    assert task.extended == extended.sum()
+    assert (roll.tokens[extended] == HOLD).all()  # nothing else is given back
+    rows, steps = np.nonzero(extended)
+    assert task.composed[rows, steps - 1].all()
+
+
+def cells(*rows: str) -> np.ndarray:
+    """Six steps of the pitches 60 and up, the highest first: ``.`` silence, ``o`` onset, ``-`` hold, ``?`` composed."""
+    return np.array([["?.-o".index(cell) - 1 for cell in row] for row in reversed(rows)])
+
+
+def shown(task: Task) -> np.ndarray:
+    return np.minimum(task.known[60:64, :6], 2)
+
+
+def six(*rows: str) -> PianoRoll:
+    tokens = np.zeros((128, 6), np.uint8)
+    tokens[60:64] = np.where(cells(*rows) == ONSET, ONSET + 10, cells(*rows))
+    return PianoRoll(tokens)
+
+
+SOUNDS = six(
+    ".oo...",
+    "o--.o.",
+    "..o--.",  # struck under another note: not of the highest voice, though it sounds on
+    "o.oo.o",  # struck when no kept note sounds: the third of them is of the highest voice
+)
+
+
+@pytest.mark.parametrize(
+    ("voice", "side", "expected"),
+    [
+        ("highest", "below", (".oo...", "o--.o.", "???.?.", "???o?o")),
+        ("lowest", "above", ("?o????", "?.??o?", "?.??.?", "o.oo.o")),
+        ("all", "below", (".oo...", "o--.o.", ".?o--.", "o?oo?o")),
+        ("all", "above", ("?oo???", "o--?o?", "..o--?", "o.oo.o")),
+    ],
+)
+def test_voices_and_what_is_composed_beside_them(voice: Voice, side: Side, expected: tuple[str, ...]) -> None:
+    task = accompaniment(SOUNDS, voice, side)
+    assert shown(task).tolist() == cells(*expected).tolist()
+    beyond, other = (task.known[:60, :6], task.known[64:, :6])[:: 1 if side == "below" else -1]
+    assert (beyond == UNKNOWN).all()
+    assert (other == 0).all()
+    assert (task.known[:, 6:] == 0).all()
+    assert task.extended == 0
+
+
+def test_where_a_voice_rests_its_last_pitch_is_the_border_and_before_its_first_note_that_one() -> None:
+    task = accompaniment(six("......", "..o...", "....o.", "......"), "all", "below")
+    assert shown(task).tolist() == cells("......", "..o...", "????o.", "??????").tolist()
+
+
+def test_wrong_voices_are_refused() -> None:
+    with pytest.raises(UserError, match="no notes"):
+        accompaniment(PianoRoll(np.zeros((128, 8), np.uint8)), "all", "below")
+    with pytest.raises(UserError, match="--side below: no pitch lies below"):
+        accompaniment(piece((0, 0, 4)), "all", "below")
+    with pytest.raises(UserError, match="--voice tenor --side below"):
+        accompaniment(piece((60, 0, 4)), "tenor", "below")  # type: ignore[arg-type]
+
+
+@given(rolls(), st.sampled_from(["highest", "lowest", "all"]), st.sampled_from(["below", "above"]))
+@settings(max_examples=60)
+def test_any_voice(roll: PianoRoll, voice: Voice, side: Side) -> None:
+    if roll.tokens[[0, 127]].any():
+        return
+    task = accompaniment(roll, voice, side)
+    check(task, np.where(task.known[:, : roll.width] == 0, 0, roll.tokens))  # other notes are forgotten
+    known = np.maximum(task.known[:, : roll.width], 0)
+    struck, notes = PianoRoll(known).notes(), roll.notes()
+    assert set(struck.tolist()) <= set(notes.tolist())  # whole notes of the roll
+    if voice == "all":
+        assert np.array_equal(struck, notes)
+    if voice == "highest":  # each note left out lies under a kept one
+        for pitch, start, _, _ in set(notes.tolist()) - set(struck.tolist()):
+            assert known[pitch:, start].any()
+    mirrored = PianoRoll(roll.tokens[::-1])
+    swap = {"highest": "lowest", "lowest": "highest", "all": "all", "below": "above", "above": "below"}
+    mirror = accompaniment(mirrored, swap[voice], swap[side])  # type: ignore[arg-type]
+    assert np.array_equal(mirror.known[::-1], task.known)
+
+
+def test_the_highest_voice_of_a_chorale_is_its_soprano() -> None:
+    soprano = [(72, 0, 4), (71, 4, 6), (72, 6, 8), (74, 8, 16), (72, 20, 24)]
+    others = [(67, 0, 8), (60, 0, 2), (62, 2, 4), (67, 8, 16), (48, 0, 16), (52, 20, 24), (64, 20, 24)]
+    task = accompaniment(piece(*soprano, *others), "highest", "below")
+    assert np.array_equal(np.maximum(task.known[:, :40], 0), piece(*soprano).tokens)
+
+
+def test_a_variation_composes_its_share_of_the_patches_between_lowest_and_highest_note() -> None:
+    roll = piece((30, 0, 4), (70, 20, 24), width=64)  # rows of patches 1 to 4, 4 columns: 16 patches
+    for strength, patches in ((0.01, 1), (0.25, 4), (0.5, 8), (1.0, 16)):
+        task = variation(roll, strength, np.random.default_rng(3))
+        check(task, roll.tokens)
+        assert task.composed.sum() - task.extended == patches * 256
+        assert not task.composed[:16].any()
+        assert not task.composed[80:].any()
+    first, again, other = (variation(roll, 0.5, np.random.default_rng(seed)).known for seed in (1, 1, 2))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+    whole = [variation(roll, 1 / 16, np.random.default_rng(seed)).composed for seed in range(200)]
+    assert np.any(whole, axis=0)[16:80].all()  # every patch may be drawn
+
+
+def test_a_variation_ends_with_the_piece_and_composes_tails() -> None:
+    roll = piece((60, 0, 20), width=24)
+    drawn = [variation(roll, 0.5, np.random.default_rng(seed)) for seed in range(20)]
+    assert {task.extended for task in drawn} == {0, 4}  # the first patch was drawn: the note's tail goes too
+    for task in drawn:
+        check(task, roll.tokens)
+        assert (task.known[:, 24:] == 0).all()
+
+
+def test_wrong_variations_are_refused() -> None:
+    random = np.random.default_rng(0)
+    for strength in (0, 1.1, float("nan")):
+        with pytest.raises(UserError, match=f"--strength {strength}: "):
+            variation(piece((60, 0, 4)), strength, random)
+    with pytest.raises(UserError, match="no notes"):
+        variation(PianoRoll(np.zeros((128, 8), np.uint8)), 0.5, random)

@@ -1,0 +1,411 @@
+"""Composed cells in a copy of a MIDI file: what was kept is as it was."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fractalgen.errors import UserError
+from fractalgen.midi import find_tracks, read_midi
+from fractalgen.midi_events import DRUMS, Event, pair_notes, read_events
+from fractalgen.pianoroll import HOLD, ONSET, PianoRoll
+from fractalgen.regions import Task, accompaniment, continuation, inpainting, time_span
+from fractalgen.splice import splice_midi
+from tests.midi_files import delta, meter, midi, off, on, scale, tempo
+
+FEW = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUARTERS = 6  # length of the random files
+Timed = list[tuple[int, bytes]]
+
+
+def meta(kind: int, content: bytes) -> bytes:
+    return bytes([0xFF, kind]) + delta(len(content)) + content
+
+
+def track(events: Timed) -> bytes:
+    """A track from events at absolute ticks; those at one tick stay in their order."""
+    events = sorted(events, key=lambda event: event[0])
+    return b"".join(
+        delta(tick - before) + data for before, (tick, data) in zip([0, *(t for t, _ in events)], events, strict=False)
+    )
+
+
+@st.composite
+def sources(draw: st.DrawFn, overlapping: bool) -> bytes:
+    """Files with several tracks, drums, tempo changes, controllers, texts, lone halves of notes, odd resolutions."""
+    quarter = draw(st.sampled_from([1, 2, 3, 90, 480, 1001, 32_767]))
+    tick = st.integers(0, QUARTERS * quarter)
+    pitch = st.sampled_from([59, 60, 61, 100])
+    velocity = st.integers(1, 127)
+    conductor: Timed = [(0, meta(3, b"conductor")), (0, bytes([0xF0, 3, 1, 2, 0xF7])), (0, meta(0x59, b"\xfe\x01"))]
+    conductor += [
+        (at, meta(0x51, us.to_bytes(3, "big")))
+        for at, us in draw(st.lists(st.tuples(tick, st.integers(9000, 900_000))))
+    ]
+    conductor += [
+        (at, meta(0x58, bytes([n, 2, 24, 8]))) for at, n in draw(st.lists(st.tuples(tick, st.integers(2, 7))))
+    ]
+    conductor += [(at, meta(6, b"verse")) for at in draw(st.lists(tick, max_size=2))]
+    tracks = [conductor]
+    for number in range(draw(st.integers(1, 3))):
+        events: Timed = [(0, meta(3, f"part {number}".encode())), (0, bytes([0xC0 | number, 40 + number]))]
+        busy: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        channels = st.sampled_from([number, number + 3, DRUMS])
+        note = st.tuples(channels, pitch, tick, st.integers(0, 2 * quarter + 1), velocity)
+        for channel, key, at, length, loud in draw(st.lists(note, max_size=12)):
+            spans = busy.setdefault((channel, key), [])
+            if overlapping or all(at + length < start or stop < at for start, stop in spans):
+                spans.append((at, at + length))
+                events += [(at, bytes([0x90 | channel, key, loud])), (at + length, bytes([0x80 | channel, key, 7]))]
+        events += [(at, bytes([0xB0 | number, 64, v])) for at, v in draw(st.lists(st.tuples(tick, velocity)))]
+        if overlapping:
+            events += [(at, bytes([0x80, key, 0])) for at, key in draw(st.lists(st.tuples(tick, pitch), max_size=3))]
+        tracks.append(events)
+    tracks[1] += [(0, bytes([0x90, 62, 99])), (quarter, bytes([0x80, 62, 0]))]  # at least one note
+    return midi(*map(track, tracks), division=quarter)
+
+
+def composing(task: Task, seed: int, bins: int) -> np.ndarray[Any, Any]:
+    """Fill the cells of a task with noise that has no orphans."""
+    random = np.random.default_rng(seed)
+    tokens = task.known[:, : task.width].copy()
+    drawn = random.choice([0, HOLD, ONSET], tokens.shape, p=[0.55, 0.3, 0.15])
+    drawn[drawn == ONSET] += random.integers(0, bins, (drawn == ONSET).sum())
+    for step in range(task.width):
+        silent = tokens[:, step - 1] == 0 if step else np.ones(128, np.bool_)
+        new = np.where((drawn[:, step] == HOLD) & silent, 0, drawn[:, step])
+        tokens[:, step] = np.where(tokens[:, step] < 0, new, tokens[:, step])
+    return tokens.astype(np.uint8)
+
+
+def notes_of(path: Path, steps_per_quarter: int = 4) -> Counter[tuple[Any, ...]]:
+    grid, _, parts = read_events(path, steps_per_quarter)
+    return Counter((note.track, note.channel, *note.heard) for note in pair_notes(parts, grid)[0])
+
+
+def others_of(path: Path, steps_per_quarter: int = 4) -> list[list[Event]]:
+    """All events but notes, ends of tracks and the marker of the width."""
+    _, _, parts = read_events(path, steps_per_quarter)
+    return [
+        [e for e in part if e.data[0] >> 4 not in (8, 9) and e.data[:2] != b"\xff\x2f" and b"end of roll" not in e.data]
+        for part in parts
+    ]
+
+
+@given(sources(overlapping=False), st.data())
+@FEW
+def test_what_is_kept_is_as_it_was(tmp_path: Path, content: bytes, data: st.DataObject) -> None:
+    source, path = tmp_path / "source.mid", tmp_path / "result.mid"
+    source.write_bytes(content)
+    per_quarter = data.draw(st.sampled_from([4, 4, 3, 12]))
+    roll = PianoRoll.from_midi(source, per_quarter)
+    region = np.zeros(roll.tokens.shape, np.bool_)
+    for _ in range(data.draw(st.integers(1, 3))):
+        a, b = sorted(data.draw(st.tuples(st.integers(0, roll.width), st.integers(0, roll.width))))
+        low, high = data.draw(st.sampled_from([(0, 128), (60, 128), (0, 61), (60, 61)]))
+        region[low:high, a : b + 1] = True
+    if not region.any():
+        region[60, 0] = True
+    task = inpainting(roll, [region])
+    result = replace(roll, tokens=composing(task, data.draw(st.integers(0, 99)), roll.velocity_bins))
+    splice_midi(source, result, task.composed, path)
+
+    assert PianoRoll.from_midi(path, per_quarter) == result  # tokens, tempi and meters
+    assert others_of(path, per_quarter)[:-1] == others_of(source, per_quarter)
+    before, after = notes_of(source, per_quarter), notes_of(path, per_quarter)
+    grid, _, parts = read_events(source, per_quarter)
+    for note in pair_notes(parts, grid)[0]:
+        key = (note.track, note.channel, *note.heard)
+        goes_on = note.stop < roll.width and result.tokens[note.pitch, note.stop] == HOLD  # lengthened by what follows
+        whole = not task.composed[note.pitch, note.step : note.stop].any() and not goes_on
+        if note.channel == DRUMS or whole:
+            assert after[key] == before[key]
+        elif task.composed[note.pitch, note.step]:
+            assert not after[key]
+        else:  # kept, and composed from some step on
+            assert any((t, c, s, p, v) == (*key[:3], *key[4:]) for t, c, s, _, p, v in after)
+
+
+@given(sources(overlapping=True), st.integers(0, 99), st.data())
+@FEW
+def test_tokens_come_out_of_files_whose_notes_overlap(
+    tmp_path: Path, content: bytes, seed: int, data: st.DataObject
+) -> None:
+    source, path = tmp_path / "source.mid", tmp_path / "result.mid"
+    source.write_bytes(content)
+    roll = PianoRoll.from_midi(source)
+    region = np.random.default_rng(seed).random(roll.tokens.shape) < data.draw(st.floats(0.01, 1))
+    task = inpainting(roll, [region])
+    result = replace(roll, tokens=composing(task, seed, roll.velocity_bins))
+    splice_midi(source, result, task.composed, path)
+    assert PianoRoll.from_midi(path) == result
+    assert others_of(path)[:-1] == others_of(source)
+    splice_midi(path, result, np.zeros_like(region), tmp_path / "again.mid")  # a result is a source like any other
+    assert PianoRoll.from_midi(tmp_path / "again.mid") == result
+
+
+@given(sources(overlapping=True), st.integers(0, 99), st.data())
+@FEW
+def test_a_piece_goes_on_after_its_beginning(tmp_path: Path, content: bytes, seed: int, data: st.DataObject) -> None:
+    source, path = tmp_path / "source.mid", tmp_path / "result.mid"
+    source.write_bytes(content)
+    roll = PianoRoll.from_midi(source)
+    first = int(np.flatnonzero(roll.tokens.any(0))[0])
+    cut = data.draw(st.integers(first + 1, roll.width))
+    task = continuation(roll, cut, data.draw(st.integers(1, 40)))
+    tempos = tuple(tempo for tempo in roll.tempos if tempo[0] < cut)
+    meters = tuple(meter for meter in roll.time_signatures if meter[0] < cut)
+    result = PianoRoll(composing(task, seed, roll.velocity_bins), tempos=tempos, time_signatures=meters)
+    splice_midi(source, result, task.composed, path, cut=cut)
+    assert PianoRoll.from_midi(path) == result
+    grid, _, parts = read_events(path, 4)
+    pedal = bytes([64, 0])
+    for before, after in zip(others_of(source), others_of(path)[:-1], strict=True):
+        assert [e for e in after if e.data[1:] != pedal] == [e for e in before if grid.step(e.tick) < cut]
+    assert all(note.step < cut or note.track == len(parts) - 1 for note in pair_notes(parts, grid)[0])
+
+
+def read(path: Path) -> PianoRoll:
+    return PianoRoll.from_midi(path)
+
+
+def test_a_kept_note_whose_tail_is_composed_keeps_its_beginning(tmp_path: Path) -> None:
+    source, path = tmp_path / "a.mid", tmp_path / "b.mid"
+    source.write_bytes(midi(on(17, 60, 91, channel=5) + off(943, 60, channel=5) + on(30, 64) + off(450, 64)))
+    roll = read(source)
+    assert roll.notes().tolist() == [(60, 0, 8, 22), (64, 8, 4, 16)]
+    task = inpainting(roll, [time_span(roll, 6, 8)])
+    assert task.extended == 0
+    for tail, end in (([HOLD, HOLD], 960), ([HOLD, 0], 840), ([0, 0], 720)):
+        tokens = roll.tokens.copy()
+        tokens[60, 6:8] = tail
+        splice_midi(source, replace(roll, tokens=tokens), task.composed, path)
+        assert notes_of(path) == Counter([(0, 5, 17, end, 60, 91), (0, 0, 990, 1440, 64, 66)])
+
+
+def with_cells(roll: PianoRoll, pitch: int, start: int, tokens: list[int]) -> tuple[PianoRoll, np.ndarray[Any, Any]]:
+    """The roll with some cells composed, and which."""
+    result, composed = roll.tokens.copy(), np.zeros(roll.tokens.shape, np.bool_)
+    span = pitch, slice(start, start + len(tokens))
+    result[span], composed[span] = tokens, True
+    return replace(roll, tokens=result), composed
+
+
+@pytest.mark.parametrize(("second", "end"), [(470, 470), (480, 480), (490, 480)])
+def test_a_note_is_lengthened_up_to_the_next_one_on_its_key(tmp_path: Path, second: int, end: int) -> None:
+    source, path = tmp_path / "a.mid", tmp_path / "b.mid"
+    source.write_bytes(midi(on(0, 60) + off(100, 60) + on(second - 100, 60) + off(5, 60)))
+    result, composed = with_cells(read(source), 60, 1, [HOLD] * 3)
+    splice_midi(source, result, composed, path)
+    assert read(path) == result
+    assert notes_of(path) == Counter([(0, 0, 0, end, 60, 66), (0, 0, second, second + 5, 60, 66)])
+    _, _, parts = read_events(path, 4)
+    assert [event.data[0] for event in parts[0]] == [0x90, 0x80, 0x90, 0x80, 0xFF]  # ended before it is struck again
+
+
+def test_overlapping_notes_of_one_key_end_in_the_order_in_which_they_began(tmp_path: Path) -> None:
+    source, path = tmp_path / "a.mid", tmp_path / "b.mid"
+    source.write_bytes(midi(on(0, 60) + on(480, 60, 99) + off(480, 60) + off(240, 60)))
+    roll = read(source)
+    assert roll.notes().tolist() == [(60, 0, 4, 16), (60, 4, 6, 24)]
+    result, composed = with_cells(roll, 60, 6, [0] * 4)
+    splice_midi(source, result, composed, path)
+    assert read(path) == result
+    assert notes_of(path) == Counter([(0, 0, 0, 720, 60, 66), (0, 0, 480, 720, 60, 99)])
+
+
+def test_lone_halves_of_notes_do_not_end_what_is_lengthened(tmp_path: Path) -> None:
+    source, path = tmp_path / "a.mid", tmp_path / "b.mid"
+    lone = off(240, 60) + off(0, 36, channel=9) + on(0, 60, 99)
+    source.write_bytes(midi(on(0, 60) + off(240, 60) + lone + on(0, 64) + off(720, 64)))
+    result, composed = with_cells(read(source), 60, 2, [HOLD] * 6)
+    splice_midi(source, result, composed, path)
+    assert read(path) == result
+    assert notes_of(path) == Counter([(0, 0, 0, 960, 60, 66), (0, 0, 480, 1200, 64, 66)])
+    assert sum(event.data[0] == 0x89 for event in read_events(path, 4)[2][0]) == 1  # drums are left alone
+
+
+def test_a_note_that_the_source_has_otherwise_is_taken_from_the_roll(tmp_path: Path) -> None:
+    source, path = tmp_path / "a.mid", tmp_path / "b.mid"
+    source.write_bytes(midi(on(7, 60) + off(473, 60)))
+    roll = read(source)
+    tokens = roll.tokens.copy()
+    tokens[60, 0] = ONSET + 20
+    splice_midi(source, replace(roll, tokens=tokens), np.zeros(tokens.shape, np.bool_), path)
+    assert notes_of(path) == Counter([(1, 1, 0, 480, 60, 82)])
+
+
+def test_new_notes_stand_on_the_grid_in_their_own_track_and_channel(tmp_path: Path) -> None:
+    source, path = tmp_path / "a.mid", tmp_path / "b.mid"
+    source.write_bytes(midi(scale(2, ticks=96), on(0, 40, channel=1) + off(96, 40, channel=1), division=96))
+    roll = read(source)
+    tokens = roll.tokens.copy()
+    tokens[61] = tokens[72] = 0
+    tokens[72, 5:7] = [ONSET + 20, HOLD]
+    composed = np.zeros(tokens.shape, np.bool_)
+    composed[:, 4:] = True
+    splice_midi(source, replace(roll, tokens=tokens), composed, path)
+    kept = [(0, 0, 0, 96, 60, 66), (1, 1, 0, 96, 40, 66)]
+    assert notes_of(path) == Counter([*kept, (2, 2, 120, 168, 72, 82)])
+    assert b"FractalGen" in path.read_bytes()
+    assert b"\xc2\x00" in path.read_bytes()  # program 0 in channel 2
+
+
+def test_a_program_of_the_source_is_left_alone_where_no_channel_is_free(tmp_path: Path) -> None:
+    source, path = tmp_path / "a.mid", tmp_path / "b.mid"
+    programs = b"".join(bytes([0, 0xC0 | channel, 70]) for channel in range(16))
+    source.write_bytes(midi(programs + scale()))
+    roll = read(source)
+    tokens = roll.tokens.copy()
+    tokens[60, :4] = [0, ONSET, 0, 0]
+    composed = np.zeros(tokens.shape, np.bool_)
+    composed[60, :4] = True
+    splice_midi(source, replace(roll, tokens=tokens), composed, path)
+    assert read(path).tokens.tolist() == tokens.tolist()
+    assert [e.data for part in others_of(path) for e in part if e.data[0] >> 4 == 0xC] == [
+        bytes([0xC0 | channel, 70]) for channel in range(16)
+    ]
+
+
+@pytest.mark.parametrize(("quarter", "written"), [(1, 4), (2, 4), (90, 180), (480, 480), (8191, 32_764), (9001, 9001)])
+def test_a_step_that_is_no_whole_number_of_ticks(tmp_path: Path, quarter: int, written: int) -> None:
+    source, path = tmp_path / "a.mid", tmp_path / "b.mid"
+    source.write_bytes(midi(tempo(0, 600_000) + tempo(2 * quarter, 300_000), scale(ticks=quarter), division=quarter))
+    roll = read(source)
+    tokens = roll.tokens.copy()
+    tokens[80, :3] = [0, ONSET, HOLD]
+    composed = np.zeros(tokens.shape, np.bool_)
+    composed[80] = True
+    splice_midi(source, replace(roll, tokens=tokens), composed, path)
+    assert int.from_bytes(path.read_bytes()[12:14], "big") == written
+    again = read(path)
+    assert np.array_equal(again.tokens, tokens)
+    assert again.seconds == roll.seconds == pytest.approx(2 * 0.6 + 6 * 0.3)
+
+
+def test_from_the_cut_on_only_the_music_composed_goes_on(tmp_path: Path) -> None:
+    source, path = tmp_path / "a.mid", tmp_path / "b.mid"
+    pedal = bytes([0, 0xB0, 64, 127])
+    drums = b"".join(on(0, 36, channel=9) + off(240, 36, channel=9) for _ in range(8))
+    conductor = tempo(0, 400_000) + meter(0, 3, 2) + tempo(1200, 800_000) + meter(0, 5, 2)
+    source.write_bytes(midi(conductor, pedal + scale(4), drums))
+    roll = read(source)
+    task = continuation(roll, 8, 8)
+    tokens = np.maximum(task.known[:, :16], 0).astype(np.uint8)
+    result = PianoRoll(tokens, tempos=roll.tempos[:1], time_signatures=roll.time_signatures[:1])
+    splice_midi(source, result, task.composed, path, cut=8)
+    assert read(path) == result
+    assert result.seconds == pytest.approx(1.6)
+    assert {note[2:4] for note in notes_of(path) if note[1] == DRUMS} == {(240 * i, 240 * i + 240) for i in range(4)}
+    assert others_of(path)[1] == [Event(0, pedal[1:]), Event(960, bytes([0xB0, 64, 0]))]
+
+
+def test_one_track_is_the_voice(tmp_path: Path) -> None:
+    source, path = tmp_path / "a.mid", tmp_path / "b.mid"
+    name = b"\x00" + meta(3, b"Melody")
+    flute = name + on(13, 72, 50, channel=2) + off(947, 72, channel=2)
+    other = on(0, 72, 99) + off(1920, 72) + on(0, 48) + off(480, 48)
+    source.write_bytes(midi(other, flute, on(0, 36, channel=9) + off(240, 36, channel=9)))
+    tracks = find_tracks(source, "melody")
+    assert tracks == find_tracks(source, "1") == (1,)
+    roll = read_midi(source, tracks=tracks).roll()
+    assert roll.notes().tolist() == [(72, 0, 8, 12)]
+    assert roll.width == 20  # that of the whole piece
+    task = accompaniment(roll, "all", "below")
+    tokens = np.maximum(task.known[:, : roll.width], 0).astype(np.uint8)
+    tokens[40, 2:4] = [ONSET, HOLD]
+    splice_midi(source, replace(roll, tokens=tokens), task.composed, path, tracks=tracks)
+    assert notes_of(path) == Counter([(1, 2, 13, 960, 72, 50), (2, 9, 0, 240, 36, 66), (3, 1, 240, 480, 40, 2)])
+    assert np.array_equal(read(path).tokens, tokens)
+    for wanted in ("2", "7", "-1", "", "bass"):  # track 2 is drums
+        with pytest.raises(
+            UserError, match=r"^--voice track:.* has the tracks 0 '' \(2 notes\), 1 'Melody' \(1 notes\)$"
+        ):
+            find_tracks(source, wanted)
+
+
+def test_a_status_that_runs_on_after_a_text_and_notes_ended_by_velocity_0(tmp_path: Path) -> None:
+    source, path = tmp_path / "a.mid", tmp_path / "b.mid"
+    running = on(0, 60) + b"\x00" + meta(1, b"la") + bytes([120, 64, 66]) + bytes([*delta(480), 60, 0, 0, 64, 0])
+    source.write_bytes(midi(running, kind=0))
+    roll = read(source)
+    assert roll.notes().tolist() == [(60, 0, 5, 16), (64, 1, 4, 16)]
+    splice_midi(source, roll, np.zeros(roll.tokens.shape, np.bool_), path)
+    assert read(path) == roll
+    assert notes_of(path) == notes_of(source)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b"\x00\xf8",
+        b"\x00\xf1\x05",
+        b"\x00\xf2\x05\x06",
+        b"\x00\xf0\x02\x01\xf7",
+        b"\x00\xff\x59\x02\x09\x09",
+        b"\x00\xd0\x09",
+    ],
+    ids=["clock", "time code", "song position", "system exclusive", "impossible key", "aftertouch"],
+)
+def test_odd_events_stay_byte_for_byte(tmp_path: Path, odd: bytes) -> None:
+    source, path = tmp_path / "a.mid", tmp_path / "b.mid"
+    source.write_bytes(midi(on(0, 60) + odd + off(480, 60)).replace(b"MTrk", b"XFIH\x00\x00\x00\x02okMTrk"))
+    roll = read(source)
+    splice_midi(source, roll, np.zeros(roll.tokens.shape, np.bool_), path)
+    assert read(path) == roll
+    assert others_of(path)[0] == [Event(0, odd[1:])]
+
+
+def test_what_was_held_before_a_roll_of_ours_is_still_held(tmp_path: Path) -> None:
+    tokens = np.zeros((128, 12), np.uint8)
+    tokens[60, :4] = HOLD
+    tokens[64, 2:5] = [ONSET + 9, HOLD, HOLD]
+    roll = PianoRoll(tokens)
+    roll.to_midi(tmp_path / "a.mid")
+    composed = np.zeros(tokens.shape, np.bool_)
+    composed[:, 8:] = True
+    longer = PianoRoll(np.pad(tokens, ((0, 0), (0, 4))))
+    splice_midi(
+        tmp_path / "a.mid", longer, np.pad(composed, ((0, 0), (0, 4)), constant_values=True), tmp_path / "b.mid"
+    )
+    assert read(tmp_path / "b.mid") == longer
+    assert (tmp_path / "b.mid").read_bytes().count(b"FractalGen end of roll") == 1
+
+
+def test_what_cannot_be_done_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "a.mid"
+    source.write_bytes(midi(scale()))
+    roll = read(source)
+    with pytest.raises(ValueError, match="composed"):
+        splice_midi(source, roll, np.zeros((128, 3), np.bool_), tmp_path / "b.mid")
+    with pytest.raises(UserError, match="cannot be read"):
+        splice_midi(tmp_path / "no.mid", roll, np.zeros(roll.tokens.shape, np.bool_), tmp_path / "b.mid")
+    (tmp_path / "folder.mid").mkdir()
+    with pytest.raises(UserError, match="cannot be written"):
+        splice_midi(source, roll, np.zeros(roll.tokens.shape, np.bool_), tmp_path / "folder.mid")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mid", "folder.mid"]
+    monkeypatch.setattr("fractalgen.splice.pair_notes", lambda parts, grid: ([], set()))  # had they been read otherwise
+    with pytest.raises(UserError, match="contradict"):
+        splice_midi(source, roll, np.zeros(roll.tokens.shape, np.bool_), tmp_path / "b.mid")
+
+
+@pytest.mark.parametrize(
+    ("content", "steps", "reason"),
+    [
+        (midi(scale(ticks=71), division=71), 480, "71 ticks a quarter note are too few for 480 time steps"),
+        (midi(scale(ticks=1), tempo((1 << 28) - 1, 500_000), division=1), 4, "too long to be edited"),
+    ],
+)
+def test_what_no_file_can_say_is_refused(tmp_path: Path, content: bytes, steps: int, reason: str) -> None:
+    source = tmp_path / "a.mid"
+    source.write_bytes(content)
+    roll = PianoRoll.from_midi(source, steps)
+    with pytest.raises(UserError, match=reason):
+        splice_midi(source, roll, np.zeros(roll.tokens.shape, np.bool_), tmp_path / "b.mid")
