@@ -39,6 +39,7 @@ from fractalgen.model.grid import interior, surround, windows
 from fractalgen.model.level import FractalLevel, VelocityHead
 from fractalgen.model.mar import MaskedAutoregressive
 from fractalgen.model.parts import HOLD, SILENCE, Regions
+from fractalgen.sampling import wide
 
 
 def column(
@@ -56,7 +57,7 @@ def column(
     """
     if isinstance(level, VelocityHead):  # a cell that is known to sound
         logits, _ = level.first(regions.canvas, cond)
-        logs = F.pad(logits.log_softmax(-1), (HOLD, 0), value=float("-inf"))
+        logs = F.pad(wide(logits).log_softmax(-1), (HOLD, 0), value=float("-inf"))
         return logs.gather(1, truth)[:, 0], logs.exp()[:, None]
     assert regions.given is not None
     assert isinstance(level.generator, MaskedAutoregressive)
@@ -65,7 +66,7 @@ def column(
     content = level.embed(level.features(grid.split(interior(regions.canvas, level.margin))))
     base = level.place(grid) + level.cond(cond)[:, None]
     z = level.generator(content, base, level.look(regions, ~undecided[:, None]), ~undecided)
-    odds = level.gate(z)[..., 0].masked_fill(filled, float("inf"))
+    odds = wide(level.gate(z)[..., 0]).masked_fill(filled, float("inf"))
 
     chosen = list(range(grid.rows)) if rows is None else list(rows)
     numbers = torch.empty(len(grid), dtype=torch.long)
@@ -163,7 +164,8 @@ def run(args: argparse.Namespace) -> None:
                 frames = min(length, corpus.num_steps(song) - start)
                 width = -(-frames // patch) * patch
                 roll = torch.from_numpy(corpus.tokens(song, start, start + width).astype(np.int64))
-                logs = frame_log_probabilities(model, roll, frames, groups, args.orders, bar)
+                with torch.autocast(model.device.type, torch.bfloat16, enabled=args.precision == "bf16"):
+                    logs = frame_log_probabilities(model, roll, frames, groups, args.orders, bar)
                 total -= float((logs.logsumexp(0) - math.log(args.orders)).sum())
             nats.append(total)
             counts.append(corpus.num_steps(song))
@@ -173,6 +175,7 @@ def run(args: argparse.Namespace) -> None:
         "split": args.split,
         "protocol": "frame-wise",
         "orders": args.orders,
+        "precision": args.precision,
         "nats_per_frame": sum(nats) / sum(counts),
         "stderr": ratio_error(nats, counts, songs),
         "frames": sum(counts),
@@ -193,6 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     top.add_argument("--orders", type=int, default=5, help="random orderings averaged")
     top.add_argument("--songs", type=int, default=0, help="score at most so many songs, evenly spread (0: all)")
     top.add_argument("--seed", type=int, default=0, help="seed of the orderings")
+    top.add_argument("--precision", default="32", choices=("32", "bf16"), help="float32, or bfloat16 autocast")
     top.add_argument("--json", help="file for the figures")
     return exit_status("framewise", lambda: run(top.parse_args(arguments)))
 
