@@ -18,7 +18,7 @@ from fractalgen.midi_events import DRUMS, Event, pair_notes, read_events
 from fractalgen.pianoroll import HOLD, ONSET, PianoRoll
 from fractalgen.regions import Task, accompaniment, continuation, inpainting, time_span
 from fractalgen.splice import splice_midi
-from tests.midi_files import delta, meter, midi, off, on, scale, tempo
+from tests.midi_files import END, delta, meter, midi, off, on, scale, tempo
 
 FEW = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 QUARTERS = 6  # length of the random files
@@ -351,8 +351,21 @@ def test_a_status_that_runs_on_after_a_text_and_notes_ended_by_velocity_0(tmp_pa
         b"\x00\xf0\x02\x01\xf7",
         b"\x00\xff\x59\x02\x09\x09",
         b"\x00\xd0\x09",
+        b"\x00\xff\x7f\x03\x43\x00\xff",
+        b"\x00\xff\x58\x02\x04\x02",
+        b"\x00\xff\x05\x02\x89\xcc",
     ],
-    ids=["clock", "time code", "song position", "system exclusive", "impossible key", "aftertouch"],
+    ids=[
+        "clock",
+        "time code",
+        "song position",
+        "system exclusive",
+        "impossible key",
+        "aftertouch",
+        "sequencer specific",
+        "short meter",
+        "lyric in Shift JIS",
+    ],
 )
 def test_odd_events_stay_byte_for_byte(tmp_path: Path, odd: bytes) -> None:
     source, path = tmp_path / "a.mid", tmp_path / "b.mid"
@@ -361,6 +374,24 @@ def test_odd_events_stay_byte_for_byte(tmp_path: Path, odd: bytes) -> None:
     splice_midi(source, roll, np.zeros(roll.tokens.shape, np.bool_), path)
     assert read(path) == roll
     assert others_of(path)[0] == [Event(0, odd[1:])]
+
+
+def test_an_event_of_an_unknown_kind_stays_at_its_time(tmp_path: Path) -> None:
+    source, path = tmp_path / "a.mid", tmp_path / "b.mid"
+    name, unknown = meta(8, b"Piano"), meta(0x4B, b"\xff\x00")
+    source.write_bytes(midi(on(0, 60) + delta(120) + name + delta(120) + unknown + off(240, 60)))
+    splice_midi(source, read(source), np.zeros((128, 4), np.bool_), path)
+    assert others_of(path)[0] == [Event(120, name), Event(240, unknown)]
+    assert notes_of(path) == Counter([(0, 0, 0, 480, 60, 66)])
+
+
+def test_a_track_that_does_not_say_its_end(tmp_path: Path) -> None:
+    source, path = tmp_path / "a.mid", tmp_path / "b.mid"
+    whole = midi(on(0, 60) + off(480, 60))
+    source.write_bytes(whole[:18] + (len(whole) - 22 - len(END)).to_bytes(4, "big") + whole[22 : -len(END)])
+    splice_midi(source, read(source), np.zeros((128, 4), np.bool_), path)
+    assert read(path) == read(source)
+    assert [event.data[0] for event in read_events(path, 4)[2][0]] == [0x90, 0x80, 0xFF]
 
 
 def test_what_was_held_before_a_roll_of_ours_is_still_held(tmp_path: Path) -> None:
@@ -401,9 +432,12 @@ def test_what_cannot_be_done_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
     [
         (midi(scale(ticks=71), division=71), 480, "71 ticks a quarter note are too few for 480 time steps"),
         (midi(scale(ticks=1), tempo((1 << 28) - 1, 500_000), division=1), 4, "too long to be edited"),
+        (midi(on(0, 60) + off(480, 60) + b"\x00\xf0\x00\x01\xf7"), 4, "damaged.* cut off"),
     ],
 )
-def test_what_no_file_can_say_is_refused(tmp_path: Path, content: bytes, steps: int, reason: str) -> None:
+def test_what_cannot_be_written_or_understood_is_refused(
+    tmp_path: Path, content: bytes, steps: int, reason: str
+) -> None:
     source = tmp_path / "a.mid"
     source.write_bytes(content)
     roll = PianoRoll.from_midi(source, steps)
