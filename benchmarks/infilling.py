@@ -1,0 +1,178 @@
+"""How well gaps are filled: bars 5 to 8 of 16 are composed anew, given the bars around them.
+
+On excerpts of 16 bars of test songs, beside two things that need no listening: bars 5 to 8 of a piece composed from
+nothing, and bars 1 to 4 copied.  Also measured is what both sides are worth: the bits per note of the true bars, given
+both sides and given the left side alone.
+
+    python -m benchmarks.infilling --data pop909.safetensors [--models pop909-mar pop909-ar] [--songs N] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from benchmarks import exit_status
+from benchmarks.compare_tables import markdown
+from fractalgen.checkpoint import load_pretrained
+from fractalgen.cli import Parser
+from fractalgen.config import SamplingConfig
+from fractalgen.corpus import SPLITS, Corpus
+from fractalgen.data import ValidCrops
+from fractalgen.errors import UserError
+from fractalgen.evaluation.notes import crop_tokens
+from fractalgen.evaluation.statistics import compare, music_statistics
+from fractalgen.files import write_json
+from fractalgen.generate import composing_bar
+from fractalgen.model.fractal import FractalGen
+from fractalgen.pianoroll import ONSET
+
+Rolls = npt.NDArray[np.uint8]
+BARS = 16
+GAP = slice(4, 8)
+BATCH = 8
+MASKS = 8  # random masks averaged for a bound
+
+
+def agreement(truth: Rolls, filled: Rolls, steps_per_bar: int) -> dict[str, float]:
+    """How near fillings (n, 128, T) are to the truth, from 0 to 1, means over rolls.
+
+    - ``pitch classes``: overlap of the two distributions of pitch classes over sounding cells of a bar
+    - ``onsets``: F1 of the steps at which something is struck; ``notes``: F1 of struck cells, pitch and step
+    """
+
+    def classes(rolls: Rolls) -> npt.NDArray[np.float64]:
+        padded = np.pad(rolls > 0, ((0, 0), (0, -rolls.shape[1] % 12), (0, 0)))
+        cells = padded.reshape(len(rolls), -1, 12, rolls.shape[2] // steps_per_bar, steps_per_bar).sum((1, 4))
+        return np.asarray(cells / np.maximum(cells.sum(1, keepdims=True), 1))
+
+    def f1(one: npt.NDArray[np.bool_], two: npt.NDArray[np.bool_]) -> float:
+        both, either = (one & two).sum((1, 2)), one.sum((1, 2)) + two.sum((1, 2))
+        return float(np.mean(2 * both / np.maximum(either, 1)))
+
+    struck = [rolls >= ONSET for rolls in (truth, filled)]
+    return {
+        "pitch classes": float(np.minimum(classes(truth), classes(filled)).sum(1).mean()),
+        "onsets": f1(*[np.any(rolls, axis=1, keepdims=True) for rolls in struck]),
+        "notes": f1(*struck),
+    }
+
+
+def distance(truth: Rolls, filled: Rolls) -> float:
+    """Mean over the music statistics of the Wasserstein distance in standard deviations of the true bars."""
+    found = compare(music_statistics(truth), music_statistics(filled))
+    return float(np.mean([row["scaled"] for row in found.values() if row["scaled"] is not None]))
+
+
+@torch.no_grad()
+def bits_per_note(model: FractalGen, rolls: Tensor, known: Tensor) -> float:
+    """NLL of the cells that are not known in bits per note; for MAR levels a bound, averaged over masks."""
+    torch.manual_seed(0)
+    repeats = MASKS if any(level.generator == "mar" for level in model.config.levels[:-1]) else 1
+    nats = 0.0
+    for _ in range(repeats):
+        for part in rolls.split(BATCH):
+            nats += float(model.nll(part, known=known.expand_as(part)).total.sum()) / repeats
+    notes = int(((rolls >= ONSET) & ~known).sum())
+    return nats / math.log(2) / notes
+
+
+def run(args: argparse.Namespace) -> None:
+    """Fill the gaps with every model, print a table and write the figures."""
+    corpus = Corpus.open(args.data)
+    bar = 4 * corpus.steps_per_quarter
+    width, gap = BARS * bar, slice(GAP.start * bar, GAP.stop * bar)
+    crops = ValidCrops(corpus, args.split, width)
+    first = {song: index for index, (song, _) in reversed(list(enumerate(crops.crops)))}
+    chosen = sorted(first.values())  # the beginning of every song
+    if args.songs:
+        chosen = [chosen[i * len(chosen) // args.songs] for i in range(min(args.songs, len(chosen)))]
+    real = crop_tokens([crops[index] for index in chosen])
+    real = real[(real[..., gap] > 0).any((1, 2))]
+    truth = real[..., gap]
+    rows: dict[str, dict[str, Any]] = {}
+
+    def book(name: str, filled: Rolls) -> None:
+        rows[name] = {**agreement(truth, filled, bar), "distance": distance(truth, filled)}
+
+    book("another song", np.roll(truth, 1, axis=0))
+    book("bars 1 to 4 again", real[..., gap.start - (gap.stop - gap.start) : gap.start])
+    for name in args.models:
+        model = load_pretrained(name)
+        if model.config.crop_length < width or model.config.velocity_bins != corpus.velocity_bins:
+            raise UserError(f"--models {name}: made for other rolls than {args.data}")
+        tokens = torch.from_numpy(real.astype(np.int64))
+        known = torch.ones(tokens.shape[1:], dtype=torch.bool)
+        known[:, gap] = False
+        around = torch.where(known, tokens, -1)
+        candidates = SamplingConfig.candidates
+        kinds: list[tuple[str, Tensor | None, int]] = [
+            ("given both sides", around, candidates),
+            ("from nothing", None, 1),
+        ]
+        if model.config.levels[0].generator == "ar" and not model.config.listens:
+            kinds.insert(0, ("given the left side", around, 1))
+        for kind, given, drawn in kinds:
+            book(f"{name}, {kind}", sample(model, len(real), width, given, args, drawn)[..., gap])
+        left = tokens[..., : gap.stop]
+        rows[f"{name}, given both sides"] |= {
+            "bits per note of the truth": bits_per_note(model, tokens, known),
+            "given the left side alone": bits_per_note(model, left, known[:, : gap.stop]),
+        }
+    columns = list(dict.fromkeys(key for row in rows.values() for key in row))
+    table = [["", *columns], *([name, *(_number(row.get(key)) for key in columns)] for name, row in rows.items())]
+    print(f"{corpus.path.stem}, {args.split}: {len(real)} excerpts of {BARS} bars, bars 5 to 8 composed anew\n")
+    print(markdown(table))
+    if args.json:
+        write_json(args.json, {"corpus": corpus.path.stem, "split": args.split, "excerpts": len(real), "rows": rows})
+
+
+def sample(
+    model: FractalGen, count: int, width: int, given: Tensor | None, args: argparse.Namespace, candidates: int
+) -> Rolls:
+    """Rolls (count, 128, width) around the given cells."""
+    generator = torch.Generator().manual_seed(args.seed)
+    parts = []
+    with composing_bar() as progress:
+        for start in range(0, count, BATCH):
+            here = min(BATCH, count - start)
+            tokens, _ = model.sample(
+                here,
+                width=width,
+                known=None if given is None else given[start : start + here],
+                generator=generator,
+                filter_threshold=args.filter_threshold,
+                progress=lambda done, total, s=start, n=here: progress(s * total // n + done, count * total // n),  # type: ignore[misc]
+                candidates=candidates,
+            )
+            parts.append(tokens.numpy().astype(np.uint8))
+    return np.concatenate(parts)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; 0, or 2 after a user's mistake, told in one line."""
+    top = Parser(prog="python -m benchmarks.infilling", description="how well gaps are filled")
+    top.add_argument("--data", required=True, help="packed corpus")
+    top.add_argument("--models", nargs="+", default=["pop909-mar", "pop909-ar"], help="shipped models or checkpoints")
+    top.add_argument("--split", default="test", choices=SPLITS, help="songs")
+    top.add_argument("--songs", type=int, default=0, help="at most so many songs, evenly spread (0: all)")
+    top.add_argument("--filter_threshold", type=float, default=0.01, help="rule out choices less likely than this")
+    top.add_argument("--seed", type=int, default=0, help="seed of the samples")
+    top.add_argument("--json", help="file for the figures")
+    return exit_status("infilling", lambda: run(top.parse_args(arguments)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
