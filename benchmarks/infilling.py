@@ -33,7 +33,7 @@ from fractalgen.evaluation.statistics import compare, music_statistics
 from fractalgen.files import write_json
 from fractalgen.generate import composing_bar
 from fractalgen.model.fractal import FractalGen
-from fractalgen.pianoroll import ONSET
+from fractalgen.pianoroll import HOLD, ONSET
 
 Rolls = npt.NDArray[np.uint8]
 BARS = 16
@@ -64,6 +64,12 @@ def agreement(truth: Rolls, filled: Rolls, steps_per_bar: int) -> dict[str, floa
         "onsets": f1(*[np.any(rolls, axis=1, keepdims=True) for rolls in struck]),
         "notes": f1(*struck),
     }
+
+
+def held(before: Rolls, filled: Rolls) -> float:
+    """Share of the notes sounding at the last step of ``before`` that are held into the first step of ``filled``."""
+    sounding = before[..., -1] > 0
+    return float((sounding & (filled[..., 0] == HOLD)).sum() / max(1, sounding.sum()))
 
 
 def distance(truth: Rolls, filled: Rolls) -> float:
@@ -101,8 +107,10 @@ def run(args: argparse.Namespace) -> None:
     rows: dict[str, dict[str, Any]] = {}
 
     def book(name: str, filled: Rolls) -> None:
-        rows[name] = {**agreement(truth, filled, bar), "distance": distance(truth, filled)}
+        figures = {"distance": distance(truth, filled), "held over the seam": held(real[..., : gap.start], filled)}
+        rows[name] = {**agreement(truth, filled, bar), **figures}
 
+    book("the truth", truth)
     book("another song", np.roll(truth, 1, axis=0))
     book("bars 1 to 4 again", real[..., gap.start - (gap.stop - gap.start) : gap.start])
     for name in args.models:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.infilling import agreement, bits_per_note, distance, main
+from benchmarks.infilling import agreement, bits_per_note, distance, held, main
 from fractalgen import FractalGen
 from fractalgen.checkpoint import save_pretrained
 from fractalgen.model.fractal import FractalLevel
@@ -28,6 +28,13 @@ def test_agreement_by_hand() -> None:
     assert found == {"pitch classes": pytest.approx(0.5), "onsets": pytest.approx(0.5), "notes": 0}
     assert agreement(truth, truth, 4) == {"pitch classes": pytest.approx(1), "onsets": 1, "notes": 1}
     assert distance(truth.repeat(2, 0), truth.repeat(2, 0)) == 0
+
+
+def test_held_notes_are_counted_at_the_seam() -> None:
+    before, after = np.zeros((2, 1, 128, 4), np.uint8)
+    before[0, (60, 64, 67), 3] = 5, 1, 1
+    after[0, (60, 64, 72), 0] = 1, 5, 1
+    assert held(before, after) == pytest.approx(1 / 3)
 
 
 def test_bits_per_note_counts_the_gap_alone() -> None:
@@ -54,6 +61,7 @@ def test_the_whole_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     rows = json.loads(out.read_text())["rows"]
     kinds = ("given the left side", "given both sides", "from nothing")
     assert list(rows) == [
+        "the truth",
         "another song",
         "bars 1 to 4 again",
         *(f"{models[0]}, {kind}" for kind in kinds),
