@@ -12,22 +12,28 @@ from torch import Tensor
 def random_known(tokens: Int[Tensor, "b p t"], share: float) -> Bool[Tensor, "b p t"]:
     """Known cells for a ``share`` of the crops, none for the others; from torch's global random numbers.
 
-    A crop gets one of four kinds with equal chance: all outside a span of time (a gap to fill, or a beginning to go
-    on from), single time steps, all above or below a pitch (a melody, an accompaniment), or single cells; the last
-    three at a rate drawn uniformly.
+    A crop gets one of five kinds with equal chance: all outside a span of time (a gap to fill, or a beginning to go
+    on from), single time steps, all above or below a pitch (a register), the highest note of every step and all above
+    it or all below it (a melody, an accompaniment), or single cells.  Steps and cells are known at a rate drawn
+    uniformly.
     """
     (batch, pitches, width), device = tokens.shape, tokens.device
-    kind = torch.randint(4, (batch, 1, 1), device=device)
+    kind = torch.randint(5, (batch, 1, 1), device=device)
     begin, end = (torch.rand(2, batch, 1, 1, device=device).sort(0).values * (width + 1)).long()
     step = torch.arange(width, device=device).expand(batch, 1, width)
     outside = (step < begin) | (step >= end)
     rate = torch.rand(batch, 1, 1, device=device)
     steps = torch.rand(batch, 1, width, device=device) < rate
-    voice = torch.arange(pitches, device=device)[:, None] >= torch.randint(pitches + 1, (batch, 1, 1), device=device)
-    voice = voice ^ (torch.rand(batch, 1, 1, device=device) < 0.5)
+    pitch = torch.arange(pitches, device=device)[:, None]
+    register = pitch >= torch.randint(pitches + 1, (batch, 1, 1), device=device)
+    sounding = tokens > 0
+    highest = pitches - 1 - sounding.flip(1).byte().argmax(1)
+    latest = torch.where(sounding.any(1), step[:, 0], 0).cummax(1).values  # while nothing sounds the note before counts
+    melody = pitch >= highest.gather(1, latest)[:, None]
+    lower = torch.rand(batch, 1, 1, device=device) < 0.5
     cells = torch.rand(batch, pitches, width, device=device) < rate
     known = torch.zeros(batch, pitches, width, dtype=torch.bool, device=device)
-    for number, choice in enumerate((outside, steps, voice, cells)):
+    for number, choice in enumerate((outside, steps, register ^ lower, melody ^ lower, cells)):
         known = torch.where(kind == number, choice, known)
     return known & (torch.rand(batch, 1, 1, device=device) < share)
 

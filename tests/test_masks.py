@@ -30,3 +30,17 @@ def test_every_kind_of_known_cells_comes_up_at_the_asked_share() -> None:
     assert above[:, -1].any()
     assert above[:, 0].any()
     assert torch.all((above[:, 1:] != above[:, :-1]).sum(-1) == 1)
+
+
+def test_a_melody_is_known_or_what_lies_under_it() -> None:
+    """While the melody rests its last pitch is the border; before its first note nothing is above it."""
+    tokens = torch.zeros(1, 6, 5, dtype=torch.long)
+    tokens[0, 3, 1] = 2
+    tokens[0, 4, 3] = 2
+    tokens[0, 1, 1:] = torch.tensor([2, 0, 1, 1])
+    border = torch.tensor([5, 3, 3, 4, 1])
+    melody = torch.arange(6)[:, None] >= border
+    torch.manual_seed(0)
+    known = random_known(tokens.expand(500, -1, -1), 1.0)
+    for wanted in (melody, ~melody):
+        assert 25 < (known == wanted).all(-1).all(-1).sum() < 80  # a tenth of the crops
