@@ -1,0 +1,64 @@
+"""The benchmark of steering: its measures by hand, and the whole of it on a tiny model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.steering import labels_of, main, met, requests
+from fractalgen import FractalGen
+from fractalgen.checkpoint import save_pretrained
+from fractalgen.model.fractal import FractalLevel
+from fractalgen.vocabulary import KEYS, Attribute
+from tests import tiny
+
+DENSITY = Attribute("density", (), (0.0, 4.0, 8.0, 40.0), (0.0, 0.3, 0.6, 1.0), "notes a bar of four quarters")
+
+
+def key(name: str) -> int:
+    return KEYS.index(name) + 1
+
+
+def test_requests_that_are_met_exactly_and_nearly() -> None:
+    wanted = np.array([key(name) for name in ("C major", "C major", "A minor", "A minor", "C major", "C major")])
+    names = ("C major", "A minor", "C major", "F major", "C minor")
+    assert met(wanted, np.array([*map(key, names), 0]), bins=False) == pytest.approx((1 / 6, 3 / 6))
+    assert met(np.array([1, 2, 3, 1]), np.array([1, 3, 1, 0]), bins=True) == (0.25, 0.5)
+    assert requests(DENSITY, 5).tolist() == [1, 2, 3, 1, 2]
+
+
+def test_labels_are_measured_in_the_rolls() -> None:
+    model = FractalGen(replace(tiny.model_config(), attributes=(DENSITY,)))
+    rolls = np.stack([tiny.tokens(0, 16, notes) for notes in (2, 6, 40)])
+    found = labels_of(model, DENSITY, rolls)
+    assert found[0] < found[2]
+    assert found.tolist() == [DENSITY.label(float((roll > 1).sum())) for roll in rolls]
+
+
+def test_the_whole_benchmark(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(0)
+    for name, attributes in (("deaf", ()), ("labelled", (Attribute("key", KEYS), DENSITY))):
+        model = FractalGen(replace(tiny.model_config(), attributes=attributes))
+        for level in model.modules():
+            if isinstance(level, FractalLevel):
+                torch.nn.init.constant_(level.gate.bias, -3)  # as sparse as music
+        save_pretrained(model, tmp_path / f"{name}.safetensors", {})
+    out = tmp_path / "out.json"
+    flags = ["--num_samples", "3", "--width", "32", "--cfg", "1", "2", "--json", str(out)]
+    assert main(["--model", str(tmp_path / "labelled.safetensors"), *flags]) == 0
+    rows = json.loads(out.read_text())["rows"]
+    assert [(row["attribute"], row["cfg"]) for row in rows] == [
+        (a, c) for a in ("key", "density") for c in (None, 1, 2)
+    ]
+    assert all(0 <= row["exact"] <= row["near"] <= 1 for row in rows)
+    assert main(["--model", str(tmp_path / "deaf.safetensors"), *flags]) == 2
+    assert main(["--model", str(tmp_path / "labelled.safetensors"), "--attributes", "tempo"]) == 2
+    errors = capsys.readouterr().err
+    assert "it was trained without attributes" in errors
+    assert "--attributes tempo: " in errors
+    assert "knows key, density" in errors
