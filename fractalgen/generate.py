@@ -53,13 +53,12 @@ def generate(cfg: GenerateConfig) -> int:
     for attribute, label in zip(model.config.attributes, labels, strict=True):
         if label:
             print(f"{attribute.name}: {attribute.describe(label)}")
-    known = work.known()
 
     with composing_bar() as progress:
         rolls, traces = model.generate(
             num_samples=cfg.num_samples,
-            width=work.padded_width if known is None else known.shape[1],
-            known=known,
+            width=work.padded_width,
+            known=work.known(),
             allowed=work.allowed,
             labels=labels,
             seed=seed,

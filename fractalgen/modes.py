@@ -19,7 +19,6 @@ from fractalgen.errors import UserError
 from fractalgen.midi import find_tracks, read_midi
 from fractalgen.pianoroll import MAX_STEPS, PITCHES, PianoRoll
 from fractalgen.regions import (
-    Side,
     Task,
     Voice,
     accompaniment,
@@ -141,7 +140,7 @@ def assignment(cfg: GenerateConfig, model: ModelConfig, seed: int) -> Assignment
         spans = [] if cfg.mask_start is None else [time_span(roll, cfg.mask_start, cfg.mask_end or 0)]
         task = inpainting(roll, [*spans, *(parse_rectangle(text, roll) for text in cfg.mask)], patch)
     elif cfg.mode == "accompany":
-        task = accompaniment(roll, "all" if tracks else _voice(cfg.voice), _side(cfg.side), patch)
+        task = accompaniment(roll, "all" if tracks else _voice(cfg.voice), cfg.side, patch)
     else:
         task = variation(roll, cfg.strength, np.random.default_rng(seed), patch)
 
@@ -197,7 +196,3 @@ def _shown(value: object) -> str:
 
 def _voice(name: str) -> Voice:
     return next(voice for voice in get_args(Voice) if voice == name)
-
-
-def _side(name: str) -> Side:
-    return next(side for side in get_args(Side) if side == name)
