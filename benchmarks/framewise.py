@@ -31,6 +31,7 @@ from benchmarks import exit_status
 from fractalgen.checkpoint import load_pretrained
 from fractalgen.cli import Parser
 from fractalgen.corpus import SPLITS, Corpus
+from fractalgen.data import evenly
 from fractalgen.errors import UserError
 from fractalgen.evaluation.likelihood import ratio_error
 from fractalgen.files import write_json
@@ -152,9 +153,7 @@ def run(args: argparse.Namespace) -> None:
     patch, length = config.levels[1].patch, config.crop_length
     pitches = np.concatenate([corpus.notes(song)["pitch"] for song in corpus.indices("train") or range(len(corpus))])
     groups = sorted(set((pitches // patch).tolist()))
-    songs = corpus.indices(args.split)
-    if args.songs:
-        songs = [songs[i * len(songs) // args.songs] for i in range(min(args.songs, len(songs)))]
+    songs = evenly(corpus.indices(args.split), args.songs)
     torch.manual_seed(args.seed)
     nats, counts = [], []
     with tqdm(total=sum(corpus.num_steps(song) for song in songs), desc="scoring", unit="frame") as bar:

@@ -22,7 +22,7 @@ from benchmarks import exit_status
 from fractalgen.checkpoint import load_pretrained
 from fractalgen.cli import Parser
 from fractalgen.corpus import Corpus
-from fractalgen.data import ValidCrops
+from fractalgen.data import ValidCrops, evenly
 from fractalgen.errors import UserError
 from fractalgen.evaluation.notes import crop_tokens
 from fractalgen.evaluation.statistics import compare, comparison_table, music_statistics
@@ -46,10 +46,8 @@ def run(args: argparse.Namespace) -> None:
         crops = ValidCrops(corpus, split, width)
         songs = [song for song, _ in crops.crops]
         chosen += [(corpus.song_ids[song], crops[songs.index(song)]) for song in dict.fromkeys(songs)]
-    if args.songs:
-        chosen = [chosen[i * len(chosen) // args.songs] for i in range(min(args.songs, len(chosen)))]
-    names = [name for name, _ in chosen]
-    real = crop_tokens([item for _, item in chosen])
+    names, items = zip(*evenly(chosen, args.songs), strict=True)
+    real = crop_tokens(items)
     known = np.stack([task_of(tokens) for tokens in real]).astype(np.int64)
 
     generator = torch.Generator().manual_seed(args.seed)

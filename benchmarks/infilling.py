@@ -26,7 +26,7 @@ from fractalgen.checkpoint import load_pretrained
 from fractalgen.cli import Parser
 from fractalgen.config import SamplingConfig
 from fractalgen.corpus import SPLITS, Corpus
-from fractalgen.data import ValidCrops
+from fractalgen.data import ValidCrops, evenly
 from fractalgen.errors import UserError
 from fractalgen.evaluation.notes import crop_tokens
 from fractalgen.evaluation.statistics import compare, music_statistics
@@ -98,9 +98,7 @@ def run(args: argparse.Namespace) -> None:
     width, gap = BARS * bar, slice(GAP.start * bar, GAP.stop * bar)
     crops = ValidCrops(corpus, args.split, width)
     first = {song: index for index, (song, _) in reversed(list(enumerate(crops.crops)))}
-    chosen = sorted(first.values())  # the beginning of every song
-    if args.songs:
-        chosen = [chosen[i * len(chosen) // args.songs] for i in range(min(args.songs, len(chosen)))]
+    chosen = evenly(sorted(first.values()), args.songs)  # the beginning of every song
     real = crop_tokens([crops[index] for index in chosen])
     real = real[(real[..., gap] > 0).any((1, 2))]
     truth = real[..., gap]

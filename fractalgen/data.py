@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -16,14 +16,22 @@ from fractalgen.errors import UserError
 from fractalgen.pianoroll import ONSET
 from fractalgen.vocabulary import Attribute
 
-__all__ = ["Corpus", "CropDataset", "ValidCrops"]
+__all__ = ["Corpus", "CropDataset", "ValidCrops", "evenly"]
 
 PIANO = (21, 108)  # lowest and highest key
 Item = dict[str, Tensor]
+Chosen = TypeVar("Chosen")
 
 
 def _item(tokens: np.ndarray, labels: np.ndarray) -> Item:
     return {"tokens": torch.from_numpy(tokens.astype(np.int64)), "labels": torch.from_numpy(labels)}
+
+
+def evenly(items: list[Chosen], limit: int) -> list[Chosen]:
+    """At most ``limit`` of the items, evenly spread; 0: all."""
+    if limit == 0 or limit >= len(items):
+        return items
+    return [items[i * len(items) // limit] for i in range(limit)]
 
 
 def _songs(corpus: Corpus, split: Split) -> list[int]:
@@ -122,9 +130,7 @@ class ValidCrops(Dataset[Item]):
             for start in range(first, last + 1, crop_length):
                 if ((begin < start + crop_length) & (end > start)).any():
                     crops.append((song, start))
-        if limit and limit < len(crops):
-            crops = [crops[i * len(crops) // limit] for i in range(limit)]
-        self.crops = crops
+        self.crops = evenly(crops, limit)
 
     def __len__(self) -> int:
         return len(self.crops)

@@ -129,15 +129,14 @@ def check_against_model(cfg: EvaluateConfig, corpus: Corpus, model: FractalGen) 
 
 def likelihood(cfg: EvaluateConfig, corpus: Corpus, model: FractalGen, parts: list[ValidCrops]) -> Scores:
     """The negative log-likelihoods of crops, or of whole songs."""
+    from fractalgen.data import evenly
     from fractalgen.evaluation.likelihood import crop_windows, score, sliding_windows
 
     if cfg.stride:
         songs = sorted({song for crops in parts for song, _ in crops.crops})
         windows = sliding_windows(corpus, songs, model.config.crop_length, cfg.stride, model.config.levels[1].patch)
     else:
-        windows = [window for crops in parts for window in crop_windows(crops)]
-        if 0 < cfg.limit < len(windows):
-            windows = [windows[i * len(windows) // cfg.limit] for i in range(cfg.limit)]
+        windows = evenly([window for crops in parts for window in crop_windows(crops)], cfg.limit)
     return score(
         model,
         corpus,
