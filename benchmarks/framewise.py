@@ -39,14 +39,14 @@ from fractalgen.model.fractal import FractalGen
 from fractalgen.model.grid import interior, surround, windows
 from fractalgen.model.level import FractalLevel, VelocityHead
 from fractalgen.model.mar import MaskedAutoregressive
-from fractalgen.model.parts import HOLD, SILENCE, Regions
+from fractalgen.model.parts import HOLD, SILENCE, Condition, Regions
 from fractalgen.sampling import wide
 
 
 def column(
     level: FractalLevel | VelocityHead,
     regions: Regions,
-    cond: Float[Tensor, "b d"],
+    cond: Condition,
     step: Int[Tensor, " b"],
     truth: Int[Tensor, "b h"],
     rows: Sequence[int] | None = None,
@@ -65,8 +65,7 @@ def column(
     grid = level.grid(regions.canvas)
     undecided, filled, _ = level.tasks(regions, grid)
     content = level.embed(level.features(grid.split(interior(regions.canvas, level.margin))))
-    base = level.place(grid) + level.cond(cond)[:, None]
-    z = level.generator(content, base, level.look(regions, ~undecided[:, None]), ~undecided)
+    z = level.generator(content, level.base(cond, grid), level.look(regions, ~undecided[:, None]), ~undecided)
     odds = wide(level.gate(z)[..., 0]).masked_fill(filled, float("inf"))
 
     chosen = list(range(grid.rows)) if rows is None else list(rows)
@@ -81,7 +80,13 @@ def column(
         level.echo(regions, region, child),
     )
     below = truth.unflatten(1, (len(chosen), grid.patch)).flatten(0, 1)
-    logs, tokens = column(level.child, parts, z[region, child], (step % grid.patch)[region], below)
+    logs, tokens = column(
+        level.child,
+        parts,
+        Condition(z[region, child], level.degrees(cond, grid)[region, child]),
+        (step % grid.patch)[region],
+        below,
+    )
 
     odds = odds[region, child]
     closed = torch.where((below == SILENCE).all(1), F.logsigmoid(-odds), float("-inf"))
@@ -113,7 +118,7 @@ def frame_log_probabilities(
     given = torch.where(hidden, -1, tokens.to(device)).repeat(orders, 1, 1)
     cond = model.condition(None, orders)
     order = torch.stack([torch.randperm(frames, device=device) for _ in range(orders)])
-    result = torch.zeros(orders, frames, device=device, dtype=cond.dtype)
+    result = torch.zeros(orders, frames, device=device, dtype=cond.vector.dtype)
     every = torch.arange(orders, device=device)
     for now in order.T:
         truth = tokens.to(device)[:, now].T
@@ -127,7 +132,14 @@ def frame_log_probabilities(
                 seen = given[mine]
                 blank = torch.where(seen >= 0, seen, config.vocabulary)
                 regions = Regions(surround(blank, model.root.margin, config.vocabulary + 1), seen)
-                logs, marginals = column(model.root, regions, cond[mine], now[mine], truth[mine, cells], rows=[row])
+                logs, marginals = column(
+                    model.root,
+                    regions,
+                    cond.each(lambda x, mine=mine: x[mine]),
+                    now[mine],
+                    truth[mine, cells],
+                    rows=[row],
+                )
                 result[mine, now[mine]] += logs
                 given[mine, cells, now[mine]] = marginals.argmax(-1)
         given[every, :, now] = truth

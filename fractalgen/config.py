@@ -205,6 +205,11 @@ class TrainConfig:
 
     # run
     output_dir: str | None = setting(None, "run folder (default: outputs/fractalgen_<types joined by _>)")
+    init_from: str | None = setting(
+        None,
+        "model to start from instead of random weights (fine-tuning): a shipped one by name, .ckpt or .safetensors of"
+        " the same widths and depths; labels, reveal_share, wider windows and echoes may be new",
+    )
     resume: str | None = setting(None, "checkpoint (.ckpt) to go on from")
     devices: str = setting("auto", "passed to the Lightning trainer")
     accelerator: str = setting("auto", "passed to the Lightning trainer")

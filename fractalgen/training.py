@@ -30,6 +30,7 @@ from fractalgen.callbacks import LastCheckpoint, Pictures, StepBar
 from fractalgen.config import ModelConfig, TrainConfig
 from fractalgen.data import Corpus
 from fractalgen.errors import UserError
+from fractalgen.fine_tuning import start_from
 from fractalgen.loaders import MASKS, VALIDATION, Batch, CropData, stream
 from fractalgen.masks import random_known
 from fractalgen.model.fractal import FractalGen
@@ -295,6 +296,8 @@ def train(cfg: TrainConfig) -> Path:
         make_folder(cfg)
         pl.seed_everything(cfg.seed, workers=True, verbose=False)
         module = Training(config, cfg)
+        if cfg.init_from is not None and cfg.resume is None:
+            start_from(module.model, cfg.init_from)
         trainer.fit(module, datamodule=data, ckpt_path=cfg.resume, weights_only=True)
         folder = trainer.log_dir
     assert folder is not None

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from fractalgen.model.grid import surround
-from fractalgen.model.parts import HOLD, ONSET, SILENCE, Composed, Limits, Regions, StepLog
+from fractalgen.model.parts import HOLD, ONSET, SILENCE, Composed, Condition, Limits, Regions, StepLog
 from fractalgen.sampling import Draw
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def compose(
     model: FractalGen,
     known: Int[Tensor, "b p t"],
-    cond: Float[Tensor, "sb d"],
+    cond: Condition,
     draw: Draw,
     log: StepLog,
     *,
@@ -66,7 +66,7 @@ def compose(
 def fill(
     model: FractalGen,
     given: Int[Tensor, "b p t"],
-    cond: Float[Tensor, "sb d"],
+    cond: Condition,
     draw: Draw,
     log: StepLog,
     record: bool,
@@ -84,7 +84,7 @@ def fill(
 def best_fit(
     model: FractalGen,
     given: Int[Tensor, "b p t"],
-    cond: Float[Tensor, "sb d"],
+    cond: Condition,
     draw: Draw,
     log: StepLog,
     record: bool,
@@ -99,12 +99,12 @@ def best_fit(
     the model given both sides (temperature, filter and guidance are not in the weights).
     """
     given = given.repeat_interleave(candidates, 0)
-    cond = cond.unflatten(0, (draw.streams, -1)).repeat_interleave(candidates, 1).flatten(0, 1)
+    cond = cond.each(lambda x: x.unflatten(0, (draw.streams, -1)).repeat_interleave(candidates, 1).flatten(0, 1))
     if limits is not None:
         room = None if limits.room is None else limits.room.repeat_interleave(candidates, 0)
         limits = Limits(limits.allowed.repeat_interleave(candidates, 0), room)
     composed = fill(model, given, cond, draw, log, record, limits)
-    conditional = cond[: len(given)]
+    conditional = cond.each(lambda x: x[: len(given)])
     proposal = model.score(composed.tokens, conditional, known=given >= 0).total
     weight = proposal - model.score(composed.tokens, conditional).total
     gumbel = -(-draw.uniform(weight.shape).clamp(min=1e-30).log()).log()

@@ -10,7 +10,7 @@ from typing import Any, Literal, overload
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from fractalgen.config import CfgSchedule, ConfigError, ModelConfig, SamplingConfig
@@ -18,7 +18,7 @@ from fractalgen.masks import drop_labels
 from fractalgen.model.composing import compose
 from fractalgen.model.grid import surround
 from fractalgen.model.level import FractalLevel, VelocityHead
-from fractalgen.model.parts import NLL, SILENCE, Composed, Ledger, Limits, Regions, StepLog
+from fractalgen.model.parts import NLL, SILENCE, Composed, Condition, Ledger, Limits, Regions, StepLog, lowest_degree
 from fractalgen.pianoroll import PianoRoll
 from fractalgen.sampling import Draw
 from fractalgen.trace import Intermediates, Trace
@@ -56,16 +56,22 @@ class FractalGen(nn.Module):
         """Where the weights are."""
         return self.null.device
 
-    def condition(self, cond_list: Sequence[Int[Tensor, " b"]] | None, batch: int) -> Float[Tensor, "b d"]:
-        """Condition vectors: the learned null condition plus one embedding per label (label 0: unset)."""
+    def condition(self, cond_list: Sequence[Int[Tensor, " b"]] | None, batch: int) -> Condition:
+        """Conditions: the learned null condition plus one embedding per label (label 0: unset).
+
+        A key also tells every level, for each pitch that it works on, which degree of that key it is.
+        """
         if cond_list is None:
             cond_list = [torch.zeros(batch, dtype=torch.long, device=self.device) for _ in self.labels]
         if len(cond_list) != len(self.labels):
             raise ConfigError(f"cond_list: {len(cond_list)} labels given, this model has {len(self.labels)}")
-        cond = self.null.expand(batch, -1)
-        for table, label in zip(self.labels, cond_list, strict=True):
-            cond = cond + table(label.to(self.device))
-        return cond
+        vector = self.null.expand(batch, -1)
+        degree = torch.zeros(batch, dtype=torch.long, device=self.device)
+        for attribute, table, label in zip(self.config.attributes, self.labels, cond_list, strict=True):
+            vector = vector + table(label.to(self.device))
+            if attribute.name == "key":
+                degree = lowest_degree(label.to(self.device))
+        return Condition(vector, degree)
 
     def nll(
         self,
@@ -96,11 +102,11 @@ class FractalGen(nn.Module):
     def score(
         self,
         tokens: Int[Tensor, "b p t"],
-        cond: Float[Tensor, "b d"],
+        cond: Condition,
         iterations: tuple[int, ...] | None = None,
         known: Bool[Tensor, "b p t"] | None = None,
     ) -> NLL:
-        """:meth:`nll` with condition vectors."""
+        """:meth:`nll` with conditions as :meth:`condition` makes them."""
         canvas = surround(tokens, self.root.margin, self.config.vocabulary + 1)
         ledger = Ledger(len(tokens), self.null)
         crop = torch.arange(len(tokens), device=tokens.device)
@@ -196,7 +202,8 @@ class FractalGen(nn.Module):
         guided = cond_list is not None and len(self.labels) > 0 and cfg != 1.0
         cond = self.condition(cond_list, batch_size)
         if guided:
-            cond = torch.cat([cond, self.condition(None, batch_size)])
+            free = self.condition(None, batch_size)
+            cond = Condition(torch.cat([cond.vector, free.vector]), torch.cat([cond.degree, free.degree]))
         draw = Draw(settings, generator, self.device, streams=2 if guided else 1)
         known = known.to(self.device)
         limits = self._limits(known, allowed, max_polyphony)

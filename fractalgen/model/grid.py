@@ -61,6 +61,11 @@ class Grid(NamedTuple):
         """What belongs to the patch in each row and column, as a list in scan order."""
         return (table.transpose(0, 1) if self.order == "column_major" else table).flatten(0, 1)
 
+    def lowest(self, device: torch.device) -> Int[Tensor, " n"]:
+        """The lowest pitch row of every patch."""
+        rows = self.patch * torch.arange(self.rows, device=device)
+        return self.number(rows[:, None].expand(self.rows, self.cols))
+
     @property
     def _children(self) -> str:
         return "(c r)" if self.order == "column_major" else "(r c)"

@@ -18,16 +18,19 @@ from fractalgen.model.echo import echoes
 from fractalgen.model.grid import Grid, Margin, cut, interior, surround, windows
 from fractalgen.model.mar import MaskedAutoregressive
 from fractalgen.model.parts import (
+    DEGREES,
     HOLD,
     ONSET,
     SILENCE,
     CellFeatures,
     Composed,
+    Condition,
     Ledger,
     Place,
     Regions,
     StepLog,
     mlp,
+    raised,
     streams,
 )
 from fractalgen.model.transformer import Transformer
@@ -56,9 +59,9 @@ class VelocityHead(nn.Module):
             self.struck = nn.Parameter(0.02 * torch.randn(config.width))
             self.velocity = nn.Linear(config.width, model.velocity_bins)
 
-    def first(self, canvas: Int[Tensor, "m 1 2"], cond: Float[Tensor, "sm d"]) -> tuple[Tensor, Tensor]:
+    def first(self, canvas: Int[Tensor, "m 1 2"], cond: Condition) -> tuple[Tensor, Tensor]:
         """Logits of the first decision, whose entry 0 is the hold, and the embedded condition."""
-        x = self.cond(cond)
+        x = self.cond(cond.vector)
         head = self.token if self.joint else self.articulation
         logits = head(self.transformer(x[:, None], causal=True)[:, 0])
         orphan = (canvas[:, 0, 0] == SILENCE).repeat(len(x) // max(len(canvas), 1))
@@ -71,7 +74,7 @@ class VelocityHead(nn.Module):
     def nll(
         self,
         regions: Regions,
-        cond: Float[Tensor, "m d"],
+        cond: Condition,
         crop: Int[Tensor, " m"],
         weight: Float[Tensor, " m"],
         ledger: Ledger,
@@ -90,7 +93,7 @@ class VelocityHead(nn.Module):
             nats = F.cross_entropy(wide(self.velocities(x[onset])), token[onset] - ONSET, reduction="none")
             ledger.add(f"{self.name}/velocity", nats, crop[onset], weight[onset], kind="velocity")
 
-    def sample(self, regions: Regions, cond: Float[Tensor, "sm d"], draw: Draw, record: bool) -> Composed:
+    def sample(self, regions: Regions, cond: Condition, draw: Draw, record: bool) -> Composed:
         """Draw cells that sound."""
         draw = draw.at(self.index, 1.0)
         logits, x = self.first(regions.canvas, cond)
@@ -133,6 +136,9 @@ class FractalLevel(nn.Module):
             self.recall = mlp(4 * len(self.distances) * self.patch**2, config.width)
         self.place = Place(self.rows, config.width)
         self.cond = nn.Linear(parent_width, config.width)
+        self.degree = None
+        if any(attribute.name == "key" for attribute in model.attributes):
+            self.degree = nn.Parameter(torch.zeros(DEGREES, config.width))
         self.gate = nn.Linear(config.width, 1)
         self.child = child
         self.height: int = 1 + child.height  # levels from here down
@@ -141,6 +147,19 @@ class FractalLevel(nn.Module):
         """The grid of this level's patches in such canvases."""
         cols = (canvas.shape[2] - self.margin.past - self.margin.future) // self.patch
         return Grid(self.rows, cols, self.patch, self.scan_order)
+
+    def base(self, cond: Condition, grid: Grid) -> Float[Tensor, "b n d"]:
+        """Place and condition of every child, with the degree of its lowest pitch in the key asked for."""
+        place = self.place(grid)
+        if self.degree is not None:
+            degree = torch.arange(DEGREES, device=place.device)[:, None]
+            table = place + F.embedding(raised(degree, grid.lowest(place.device)), self.degree)
+            place = F.embedding(cond.degree, table.flatten(1)).unflatten(1, (len(grid), -1))
+        return place + self.cond(cond.vector)[:, None]
+
+    def degrees(self, cond: Condition, grid: Grid) -> Int[Tensor, "b n"]:
+        """The degree of every child's lowest pitch."""
+        return raised(cond.degree[:, None], grid.lowest(cond.degree.device))
 
     # ------------------------------------------------------------------------------------------------ likelihood
 
@@ -179,7 +198,7 @@ class FractalLevel(nn.Module):
     def nll(
         self,
         regions: Regions,
-        cond: Float[Tensor, "b d"],
+        cond: Condition,
         crop: Int[Tensor, " b"],
         weight: Float[Tensor, " b"],
         ledger: Ledger,
@@ -195,10 +214,9 @@ class FractalLevel(nn.Module):
         patches = grid.split(interior(canvas, self.margin))
         active = patches.flatten(2).any(-1)
         undecided, filled, sounds = self.tasks(regions, grid)
-        base = self.place(grid) + self.cond(cond)[:, None]
         lesson = self.generator.teach(
             self.embed(self.features(patches)),
-            base,
+            self.base(cond, grid),
             lambda sees: self.look(regions, sees),
             undecided,
             None if iterations is None else iterations[self.index],
@@ -225,7 +243,8 @@ class FractalLevel(nn.Module):
         cells = torch.where(visible, canvas.flatten(1)[region[:, None, None], index[child]], self.unknown)
         echo = self.echo(regions, region, child, lesson.steps)
         parts = Regions(cells, None if given is None else grid.split(given)[region, child], echo)
-        self.child.nll(parts, lesson.z[region, child], crop[region], weight[region], ledger, iterations)
+        below = Condition(lesson.z[region, child], self.degrees(cond, grid)[region, child])
+        self.child.nll(parts, below, crop[region], weight[region], ledger, iterations)
 
     def tasks(self, regions: Regions, grid: Grid) -> tuple[Tensor, Tensor, Tensor]:
         """Children with a cell to decide (b, n), children known to sound (b, n), regions that must not be silent (b).
@@ -246,7 +265,7 @@ class FractalLevel(nn.Module):
     def sample(
         self,
         regions: Regions,
-        cond: Float[Tensor, "sb d"],
+        cond: Condition,
         draw: Draw,
         record: bool,
         log: StepLog | None = None,
@@ -278,6 +297,7 @@ class FractalLevel(nn.Module):
         shown = (given >= 0) & self.sees_ahead
         interior(canvas, self.margin).copy_(torch.where(shown, given, self.unknown))
         read = _Reader(self, regions, cond, draw.streams)
+        degrees = streams(self.degrees(cond, grid), draw)
         # under a limit on polyphony children are drawn one at a time, since each leaves less room to the others
         alone = limits is not None and limits.room is not None
         iterations = len(grid) if alone else draw.settings.num_iter_list[self.index]
@@ -294,7 +314,8 @@ class FractalLevel(nn.Module):
 
             region, slot = step.target.nonzero(as_tuple=True)
             child, sounding = step.children[slot], opened[region, slot]
-            cells, z = flat[region[:, None, None], around[child]], streams(step.z, draw)[:, region, slot]
+            cells = flat[region[:, None, None], around[child]]
+            z, degree = streams(step.z, draw)[:, region, slot], degrees[:, region, child]
             echo = self.echo(regions, region, child)
             batch = (step.target.cumsum(1) - 1)[region, slot] // draw.settings.batch_generate_size
             for number in range(int(batch.max()) + 1 if len(batch) else 0):
@@ -312,7 +333,8 @@ class FractalLevel(nn.Module):
                         None if echo is None else echo[mine],
                         None if limits is None else limits.at(r, c),
                     )
-                    part = self.child.sample(parts, z[:, mine].flatten(0, 1), dice, record)
+                    below = Condition(z[:, mine].flatten(0, 1), degree[:, mine].flatten())
+                    part = self.child.sample(parts, below, dice, record)
                     if limits is not None:
                         limits.fill(r, c, (part.tokens > SILENCE) & (given_patches[r, c] < 0))
                     flat[r[:, None, None], own[c]] = part.tokens.to(flat)
@@ -331,12 +353,11 @@ class FractalLevel(nn.Module):
 class _Reader:
     """Answers a generator's questions while its level is sampling; see :class:`fractalgen.model.ar.Reader`."""
 
-    def __init__(self, level: FractalLevel, regions: Regions, cond: Tensor, streams: int) -> None:
+    def __init__(self, level: FractalLevel, regions: Regions, cond: Condition, streams: int) -> None:
         self.level, self.canvas, self.streams = level, regions.canvas, streams
         canvas, grid = regions.canvas, level.grid(regions.canvas)
         self.recalled = level.recalled(regions)
-        self.place = level.place(grid)
-        self.cond = level.cond(cond)[:, None]
+        self.bases = level.base(cond, grid)
         self.own, _ = windows(grid, level.margin, Margin(), canvas.device)
         self.window, _ = windows(grid, level.margin, level.context, canvas.device)
 
@@ -345,7 +366,7 @@ class _Reader:
         return embedded.repeat(self.streams, 1, 1)
 
     def base(self, children: Int[Tensor, " g"]) -> Float[Tensor, "sb g d"]:
-        return self.place[children] + self.cond
+        return self.bases[:, children]
 
     def look(self, children: Int[Tensor, " g"]) -> Float[Tensor, "sb g d"]:
         context = self.recalled[:, children] if self.recalled.ndim else self.recalled

@@ -116,6 +116,34 @@ class Regions:
     limits: Limits | None = None
 
 
+@dataclass(frozen=True)
+class Condition:
+    """What is asked of regions: a vector, and which degree of the key asked for their lowest pitch is.
+
+    Degrees 1 to 12 are semitones above the tonic of a major key, 13 to 24 of a minor key; 0: no key is asked for.
+    """
+
+    vector: Float[Tensor, "*n d"]
+    degree: Int[Tensor, "*n"]
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Condition:
+        """The same change of both."""
+        return Condition(change(self.vector), change(self.degree))
+
+
+DEGREES = 25
+
+
+def lowest_degree(key: Int[Tensor, "*n"]) -> Int[Tensor, "*n"]:
+    """The degree of pitch 0, a C, in keys by their labels: 1 to 12 major, from C on, 13 to 24 minor, 0 for none."""
+    return torch.where(key > 0, (key - 1) // 12 * 12 + (1 - key) % 12 + 1, 0)
+
+
+def raised(degree: Int[Tensor, "*n"], semitones: Int[Tensor, "*n"]) -> Int[Tensor, "*n"]:
+    """The degree so many semitones higher."""
+    return torch.where(degree > 0, (degree - 1) // 12 * 12 + (degree - 1 + semitones) % 12 + 1, 0)
+
+
 class CellFeatures(nn.Module):
     """Token codes as four numbers each: onset, hold, velocity, and known (0), unknown (1) or outside (-1)."""
 

@@ -9,17 +9,19 @@ from torch import Tensor
 from fractalgen.model.fractal import FractalGen
 from fractalgen.model.grid import surround
 from fractalgen.model.level import FractalLevel
-from fractalgen.model.parts import Regions
+from fractalgen.model.parts import Condition, Regions
 from tests.properties.helpers import random_model, random_rolls, tiny_config
 
 
 def conditions(level: FractalLevel, canvas: Tensor, content: Tensor, iterations: int | None = None) -> Tensor:
     """The z of every child, from embedded children that can be differentiated."""
     grid = level.grid(canvas)
-    base = level.place(grid) + level.cond(torch.ones(len(canvas), level.cond.in_features).double())[:, None]
+    cond = Condition(torch.ones(len(canvas), level.cond.in_features).double(), torch.ones(len(canvas)).long())
     everything = torch.ones(content.shape[:2], dtype=torch.bool)
     regions = Regions(canvas)
-    lesson = level.generator.teach(content, base, lambda sees: level.look(regions, sees), everything, iterations)
+    lesson = level.generator.teach(
+        content, level.base(cond, grid), lambda sees: level.look(regions, sees), everything, iterations
+    )
     return lesson.z
 
 

@@ -16,7 +16,7 @@ from fractalgen.model.composing import drop_orphans
 from fractalgen.model.fractal import FractalGen
 from fractalgen.model.grid import surround
 from fractalgen.model.level import FractalLevel, _Reader
-from fractalgen.model.parts import Regions
+from fractalgen.model.parts import Condition, Regions
 from fractalgen.model.transformer import Decoder, Transformer
 from fractalgen.sampling import Draw, gate_nll, schedule_steps
 from tests.properties.helpers import every_roll, random_model, random_rolls, tiny_config
@@ -66,12 +66,12 @@ def test_walking_a_level_gives_the_conditions_of_teacher_forcing(index: int, sca
     size = level.config.patch
     rolls = random_rolls(3, size, 8 if index == 0 else size, 1)
     truth = surround(rolls, level.margin, model.config.vocabulary + 1)
-    cond = torch.randn(3, level.cond.in_features, dtype=torch.float64)
+    cond = Condition(torch.randn(3, level.cond.in_features, dtype=torch.float64), torch.tensor([0, 5, 20]))
     grid = level.grid(truth)
     with torch.no_grad():
         lesson = level.generator.teach(
             level.embed(level.features(grid.split(rolls))),
-            level.place(grid) + level.cond(cond)[:, None],
+            level.base(cond, grid),
             lambda sees: level.look(Regions(truth), sees),
             torch.ones(3, len(grid), dtype=torch.bool),
             None,
