@@ -23,6 +23,7 @@ import yaml
 
 from fractalgen import __version__
 from fractalgen.config import (
+    DiagnoseConfig,
     EvaluateConfig,
     ExportConfig,
     GenerateConfig,
@@ -53,7 +54,8 @@ COMMANDS = {
     ),
     "prepare": Command(PrepareConfig, "fractalgen.prepare:prepare", "pack a folder of MIDI files into a corpus"),
     "export": Command(ExportConfig, "fractalgen.checkpoint:export", "make a small file to share of a checkpoint"),
-    "render": Command(RenderCommandConfig, "fractalgen.render:run_render", "draw a saved trace again", "trace"),
+    "render": Command(RenderCommandConfig, "fractalgen.render:run_render", "draw saved traces again", "traces"),
+    "diagnose": Command(DiagnoseConfig, "fractalgen.health:diagnose", "what is wrong with a trace or a MIDI", "files"),
 }
 
 
@@ -189,7 +191,8 @@ def build_parser() -> Parser:
             nargs = "+" if is_list else None
             sub.add_argument(f"--{item.name}", action=action, nargs=nargs, metavar=metavar, help=help_text)
             if item.name == command.positional:
-                sub.add_argument(item.name, nargs="?", metavar=item.name.upper(), help=f"the same as --{item.name}")
+                many = "*" if is_list else "?"
+                sub.add_argument(item.name, nargs=many, metavar=item.name.upper(), help=f"the same as --{item.name}")
     return parser
 
 

@@ -17,7 +17,7 @@ from fractalgen.vocabulary import Attribute, AttributeName
 Generator = Literal["ar", "mar"]
 ScanOrder = Literal["column_major", "row_major"]
 CfgSchedule = Literal["constant", "linear"]
-View = Literal["process", "hierarchical"]
+View = Literal["process", "hierarchical", "levels", "density"]
 
 DEFAULT_MODEL = "pop909-ar"
 """Name of the shipped model (fractalgen/assets/models/NAME.safetensors) that is used when none is named."""
@@ -331,11 +331,17 @@ class RenderConfig:
     gif_scale: int = setting(4, "pixels per cell")
     gif_cmap: str = setting("viridis", "any matplotlib colour map")
     gif_font_size: int = setting(14, "label size in pixels")
-    gif_background: str = setting("black", "colour behind the label")
+    gif_theme: Literal["dark", "light"] = setting("dark", "light: a colour map turned round, on white")
+    gif_background: str | None = setting(None, "colour behind text and keyboard (default: black, or white if light)")
+    gif_title: str | None = setting(None, "a title above everything")
     no_gif_labels: bool = setting(False, "leave the label strip out")
-    gif_progress_bar: bool = setting(False, "draw a progress bar under the roll")
+    gif_steps: bool = setting(False, "add the number of the step to the label")
     gif_elapsed: bool = setting(False, "add the elapsed time to the label")
-    gif_stats: bool = setting(False, "add note statistics to the label")
+    gif_stats: bool = setting(False, "add note statistics to the label: notes, notes a bar, pitch range")
+    gif_progress_bar: bool = setting(False, "draw a progress bar under the roll")
+    gif_keyboard: bool = setting(False, "draw a piano keyboard at the left")
+    gif_grid: bool = setting(False, "draw bar lines with their numbers and the names of the Cs")
+    gif_color_bar: bool = setting(False, "draw the scale of the colours at the right")
 
 
 @dataclass(frozen=True)
@@ -393,7 +399,10 @@ class GenerateConfig(SamplingConfig, RenderConfig):
     save_mp4: bool = setting(False, "write the process as MP4 too")
     save_trace: bool = setting(False, "write the trace (.npz), to be rendered later")
     save_frames: bool = setting(False, "write every frame as a numbered PNG")
-    gif_view: View = setting("process", "chronological, or coarse to fine")
+    save_html: bool = setting(False, "write a page that plays the process and the music in any browser")
+    save_wav: bool = setting(False, "write the sound")
+    soundfont: str | None = setting(None, "sound: a .sf2 or .sf3 file (default: a simple voice of its own)")
+    gif_view: View = setting("process", "what the animations show, see `fractalgen render --help`")
     gif_samples: str = setting("first", "which samples get a GIF: first, all or a number")
     record_interval: int = setting(0, "AR patches between two frames (0: an eighth of the sequence)")
 
@@ -426,11 +435,27 @@ class EvaluateConfig(SamplingConfig):
 class RenderCommandConfig(RenderConfig):
     """``fractalgen render``: draw a saved trace again, with other settings."""
 
-    trace: str = field(metadata={"help": "the .trace.npz file to draw"})
-    view: View = setting("process", "chronological, or coarse to fine")
-    format: Literal["gif", "mp4", "png", "frames"] = setting("gif", "png: the last frame; frames: numbered PNGs")
+    traces: tuple[str, ...] = field(metadata={"help": "the .trace.npz file to draw; several with --side_by_side"})
+    view: View = setting(
+        "process",
+        "chronological; coarse to fine; the roll with the patches that are being filled beside it; or how sure the"
+        " model was",
+    )
+    format: Literal["gif", "mp4", "webp", "apng", "png", "poster", "frames", "html"] = setting(
+        "gif", "png: the last frame; poster: it and four stages; frames: numbered PNGs; html: a page that plays it"
+    )
+    side_by_side: bool = setting(False, "several traces in one animation, synchronised")
+    silent: bool = setting(False, "mp4: without the music at the end")
+    soundfont: str | None = setting(None, "mp4: a .sf2 or .sf3 file (default: a simple voice of its own)")
     out: str | None = setting(None, "file, or folder of frames, to write (default: beside the trace)")
     record_interval: int = setting(0, "AR patches between two frames (0: an eighth of the sequence)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiagnoseConfig:
+    """``fractalgen diagnose``: what is wrong with a piece or with the way it was composed."""
+
+    files: tuple[str, ...] = field(metadata={"help": ".trace.npz or .mid files"})
 
 
 @dataclass(frozen=True)
