@@ -17,6 +17,7 @@ from fractalgen.vocabulary import Attribute, AttributeName
 Generator = Literal["ar", "mar"]
 ScanOrder = Literal["column_major", "row_major"]
 CfgSchedule = Literal["constant", "linear"]
+MarOrder = Literal["random", "scan"]
 View = Literal["process", "hierarchical", "levels", "density"]
 
 DEFAULT_MODEL = "pop909-ar"
@@ -290,6 +291,9 @@ class SamplingConfig:
     cfg_schedule: CfgSchedule = setting("constant", "guidance: constant, or growing linearly over a level's steps")
     filter_threshold: float = setting(0.0, "rule out choices less likely than this (0: none)")
     batch_generate_size: int = setting(64, "patches per sample that a MAR iteration generates together")
+    mar_order: MarOrder = setting(
+        "random", "MAR levels: patches in a random order, or in scan order, so that music grows from left to right"
+    )
     max_polyphony: int = setting(0, "most notes that may sound together (0: no limit)")
     candidates: int = setting(
         8, "where known music lies ahead of a model that cannot listen to it: candidates drawn, of which one is kept"
@@ -314,6 +318,8 @@ class SamplingConfig:
             )
         if self.cfg_schedule not in ("constant", "linear"):
             raise ConfigError(f"--cfg_schedule {self.cfg_schedule}: must be constant or linear")
+        if self.mar_order not in ("random", "scan"):
+            raise ConfigError(f"--mar_order {self.mar_order}: must be random or scan")
 
     def level_temperature(self, level: int) -> float:
         """The temperature of a level, 0 being the first."""
@@ -421,7 +427,7 @@ class EvaluateConfig(SamplingConfig):
     stride: int = setting(
         0, "score whole songs by windows that move on by so many steps, the past being known (0: separate crops)"
     )
-    scheduled: bool = setting(False, "MAR: score under num_iter_list and one random order, not the any-order bound")
+    scheduled: bool = setting(False, "MAR: score under num_iter_list and mar_order, not the any-order bound")
     num_samples: int = setting(0, "rolls to generate and compare with real ones (0: likelihood only)")
     json: str | None = setting(None, "file for all figures")
     report: str | None = setting(None, "HTML page with plots and examples")

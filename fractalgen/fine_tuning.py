@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,48 +21,49 @@ FEATURES = 4  # numbers a cell, see fractalgen.model.parts.CellFeatures
 def start_from(model: FractalGen, name_or_path: str) -> None:
     """Give ``model`` the weights of a trained one (a shipped model by name, ``.ckpt`` or ``.safetensors``).
 
-    Widths, depths and patches must agree.  Wider windows, more echoes, labels and levels that begin to listen may be
-    new: they weigh nothing at first, so that the new model says of music from nothing exactly what the old one said.
+    Wider windows, more echoes, other labels and levels that begin to listen may be new: they weigh nothing at first,
+    so that the new model says of music, without labels, exactly what the old one said.
 
     Raises:
         UserError: no such model, or one of another architecture.
     """
-    path = resolve(name_or_path)
-    header, found = read_checkpoint(path, flag="init_from")
-    old = ModelConfig.from_dict(header["model"])
+    header, found = read_checkpoint(resolve(name_or_path), flag="init_from")
+    old, new = ModelConfig.from_dict(header["model"]), model.config
+    for name in ("patch", "width", "depth", "heads", "generator"):
+        agree(name_or_path, name, *([getattr(level, name) for level in config.levels] for config in (old, new)))
+    for name in ("velocity_bins", "scan_order"):
+        agree(name_or_path, name, getattr(old, name), getattr(new, name))
+
     weights = model.state_dict()
-    same_labels = old.attributes == model.config.attributes
-    for level, before in zip(model.levels, old.levels, strict=False):
+    for level, before in zip(model.levels, old.levels, strict=True):
         if isinstance(level, FractalLevel):
-            prefix = "root." + "child." * level.index
-            if level.looks:
-                widen_windows(level, before.context, f"{prefix}surroundings", weights, found)
-            if level.index > 0 and level.distances:
-                add_echoes(level, old.echoes, f"{prefix}recall", weights, found)
+            path = "root." + "child." * level.index
+            widen_windows(level, before.context, f"{path}surroundings", weights, found)
+            add_echoes(level, old.echoes, f"{path}recall", weights, found)
+    if old.attributes != new.attributes:  # what the old labels say where they are unset is part of the null condition
+        tables = [found.pop(name) for name in list(found) if name.startswith("labels.")]
+        found["null"] = torch.stack([found["null"], *(table[0] for table in tables)]).sum(0)
     for name, value in weights.items():
-        new = name.endswith(".degree") or (name.startswith("labels.") and not same_labels)
-        if name in found and found[name].shape == value.shape and not new:
-            value.copy_(found[name])
-        elif new:
-            value.zero_()
-        else:
-            there = tuple(found[name].shape) if name in found else "nothing"
-            raise UserError(
-                f"--init_from {name_or_path}: another architecture ({name}: {there} there, {tuple(value.shape)} here)"
-            )
+        value.copy_(found[name]) if name in found else value.zero_()
+
+
+def agree(source: str, what: str, there: Any, here: Any) -> None:
+    """Refuse a model of another architecture."""
+    if there != here:
+        raise UserError(f"--init_from {source}: another architecture ({what} {there} there, {here} here)")
 
 
 def widen_windows(
     level: FractalLevel, before: tuple[int, int, int], name: str, weights: dict[str, Tensor], found: dict[str, Tensor]
 ) -> None:
     """Let the weights of a window with the margins ``before`` serve one that reaches farther."""
-    first = f"{name}.0.weight"
+    first, old, now = f"{name}.0.weight", Margin(*before), level.context
     if first not in found:
         found |= silent(name, weights)
-        return
-    old, now, patch = Margin(*before), level.context, level.patch
-    if old.union(now) == now:  # otherwise its shape is refused
-        window = (-1, patch + 2 * old.pitch, patch + old.past + old.future, FEATURES)
+    else:
+        if first not in weights or old.union(now) != now:
+            raise UserError(f"--context_...: {level.name} looks {tuple(now)} around, its model to start from {before}")
+        window = (-1, level.patch + 2 * old.pitch, level.patch + old.past + old.future, FEATURES)
         pitches = now.pitch - old.pitch
         padding = (0, 0, now.past - old.past, now.future - old.future, pitches, pitches)
         found[first] = F.pad(found[first].view(window), padding).flatten(1)
@@ -73,7 +76,9 @@ def add_echoes(
     first = f"{name}.0.weight"
     if first not in found:
         found |= silent(name, weights)
-    elif set(before) <= set(level.distances):
+    else:
+        if not set(before) <= set(level.distances):
+            raise UserError(f"--echoes: {level.distances}, the model to start from has {before}")
         old = dict(zip(before, found[first].chunk(len(before), 1), strict=True))
         new = torch.zeros_like(old[before[0]])
         found[first] = torch.cat([old.get(distance, new) for distance in level.distances], 1)
@@ -82,4 +87,4 @@ def add_echoes(
 def silent(name: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights of a new network of two layers that says nothing yet."""
     mine = {key: value for key, value in weights.items() if key.startswith(f"{name}.")}
-    return {key: value.zero_() if key.startswith(f"{name}.2.") else value for key, value in mine.items()}
+    return {key: torch.zeros_like(value) if key.startswith(f"{name}.2.") else value for key, value in mine.items()}

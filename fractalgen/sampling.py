@@ -5,18 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from fractalgen.config import SamplingConfig
+from fractalgen.config import MarOrder, SamplingConfig
 
 
 def wide(logits: Tensor) -> Tensor:
     """Logits in at least float32: probabilities and losses are never computed in half precision."""
     return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+
+
+class Schedule(NamedTuple):
+    """In how many iterations each level draws its children, and in what order, where it is MAR."""
+
+    iterations: tuple[int, ...]
+    order: MarOrder = "random"
 
 
 def schedule_steps(rank: Int[Tensor, "b n"], count: Int[Tensor, " b"], iterations: int) -> Int[Tensor, "b n"]:

@@ -143,6 +143,7 @@ def likelihood(cfg: EvaluateConfig, corpus: Corpus, model: FractalGen, parts: li
         windows,
         batch_size=cfg.batch_size,
         num_iter_list=cfg.num_iter_list if cfg.scheduled else None,
+        mar_order=cfg.mar_order,
         seed=cfg.seed,
         precision=cfg.precision,
     )

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
+from fractalgen.config import MarOrder, SamplingConfig
 from fractalgen.data import Corpus, ValidCrops
 from fractalgen.pianoroll import ONSET
 
@@ -126,11 +127,12 @@ def score(
     *,
     batch_size: int = 8,
     num_iter_list: Sequence[int] | None = None,
+    mar_order: MarOrder = SamplingConfig.mar_order,
     seed: int = 0,
     precision: str = "32",
     quiet: bool = False,
 ) -> Scores:
-    """Score windows of a corpus: exact for AR; for MAR see ``num_iter_list`` of :meth:`FractalGen.nll`.
+    """Score windows of a corpus: exact for AR; for MAR see :meth:`FractalGen.nll`.
 
     The steps before the scored ones are known cells, the steps after them (the end of a song) too.  ``seed`` sets
     the random orders of MAR levels.
@@ -148,7 +150,7 @@ def score(
             scored = np.stack([(step >= w.begin) & (step < w.end) for w in batch])
             rolls = torch.from_numpy(tokens).to(model.device)
             known = None if scored.all() else torch.from_numpy(~scored).to(model.device)[:, None].expand_as(rolls)
-            nll = model.nll(rolls, None, num_iter_list, known)
+            nll = model.nll(rolls, None, num_iter_list, known, mar_order)
             exact = nll.exact
             for book, parts in zip(rows, (nll.terms, nll.kinds), strict=True):
                 columns = {name: values.tolist() for name, values in parts.items()}

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from fractalgen.config import LevelConfig
+from fractalgen.config import LevelConfig, MarOrder
 from fractalgen.model.transformer import Decoder, Transformer
 from fractalgen.sampling import Draw
 
@@ -73,7 +73,7 @@ class Autoregressive(nn.Module):
         base: Float[Tensor, "b n d"],
         look: Look,
         undecided: Bool[Tensor, "b n"],
-        iterations: int | None,
+        schedule: tuple[int, MarOrder] | None,
     ) -> Lesson:
         """Conditions of all children in one causal pass: position ``k`` reads child ``k - 1`` and predicts ``k``."""
         batch, count = content.shape[:2]

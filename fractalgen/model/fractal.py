@@ -13,14 +13,14 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
-from fractalgen.config import CfgSchedule, ConfigError, ModelConfig, SamplingConfig
+from fractalgen.config import CfgSchedule, ConfigError, MarOrder, ModelConfig, SamplingConfig
 from fractalgen.masks import drop_labels
 from fractalgen.model.composing import compose
 from fractalgen.model.grid import surround
 from fractalgen.model.level import FractalLevel, VelocityHead
 from fractalgen.model.parts import NLL, SILENCE, Composed, Condition, Ledger, Limits, Regions, StepLog, lowest_degree
 from fractalgen.pianoroll import PianoRoll
-from fractalgen.sampling import Draw
+from fractalgen.sampling import Draw, Schedule
 from fractalgen.trace import Intermediates, Trace
 
 
@@ -79,11 +79,13 @@ class FractalGen(nn.Module):
         cond_list: Sequence[Int[Tensor, " b"]] | None = None,
         num_iter_list: Sequence[int] | None = None,
         known: Bool[Tensor, "b p t"] | None = None,
+        mar_order: MarOrder = SamplingConfig.mar_order,
     ) -> NLL:
         """Negative log-likelihood in nats; exact for AR.
 
         For MAR levels: without ``num_iter_list`` an unbiased estimate of the any-order bound from one random mask;
-        with it the exact NLL of one random order and that schedule.  Random choices come from torch's global state.
+        with it the exact NLL of that schedule and ``mar_order`` (one order, if random).  Random choices come from
+        torch's global state.
         ``known`` marks cells that are given: the NLL is that of the others, as :meth:`sample` draws them then.
         In training mode labels are dropped, see :func:`fractalgen.masks.drop_labels`.
 
@@ -96,14 +98,14 @@ class FractalGen(nn.Module):
         self.config.check_width(width, "crop_length")
         if self.training and cond_list is not None:
             cond_list = drop_labels(cond_list, self.config.label_dropout)
-        iterations = None if num_iter_list is None else self.iterations(num_iter_list)
-        return self.score(tokens, self.condition(cond_list, batch), iterations, known)
+        schedule = None if num_iter_list is None else Schedule(self.iterations(num_iter_list), mar_order)
+        return self.score(tokens, self.condition(cond_list, batch), schedule, known)
 
     def score(
         self,
         tokens: Int[Tensor, "b p t"],
         cond: Condition,
-        iterations: tuple[int, ...] | None = None,
+        schedule: Schedule | None = None,
         known: Bool[Tensor, "b p t"] | None = None,
     ) -> NLL:
         """:meth:`nll` with conditions as :meth:`condition` makes them."""
@@ -111,9 +113,9 @@ class FractalGen(nn.Module):
         ledger = Ledger(len(tokens), self.null)
         crop = torch.arange(len(tokens), device=tokens.device)
         regions = Regions(canvas, None if known is None else torch.where(known, tokens, -1))
-        self.root.nll(regions, cond, crop, ledger.zeros + 1, ledger, iterations)
+        self.root.nll(regions, cond, crop, ledger.zeros + 1, ledger, schedule)
         mar = any(level.generator == "mar" for level in self.config.levels[:-1])
-        return NLL(ledger.terms, ledger.kinds, exact=not mar or iterations is not None)
+        return NLL(ledger.terms, ledger.kinds, exact=not mar or schedule is not None)
 
     def iterations(self, num_iter_list: Sequence[int]) -> tuple[int, ...]:
         """Check ``num_iter_list`` against the levels."""
@@ -139,6 +141,7 @@ class FractalGen(nn.Module):
         width: int | None = None,
         known: Int[Tensor, "b p t"] | None = None,
         batch_generate_size: int = SamplingConfig.batch_generate_size,
+        mar_order: MarOrder = SamplingConfig.mar_order,
         window: int | None = None,
         candidates: int = SamplingConfig.candidates,
         allowed: Bool[Tensor, "p t"] | None = None,
@@ -153,7 +156,7 @@ class FractalGen(nn.Module):
         Args:
             batch_size: number of rolls.
             cond_list: one (b,) tensor of integers per label, 0 for unset; None leaves all unset.
-            num_iter_list: iterations of each level where it is MAR.
+            num_iter_list, mar_order: iterations of each level where it is MAR, and the order of its patches.
             cfg, cfg_schedule: guidance scale, constant or growing linearly over a level's steps; 1 is none.
             temperature: divides the logits; one number, or one per level.
             filter_threshold: choices less likely than this are ruled out.
@@ -179,14 +182,15 @@ class FractalGen(nn.Module):
         """
         config = self.config
         settings = SamplingConfig(
-            self.iterations(num_iter_list),
-            temperature,
-            cfg,
-            cfg_schedule,
-            filter_threshold,
-            batch_generate_size,
-            max_polyphony,
-            candidates,
+            num_iter_list=self.iterations(num_iter_list),
+            temperature=temperature,
+            cfg=cfg,
+            cfg_schedule=cfg_schedule,
+            filter_threshold=filter_threshold,
+            batch_generate_size=batch_generate_size,
+            mar_order=mar_order,
+            max_polyphony=max_polyphony,
+            candidates=candidates,
         )
         if width is None:
             width = config.crop_length if known is None else known.shape[-1]

@@ -34,7 +34,7 @@ from fractalgen.model.parts import (
     streams,
 )
 from fractalgen.model.transformer import Transformer
-from fractalgen.sampling import Draw, gate_nll, wide
+from fractalgen.sampling import Draw, Schedule, gate_nll, wide
 
 
 class VelocityHead(nn.Module):
@@ -78,7 +78,7 @@ class VelocityHead(nn.Module):
         crop: Int[Tensor, " m"],
         weight: Float[Tensor, " m"],
         ledger: Ledger,
-        iterations: tuple[int, ...] | None = None,
+        schedule: Schedule | None = None,
     ) -> None:
         """Book the NLL of cells that sound."""
         token = regions.canvas[:, 0, 1].long()
@@ -202,12 +202,12 @@ class FractalLevel(nn.Module):
         crop: Int[Tensor, " b"],
         weight: Float[Tensor, " b"],
         ledger: Ledger,
-        iterations: tuple[int, ...] | None = None,
+        schedule: Schedule | None = None,
     ) -> None:
         """Book the NLL of regions: this level's gates and, through the child, everything below them.
 
         The canvas holds the region (complete) and its surroundings as far as they are known.  Below the first level
-        the region is known not to be silent.  ``iterations``: see :meth:`MaskedAutoregressive.teach`.
+        the region is known not to be silent.  ``schedule``: see :meth:`MaskedAutoregressive.teach`.
         """
         canvas, given = regions.canvas, regions.given
         grid = self.grid(canvas)
@@ -219,7 +219,7 @@ class FractalLevel(nn.Module):
             self.base(cond, grid),
             lambda sees: self.look(regions, sees),
             undecided,
-            None if iterations is None else iterations[self.index],
+            None if schedule is None else (schedule.iterations[self.index], schedule.order),
         )
         gates = wide(self.gate(lesson.z)[..., 0])
         weight = weight * lesson.weight
@@ -244,7 +244,7 @@ class FractalLevel(nn.Module):
         echo = self.echo(regions, region, child, lesson.steps)
         parts = Regions(cells, None if given is None else grid.split(given)[region, child], echo)
         below = Condition(lesson.z[region, child], self.degrees(cond, grid)[region, child])
-        self.child.nll(parts, below, crop[region], weight[region], ledger, iterations)
+        self.child.nll(parts, below, crop[region], weight[region], ledger, schedule)
 
     def tasks(self, regions: Regions, grid: Grid) -> tuple[Tensor, Tensor, Tensor]:
         """Children with a cell to decide (b, n), children known to sound (b, n), regions that must not be silent (b).

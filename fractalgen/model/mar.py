@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from fractalgen.config import LevelConfig
+from fractalgen.config import LevelConfig, MarOrder
 from fractalgen.model.ar import Lesson, Look, Reader, Step
 from fractalgen.model.transformer import Transformer
 from fractalgen.sampling import Draw, schedule_steps
+
+
+def ranks(noise: Float[Tensor, "b n"], undecided: Bool[Tensor, "b n"], order: MarOrder) -> Int[Tensor, "b n"]:
+    """Places in the order: the undecided children first, as the noise says or as they are numbered."""
+    if order == "scan":
+        noise = torch.linspace(0, 1, noise.shape[1], device=noise.device).expand_as(noise)
+    return noise.masked_fill(~undecided, 2.0).argsort(dim=1, stable=True).argsort(1)
 
 
 class MaskedAutoregressive(nn.Module):
@@ -41,22 +48,22 @@ class MaskedAutoregressive(nn.Module):
         base: Float[Tensor, "b n d"],
         look: Look,
         undecided: Bool[Tensor, "b n"],
-        iterations: int | None,
+        schedule: tuple[int, MarOrder] | None,
     ) -> Lesson:
         """Teacher forcing of the ``undecided`` children, in one of two ways.
 
-        ``iterations=None``: of n undecided children a random set of uniform size is unmasked.  The masked ones, each
+        ``schedule=None``: of n undecided children a random set of uniform size is unmasked.  The masked ones, each
         scored as the next of a random order and weighted by ``n / masked``, give an unbiased estimate of the NLL
         averaged over all orders, an upper bound of the NLL (Uria, Murray, Larochelle 2014; Hoogeboom et al. 2022).
-        A number: the exact NLL of one random order drawn in that many iterations, as the sampler does.
+        Else: the exact NLL of that order (one of them, if random) drawn in so many iterations, as the sampler does.
         """
         batch, count = content.shape[:2]
         device = content.device
         noise = torch.rand(batch, count, device=device)
-        rank = noise.masked_fill(~undecided, 2.0).argsort(1).argsort(1)  # undecided children first
+        rank = ranks(noise, undecided, "random" if schedule is None else schedule[1])
         number = undecided.sum(1)
         weight = torch.ones(batch, dtype=self.mask.dtype, device=device)
-        if iterations is None:
+        if schedule is None:
             stratum = (torch.randperm(batch, device=device) + torch.rand(batch, device=device)) / batch
             masked = torch.minimum(1 + (stratum * number).long(), number)
             target = undecided & (rank >= (number - masked)[:, None])
@@ -65,6 +72,7 @@ class MaskedAutoregressive(nn.Module):
             return Lesson(
                 z, target.long(), target, weight * number / masked.clamp(min=1), target & (masked == 1)[:, None]
             )
+        iterations, _ = schedule
         steps = schedule_steps(rank, number, iterations).masked_fill(~undecided, -1)
         z = torch.zeros_like(content)
         for step in range(iterations):
@@ -73,9 +81,8 @@ class MaskedAutoregressive(nn.Module):
         return Lesson(z, steps, undecided, weight, undecided & (steps == steps.amax(1, keepdim=True)))
 
     def walk(self, read: Reader, undecided: Bool[Tensor, "b n"], iterations: int, draw: Draw) -> Iterator[Step]:
-        """Sampling: a random order, cut into groups by the cosine schedule; a group is drawn together."""
-        noise = draw.uniform(undecided.shape)
-        rank = noise.masked_fill(~undecided, 2.0).argsort(1).argsort(1)
+        """Sampling: an order, cut into groups by the cosine schedule; a group is drawn together."""
+        rank = ranks(draw.uniform(undecided.shape), undecided, draw.settings.mar_order)
         steps = schedule_steps(rank, undecided.sum(1), iterations).masked_fill(~undecided, -1)
         everything = torch.arange(undecided.shape[1], device=undecided.device)
         for iteration in range(iterations):

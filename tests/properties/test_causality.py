@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from fractalgen.config import MarOrder
 from fractalgen.model.fractal import FractalGen
 from fractalgen.model.grid import surround
 from fractalgen.model.level import FractalLevel
@@ -13,14 +14,14 @@ from fractalgen.model.parts import Condition, Regions
 from tests.properties.helpers import random_model, random_rolls, tiny_config
 
 
-def conditions(level: FractalLevel, canvas: Tensor, content: Tensor, iterations: int | None = None) -> Tensor:
+def conditions(level: FractalLevel, canvas: Tensor, content: Tensor) -> Tensor:
     """The z of every child, from embedded children that can be differentiated."""
     grid = level.grid(canvas)
     cond = Condition(torch.ones(len(canvas), level.cond.in_features).double(), torch.ones(len(canvas)).long())
     everything = torch.ones(content.shape[:2], dtype=torch.bool)
     regions = Regions(canvas)
     lesson = level.generator.teach(
-        content, level.base(cond, grid), lambda sees: level.look(regions, sees), everything, iterations
+        content, level.base(cond, grid), lambda sees: level.look(regions, sees), everything, None
     )
     return lesson.z
 
@@ -75,6 +76,7 @@ def test_mar_values_under_the_mask_change_nothing(iterations: int | None) -> Non
     model = random_model(tiny_config("mar mar ar", patches=(4, 2, 1), width=8, context=(2, 4, 4)))
     level = model.root
     rolls, others = random_rolls(1, 4, 8, 1, seed=1), random_rolls(1, 4, 8, 1, seed=2)
+    schedule: tuple[int, MarOrder] | None = None if iterations is None else (iterations, "random")
     grid = level.grid(surround(rolls, level.margin, 4))
 
     def lesson(tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,7 +86,7 @@ def test_mar_values_under_the_mask_change_nothing(iterations: int | None) -> Non
         base = level.place(grid)[None]
         everything = torch.ones(1, len(grid), dtype=torch.bool)
         regions = Regions(canvas)
-        told = level.generator.teach(content, base, lambda sees: level.look(regions, sees), everything, iterations)
+        told = level.generator.teach(content, base, lambda sees: level.look(regions, sees), everything, schedule)
         return told.z, told.steps
 
     with torch.no_grad():
