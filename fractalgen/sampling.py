@@ -94,8 +94,8 @@ class Draw:
         target: Bool[Tensor, "b g"],
         forced: Bool[Tensor, "b g"],
         not_all_silent: Bool[Tensor, " b"],
-    ) -> Bool[Tensor, "b g"]:
-        """Which of the ``target`` children are not silent; ``forced`` ones never are.
+    ) -> tuple[Bool[Tensor, "b g"], Float[Tensor, "b g"]]:
+        """Which of the ``target`` children are not silent, and how probable that was; ``forced`` ones never are.
 
         Rows marked ``not_all_silent`` are drawn under the condition that at least one child opens: as long as none
         has, child ``g`` opens with ``p_g / (1 - prod_{h >= g} (1 - p_h))``.
@@ -112,9 +112,10 @@ class Draw:
             conditioned = torch.where(last, target.to(chance), conditioned)  # also where all chances underflow
             none = not_all_silent.clone()
             for g in range(target.shape[1]):
-                opened[:, g] = torch.where(none, noise[:, g] < conditioned[:, g], opened[:, g])
+                chance[:, g] = torch.where(none, conditioned[:, g], chance[:, g])
+                opened[:, g] = noise[:, g] < chance[:, g]
                 none &= ~opened[:, g]
-        return (opened | forced) & target
+        return (opened | forced) & target, chance.masked_fill(forced, 1.0)
 
 
 def log1mexp(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

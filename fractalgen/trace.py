@@ -11,9 +11,9 @@ import dataclasses
 import json
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
 
@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from fractalgen.config import View
 from fractalgen.errors import UserError
 from fractalgen.files import replacing
-from fractalgen.pianoroll import SILENCE, velocities
+from fractalgen.pianoroll import DEFAULT_TEMPO, PITCHES, PianoRoll, velocities
+from fractalgen.views import VIEWS, Frame, Frames
 
 FORMAT = "fractalgen.trace"
-VERSION = 1
-DEFAULT_SPACING = 8  # an AR run shows a frame every eighth of its sequence unless told otherwise
+VERSION = 2  # 2 may hold chances; files of version 1 are read as before
 
 _ARRAYS: dict[str, type[np.generic]] = {
     "tokens": np.uint8,
@@ -35,44 +35,10 @@ _ARRAYS: dict[str, type[np.generic]] = {
     "steps": np.int16,
     "known": np.bool_,
     "seconds": np.float32,
+    "chances": np.uint8,
 }
-
-
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """One moment of a replay.
-
-    ``output`` holds velocities in 0..1, (128, T), or (b, 128, T) for a batch; ``tokens`` the cells themselves: all of
-    them, or the known ones (silence elsewhere) where the frame shows blocks, None if there are none; ``elapsed``
-    seconds since sampling began, where the view follows the clock; ``progress`` the share of the replay that is done,
-    0..1; ``known`` the cells that were given and not composed, shaped like ``output``, None if all were composed.
-    """
-
-    level: int
-    iteration: int
-    level_name: str
-    output: NDArray[np.float32]
-    tokens: NDArray[np.uint8] | None = None
-    elapsed: float | None = None
-    progress: float = 1.0
-    known: NDArray[np.bool_] | None = None
-
-
-class Frames(Sequence[Frame]):
-    """Frames that are computed when they are looked at; slicing gives frames again."""
-
-    def __init__(self, makers: Sequence[Callable[[], Frame]]) -> None:
-        self._makers = makers
-
-    def __len__(self) -> int:
-        return len(self._makers)
-
-    @overload
-    def __getitem__(self, index: int) -> Frame: ...
-    @overload
-    def __getitem__(self, index: slice) -> Frames: ...
-    def __getitem__(self, index: int | slice) -> Frame | Frames:
-        return Frames(self._makers[index]) if isinstance(index, slice) else self._makers[index]()
+_OPTIONAL = {"chances"}
+DEFAULT_STEPS_PER_QUARTER = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +60,13 @@ class Trace:
         velocity_bins: number of velocity bins of ``tokens``.
         seed, checkpoint, settings: where the roll came from; plain JSON data.
         seconds: float32 (number of steps,), time since the beginning at which each step ended.
+        chances: uint8 (128, T) or None where none were kept: for every composed cell 255 times the probability that
+            the smallest patch around it that was looked into sounds, as the gates asked on the way gave it, multiplied
+            level by level; 0 on known cells.
+
+    A file (:meth:`save`) is a compressed ``.npz`` of these arrays under their names, without ``chances`` where there
+    are none, and of ``header``: JSON text with ``format`` ("fractalgen.trace"), ``version`` (2) and all other
+    attributes by name.  Version 1 is the same, and never has ``chances``.
     """
 
     tokens: NDArray[np.uint8]
@@ -109,6 +82,7 @@ class Trace:
     seed: int | None = None
     checkpoint: str = ""
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    chances: NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
         cells = self.tokens.shape
@@ -120,9 +94,12 @@ class Trace:
             "steps": (count, 2),
             "known": cells,
             "seconds": (count,),
+            "chances": cells,
         }
         for name, shape in shapes.items():
             array = getattr(self, name)
+            if array is None and name in _OPTIONAL:
+                continue
             if array.shape != shape or array.dtype != _ARRAYS[name]:
                 wanted = f"{np.dtype(_ARRAYS[name])} {shape}"
                 raise ValueError(f"trace: {name} must be {wanted}, not {array.dtype} {array.shape}")
@@ -133,11 +110,14 @@ class Trace:
             raise ValueError(f"trace: patch sizes {self.patch_sizes} do not tile a roll of {cells[1]} steps")
         if self.decided[0].max(initial=-1) >= count:
             raise ValueError(f"trace: a cell was decided at step {self.decided[0].max()} of {count}")
+        if self.chances is not None and self.chances[self.known].any():
+            raise ValueError("trace: chances of known cells must be 0")
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Trace):
             return NotImplemented
-        same = all(np.array_equal(getattr(self, name), getattr(other, name)) for name in _ARRAYS)
+        mine, theirs = self._arrays(), other._arrays()
+        same = mine.keys() == theirs.keys() and all(np.array_equal(mine[name], theirs[name]) for name in mine)
         return same and self._header() == other._header()
 
     @property
@@ -150,6 +130,28 @@ class Trace:
         """Number of patches of the first level, known ones included."""
         patch = self.patch_sizes[1]
         return (self.patch_sizes[0] // patch) * (self.width // patch)
+
+    @property
+    def steps_per_quarter(self) -> int:
+        """Time steps of a quarter note, as ``settings`` say (default: 4)."""
+        return _positive(self.settings.get("steps_per_quarter"), DEFAULT_STEPS_PER_QUARTER)
+
+    @property
+    def steps_per_bar(self) -> int:
+        """Time steps of a bar, as ``settings`` say (default: four quarters)."""
+        return _positive(self.settings.get("steps_per_bar"), 4 * self.steps_per_quarter)
+
+    @cached_property
+    def roll(self) -> PianoRoll:
+        """The finished piece, at the tempo that ``settings`` say (default: 120)."""
+        tempo = self.settings.get("tempo")
+        missing = PITCHES - len(self.tokens)  # a small model may know fewer pitches
+        return PianoRoll(
+            np.pad(self.tokens, ((0, missing), (0, 0))),
+            steps_per_quarter=self.steps_per_quarter,
+            velocity_bins=self.velocity_bins,
+            tempos=((0, float(tempo)),) if isinstance(tempo, int | float) and tempo > 0 else (DEFAULT_TEMPO,),
+        )
 
     @cached_property
     def marked(self) -> NDArray[np.bool_] | None:
@@ -165,23 +167,29 @@ class Trace:
         """Replay the trace.
 
         Args:
-            view: "process", what was decided when; "hierarchical", coarse to fine, ``num_iter_list`` frames a level.
-            record_interval: process view of an AR first level: patches between two frames (0: an eighth of all).
+            view: "process", what was decided when; "hierarchical", coarse to fine, ``num_iter_list`` frames a level;
+                "levels", as process, with the patches that are being filled; "density", how likely cells were.
+            record_interval: AR first level: patches between two frames; levels view: patches that sound between two
+                that are shown (0: an eighth of all).
             max_frames: at most this many frames, evenly spread, the last always among them (0: all).
 
         Raises:
-            UserError: an unknown view or a negative number.
+            UserError: an unknown view, a negative number, or a density view without chances.
         """
-        if view not in _VIEWS:
-            raise UserError(f"--view {view}: choose one of {', '.join(_VIEWS)}")
+        if view not in VIEWS:
+            raise UserError(f"--view {view}: choose one of {', '.join(VIEWS)}")
         for flag, value in (("record_interval", record_interval), ("gif_max_frames", max_frames)):
             if value < 0:
                 raise UserError(f"--{flag} {value}: must be 0 or more")
-        makers = _VIEWS[view](self, record_interval)
+        makers = VIEWS[view](self, record_interval)
         if 0 < max_frames < len(makers):
             chosen = np.linspace(len(makers) - 1, 0, max_frames).round().astype(int)[::-1]
             makers = [makers[index] for index in chosen]
         return Frames(makers)
+
+    def _arrays(self) -> dict[str, NDArray[Any]]:
+        """The arrays that there are."""
+        return {name: getattr(self, name) for name in _ARRAYS if getattr(self, name) is not None}
 
     def _header(self) -> dict[str, Any]:
         """Everything but the arrays, as it comes back from JSON."""
@@ -191,9 +199,9 @@ class Trace:
 
     def save(self, path: str | Path) -> None:
         """Write a compressed ``.npz`` (arrays and one JSON text, no pickles); equal traces give equal bytes."""
-        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        content: dict[str, Any] = {"header": np.array(json.dumps(self._header())), **self._arrays()}
         with replacing(path) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, header=np.array(json.dumps(self._header())), **arrays)
+            np.savez_compressed(file, **content)
 
     @classmethod
     def load(cls, path: str | Path) -> Trace:
@@ -213,7 +221,8 @@ class Trace:
                 fields = {name: value for name, value in header.items() if name not in ("format", "version")}
                 for name in ("generators", "patch_sizes", "num_iter_list"):
                     fields[name] = tuple(fields[name])
-                return cls(**fields, **{name: file[name] for name in _ARRAYS})
+                present = [name for name in _ARRAYS if name not in _OPTIONAL or name in file]
+                return cls(**fields, **{name: file[name] for name in present})
         except UserError:
             raise
         except OSError as error:
@@ -252,88 +261,6 @@ class Intermediates(Sequence[Frame]):
         return dataclasses.replace(single[0], output=output, tokens=tokens, known=known)
 
 
-def _process(trace: Trace, record_interval: int) -> list[Callable[[], Frame]]:
-    """Chronological: what was known, then the roll after chosen steps of the first level."""
-    count = len(trace.steps)
-    autoregressive = trace.generators[0] == "ar"
-    spacing = (record_interval or max(1, count // DEFAULT_SPACING)) if autoregressive else 1
-    shown = list(range(spacing, count + 1, spacing))
-    if count and (not shown or shown[-1] != count):
-        shown.append(count)
-
-    def frame(done: int) -> Frame:
-        """The roll after ``done`` steps."""
-        decided = trace.decided[0]
-        visible = trace.known | ((decided >= 0) & (decided < done))
-        tokens = np.where(visible, trace.tokens, np.uint8(SILENCE))
-        iteration, batch = (int(n) + 1 for n in trace.steps[done - 1]) if done else (0, 0)
-        label = f"AR L0 patch {iteration}/{trace.num_patches}" if autoregressive else f"Iter {iteration} batch {batch}"
-        return Frame(
-            level=0,
-            iteration=iteration,
-            level_name=label if done else "Init",
-            output=velocities(tokens, trace.velocity_bins),
-            tokens=tokens,
-            elapsed=float(trace.seconds[done - 1]) if done else 0.0,
-            progress=done / max(count, 1),
-            known=trace.marked,
-        )
-
-    return [partial(frame, done) for done in [0, *shown]]
-
-
-def _hierarchical(trace: Trace, record_interval: int) -> list[Callable[[], Frame]]:
-    """Coarse to fine: every level sharpens the blocks of the one above, in its own order of decision.
-
-    A block is drawn at the mean velocity of its sounding cells.  The level that reaches single cells still draws them
-    at the mean of the block they came from; their own velocities arrive with the last level.  Known cells are there
-    from the first frame on, as they are.
-    """
-    levels = len(trace.patch_sizes)
-    total = sum(trace.num_iter_list)
-    given = None if trace.marked is None else np.where(trace.known, trace.tokens, np.uint8(SILENCE))
-
-    def detail(level: int) -> NDArray[np.float32]:
-        """The roll as known when ``level`` has finished; before the first it is empty."""
-        if level < 0:
-            return np.zeros_like(trace.velocities)
-        if level < levels - 2:
-            return _block_means(trace.velocities, trace.patch_sizes[level + 1])
-        if level < levels - 1:
-            return np.where(trace.tokens != SILENCE, detail(level - 1), np.float32(0)) if level else trace.velocities
-        return trace.velocities
-
-    def frame(level: int, step: int) -> Frame:
-        """The roll when ``level`` is at frame ``step`` of its share."""
-        count = trace.num_iter_list[level]
-        decided = trace.decided[level].astype(np.int64)
-        local_steps = max(int(decided.max(initial=0)) + 1, 1)
-        reached = (decided >= 0) & (decided * count // local_steps <= step)
-        output = np.where(reached, detail(level), detail(level - 1))
-        final = level == levels - 1
-        return Frame(
-            level=level,
-            iteration=step + 1,
-            level_name=f"L{level} step {step + 1}/{count}",
-            output=trace.velocities if final else np.where(trace.known, trace.velocities, output),
-            tokens=trace.tokens if final else given,
-            progress=(sum(trace.num_iter_list[:level]) + step + 1) / total,
-            known=trace.marked,
-        )
-
-    return [partial(frame, level, step) for level in range(levels) for step in range(trace.num_iter_list[level])]
-
-
-_VIEWS: dict[str, Callable[[Trace, int], list[Callable[[], Frame]]]] = {
-    "process": _process,
-    "hierarchical": _hierarchical,
-}
-
-
-def _block_means(plane: NDArray[np.float32], size: int) -> NDArray[np.float32]:
-    """Replace every size x size block of a (128, T) plane by the mean of its sounding cells (0: none sounds)."""
-    height, width = plane.shape
-    blocks = plane.reshape(height // size, size, width // size, size)
-    sounding = (blocks > 0).sum(axis=(1, 3), dtype=np.float32)
-    means = blocks.sum(axis=(1, 3)) / np.maximum(sounding, 1)
-    return means.repeat(size, axis=0).repeat(size, axis=1)
+def _positive(value: object, default: int) -> int:
+    """A whole number above 0 out of settings, which may hold anything."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else default

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,13 +18,9 @@ if TYPE_CHECKING:
 
 
 def compose(
-    model: FractalGen,
+    composer: Composer,
     known: Int[Tensor, "b p t"],
-    cond: Condition,
-    draw: Draw,
-    log: StepLog,
     *,
-    record: bool,
     window: int,
     limits: Limits | None = None,
     candidates: int = 1,
@@ -32,19 +29,20 @@ def compose(
 
     A window begins half its width before the first step with something to decide, and what was composed before is
     known to it.  So memory does not grow with the piece, and time grows in proportion.  ``candidates``: see
-    :func:`best_fit`.
+    :meth:`Composer.best_fit`.
     """
     tokens, width = known.clone(), known.shape[2]
-    config, patch = model.config, model.config.levels[1].patch
-    planes = None
-    if record:
+    config, patch = composer.model.config, composer.model.config.levels[1].patch
+    planes = chances = None
+    if composer.record:
         planes = torch.full((len(known), len(config.levels), *known.shape[1:]), -1, dtype=torch.int16)
+        chances = torch.zeros(known.shape, dtype=torch.uint8)
     while (undecided := (tokens < 0).flatten(0, 1).any(0)).any():
         first = int(undecided.nonzero()[0])
         start = max(0, min(first - window // 2, width - window)) // patch * patch
         here = slice(start, min(start + window, width))
         given = tokens[..., here].clone()
-        log.begin_window(
+        composer.log.begin_window(
             first_patch=config.pitches // patch * (start // patch) if config.levels[0].generator == "ar" else None,
             here=given[:, ::patch, ::patch].numel(),
             later=tokens[:, ::patch, here.stop :: patch].numel(),
@@ -54,63 +52,63 @@ def compose(
             room = None if limits.room is None else limits.room[:, here] - (given > SILENCE).sum(1)
             part = Limits(limits.allowed[..., here], room)
         if candidates > 1 and bool((given[..., first - start :] >= 0).any()):
-            composed = best_fit(model, given, cond, draw, log, record, part, candidates)
+            composed = composer.best_fit(given, part, candidates)
         else:
-            composed = fill(model, given, cond, draw, log, record, part)
+            composed = composer.fill(given, part)
         tokens[..., here] = composed.tokens
-        if planes is not None and composed.planes is not None:
-            planes[..., here] = torch.where((given < 0).cpu()[:, None], composed.planes.cpu(), planes[..., here])
-    return Composed(tokens, planes)
+        if planes is not None and chances is not None and composed.planes is not None and composed.chances is not None:
+            new = (given < 0).cpu()
+            planes[..., here] = torch.where(new[:, None], composed.planes.cpu(), planes[..., here])
+            chances[..., here] = torch.where(new, (255 * composed.chances).round().byte().cpu(), chances[..., here])
+    return Composed(tokens, planes, chances)
 
 
-def fill(
-    model: FractalGen,
-    given: Int[Tensor, "b p t"],
-    cond: Condition,
-    draw: Draw,
-    log: StepLog,
-    record: bool,
-    limits: Limits | None = None,
-) -> Composed:
-    """Draw the undecided cells of a window from the model."""
-    vocabulary = model.config.vocabulary
-    canvas = surround(torch.full_like(given, vocabulary), model.root.margin, vocabulary + 1)
-    composed = model.root.sample(Regions(canvas, given, limits=limits), cond, draw, record, log)
-    if any(level.generator == "mar" for level in model.config.levels[:-1]):
-        composed.tokens = torch.where(given >= 0, given, drop_orphans(composed.tokens.cpu()).to(given))
-    return composed
+@dataclass(frozen=True)
+class Composer:
+    """Draws windows: from which model, under which condition, with which dice, and what is written down on the way."""
 
+    model: FractalGen
+    cond: Condition
+    draw: Draw
+    log: StepLog
+    record: bool
 
-def best_fit(
-    model: FractalGen,
-    given: Int[Tensor, "b p t"],
-    cond: Condition,
-    draw: Draw,
-    log: StepLog,
-    record: bool,
-    limits: Limits | None,
-    candidates: int,
-) -> Composed:
-    """Draw several times and keep one, by how well the known cells ahead of it go on from it.
+    def fill(self, given: Int[Tensor, "b p t"], limits: Limits | None = None) -> Composed:
+        """Draw the undecided cells of a window from the model."""
+        vocabulary, root = self.model.config.vocabulary, self.model.root
+        canvas = surround(torch.full_like(given, vocabulary), root.margin, vocabulary + 1)
+        regions = Regions(canvas, given, limits=limits)
+        composed = root.sample(regions, self.cond, self.draw, self.record, self.log)
+        if any(level.generator == "mar" for level in self.model.config.levels[:-1]):
+            composed.tokens = torch.where(given >= 0, given, drop_orphans(composed.tokens.cpu()).to(given))
+        return composed
 
-    A model that is AR and does not listen draws a gap from ``q``, which knows what comes before only.  Sampling
-    importance resampling (Rubin 1988) corrects this: a candidate is kept with probability in proportion to
-    ``p(roll) / q(gap)``, both exact, so that the more candidates there are, the nearer is the gap to being drawn from
-    the model given both sides (temperature, filter and guidance are not in the weights).
-    """
-    given = given.repeat_interleave(candidates, 0)
-    cond = cond.each(lambda x: x.unflatten(0, (draw.streams, -1)).repeat_interleave(candidates, 1).flatten(0, 1))
-    if limits is not None:
-        room = None if limits.room is None else limits.room.repeat_interleave(candidates, 0)
-        limits = Limits(limits.allowed.repeat_interleave(candidates, 0), room)
-    composed = fill(model, given, cond, draw, log, record, limits)
-    conditional = cond.each(lambda x: x[: len(given)])
-    proposal = model.score(composed.tokens, conditional, known=given >= 0).total
-    weight = proposal - model.score(composed.tokens, conditional).total
-    gumbel = -(-draw.uniform(weight.shape).clamp(min=1e-30).log()).log()
-    best = (weight + gumbel.to(weight)).unflatten(0, (-1, candidates)).argmax(1)
-    chosen = best + candidates * torch.arange(len(best), device=best.device)
-    return Composed(composed.tokens[chosen], None if composed.planes is None else composed.planes[chosen])
+    def best_fit(self, given: Int[Tensor, "b p t"], limits: Limits | None, candidates: int) -> Composed:
+        """Draw several times and keep one, by how well the known cells ahead of it go on from it.
+
+        A model that is AR and does not listen draws a gap from ``q``, which knows what comes before only.  Sampling
+        importance resampling (Rubin 1988) corrects this: a candidate is kept with probability in proportion to
+        ``p(roll) / q(gap)``, both exact, so that the more candidates there are, the nearer is the gap to being drawn
+        from the model given both sides (temperature, filter and guidance are not in the weights).
+        """
+
+        def repeated(x: Tensor) -> Tensor:
+            return x.repeat_interleave(candidates, 0)
+
+        given = repeated(given)
+        cond = self.cond.each(lambda x: repeated(x.unflatten(0, (self.draw.streams, -1)).transpose(0, 1)))
+        if limits is not None:
+            limits = Limits(repeated(limits.allowed), None if limits.room is None else repeated(limits.room))
+        composer = replace(self, cond=cond.each(lambda x: x.transpose(0, 1).flatten(0, 1)))
+        composed = composer.fill(given, limits)
+        conditional = cond.each(lambda x: x[:, 0])
+        proposal = self.model.score(composed.tokens, conditional, known=given >= 0).total
+        weight = proposal - self.model.score(composed.tokens, conditional).total
+        gumbel = -(-self.draw.uniform(weight.shape).clamp(min=1e-30).log()).log()
+        best = (weight + gumbel.to(weight)).unflatten(0, (-1, candidates)).argmax(1)
+        kept = best + candidates * torch.arange(len(best), device=best.device)
+        parts = (composed.tokens, composed.planes, composed.chances)
+        return Composed(*(None if part is None else part[kept] for part in parts))  # type: ignore[arg-type]
 
 
 def drop_orphans(tokens: Int[Tensor, "b p t"]) -> Int[Tensor, "b p t"]:

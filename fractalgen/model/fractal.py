@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fractalgen.config import CfgSchedule, ConfigError, MarOrder, ModelConfig, SamplingConfig
 from fractalgen.masks import drop_labels
-from fractalgen.model.composing import compose
+from fractalgen.model.composing import Composer, compose
 from fractalgen.model.grid import surround
 from fractalgen.model.level import FractalLevel, VelocityHead
 from fractalgen.model.parts import NLL, SILENCE, Composed, Condition, Ledger, Limits, Regions, StepLog, lowest_degree
@@ -167,7 +167,7 @@ class FractalGen(nn.Module):
             batch_generate_size: patches per roll that a MAR iteration fills together; bounds the memory.
             window: time steps composed at once (default: the width trained on), see :func:`.composing.compose`.
             candidates: where a first level that is AR and does not listen has known cells ahead, draw so many times and
-                keep what fits them, see :func:`.composing.best_fit`.
+                keep what fits them, see :func:`.composing.Composer.best_fit`.
             allowed: cells that may sound, known ones apart (default: all).
             max_polyphony: most cells that may sound at a step, known ones included (0: no limit).
             generator: the source of randomness (on the model's device); the same state gives the same rolls.
@@ -215,12 +215,8 @@ class FractalGen(nn.Module):
         log = StepLog(batch_size * (config.pitches // patch) * (width // patch), progress)
         deaf = config.levels[0].generator == "ar" and not config.listens
         composed = compose(
-            self,
+            Composer(self, cond, draw, log, record=return_intermediates),
             known,
-            cond,
-            draw,
-            log,
-            record=return_intermediates,
             window=config.crop_length if window is None else window,
             limits=limits,
             candidates=candidates if deaf else 1,
@@ -337,6 +333,7 @@ class FractalGen(nn.Module):
         self, tokens: Tensor, known: Tensor, composed: Composed, log: StepLog, settings: SamplingConfig
     ) -> Intermediates:
         assert composed.planes is not None
+        assert composed.chances is not None
         config = self.config
         common: dict[str, Any] = {
             "steps": np.array(log.steps, np.int16).reshape(-1, 2),
@@ -348,11 +345,12 @@ class FractalGen(nn.Module):
             "velocity_bins": config.velocity_bins,
             "checkpoint": self.checkpoint_id,
         }
-        planes = composed.planes.masked_fill((known >= 0).cpu()[:, None], -1)
-        arrays = zip(tokens.cpu().numpy(), planes.cpu().numpy(), (known >= 0).cpu().numpy(), strict=True)
+        given = (known >= 0).cpu()
+        planes = composed.planes.masked_fill(given[:, None], -1)
+        arrays = (tokens.byte().cpu(), planes, given, composed.chances.masked_fill(given, 0))
         return Intermediates(
             [
-                Trace(tokens=roll.astype(np.uint8), decided=decided, known=given, **common)
-                for roll, decided, given in arrays
+                Trace(tokens=roll, decided=decided, known=known, chances=chances, **common)
+                for roll, decided, known, chances in zip(*(array.numpy() for array in arrays), strict=True)
             ]
         )

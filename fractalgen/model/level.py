@@ -104,7 +104,9 @@ class VelocityHead(nn.Module):
                 struck = self.velocities(streams(x, draw)[:, onset].flatten(0, 1))
                 choice[onset] += draw.categorical(streams(struck, draw))
         tokens = (choice + HOLD).view(-1, 1, 1)
-        return Composed(tokens, torch.zeros_like(tokens, dtype=torch.int16)[:, None] if record else None)
+        if not record:
+            return Composed(tokens)
+        return Composed(tokens, torch.zeros_like(tokens, dtype=torch.int16)[:, None], torch.ones(tokens.shape).to(x))
 
 
 class FractalLevel(nn.Module):
@@ -284,10 +286,11 @@ class FractalLevel(nn.Module):
         around, _ = windows(grid, self.margin, self.child.margin, canvas.device)
         flat = canvas.view(len(canvas), -1)
         limits = None if regions.limits is None else regions.limits.split(grid)
-        planes = None
+        planes = chances = None
         if record:
             shape = (*given_patches.shape[:2], self.height, self.patch, self.patch)
             planes = torch.full(shape, -1, dtype=torch.int16, device=canvas.device)
+            chances = torch.zeros(given_patches.shape, device=canvas.device)
 
         def reveal(children: Tensor) -> None:
             region, slot = fixed[:, children].nonzero(as_tuple=True)
@@ -308,12 +311,14 @@ class FractalLevel(nn.Module):
             possible = undecided.new_ones(()) if limits is None else limits.possible(given_patches)
             may = step.target & (possible if limits is None else (possible | filled)[:, step.children])
             last = sounds & silent & may.any(1) & ~(undecided & possible).any(1)
-            opened = dice.gates(streams(self.gate(step.z)[..., 0], draw), may, filled[:, step.children], last)
+            opened, chance = dice.gates(streams(self.gate(step.z)[..., 0], draw), may, filled[:, step.children], last)
             silent = silent & ~opened.any(1)
             reveal(step.children)
 
             region, slot = step.target.nonzero(as_tuple=True)
             child, sounding = step.children[slot], opened[region, slot]
+            if chances is not None:
+                chances[region, child] = chance[region, slot].to(chances)[:, None, None]
             cells = flat[region[:, None, None], around[child]]
             z, degree = streams(step.z, draw)[:, region, slot], degrees[:, region, child]
             echo = self.echo(regions, region, child)
@@ -340,14 +345,17 @@ class FractalLevel(nn.Module):
                     flat[r[:, None, None], own[c]] = part.tokens.to(flat)
                     if planes is not None and part.planes is not None:
                         planes[r, c, 1:] = part.planes
+                    if chances is not None and part.chances is not None:
+                        chances[r, c] *= part.chances
                 if log:
                     log.progress(float(undecided.float().mean()))
             if not undecided.any():
                 break
         tokens = torch.where(given >= 0, given, interior(canvas, self.margin).to(given))
-        if planes is not None:
-            planes = grid.join(rearrange(planes, "b n l h w -> (b l) n h w")).unflatten(0, (-1, self.height))
-        return Composed(tokens, planes)
+        if planes is None or chances is None:
+            return Composed(tokens)
+        planes = grid.join(rearrange(planes, "b n l h w -> (b l) n h w")).unflatten(0, (-1, self.height))
+        return Composed(tokens, planes, grid.join(chances))
 
 
 class _Reader:

@@ -220,10 +220,15 @@ class StepLog:
 
 @dataclass
 class Composed:
-    """What sampling a region returns: its tokens and, if recorded, a step plane per level from this one down."""
+    """What sampling a region returns: its tokens and, if recorded, a step plane per level from this one down.
+
+    Also recorded: for each cell how probable it was that the smallest patch around it that was asked about would sound,
+    given that the region does.
+    """
 
     tokens: Int[Tensor, "b p t"]
-    planes: Int[Tensor, "b levels p t"] | None
+    planes: Int[Tensor, "b levels p t"] | None = None
+    chances: Float[Tensor, "b p t"] | None = None
 
 
 def streams(x: Float[Tensor, "sb *n"], draw: Draw) -> Float[Tensor, "s b *n"]:

@@ -186,7 +186,7 @@ def test_a_group_known_to_sound_never_comes_out_silent() -> None:
     assert probability[1:].sum().item() == pytest.approx(1.0)
     draw = Draw(SamplingConfig(), generator(), torch.device("cpu"))
     count = 20_000
-    opened = draw.gates(
+    opened, chances = draw.gates(
         logits.expand(1, count, 3),
         target.expand(count, 3),
         torch.zeros(count, 3, dtype=torch.bool),
@@ -195,6 +195,48 @@ def test_a_group_known_to_sound_never_comes_out_silent() -> None:
     observed = torch.bincount((opened * torch.tensor([4, 2, 1])).sum(1), minlength=8) / count
     assert observed[0] == 0
     torch.testing.assert_close(observed[1:].double(), probability[1:], rtol=0, atol=0.015)
+    # what each gate says before it is drawn is, on average, how often it opens
+    torch.testing.assert_close(chances.mean(0), opened.double().mean(0), rtol=0, atol=0.015)
+    assert torch.all(chances[~opened[:, :2].any(1), 2] == 1)
+
+
+@pytest.mark.parametrize("generators", KINDS)
+def test_recorded_chances_are_the_gates_that_were_asked(generators: str) -> None:
+    """By level: one product of gates for each closed patch, one for each cell; known cells have none."""
+    model = small_model(generators)
+    rolls = random_rolls(2, 16, 16, 1, seed=1)
+    known = torch.full_like(rolls, -1)
+    known[:, 5:10, 12:14] = rolls[:, 5:10, 12:14]
+    tokens, frames = model.sample(2, known=known, generator=generator(), return_intermediates=True)
+    assert frames is not None
+    for sample, trace in enumerate(frames.traces):
+        chances = trace.chances
+        assert chances is not None
+        assert not chances[trace.known].any()
+        composed = ~trace.known
+        assert np.all(chances[(tokens[sample].numpy() > 0) & composed] > 0)
+        for size, plane in ((8, 0), (4, 1)):  # patches closed by L0 and by L1: one number for all their cells
+            closed = ((trace.decided[plane] >= 0) & (trace.decided[plane + 1] < 0)).reshape(
+                16 // size, size, 16 // size, size
+            )
+            blocks = chances.reshape(closed.shape)
+            for row, col in np.argwhere(closed.all((1, 3)) & ~trace.known.reshape(closed.shape).any((1, 3))):
+                assert np.unique(blocks[row, :, col]).size == 1
+
+
+def test_the_chance_of_the_first_patch_is_its_exact_probability() -> None:
+    model = random_model(tiny_config(width=2), seed=3)
+    rolls = every_roll(2, 2, 3)
+    with torch.no_grad():
+        silent = (-model.nll(rolls).total).exp()[(rolls == 0).flatten(1).all(1)].sum()
+    _, frames = model.sample(50, width=2, num_iter_list=(1, 1, 1), generator=generator(), return_intermediates=True)
+    assert frames is not None
+    for trace in frames.traces:
+        assert trace.chances is not None
+        if not trace.tokens.any():
+            assert np.all(trace.chances == round(255 * (1 - silent.item())))
+        else:
+            assert np.all(trace.chances <= round(255 * (1 - silent.item())))
 
 
 @pytest.mark.parametrize("count", [1, 3, 16, 128])
