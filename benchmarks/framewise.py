@@ -135,7 +135,7 @@ def frame_log_probabilities(
                 logs, marginals = column(
                     model.root,
                     regions,
-                    cond.each(lambda x, mine=mine: x[mine]),
+                    Condition(cond.vector[mine], cond.degree[mine]),
                     now[mine],
                     truth[mine, cells],
                     rows=[row],

@@ -260,7 +260,8 @@ def _sample_batch(model: NoteEventTransformer, size: int, draw: Draw, bar: tqdm)
     def choose(kind: int, number: int, allowed: Tensor) -> Tensor:
         """The next token; rows that have ended go on with whatever is drawn, and it is thrown away."""
         hidden = decoder.step(known + model.label(kind, zero + number))
-        token = draw.categorical(model.log_probabilities(kind, hidden, allowed | ~going[:, None])[None])
+        logs = model.log_probabilities(kind, hidden, allowed | ~going[:, None])[None]
+        token = draw.categorical(logs, draw.uniform(logs.shape[1:2]))
         return torch.where(going, token, 0)
 
     for number in range(config.max_notes):

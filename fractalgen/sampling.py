@@ -47,17 +47,18 @@ class Draw:
     """The sampler's dice: a seeded generator and what bends the distributions before they are drawn from.
 
     Logits come stacked ``(streams, batch, ...)``: one stream, or with guidance two (conditional, unconditional).
-    ``fraction`` is how far the current ``level`` has got, for the linear guidance schedule.
+    ``fraction`` is how far the current ``level`` has got, for the linear guidance schedule: a number, or one for
+    each child of a region, (g, 1).
     """
 
     settings: SamplingConfig
     generator: torch.Generator | None
     device: torch.device
     streams: int = 1
-    fraction: float = 1.0
+    fraction: float | Tensor = 1.0
     level: int = 0
 
-    def at(self, level: int, fraction: float) -> Draw:
+    def at(self, level: int, fraction: float | Tensor) -> Draw:
         """The same dice at a point of a level's progress."""
         return replace(self, level=level, fraction=fraction)
 
@@ -81,19 +82,20 @@ class Draw:
             bent = bent.masked_fill(unlikely, float("-inf"))
         return (bent / self.settings.level_temperature(self.level)).log_softmax(-1)
 
-    def categorical(self, logits: Float[Tensor, "s m v"]) -> Int[Tensor, " m"]:
-        """One draw per row, by inversion of the cumulative distribution."""
+    def categorical(self, logits: Float[Tensor, "s m v"], noise: Float[Tensor, " m"]) -> Int[Tensor, " m"]:
+        """One draw per row from a uniform number each, by inversion of the cumulative distribution."""
         cumulative = self.bend(logits).exp().cumsum(-1)
-        point = self.uniform(cumulative.shape[:1]).to(cumulative)[:, None] * cumulative[:, -1:]
+        point = noise.to(cumulative)[:, None] * cumulative[:, -1:]
         last = (cumulative < cumulative[:, -1:]).sum(-1)  # rounding must not reach a token of probability zero
         return torch.minimum((cumulative <= point).sum(-1), last)
 
     def gates(
         self,
         logits: Float[Tensor, "s b g"],
+        noise: Float[Tensor, "b g"],
         target: Bool[Tensor, "b g"],
         forced: Bool[Tensor, "b g"],
-        not_all_silent: Bool[Tensor, " b"],
+        not_all_silent: Bool[Tensor, " b"] | None = None,
     ) -> tuple[Bool[Tensor, "b g"], Float[Tensor, "b g"]]:
         """Which of the ``target`` children are not silent, and how probable that was; ``forced`` ones never are.
 
@@ -103,9 +105,9 @@ class Draw:
         logs = self.bend(torch.stack([torch.zeros_like(logits), logits], -1))
         closed = logs[..., 0].masked_fill(~target, 0.0)
         chance = logs[..., 1].exp().masked_fill(~target, 0.0)
-        noise = self.uniform(target.shape).to(chance)
+        noise = noise.to(chance)
         opened = noise < chance
-        if not_all_silent.any():
+        if not_all_silent is not None and not_all_silent.any():
             rest = closed.flip(1).cumsum(1).flip(1)
             conditioned = chance / -torch.expm1(rest)
             last = target & (target.cumsum(1) == target.sum(1, keepdim=True))

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from fractalgen.config import LevelConfig, MarOrder
 from fractalgen.model.transformer import Decoder, Transformer
-from fractalgen.sampling import Draw
 
 Look = Callable[[Bool[Tensor, "b i n"]], Float[Tensor, "b n d"]]
 """Context of every child from the cells that it may see; entry ``[b, i, j]`` says whether child i sees child j."""
@@ -67,6 +66,11 @@ class Autoregressive(nn.Module):
         self.transformer = Transformer(config.width, config.depth, config.heads, dropout)
         self.start = nn.Parameter(0.02 * torch.randn(config.width))
 
+    def forward(self, content: Float[Tensor, "b n d"], query: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        """Conditions of all children in one causal pass: position ``k`` reads child ``k - 1`` and predicts ``k``."""
+        start = self.start.to(content.dtype).expand(len(content), 1, -1)
+        return self.transformer(torch.cat([start, content[:, :-1]], 1) + query, causal=True)
+
     def teach(
         self,
         content: Float[Tensor, "b n d"],
@@ -75,12 +79,10 @@ class Autoregressive(nn.Module):
         undecided: Bool[Tensor, "b n"],
         schedule: tuple[int, MarOrder] | None,
     ) -> Lesson:
-        """Conditions of all children in one causal pass: position ``k`` reads child ``k - 1`` and predicts ``k``."""
+        """Teacher forcing: every child is scored, given those before it."""
         batch, count = content.shape[:2]
         rank = torch.arange(count, device=content.device)
-        query = base + look((rank[:, None] > rank)[None])
-        start = self.start.to(content.dtype).expand(batch, 1, -1)
-        z = self.transformer(torch.cat([start, content[:, :-1]], 1) + query, causal=True)
+        z = self(content, base + look((rank[:, None] > rank)[None]))
         return Lesson(
             z,
             steps=rank.expand(batch, count),
@@ -89,7 +91,13 @@ class Autoregressive(nn.Module):
             final=undecided & (undecided.flip(1).cumsum(1).flip(1) == 1),
         )
 
-    def walk(self, read: Reader, undecided: Bool[Tensor, "b n"], iterations: int, draw: Draw) -> Iterator[Step]:
+    def walk(
+        self,
+        read: Reader,
+        undecided: Bool[Tensor, "b n"],
+        noise: Float[Tensor, "b n"],
+        schedule: tuple[int, MarOrder],
+    ) -> Iterator[Step]:
         """Sampling: the same conditions, child by child, through a cache that lives as long as this walk."""
         decoder: Decoder | None = None
         count = undecided.shape[1]

@@ -77,7 +77,8 @@ class Composer:
         """Draw the undecided cells of a window from the model."""
         vocabulary, root = self.model.config.vocabulary, self.model.root
         canvas = surround(torch.full_like(given, vocabulary), root.margin, vocabulary + 1)
-        regions = Regions(canvas, given, limits=limits)
+        noise = self.draw.uniform((len(given), len(root.grid(canvas)) * root.numbers_per_child))
+        regions = Regions(canvas, given, limits=limits, noise=noise)
         composed = root.sample(regions, self.cond, self.draw, self.record, self.log)
         if any(level.generator == "mar" for level in self.model.config.levels[:-1]):
             composed.tokens = torch.where(given >= 0, given, drop_orphans(composed.tokens.cpu()).to(given))

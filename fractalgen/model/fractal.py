@@ -166,8 +166,8 @@ class FractalGen(nn.Module):
                 model that listens, are conditioned on all of them, other AR levels on those earlier in scan order.
             batch_generate_size: patches per roll that a MAR iteration fills together; bounds the memory.
             window: time steps composed at once (default: the width trained on), see :func:`.composing.compose`.
-            candidates: where a first level that is AR and does not listen has known cells ahead, draw so many times and
-                keep what fits them, see :func:`.composing.Composer.best_fit`.
+            candidates: where a model that is AR and does not listen has known cells ahead, draw so many times and keep
+                what fits them, see :func:`.composing.Composer.best_fit`.
             allowed: cells that may sound, known ones apart (default: all).
             max_polyphony: most cells that may sound at a step, known ones included (0: no limit).
             generator: the source of randomness (on the model's device); the same state gives the same rolls.
@@ -213,7 +213,7 @@ class FractalGen(nn.Module):
         limits = self._limits(known, allowed, max_polyphony)
         patch = config.levels[1].patch
         log = StepLog(batch_size * (config.pitches // patch) * (width // patch), progress)
-        deaf = config.levels[0].generator == "ar" and not config.listens
+        deaf = not config.listens and all(level.generator == "ar" for level in config.levels[:-1])
         composed = compose(
             Composer(self, cond, draw, log, record=return_intermediates),
             known,

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from fractalgen.config import LevelConfig, ModelConfig
 from fractalgen.model.ar import Autoregressive
+from fractalgen.model.drawing import leap, walk
 from fractalgen.model.echo import echoes
 from fractalgen.model.grid import Grid, Margin, cut, interior, surround, windows
 from fractalgen.model.mar import MaskedAutoregressive
@@ -46,6 +46,7 @@ class VelocityHead(nn.Module):
 
     margin = Margin(past=1)
     height = 1
+    numbers = 2  # random numbers that a region takes
 
     def __init__(self, config: LevelConfig, parent_width: int, model: ModelConfig, index: int) -> None:
         super().__init__()
@@ -95,14 +96,15 @@ class VelocityHead(nn.Module):
 
     def sample(self, regions: Regions, cond: Condition, draw: Draw, record: bool) -> Composed:
         """Draw cells that sound."""
+        assert regions.noise is not None
         draw = draw.at(self.index, 1.0)
         logits, x = self.first(regions.canvas, cond)
-        choice = draw.categorical(streams(logits, draw))
+        choice = draw.categorical(streams(logits, draw), regions.noise[:, 0])
         if not self.joint:
             onset = choice == 1
             if onset.any():
                 struck = self.velocities(streams(x, draw)[:, onset].flatten(0, 1))
-                choice[onset] += draw.categorical(streams(struck, draw))
+                choice[onset] += draw.categorical(streams(struck, draw), regions.noise[onset, 1])
         tokens = (choice + HOLD).view(-1, 1, 1)
         if not record:
             return Composed(tokens)
@@ -144,6 +146,9 @@ class FractalLevel(nn.Module):
         self.gate = nn.Linear(config.width, 1)
         self.child = child
         self.height: int = 1 + child.height  # levels from here down
+        self.numbers_per_child = 2 + child.numbers  # random numbers: see fractalgen.model.drawing
+        self.numbers: int = self.rows**2 * self.numbers_per_child
+        self.leaps = index > 0 and config.generator == "ar"
 
     def grid(self, canvas: Tensor) -> Grid:
         """The grid of this level's patches in such canvases."""
@@ -166,17 +171,16 @@ class FractalLevel(nn.Module):
     # ------------------------------------------------------------------------------------------------ likelihood
 
     def look(self, regions: Regions, sees: Bool[Tensor, "b i n"]) -> Float[Tensor, "b n d"]:
-        """Context of every child: its window of the canvas without cells that it may not see, and its echoes."""
+        """Context of every child: its window of the canvas without cells that it may not see."""
         canvas = regions.canvas
-        recalled = self.recalled(regions)
         if not self.looks:
-            return recalled
+            return self.gate.weight.new_zeros(())
         index, owner = windows(self.grid(canvas), self.margin, self.context, canvas.device)
         row = torch.arange(len(index), device=canvas.device)[:, None, None] if sees.shape[1] > 1 else 0
         visible = F.pad(sees, (0, 1), value=True)[:, row, owner]
         if regions.given is not None and self.sees_ahead:
             visible = visible | cut(surround(regions.given, self.margin, outside=-1) >= 0, index)
-        return self.surroundings(self.features(torch.where(visible, cut(canvas, index), self.unknown))) + recalled
+        return self.surroundings(self.features(torch.where(visible, cut(canvas, index), self.unknown)))
 
     def recalled(self, regions: Regions) -> Float[Tensor, "b n d"]:
         """The echoes of every child, embedded (below the first level, whose children see each other)."""
@@ -216,10 +220,11 @@ class FractalLevel(nn.Module):
         patches = grid.split(interior(canvas, self.margin))
         active = patches.flatten(2).any(-1)
         undecided, filled, sounds = self.tasks(regions, grid)
+        recalled = self.recalled(regions)
         lesson = self.generator.teach(
             self.embed(self.features(patches)),
             self.base(cond, grid),
-            lambda sees: self.look(regions, sees),
+            lambda sees: self.look(regions, sees) + recalled,
             undecided,
             None if schedule is None else (schedule.iterations[self.index], schedule.order),
         )
@@ -265,119 +270,10 @@ class FractalLevel(nn.Module):
 
     @torch.no_grad()
     def sample(
-        self,
-        regions: Regions,
-        cond: Condition,
-        draw: Draw,
-        record: bool,
-        log: StepLog | None = None,
+        self, regions: Regions, cond: Condition, draw: Draw, record: bool, log: StepLog | None = None
     ) -> Composed:
-        """Draw regions: decide the gates step by step and let the child fill what is not silent.
-
-        The canvas's interior is overwritten.  Cells given beforehand come out as they went in.
-        """
-        canvas, given = regions.canvas, regions.given
-        assert given is not None
-        grid = self.grid(canvas)
-        undecided, filled, sounds = self.tasks(regions, grid)
-        fixed, silent = ~undecided, ~filled.any(1)
-        given_patches = grid.split(given)
-        own, _ = windows(grid, self.margin, Margin(), canvas.device)
-        around, _ = windows(grid, self.margin, self.child.margin, canvas.device)
-        flat = canvas.view(len(canvas), -1)
-        limits = None if regions.limits is None else regions.limits.split(grid)
-        planes = chances = None
-        if record:
-            shape = (*given_patches.shape[:2], self.height, self.patch, self.patch)
-            planes = torch.full(shape, -1, dtype=torch.int16, device=canvas.device)
-            chances = torch.zeros(given_patches.shape, device=canvas.device)
-
-        def reveal(children: Tensor) -> None:
-            region, slot = fixed[:, children].nonzero(as_tuple=True)
-            child = children[slot]
-            flat[region[:, None, None], own[child]] = given_patches[region, child].to(flat)
-
-        shown = (given >= 0) & self.sees_ahead
-        interior(canvas, self.margin).copy_(torch.where(shown, given, self.unknown))
-        read = _Reader(self, regions, cond, draw.streams)
-        degrees = streams(self.degrees(cond, grid), draw)
-        # under a limit on polyphony children are drawn one at a time, since each leaves less room to the others
-        alone = limits is not None and limits.room is not None
-        iterations = len(grid) if alone else draw.settings.num_iter_list[self.index]
-        total = len(grid) if self.config.generator == "ar" else iterations
-        for step in self.generator.walk(read, undecided, iterations, draw):
-            dice = draw.at(self.index, (step.iteration + 1) / total)
-            undecided[:, step.children] &= ~step.target
-            possible = undecided.new_ones(()) if limits is None else limits.possible(given_patches)
-            may = step.target & (possible if limits is None else (possible | filled)[:, step.children])
-            last = sounds & silent & may.any(1) & ~(undecided & possible).any(1)
-            opened, chance = dice.gates(streams(self.gate(step.z)[..., 0], draw), may, filled[:, step.children], last)
-            silent = silent & ~opened.any(1)
-            reveal(step.children)
-
-            region, slot = step.target.nonzero(as_tuple=True)
-            child, sounding = step.children[slot], opened[region, slot]
-            if chances is not None:
-                chances[region, child] = chance[region, slot].to(chances)[:, None, None]
-            cells = flat[region[:, None, None], around[child]]
-            z, degree = streams(step.z, draw)[:, region, slot], degrees[:, region, child]
-            echo = self.echo(regions, region, child)
-            batch = (step.target.cumsum(1) - 1)[region, slot] // draw.settings.batch_generate_size
-            for number in range(int(batch.max()) + 1 if len(batch) else 0):
-                moment = log.add(step.iteration, number) if log else step.iteration
-                mine = batch == number
-                flat[region[mine][:, None, None], own[child[mine]]] = SILENCE
-                if planes is not None:
-                    planes[region[mine], child[mine], 0] = moment
-                mine &= sounding
-                if mine.any():
-                    r, c = region[mine], child[mine]
-                    parts = Regions(
-                        cells[mine],
-                        given_patches[r, c],
-                        None if echo is None else echo[mine],
-                        None if limits is None else limits.at(r, c),
-                    )
-                    below = Condition(z[:, mine].flatten(0, 1), degree[:, mine].flatten())
-                    part = self.child.sample(parts, below, dice, record)
-                    if limits is not None:
-                        limits.fill(r, c, (part.tokens > SILENCE) & (given_patches[r, c] < 0))
-                    flat[r[:, None, None], own[c]] = part.tokens.to(flat)
-                    if planes is not None and part.planes is not None:
-                        planes[r, c, 1:] = part.planes
-                    if chances is not None and part.chances is not None:
-                        chances[r, c] *= part.chances
-                if log:
-                    log.progress(float(undecided.float().mean()))
-            if not undecided.any():
-                break
-        tokens = torch.where(given >= 0, given, interior(canvas, self.margin).to(given))
-        if planes is None or chances is None:
-            return Composed(tokens)
-        planes = grid.join(rearrange(planes, "b n l h w -> (b l) n h w")).unflatten(0, (-1, self.height))
-        return Composed(tokens, planes, grid.join(chances))
-
-
-class _Reader:
-    """Answers a generator's questions while its level is sampling; see :class:`fractalgen.model.ar.Reader`."""
-
-    def __init__(self, level: FractalLevel, regions: Regions, cond: Condition, streams: int) -> None:
-        self.level, self.canvas, self.streams = level, regions.canvas, streams
-        canvas, grid = regions.canvas, level.grid(regions.canvas)
-        self.recalled = level.recalled(regions)
-        self.bases = level.base(cond, grid)
-        self.own, _ = windows(grid, level.margin, Margin(), canvas.device)
-        self.window, _ = windows(grid, level.margin, level.context, canvas.device)
-
-    def content(self, children: Int[Tensor, " g"]) -> Float[Tensor, "sb g d"]:
-        embedded = self.level.embed(self.level.features(cut(self.canvas, self.own[children])))
-        return embedded.repeat(self.streams, 1, 1)
-
-    def base(self, children: Int[Tensor, " g"]) -> Float[Tensor, "sb g d"]:
-        return self.bases[:, children]
-
-    def look(self, children: Int[Tensor, " g"]) -> Float[Tensor, "sb g d"]:
-        context = self.recalled[:, children] if self.recalled.ndim else self.recalled
-        if self.level.looks:
-            context = context + self.level.surroundings(self.level.features(cut(self.canvas, self.window[children])))
-        return context.repeat(self.streams, 1, 1) if context.ndim else context
+        """Draw regions; the canvas's interior is overwritten.  Cells given beforehand come out as they went in."""
+        crowded = regions.limits is not None and regions.limits.room is not None
+        if self.leaps and not crowded:
+            return leap(self, regions, cond, draw, record)
+        return walk(self, regions, cond, draw, record, log)

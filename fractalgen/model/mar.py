@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fractalgen.config import LevelConfig, MarOrder
 from fractalgen.model.ar import Lesson, Look, Reader, Step
 from fractalgen.model.transformer import Transformer
-from fractalgen.sampling import Draw, schedule_steps
+from fractalgen.sampling import schedule_steps
 
 
 def ranks(noise: Float[Tensor, "b n"], undecided: Bool[Tensor, "b n"], order: MarOrder) -> Int[Tensor, "b n"]:
@@ -80,9 +80,16 @@ class MaskedAutoregressive(nn.Module):
             z = torch.where((steps == step)[..., None], self(content, base, look(known[:, None]), known), z)
         return Lesson(z, steps, undecided, weight, undecided & (steps == steps.amax(1, keepdim=True)))
 
-    def walk(self, read: Reader, undecided: Bool[Tensor, "b n"], iterations: int, draw: Draw) -> Iterator[Step]:
+    def walk(
+        self,
+        read: Reader,
+        undecided: Bool[Tensor, "b n"],
+        noise: Float[Tensor, "b n"],
+        schedule: tuple[int, MarOrder],
+    ) -> Iterator[Step]:
         """Sampling: an order, cut into groups by the cosine schedule; a group is drawn together."""
-        rank = ranks(draw.uniform(undecided.shape), undecided, draw.settings.mar_order)
+        iterations, order = schedule
+        rank = ranks(noise, undecided, order)
         steps = schedule_steps(rank, undecided.sum(1), iterations).masked_fill(~undecided, -1)
         everything = torch.arange(undecided.shape[1], device=undecided.device)
         for iteration in range(iterations):

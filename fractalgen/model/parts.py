@@ -106,14 +106,15 @@ class Regions:
     """What a level works on: regions in the middle of a ``canvas`` of known surroundings, see :mod:`.grid`.
 
     ``given`` holds the tokens of cells that are known beforehand and -1 elsewhere; None if there are none.
-    ``echo``, below the first level, holds one layer for each distance, see :mod:`.echo`.  ``limits``: while sampling,
-    what may sound.
+    ``echo``, below the first level, holds one layer for each distance, see :mod:`.echo`.  While sampling,
+    ``limits`` say what may sound, and ``noise`` holds uniform numbers in [0, 1): all that chance decides in a region.
     """
 
     canvas: Int[Tensor, "b ch cw"]
     given: Int[Tensor, "b p t"] | None = None
     echo: Int[Tensor, "b e p t"] | None = None
     limits: Limits | None = None
+    noise: Float[Tensor, "b k"] | None = None
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from fractalgen.config import ConfigError, LevelConfig, SamplingConfig, ScanOrder
+from fractalgen.model import level as level_module
 from fractalgen.model.ar import Step
 from fractalgen.model.composing import drop_orphans
+from fractalgen.model.drawing import Reader, leap
 from fractalgen.model.fractal import FractalGen
 from fractalgen.model.grid import surround
-from fractalgen.model.level import FractalLevel, _Reader
-from fractalgen.model.parts import Condition, Regions
+from fractalgen.model.level import FractalLevel
+from fractalgen.model.parts import Composed, Condition, Regions
 from fractalgen.model.transformer import Decoder, Transformer
 from fractalgen.sampling import Draw, gate_nll, schedule_steps
 from tests.properties.helpers import every_roll, random_model, random_rolls, tiny_config
@@ -72,17 +74,67 @@ def test_walking_a_level_gives_the_conditions_of_teacher_forcing(index: int, sca
         lesson = level.generator.teach(
             level.embed(level.features(grid.split(rolls))),
             level.base(cond, grid),
-            lambda sees: level.look(Regions(truth), sees),
+            lambda sees: level.look(Regions(truth), sees) + level.recalled(Regions(truth)),
             torch.ones(3, len(grid), dtype=torch.bool),
             None,
         )
         canvas = surround(torch.full_like(rolls, model.config.vocabulary), level.margin, model.config.vocabulary + 1)
-        read = _Reader(level, Regions(canvas), cond, streams=1)
-        draw = Draw(SamplingConfig(), generator(), torch.device("cpu"))
-        for k, step in enumerate(level.generator.walk(read, torch.ones(3, len(grid)).bool(), 1, draw)):
+        read = Reader(level, Regions(canvas), cond, streams=1)
+        everything, noise = torch.ones(3, len(grid)).bool(), torch.rand(3, len(grid), generator=generator())
+        for k, step in enumerate(level.generator.walk(read, everything, noise, (1, "random"))):
             assert isinstance(step, Step)
             torch.testing.assert_close(step.z[:, 0], lesson.z[:, k], rtol=1e-9, atol=1e-11)
             canvas.view(3, -1)[:, read.own[k]] = grid.split(rolls)[:, k]
+
+
+@pytest.mark.parametrize("generators", ["ar ar ar ar", "mar ar ar ar", "ar mar ar mar", "mar mar ar ar"])
+@pytest.mark.parametrize("scan_order", ["column_major", "row_major"])
+@pytest.mark.parametrize("listens", [False, True])
+def test_leaping_over_silence_draws_the_very_same_music(
+    generators: str, scan_order: ScanOrder, listens: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Child by child and in leaps: the same random numbers, cells, records; with known cells, limits and guidance."""
+    config = tiny_config(
+        generators, patches=(16, 8, 4, 1), width=16, label_sizes=(3,), scan_order=scan_order, listens=listens
+    )
+    model = random_model(config, seed=5)
+    rolls = random_rolls(5, 16, 16, 1, seed=1)
+    known = torch.full_like(rolls, -1)
+    known[..., :3], known[:, 5:10, 12:14] = rolls[..., :3], rolls[:, 5:10, 12:14]
+    known[:, 8:, 8:] = torch.where(rolls[:, 8:, 8:] > 0, rolls[:, 8:, 8:], -1)
+    allowed = torch.arange(16)[:, None].expand(-1, 16) % 4 != 1
+    cases: list[dict[str, Any]] = [
+        {},
+        {"known": known},
+        {"known": known, "allowed": allowed},
+        {"cond_list": [torch.full((5,), 2)], "cfg": 2.5, "cfg_schedule": "linear", "temperature": 1.3},
+    ]
+    calls: list[int] = []
+
+    def counted(*args: Any) -> Composed:
+        calls.append(1)
+        return leap(*args)
+
+    monkeypatch.setattr(level_module, "leap", counted)
+    for settings in cases:
+        results = []
+        for leaps in (True, False):
+            for level in model.levels[1:-1]:
+                assert isinstance(level, FractalLevel)
+                level.leaps = leaps and level.config.generator == "ar"
+            calls.clear()
+            results.append(model.sample(5, generator=generator(), return_intermediates=True, **settings))
+            assert bool(calls) == leaps
+        (leapt, quick), (walked, slow) = results
+        assert torch.equal(leapt, walked)
+        assert 0 < (leapt > 0).double().mean() < 0.7
+        assert quick is not None
+        assert slow is not None
+        for a, b in zip(quick.traces, slow.traces, strict=True):
+            assert np.array_equal(a.decided, b.decided)
+            assert a.chances is not None
+            assert b.chances is not None
+            assert np.abs(a.chances.astype(int) - b.chances.astype(int)).max() <= 1
 
 
 @pytest.mark.parametrize("generators", KINDS)
@@ -188,6 +240,7 @@ def test_a_group_known_to_sound_never_comes_out_silent() -> None:
     count = 20_000
     opened, chances = draw.gates(
         logits.expand(1, count, 3),
+        draw.uniform((count, 3)),
         target.expand(count, 3),
         torch.zeros(count, 3, dtype=torch.bool),
         torch.ones(count, dtype=torch.bool),
@@ -286,7 +339,7 @@ def test_guidance_bends_logits_as_its_formula_says() -> None:
 def test_low_temperature_finds_the_most_likely_token() -> None:
     logits = 100 * torch.randn(1, 200, 9, generator=generator())
     draw = Draw(SamplingConfig(temperature=0.01), generator(), torch.device("cpu"))
-    assert torch.equal(draw.categorical(logits), logits[0].argmax(-1))
+    assert torch.equal(draw.categorical(logits, draw.uniform((200,))), logits[0].argmax(-1))
 
 
 def test_calls_that_cannot_work_are_refused() -> None:
