@@ -6,9 +6,8 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +16,19 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from numpy.typing import NDArray
+from PIL import Image
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from fractalgen import render
 from fractalgen.config import RenderConfig, SamplingConfig
 from fractalgen.evaluation import note_statistics, statistics_table
+from fractalgen.health import Reference, health_summary
 from fractalgen.pianoroll import PianoRoll
+from fractalgen.trace import Intermediates
 
 GIF_FPS = 5.0  # 200 ms a frame
-SATURATED = 0.5  # share of cells that sound; real piano music has about 0.03
 
 
 class StepBar(Callback):
@@ -124,7 +126,7 @@ class LastCheckpoint(Checkpoint):
 
 
 class Pictures(Checkpoint):
-    """Samples, their making as GIFs, real rolls beside them, and note statistics of both.
+    """Samples, their making as animations, real rolls beside them, note statistics of both, and what looks wrong.
 
     Drawn when a validation runs *and* the optimiser step is a multiple of ``interval``.  No failure in here ends the
     training: each cause is reported once, with its traceback.  (A ``Checkpoint`` only because Lightning runs those
@@ -160,24 +162,33 @@ class Pictures(Checkpoint):
         board = trainer.logger.experiment  # type: ignore[attr-defined]
         bins, names = model.config.velocity_bins, [f"step_{step:07d}_sample_{i}" for i in range(self.num_samples)]
 
-        def log_picture(tag: str, source: Any) -> None:
-            board.add_image(tag, np.asarray(render.image(source, self.config).convert("RGB")), step, dataformats="HWC")
+        def log_picture(tag: str, picture: Image.Image) -> None:
+            board.add_image(tag, np.asarray(picture.convert("RGB")), step, dataformats="HWC")
+
+        def draw_roll(tokens: NDArray[np.uint8]) -> Image.Image:
+            return render.image(PianoRoll(tokens, velocity_bins=bins), self.config)
 
         real = self.real_rolls()
         chosen = np.linspace(0, len(real) - 1, min(self.num_samples, len(real))).round().astype(int)
         for name, tokens in zip(names, real[chosen], strict=False):
             with self._report("ground truth", step):
-                log_picture(f"val/ground_truth/{name}", PianoRoll(tokens, velocity_bins=bins))
+                log_picture(f"val/ground_truth/{name}", draw_roll(tokens))
 
-        rolls, frames = self.sample(model)
-        for index, name in enumerate(names):
+        rolls, intermediates = self.sample(model)
+        traces = intermediates.traces
+        for name, tokens, trace in zip(names, rolls, traces, strict=True):
             with self._report("roll", step):
-                log_picture(f"val/generated/{name}", PianoRoll(rolls[index], velocity_bins=bins))
+                log_picture(f"val/generated/{name}", draw_roll(tokens))
             with self._report("generation GIF", step):
-                making = [replace(f, output=f.output[index], tokens=_of(f.tokens, index)) for f in frames]
-                log_picture(f"val/generation_preview/{name}", making[-1])
+                making = trace.frames()
+                log_picture(f"val/generation_preview/{name}", render.image(making[-1], self.config))
                 self.folder.mkdir(exist_ok=True)
-                render.save_gif(making, self.folder / f"{name}.gif", self.config, fps=GIF_FPS)
+                gif = self.folder / f"{name}.gif"
+                render.save_gif(making, gif, self.config, fps=GIF_FPS)
+                # TensorBoard's writer has no public way to add a summary that is already encoded
+                board._get_file_writer().add_summary(animation_summary(f"val/generation_animation/{name}", gif), step)
+            with self._report("hierarchical poster", step):
+                log_picture(f"val/hierarchical_poster/{name}", render.poster(trace, self.config))
 
         statistics = {"generated": note_statistics(rolls), "real": note_statistics(real)}
         for kind, values in statistics.items():
@@ -185,10 +196,15 @@ class Pictures(Checkpoint):
                 if not np.isnan(value):
                     board.add_scalar(f"val_notes/{key}_{kind}", value, step)
         tqdm.write(f"step {step}:\n{statistics_table(statistics)}", file=sys.stderr)
-        warn_if_degenerate(rolls, step)
+        with self._report("health of samples", step):
+            health, line = health_summary(traces, Reference.of(real))
+            for key, value in health.items():
+                board.add_scalar(f"val/health/{key}", value, step)
+            if line:  # on one line of its own: the warnings module adds one of source code
+                tqdm.write(f"warning: step {step}: {line}", file=sys.stderr)
 
-    def sample(self, model: Any) -> tuple[NDArray[np.uint8], Sequence[Any]]:
-        """Samples (n, 128, T) and the frames of their making; the same random numbers each time."""
+    def sample(self, model: Any) -> tuple[NDArray[np.uint8], Intermediates]:
+        """Samples (n, 128, T) and the record of their making; the same random numbers each time."""
         settings = SamplingConfig()
         iterations = [*settings.num_iter_list, *[1] * len(model.config.levels)][: len(model.config.levels)]
         device = next(model.parameters()).device
@@ -204,7 +220,7 @@ class Pictures(Checkpoint):
                 filter_threshold=settings.filter_threshold,
                 return_intermediates=True,
             )
-        return rolls.cpu().numpy().astype(np.uint8), list(intermediates)
+        return rolls.cpu().numpy().astype(np.uint8), intermediates
 
     def real_rolls(self) -> NDArray[np.uint8]:
         """The validation crops, (n, 128, T)."""
@@ -227,15 +243,9 @@ class Pictures(Checkpoint):
                 warnings.warn(f"step {step}: {what} failed, training goes on\n{text}", RuntimeWarning, stacklevel=2)
 
 
-def _of(tokens: NDArray[Any] | None, index: int) -> NDArray[Any] | None:
-    return None if tokens is None else tokens[index]
-
-
-def warn_if_degenerate(rolls: NDArray[np.uint8], step: int) -> None:
-    """Warn when every roll of (n, 128, T) is silent, or every one is saturated."""
-    density = (rolls > 0).mean(axis=(1, 2))
-    problem: Callable[[str], str] = f"step {step}: all {len(rolls)} samples are {{}}".format
-    if (density == 0).all():
-        warnings.warn(problem("silent"), RuntimeWarning, stacklevel=2)
-    elif (density > SATURATED).all():
-        warnings.warn(problem(f"saturated: {density.mean():.0%} of the cells sound"), RuntimeWarning, stacklevel=2)
+def animation_summary(tag: str, path: Path) -> Summary:
+    """A GIF file as TensorBoard's image tab plays it (``add_image`` writes stills only)."""
+    with Image.open(path) as gif:
+        width, height = gif.size
+    picture = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=path.read_bytes())
+    return Summary(value=[Summary.Value(tag=tag, image=picture)])

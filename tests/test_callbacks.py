@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import io
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,25 +11,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.tensorboard import SummaryWriter
 
 from fractalgen import callbacks, render
-from fractalgen.callbacks import Pictures, warn_if_degenerate
+from fractalgen.callbacks import Pictures
+from fractalgen.health import FINDINGS
 from tests import tiny
 
 
-class Board:
-    """Collects what would go to TensorBoard."""
-
-    def __init__(self) -> None:
-        self.images: dict[str, np.ndarray] = {}
-        self.scalars: dict[str, float] = {}
-
-    def add_image(self, tag: str, image: np.ndarray, step: int, dataformats: str) -> None:
-        assert dataformats == "HWC"
-        self.images[tag] = image
-
-    def add_scalar(self, tag: str, value: float, step: int) -> None:
-        self.scalars[tag] = value
+def decoded(picture: bytes) -> np.ndarray:
+    """The (last) frame of an encoded picture, uint8 (height, width, 3)."""
+    with Image.open(io.BytesIO(picture)) as image:
+        image.seek(getattr(image, "n_frames", 1) - 1)
+        return np.asarray(image.convert("RGB"))
 
 
 class Model(torch.nn.Linear):
@@ -41,14 +38,15 @@ class Model(torch.nn.Linear):
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Any:
-    """A trainer and a module as far as callbacks look at them."""
+def stage(tmp_path: Path) -> Iterator[Any]:
+    """A trainer and a module as far as callbacks look at them, with a real TensorBoard folder."""
+    writer = SummaryWriter(tmp_path / "board")
     trainer = SimpleNamespace(
         global_step=4,
         sanity_checking=False,
         is_global_zero=True,
         log_dir=str(tmp_path),
-        logger=SimpleNamespace(experiment=Board()),
+        logger=SimpleNamespace(experiment=writer),
     )
     module = SimpleNamespace(model=Model())
 
@@ -58,7 +56,17 @@ def stage(tmp_path: Path) -> Any:
         callback.setup(trainer, module, "fit")  # type: ignore[arg-type]
         return callback
 
-    return SimpleNamespace(trainer=trainer, module=module, folder=tmp_path, pictures=pictures)
+    def board() -> tuple[dict[str, bytes], dict[str, float]]:
+        """What the event file holds: encoded pictures and scalars by tag."""
+        writer.flush()
+        events = EventAccumulator(str(tmp_path / "board"), size_guidance={"scalars": 0, "images": 0}).Reload()
+        return (
+            {tag: events.Images(tag)[-1].encoded_image_string for tag in events.Tags()["images"]},
+            {tag: events.Scalars(tag)[-1].value for tag in events.Tags()["scalars"]},
+        )
+
+    yield SimpleNamespace(trainer=trainer, module=module, folder=tmp_path, pictures=pictures, board=board)
+    writer.close()
 
 
 def test_pictures_come_when_a_validation_falls_on_a_multiple(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,28 +90,53 @@ def test_pictures_and_statistics(stage: Any, capsys: pytest.CaptureFixture[str])
     state = torch.get_rng_state()
     stage.pictures().on_validation_end(stage.trainer, stage.module)
     assert torch.equal(torch.get_rng_state(), state)
-    board = stage.trainer.logger.experiment
+    images, scalars = stage.board()
     names = [f"step_0000004_sample_{i}" for i in (0, 1)]
-    kinds = ("generated", "generation_preview", "ground_truth")
-    assert set(board.images) == {f"val/{kind}/{name}" for kind in kinds for name in names}
-    assert set(board.scalars) >= {
+    kinds = ("generated", "generation_preview", "generation_animation", "hierarchical_poster", "ground_truth")
+    assert set(images) == {f"val/{kind}/{name}" for kind in kinds for name in names}
+    assert set(scalars) >= {
         f"val_notes/{key}_{kind}"
         for key in ("density", "notes", "pitch_min", "pitch_max", "silence", "polyphony", "hold_share")
         for kind in ("generated", "real")
     }
-    for index, name in enumerate(names):
-        roll = tiny.PianoRoll(tiny.tokens(index))
-        expected = np.asarray(render.image(roll, render.RenderConfig()).convert("RGB"))
-        assert np.array_equal(board.images[f"val/generated/{name}"], expected)
-        with Image.open(stage.folder / "generation_gifs" / f"{name}.gif") as gif:
+    config = render.RenderConfig()
+    traces = tiny.intermediates(np.stack([tiny.tokens(0), tiny.tokens(1)])).traces
+    for name, trace in zip(names, traces, strict=True):
+        roll = tiny.PianoRoll(trace.tokens)
+        expected = np.asarray(render.image(roll, config).convert("RGB"))
+        assert np.array_equal(decoded(images[f"val/generated/{name}"]), expected)
+        poster = np.asarray(render.poster(trace, config).convert("RGB"))
+        assert np.array_equal(decoded(images[f"val/hierarchical_poster/{name}"]), poster)
+        path = stage.folder / "generation_gifs" / f"{name}.gif"
+        with Image.open(path) as gif:
             assert gif.info["loop"] == 0
             assert gif.info["duration"] == 200
-            gif.seek(gif.n_frames - 1)  # type: ignore[attr-defined]
-            assert np.array_equal(np.asarray(gif.convert("RGB")), board.images[f"val/generation_preview/{name}"])
+        assert np.array_equal(decoded(path.read_bytes()), decoded(images[f"val/generation_preview/{name}"]))
     assert len(list((stage.folder / "generation_gifs").iterdir())) == 2
     table = capsys.readouterr().err
     assert "generated" in table
     assert "real" in table
+
+
+def test_the_animation_plays_in_the_image_tab(stage: Any) -> None:
+    stage.pictures().on_validation_end(stage.trainer, stage.module)
+    images, _ = stage.board()
+    trace = tiny.intermediates(tiny.tokens(1)[None]).traces[0]
+    frames = trace.frames()
+    with Image.open(io.BytesIO(images["val/generation_animation/step_0000004_sample_1"])) as gif:
+        assert gif.format == "GIF"  # TensorBoard serves it as the type that its first bytes tell
+        assert gif.info["loop"] == 0
+        assert gif.n_frames == len(frames) == 9  # type: ignore[attr-defined]
+        for index, frame in enumerate(frames):
+            gif.seek(index)
+            expected = np.asarray(render.image(frame, render.RenderConfig()).convert("RGB"))
+            height, width = 128 * 4, tiny.WIDTH * 4
+            shown = np.asarray(gif.convert("RGB"))
+            assert np.array_equal(shown[-height:, :width], expected[-height:, :width])
+    (event,) = (
+        EventAccumulator(str(stage.folder / "board")).Reload().Images("val/generation_animation/step_0000004_sample_1")
+    )
+    assert (event.step, event.width, event.height) == (4, *gif.size)
 
 
 def test_a_failure_is_reported_once_per_cause(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,8 +154,10 @@ def test_a_failure_is_reported_once_per_cause(stage: Any, monkeypatch: pytest.Mo
     assert text.startswith("step 4: generation GIF failed, training goes on\nTraceback")
     assert "no pen" in text
     # everything else was drawn all the same
-    assert len(stage.trainer.logger.experiment.images) == 6
-    assert "val_notes/density_generated" in stage.trainer.logger.experiment.scalars
+    images, scalars = stage.board()
+    assert len(images) == 8
+    assert not any("generation_animation" in tag for tag in images)
+    assert {"val_notes/density_generated", "val/health/healthy"} <= set(scalars)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         callback.on_validation_end(stage.trainer, stage.module)
@@ -141,16 +176,53 @@ def test_a_model_that_cannot_sample_does_not_end_the_training(stage: Any, monkey
     with pytest.warns(RuntimeWarning, match="pictures of samples failed"):
         stage.pictures().on_validation_end(stage.trainer, stage.module)
     assert torch.equal(torch.get_rng_state(), state)
-    assert len(stage.trainer.logger.experiment.images) == 2  # the ground truth
+    assert len(stage.board()[0]) == 2  # the ground truth
 
 
-def test_silent_and_saturated_samples() -> None:
-    silent, full, fine = np.zeros((128, 16)), np.full((128, 16), 3), tiny.tokens(0, 16, 5)
-    with pytest.warns(RuntimeWarning, match="step 8: all 2 samples are silent"):
-        warn_if_degenerate(np.stack([silent, silent]), 8)
-    with pytest.warns(RuntimeWarning, match="all 2 samples are saturated: 100% of the cells sound"):
-        warn_if_degenerate(np.stack([full, full]), 8)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        warn_if_degenerate(np.stack([silent, fine]), 8)
-        warn_if_degenerate(np.stack([full, fine]), 8)
+def test_a_failing_check_does_not_end_the_training(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*pieces: Any) -> None:
+        raise ZeroDivisionError("no note")
+
+    monkeypatch.setattr(callbacks, "health_summary", broken)
+    with pytest.warns(RuntimeWarning, match="health of samples failed, training goes on") as seen:
+        stage.pictures().on_validation_end(stage.trainer, stage.module)
+    assert len(seen) == 1
+    images, scalars = stage.board()
+    assert len(images) == 10
+    assert not any(tag.startswith("val/health") for tag in scalars)
+
+
+def test_health_is_logged_and_told_in_one_line(
+    stage: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    silent = np.zeros((128, tiny.WIDTH), np.uint8)
+
+    def sample(self: Any, batch_size: int, **settings: Any) -> Any:
+        rolls = np.stack([silent, silent, np.full_like(silent, 20)])
+        return torch.from_numpy(rolls.astype(np.int64)), tiny.intermediates(rolls)
+
+    monkeypatch.setattr(Model, "sample", sample)
+    stage.pictures(num_samples=3).on_validation_end(stage.trainer, stage.module)
+    _, scalars = stage.board()
+    health = {tag.removeprefix("val/health/"): value for tag, value in scalars.items() if "health" in tag}
+    assert {name for name in health if name.startswith("found_")} == {f"found_{name}" for name in FINDINGS}
+    assert health["healthy"] == 0
+    assert health["found_silent"] == pytest.approx(2 / 3)
+    assert health["found_saturated"] == pytest.approx(1 / 3)
+    assert health["found_stuck_note"] == 0
+    assert health["density"] == pytest.approx(1 / 3)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
+    assert line.startswith("warning: step 4: 3 of 3 look wrong: 2 silent (nothing sounds); 1 saturated (100% of the")
+
+
+def test_healthy_samples_are_passed_over_in_silence(
+    stage: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def sample(self: Any, batch_size: int, **settings: Any) -> Any:
+        rolls = np.stack([tiny.tokens(seed) for seed in (10, 11)])  # two of the validation crops
+        return torch.from_numpy(rolls.astype(np.int64)), tiny.intermediates(rolls)
+
+    monkeypatch.setattr(Model, "sample", sample)
+    stage.pictures().on_validation_end(stage.trainer, stage.module)
+    assert stage.board()[1]["val/health/healthy"] == 1
+    assert "warning" not in capsys.readouterr().err

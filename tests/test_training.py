@@ -104,7 +104,7 @@ def test_validations_and_logs_count_optimiser_steps(run: Any) -> None:
     assert values["learning_rate"][0].value == pytest.approx(6e-4)
     assert values["train/gradient_norm"][0].value > 0
     pictures = {f"val/{kind}/step_0000004_sample_{i}" for i in (0, 1) for kind in
-                ("generated", "generation_preview", "ground_truth")}  # fmt: skip
+                ("generated", "generation_preview", "generation_animation", "hierarchical_poster", "ground_truth")}  # fmt: skip
     assert set(board.Tags()["images"]) == pictures
 
 
