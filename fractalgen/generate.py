@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from fractalgen import render
+from fractalgen import html, render, sound
 from fractalgen.config import LISTENER, GenerateConfig, SamplingConfig
 from fractalgen.errors import UserError
 from fractalgen.evaluation import note_statistics, statistics_table
@@ -101,13 +101,18 @@ def write_pictures(
         jobs.append((folder / f"{name}.png", partial(render.save_png, roll, cfg=cfg, known=known)))
         if cfg.save_trace:
             jobs.append((folder / f"{name}.trace.npz", trace.save))
+        if cfg.save_wav:
+            jobs.append((folder / f"{name}.wav", partial(sound.save_wav, roll, soundfont=cfg.soundfont)))
         if index >= animated:
             continue
         frames = trace.frames(view=cfg.gif_view, record_interval=cfg.record_interval, max_frames=cfg.gif_max_frames)
         if cfg.save_gif:
             jobs.append((folder / f"{name}_process.gif", partial(render.save_gif, frames, cfg=cfg)))
         if cfg.save_mp4:
-            jobs.append((folder / f"{name}_process.mp4", partial(render.save_mp4, frames, cfg=cfg)))
+            music = {"roll": roll, "soundfont": cfg.soundfont}
+            jobs.append((folder / f"{name}_process.mp4", partial(render.save_mp4, frames, cfg=cfg, **music)))
+        if cfg.save_html:
+            jobs.append((folder / f"{name}.html", partial(html.save_html, trace, cfg=cfg, view=cfg.gif_view, roll=roll)))
         if cfg.save_frames:
             home = folder if min(animated, len(names)) == 1 else folder / name
             jobs.append((home / "frames", partial(render.save_frames, frames, cfg=cfg)))
@@ -137,6 +142,8 @@ def check(cfg: GenerateConfig) -> None:
     check_mode(cfg)
     animated_count(cfg)
     render.check_settings(cfg)
+    if cfg.soundfont is not None:
+        sound.check_soundfont(cfg.soundfont)
     if cfg.save_mp4 and importlib.util.find_spec("imageio_ffmpeg") is None:
         raise UserError("--save_mp4: the package imageio-ffmpeg is missing (pip install 'fractalgen[mp4]')")
 
