@@ -1,0 +1,215 @@
+"""The HTML page: what is written into it, and that nothing else gets in (``test_player.py`` opens it in a browser)."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import re
+import zlib
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fractalgen.config import RenderConfig
+from fractalgen.errors import UserError
+from fractalgen.html import LEGIBLE, PAPERS, PLAYER, page, save_html
+from fractalgen.pianoroll import HOLD, PianoRoll
+from fractalgen.trace import Trace
+
+PATCHES = (128, 16, 4, 1)
+LEVELS = len(PATCHES)
+CONFIG = RenderConfig()
+HOSTILE = "</script><script>window.pwned = 1</script><img src=x onerror='window.pwned = 1'> & \"é\" <!--"
+
+
+def made_up(kind: str = "ar", width: int = 64, known_until: int = 0, notes: int = 40, **changes: Any) -> Trace:
+    """A consistent record of a random roll of pitches 40 to 79, as a sampler would leave it."""
+    rng = np.random.default_rng(7)
+    tokens = np.zeros((128, width), np.uint8)
+    for pitch, start in zip(rng.integers(40, 80, notes), rng.integers(0, width // 4, notes) * 4, strict=True):
+        tokens[pitch, start : start + 3] = rng.integers(8, 34), HOLD, HOLD
+    tokens[60, :6] = HOLD  # a note from before the piece
+    decided = np.full((LEVELS, 128, width), -1, np.int16)
+    for level, size in enumerate(PATCHES[:-1]):
+        child = PATCHES[level + 1]
+        for row in range(0, 128, size):
+            for column in range(0, width, size if level else width):
+                block = (slice(row, row + size), slice(column, column + (size if level else width)))
+                if level == 0 or tokens[block].any():
+                    rows, columns = size // child, decided[level][block].shape[1] // child
+                    ranks = np.arange(rows * columns).reshape(columns, rows).T  # column-major
+                    decided[level][block] = ranks.repeat(child, 0).repeat(child, 1)
+    decided[3][tokens > 0] = 0
+    count = 8 * width // 16
+    steps = np.stack([np.arange(count), np.zeros(count)], 1)
+    if kind == "mar":  # four iterations of two batches
+        decided[0] = decided[0] * 8 // count
+        count, steps = 8, np.stack([np.arange(8) // 2, np.arange(8) % 2], 1)
+    known = np.zeros((128, width), bool)
+    known[:, :known_until] = True
+    decided[:, known] = -1
+    fields: dict[str, Any] = {
+        "tokens": tokens,
+        "decided": decided,
+        "steps": steps.astype(np.int16),
+        "known": known,
+        "generators": (kind,) * LEVELS,
+        "patch_sizes": PATCHES,
+        "scan_order": "column_major",
+        "num_iter_list": (8, 4, 2, 1),
+        "seconds": np.linspace(0.1, 2.0, count).astype(np.float32),
+        "seed": 7,
+        "checkpoint": "made-up",
+        "settings": {"temperature": 0.9, "tempo": 90.0},
+    }
+    return Trace(**(fields | changes))
+
+
+class Tags(HTMLParser):
+    """Every tag of a page with its attributes, and the texts right behind them, by tag."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: dict[str, list[str]] = {}
+        self._open: str | None = None
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self.texts.setdefault(tag, []).append("")
+        self._open = tag
+
+    def handle_endtag(self, tag: str) -> None:
+        self._open = None
+
+    def handle_data(self, data: str) -> None:
+        if self._open:
+            self.texts[self._open][-1] += data
+
+
+def contents(text: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What a page says about its piece, and its arrays, read independently of the player."""
+    data, packed, _ = Tags(text).texts["script"]
+    piece = json.loads(data)
+    content = zlib.decompress(base64.b64decode(packed))
+    arrays = {
+        name: np.frombuffer(content, np.dtype(kind).newbyteorder("<"), count, start)
+        for name, kind, start, count in piece["arrays"]
+    }
+    return piece, arrays
+
+
+def rgb(hexadecimal: str) -> list[int]:
+    """Red, green and blue, 0 to 255."""
+    return [int(pair, 16) for pair in re.findall("..", hexadecimal[1:])]
+
+
+@pytest.mark.parametrize("kind", ["ar", "mar"])
+def test_the_page_holds_the_whole_trace(kind: str) -> None:
+    chances = np.arange(128 * 64).reshape(128, 64).astype(np.uint8)
+    chances[:, :20] = 0
+    trace = made_up(kind, known_until=20, chances=chances)
+    piece, arrays = contents(page(trace, CONFIG))
+    for name in ("tokens", "decided", "steps", "known", "seconds", "chances"):
+        wanted = getattr(trace, name)
+        np.testing.assert_array_equal(arrays[name].reshape(wanted.shape), wanted)
+    assert piece["shape"] == [128, 64]
+    assert piece["generators"] == [kind] * 4
+    assert piece["patch_sizes"] == list(PATCHES)
+    assert piece["bars"] == [0, 16, 32, 48]
+    assert piece["beats"] == list(range(0, 64, 4))
+    assert piece["tempos"] == [[0, pytest.approx(90, abs=1e-3)]]
+    facts = dict(piece["facts"])
+    assert (facts["Model"], facts["Seed"], facts["temperature"]) == ("made-up", "7", "0.9")
+    assert facts["Length"] == "4 bars, 64 steps, 0:11"  # 64 steps of a sixteenth at 90: 10.7 s
+
+
+def test_the_page_holds_the_very_midi_file(tmp_path: Path) -> None:
+    trace = made_up()
+    roll = PianoRoll(trace.tokens, tempos=((0, 90.0),))
+    roll.to_midi(tmp_path / "wanted.mid")
+    piece, _ = contents(page(trace, CONFIG))
+    assert base64.b64decode(piece["midi"]) == (tmp_path / "wanted.mid").read_bytes()
+
+
+def test_a_finished_roll_brings_its_length_tempi_and_meters(tmp_path: Path) -> None:
+    trace = made_up()
+    roll = PianoRoll(trace.tokens[:, :60], tempos=((0, 60.0), (24, 120.0)), time_signatures=((0, 3, 4),))
+    roll.to_midi(tmp_path / "wanted.mid")
+    piece, arrays = contents(page(trace, CONFIG, roll=roll))
+    assert piece["shape"] == [128, 60]
+    assert piece["bars"] == [0, 12, 24, 36, 48]
+    assert piece["tempos"] == [[0, 60.0], [24, 120.0]]
+    assert base64.b64decode(piece["midi"]) == (tmp_path / "wanted.mid").read_bytes()
+    np.testing.assert_array_equal(arrays["decided"].reshape(4, 128, 60), trace.decided[:, :, :60])
+
+
+def test_nothing_is_fetched_and_only_the_player_may_run() -> None:
+    text = page(made_up(), CONFIG)
+    parsed = Tags(text)
+    for tag, attributes in parsed.tags:
+        assert "src" not in attributes, tag
+        assert (attributes.get("href") or "#").startswith(("#", "data:,")), (tag, attributes)
+        assert not any(name.startswith("on") for name in attributes), (tag, attributes)
+    assert not re.search(r"https?:|url\(|@import|\bfetch\(|XMLHttpRequest|WebSocket|import\(", text)
+    (policy,) = (a["content"] for tag, a in parsed.tags if tag == "meta" and "http-equiv" in a)
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe" not in policy
+
+
+def test_strings_from_files_are_data() -> None:
+    trace = made_up(checkpoint=HOSTILE, settings={HOSTILE: HOSTILE, "tempo": 120})
+    text = page(trace, dataclasses.replace(CONFIG, gif_title=HOSTILE))
+    parsed, harmless = Tags(text), Tags(page(made_up(), CONFIG))
+    assert [tag for tag, _ in parsed.tags] == [tag for tag, _ in harmless.tags]
+    assert parsed.texts["title"] == parsed.texts["h1"] == [HOSTILE]
+    piece, _ = contents(text)
+    assert piece["title"] == HOSTILE
+    assert [HOSTILE, HOSTILE] in piece["facts"]
+
+
+def test_pages_are_small_and_equal_for_equal_traces() -> None:
+    text = page(made_up(width=256, notes=400), CONFIG)
+    assert len(text.encode()) < 100_000
+    assert text == page(made_up(width=256, notes=400), CONFIG)
+    assert len(page(made_up(width=2400, notes=4000), CONFIG).encode()) < 500_000
+
+
+@pytest.mark.parametrize("cmap", ["viridis", "magma", "gray", "binary", "jet"])
+def test_notes_are_legible_on_either_paper(cmap: str) -> None:
+    def luminance(colour: str) -> float:
+        """Relative luminance as WCAG 2.1 defines it."""
+        share = np.array(rgb(colour)) / 255
+        return float(
+            np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4) @ (0.2126, 0.7152, 0.0722)
+        )
+
+    piece, _ = contents(page(made_up(), dataclasses.replace(CONFIG, gif_cmap=cmap)))
+    css = (PLAYER / "player.css").read_text(encoding="utf-8")
+    for theme, paper in PAPERS.items():
+        background = "#{:02x}{:02x}{:02x}".format(*paper)
+        assert f"--roll: {background}" in css
+        ramp = piece["ramps"][theme]
+        assert len(ramp) == 64
+        for colour in ramp:
+            one, other = sorted((luminance(colour), luminance(background)))
+            assert (other + 0.05) / (one + 0.05) >= LEGIBLE - 0.01, (theme, colour)
+
+
+def test_what_cannot_be_drawn_is_refused(tmp_path: Path, read_only: Path) -> None:
+    trace = made_up()
+    with pytest.raises(UserError, match="--view density: the trace has no chances"):
+        page(trace, CONFIG, view="density")
+    with pytest.raises(UserError, match="--gif_cmap plaid"):
+        page(trace, dataclasses.replace(CONFIG, gif_cmap="plaid"))
+    with pytest.raises(ValueError, match="not the piece"):
+        page(trace, CONFIG, roll=PianoRoll(np.zeros((128, 64), np.uint8)))
+    with pytest.raises(UserError, match=r"piece\.html: cannot be written"):
+        save_html(trace, read_only / "piece.html", CONFIG)
