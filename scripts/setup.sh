@@ -40,6 +40,10 @@ fractalgen_setup() {
     "$PYTHON" -m pip install $quiet --disable-pip-version-check -c "$root/constraints.txt" setuptools >&2 &&
         "$PYTHON" -m pip install $quiet --disable-pip-version-check -c "$root/constraints.txt" \
             --no-build-isolation -e "$root${extra:+[$extra]}" >&2 &&
+        # Plays soundfonts.  Without what it depends on: a driver of loudspeakers, which is not for every machine.
+        { [ "$extra" != dev ] ||
+            "$PYTHON" -m pip install $quiet --disable-pip-version-check -c "$root/constraints.txt" \
+                --no-deps tinysoundfont >&2; } &&
         echo "$wanted $extra" >>"$stamp"
 }
 
