@@ -92,7 +92,7 @@ def with_matplotlib(frames: Sequence[Frame], path: Path, cfg: RenderConfig) -> N
         picture.paste(Image.fromarray(roll), (0, strip))
         ImageDraw.Draw(picture).text((7, strip / 2), frame.level_name, fill="white", font=font, anchor="lm")
         pictures.append(np.asarray(picture))
-    imageio.mimsave(path, pictures, format="GIF", fps=cfg.gif_fps)  # type: ignore[arg-type]
+    imageio.mimsave(path, pictures, format="GIF", duration=1000 / cfg.gif_fps)  # type: ignore[arg-type]
 
 
 def with_fractalgen(frames: Sequence[Frame], path: Path, cfg: RenderConfig) -> None:

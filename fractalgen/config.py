@@ -335,7 +335,7 @@ class RenderConfig:
     gif_fps: float = setting(2.0, "frames a second")
     gif_max_frames: int = setting(0, "at most this many frames (0: all recorded)")
     gif_scale: int = setting(4, "pixels per cell")
-    gif_cmap: str = setting("viridis", "any matplotlib colour map")
+    gif_cmap: str = setting("viridis", "any matplotlib colour map, or velocity")
     gif_font_size: int = setting(14, "label size in pixels")
     gif_theme: Literal["dark", "light"] = setting("dark", "light: a colour map turned round, on white")
     gif_background: str | None = setting(None, "colour behind text and keyboard (default: black, or white if light)")
@@ -441,7 +441,7 @@ class EvaluateConfig(SamplingConfig):
 class RenderCommandConfig(RenderConfig):
     """``fractalgen render``: draw a saved trace again, with other settings."""
 
-    traces: tuple[str, ...] = field(metadata={"help": "the .trace.npz file to draw; several with --side_by_side"})
+    traces: tuple[str, ...] = field(metadata={"help": ".trace.npz files to draw, each into a file of its own"})
     view: View = setting(
         "process",
         "chronological; coarse to fine; the roll with the patches that are being filled beside it; or how sure the"
@@ -450,7 +450,7 @@ class RenderCommandConfig(RenderConfig):
     format: Literal["gif", "mp4", "webp", "apng", "png", "poster", "frames", "html"] = setting(
         "gif", "png: the last frame; poster: it and four stages; frames: numbered PNGs; html: a page that plays it"
     )
-    side_by_side: bool = setting(False, "several traces in one animation, synchronised")
+    side_by_side: bool = setting(False, "all traces in one animation, synchronised")
     silent: bool = setting(False, "mp4: without the music at the end")
     soundfont: str | None = setting(None, "mp4: a .sf2 or .sf3 file (default: a simple voice of its own)")
     out: str | None = setting(None, "file, or folder of frames, to write (default: beside the trace)")

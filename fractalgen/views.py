@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal, TypeAlias, overload
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +65,7 @@ class Frame:
 
 
 Makers: TypeAlias = list[Callable[[], Frame]]
+T = TypeVar("T")
 
 
 class Frames(Sequence[Frame]):
@@ -159,8 +160,8 @@ def levels(trace: Trace, record_interval: int) -> Makers:
     """Inside the patches: as :func:`process`, but chosen patches are filled cell by cell, and shown enlarged.
 
     The moment at which a cell was decided is its local step at every level, the coarsest first: comparing those
-    tuples tells what is there and what is not.  Patches that sound are chosen evenly, and in each of them the moments
-    at which cells came to sound.
+    tuples tells what is there and what is not.  Steps in which something sounds are chosen evenly, and in each of
+    them the moments at which cells of a patch came to sound.
     """
     depth = len(trace.patch_sizes) - 1  # the last plane, of velocities, says nothing about order
     moments = np.zeros(trace.tokens.shape, np.int64)
@@ -191,7 +192,11 @@ def levels(trace: Trace, record_interval: int) -> Makers:
     spacing = record_interval or max(1, len(groups) // DEFAULT_SPACING)
     chosen = [cell for group in _every(groups, spacing) for cell in group]
     first = chosen[0] if chosen else (0, 0)
-    opening = partial(_changed, _after(trace, 0), blocks=_blocks(trace, first), open=~trace.known)
+
+    def opening() -> Frame:
+        """Before anything was decided."""
+        return replace(_after(trace, 0), blocks=_blocks(trace, first), open=~trace.known)
+
     makers: Makers = [opening, *(partial(frame, cell, int(moments[cell])) for cell in chosen)]
     if count:
         makers.append(partial(frame, chosen[-1] if chosen else first, last, True))
@@ -206,8 +211,8 @@ VIEWS: dict[str, Callable[[Trace, int], Makers]] = {
 }
 
 
-def _every(items: list, spacing: int) -> list:
-    """Every so manieth item, the last always among them."""
+def _every(items: list[T], spacing: int) -> list[T]:
+    """Every ``spacing``-th item, the last always among them."""
     shown = items[spacing - 1 :: spacing]
     return shown + items[-1:] if len(items) % spacing else shown
 
@@ -260,13 +265,18 @@ def _blocks(trace: Trace, cell: tuple[int, int]) -> tuple[Block, ...]:
 
 
 def _sounding_patches(trace: Trace, sounding: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """Corners (pitch, step) of the first-level patches in which something composed sounds, in order of decision."""
+    """Corners (pitch, step) of first-level patches in which something composed sounds, in order of decision.
+
+    Of patches that were drawn together it is the one in which most sounds: they fill at the same time.
+    """
     patch = trace.patch_sizes[1]
     pitches, steps = trace.tokens.shape
-    filled = sounding.reshape(pitches // patch, patch, steps // patch, patch).any(axis=(1, 3))
-    corners = [(int(row) * patch, int(column) * patch) for row, column in np.argwhere(filled)]
-    # a patch may hold known cells, which have no step: its latest cell tells
-    return sorted(corners, key=lambda at: trace.decided[0][at[0] : at[0] + patch, at[1] : at[1] + patch].max())
+    blocks = (pitches // patch, patch, steps // patch, patch)
+    cells = sounding.reshape(blocks).sum(axis=(1, 3))
+    moment = trace.decided[0].reshape(blocks).max(axis=(1, 3))  # its cells agree but for known ones, which are -1
+    filled = sorted(np.argwhere(cells).tolist(), key=lambda at: cells[*at])
+    busiest = {int(moment[row, column]): (row * patch, column * patch) for row, column in filled}
+    return [busiest[step] for step in sorted(busiest)]
 
 
 def _moments_of(

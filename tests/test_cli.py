@@ -103,8 +103,8 @@ def test_plain_booleans_and_booleans_with_a_value(yaml_file: Any):
 def test_a_plain_boolean_does_not_swallow_the_positional():
     config = parse("render", "--no_gif_labels", "a.trace.npz")
     assert config.no_gif_labels
-    assert config.trace == "a.trace.npz"
-    assert parse("render", "--no_gif_labels", "--trace", "a.trace.npz") == config
+    assert config.traces == ("a.trace.npz",)
+    assert parse("render", "--no_gif_labels", "--traces", "a.trace.npz") == config
 
 
 def test_numbers_in_yaml_with_an_exponent_are_numbers(tmp_path: Path):
@@ -162,7 +162,7 @@ def test_mistakes_in_a_file_give_one_line(capsys: pytest.CaptureFixture[str], tm
 
 def test_a_needed_setting_is_asked_for(capsys: pytest.CaptureFixture[str]):
     assert "--data is missing" in error_line(capsys, "prepare")
-    assert "--trace is needed" in error_line(capsys, "render")
+    assert "--traces is needed" in error_line(capsys, "render")
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)

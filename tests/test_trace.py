@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,44 @@ def test_a_trace_survives_its_file(
     assert back.settings == trace.settings
     for name in ("tokens", "decided", "steps", "known", "seconds"):
         assert getattr(back, name).dtype == getattr(trace, name).dtype
+
+
+def test_chances_are_kept_where_there_are_any(tmp_path: Path) -> None:
+    trace = made_up(known_until=4)
+    chances = np.where(trace.known, 0, np.random.default_rng(0).integers(0, 256, (16, 16))).astype(np.uint8)
+    with_chances = dataclasses.replace(trace, chances=chances)
+    assert with_chances != trace
+    for name, kept in (("with", with_chances), ("without", trace)):
+        kept.save(tmp_path / f"{name}.npz")
+        assert Trace.load(tmp_path / f"{name}.npz") == kept
+    with np.load(tmp_path / "without.npz") as file:
+        assert "chances" not in file
+    with pytest.raises(ValueError, match="chances must be uint8"):
+        dataclasses.replace(trace, chances=chances.astype(np.float32))
+    with pytest.raises(ValueError, match="chances of known cells must be 0"):
+        dataclasses.replace(trace, chances=np.ones((16, 16), np.uint8))
+
+
+def test_files_of_version_1_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are the same but for the number: chances came with version 2."""
+    trace = made_up()
+    with monkeypatch.context() as past:
+        past.setattr("fractalgen.trace.VERSION", 1)
+        trace.save(tmp_path / "old.npz")
+    with np.load(tmp_path / "old.npz") as file:
+        assert json.loads(str(file["header"]))["version"] == 1
+    assert Trace.load(tmp_path / "old.npz") == trace
+
+
+def test_the_piece_of_a_trace() -> None:
+    trace = dataclasses.replace(made_up(), settings={"tempo": 90.0, "steps_per_quarter": 2})
+    roll = trace.roll
+    assert np.array_equal(roll.tokens[:16], trace.tokens)
+    assert not roll.tokens[16:].any()
+    assert roll.tokens.shape == (128, 16)
+    assert roll.seconds == pytest.approx(16 / 2 * 60 / 90, rel=1e-5)
+    assert trace.steps_per_bar == 8
+    assert made_up().roll.seconds == pytest.approx(16 / 4 / 2)
 
 
 def test_traces_that_differ_are_not_equal() -> None:

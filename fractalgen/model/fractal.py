@@ -315,6 +315,7 @@ class FractalGen(nn.Module):
                 )
             if intermediates is not None:
                 recorded = {**settings, "width": tokens.shape[-1], "batch_size": batch_size, "tempo": tempo}
+                recorded["steps_per_quarter"] = self.config.steps_per_quarter
                 traces += [replace(trace, seed=seed, settings=recorded) for trace in intermediates.traces]
         return (rolls, traces) if return_trace else rolls
 

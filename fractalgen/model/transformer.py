@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 SHORT = 32
 """Sequences up to this length take plain matmul-softmax: on a CPU the fused kernel is slow backwards on many."""
+
+
+@lru_cache(maxsize=8)
+def ahead(length: int, device: torch.device) -> Bool[Tensor, "n n"]:
+    """Which keys lie ahead of each query."""
+    return torch.ones(length, length, dtype=torch.bool, device=device).triu(1)
 
 
 def attend(
@@ -22,8 +28,7 @@ def attend(
         return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     if causal:
-        future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
-        scores = scores.masked_fill(future, float("-inf"))
+        scores = scores.masked_fill(ahead(q.shape[2], q.device), float("-inf"))
     return scores.softmax(-1).to(v.dtype) @ v
 
 
@@ -40,12 +45,13 @@ class Attention(nn.Module):
         self, x: Float[Tensor, "b n d"], causal: bool, past: tuple[Tensor, Tensor, int] | None = None
     ) -> Float[Tensor, "b n d"]:
         """Attend within ``x``; with ``past`` (keys, values, position) one new token to what is stored before it."""
-        q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.heads)
+        # views, not einops: a sampling step is so small that its few microseconds count
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         if past is not None:
             keys, values, position = past
             keys[:, :, position : position + 1], values[:, :, position : position + 1] = k, v
             k, v, causal = keys[:, :, : position + 1], values[:, :, : position + 1], False
-        return self.out(rearrange(attend(q, k, v, causal), "b h n d -> b n (h d)"))
+        return self.out(attend(q, k, v, causal).transpose(1, 2).flatten(2))
 
 
 class Block(nn.Module):
@@ -60,7 +66,7 @@ class Block(nn.Module):
         self.attention = Attention(width, heads)
         self.norm2 = nn.LayerNorm(width)
         self.widen, self.narrow = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
 
     def forward(
         self, x: Float[Tensor, "b n d"], causal: bool, past: tuple[Tensor, Tensor, int] | None = None

@@ -1,0 +1,92 @@
+"""Rolls and traces as pictures: PNG, GIF, APNG, WebP and MP4.
+
+Everything is drawn as palette indices: a ramp of the colour map for velocities, a ramp for text and furniture, and one
+index that means "as in the frame before".  So pixels stay crisp, a GIF keeps every frame, and files stay small.
+
+Where cells were given and not composed, their notes have a ramp of their own, in a muted tint, and a fine line runs
+round what was composed.
+
+All of these take frames of one sample (at least one), where the file goes, and settings; ``fps`` is frames a second
+(default: ``cfg.gif_fps``).  Animations loop for ever.  Each raises ``UserError`` where a file cannot be written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fractalgen.config import RenderConfig
+from fractalgen.pianoroll import PianoRoll
+from fractalgen.render.animations import film, write_apng, write_gif, write_webp
+from fractalgen.render.colours import INK, KNOWN, LINE, RAMP, SAME, TINTS, palette
+from fractalgen.render.command import run_render
+from fractalgen.render.roll import HOLD_SHADE, Cells, Source
+from fractalgen.render.settings import check_settings
+from fractalgen.render.stills import image, poster, save_png, save_poster, write_frames
+from fractalgen.render.video import WIDEST, write_mp4, write_music_mp4
+from fractalgen.views import Frame
+
+__all__ = [
+    "HOLD_SHADE",
+    "INK",
+    "KNOWN",
+    "LINE",
+    "RAMP",
+    "SAME",
+    "TINTS",
+    "Cells",
+    "RenderConfig",
+    "Source",
+    "check_settings",
+    "image",
+    "palette",
+    "poster",
+    "run_render",
+    "save_apng",
+    "save_frames",
+    "save_gif",
+    "save_mp4",
+    "save_png",
+    "save_poster",
+    "save_webp",
+]
+
+
+def save_gif(frames: Sequence[Frame], path: str | Path, cfg: RenderConfig, fps: float | None = None) -> None:
+    """Write an animated GIF; delays are rounded to 1/100 s so that their sum stays right."""
+    write_gif(film(frames, cfg), path, fps or cfg.gif_fps)
+
+
+def save_apng(frames: Sequence[Frame], path: str | Path, cfg: RenderConfig, fps: float | None = None) -> None:
+    """Write an animated PNG, which keeps the colours of a GIF and is a picture of its first frame elsewhere."""
+    write_apng(film(frames, cfg), path, fps or cfg.gif_fps)
+
+
+def save_webp(frames: Sequence[Frame], path: str | Path, cfg: RenderConfig, fps: float | None = None) -> None:
+    """Write an animated WebP without loss; equal frames in a row become one that lasts as long."""
+    write_webp(film(frames, cfg), path, fps or cfg.gif_fps)
+
+
+def save_mp4(
+    frames: Sequence[Frame],
+    path: str | Path,
+    cfg: RenderConfig,
+    fps: float | None = None,
+    *,
+    roll: PianoRoll | None = None,
+    soundfont: str | None = None,
+) -> None:
+    """Write an H.264 video; needs the optional package imageio-ffmpeg.
+
+    With a ``roll``, the finished piece, its music (AAC, played with the ``soundfont`` or a simple voice) follows, and
+    a playhead moves over the last frame.  Wide pieces show what changes, or is played, in a window of 1,920 pixels.
+    """
+    if roll is None:
+        write_mp4(film(frames, cfg, WIDEST), path, fps or cfg.gif_fps)
+    else:
+        write_music_mp4(frames, path, cfg, roll, soundfont, fps)
+
+
+def save_frames(frames: Sequence[Frame], folder: str | Path, cfg: RenderConfig) -> None:
+    """Write every frame as ``frame_0000.png``, ...; numbered leftovers of a longer run are removed."""
+    write_frames(film(frames, cfg), folder)
