@@ -1,4 +1,4 @@
-"""The README's commands and Python examples are run, in order, in one copy of the checkout.
+"""The commands and Python examples of the README and the gallery are run, in order, in one copy of the checkout.
 
 A block that a test cannot run says so in a comment on the line above its fence::
 
@@ -25,7 +25,7 @@ import yaml
 from fractalgen import PianoRoll
 
 ROOT = Path(__file__).resolve().parent.parent
-README = ROOT / "README.md"
+README, TRANSLATION, GALLERY = ROOT / "README.md", ROOT / "README.zh-TW.md", ROOT / "docs" / "watching.md"
 BLOCK = re.compile(
     r"(?:^<!-- (?P<mark>not tested|tested as): (?P<text>.+?) -->\n)?^```(?P<language>bash|python)\n(?P<body>.*?)^```$",
     re.MULTILINE | re.DOTALL,
@@ -34,22 +34,25 @@ BLOCK = re.compile(
 
 @dataclass(frozen=True)
 class Block:
+    file: str
     line: int
     language: str
     body: str
     skipped: str = ""
 
     def __str__(self) -> str:
-        return f"line{self.line}-{self.language}"
+        return f"{self.file}-line{self.line}-{self.language}"
 
 
-def blocks(text: str) -> list[Block]:
+def blocks(path: Path, text: str | None = None) -> list[Block]:
     """All fenced bash and python blocks, with their marks applied."""
+    text = path.read_text(encoding="utf-8") if text is None else text
     found = []
     for match in BLOCK.finditer(text):
         mark, note = match["mark"], match["text"]
         found.append(
             Block(
+                file=path.stem,
                 line=text.count("\n", 0, match.start("body")),
                 language="bash" if mark == "tested as" else match["language"],
                 body=note if mark == "tested as" else match["body"],
@@ -80,7 +83,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_marks_are_understood():
     text = "a\n<!-- not tested: needs a GPU -->\n```bash\nx\n```\n\n"
     text += "<!-- tested as: y --z -->\n```bash\ny\n```\n```python\nw\n```\n"
-    assert [(block.language, block.body, block.skipped) for block in blocks(text)] == [
+    assert [(block.language, block.body, block.skipped) for block in blocks(Path("a.md"), text)] == [
         ("bash", "x\n", "needs a GPU"),
         ("bash", "y --z", ""),
         ("python", "w\n", ""),
@@ -94,7 +97,37 @@ def test_hooks_run_the_commands_of_the_test_script():
         assert hook["entry"].replace(".venv/bin/python", '"$PYTHON"') in script
 
 
-@pytest.mark.parametrize("block", blocks(README.read_text(encoding="utf-8")) if README.is_file() else [], ids=str)
+def outline(path: Path) -> tuple[list[tuple[str, str, str]], list[str], list[str]]:
+    """What must not differ between languages: commands and code, pictures and links to files, numbers in tables."""
+    text = path.read_text(encoding="utf-8")
+    code = [(block.language, block.body, block.skipped) for block in blocks(path)]
+    links = re.findall(r"\]\(((?!#)[^)]+)\)", text.split("\n\n", 2)[2])
+    cells = [cell for line in text.splitlines() if line.startswith("|") for cell in re.findall(r"\d+(?:\.\d+)?", line)]
+    return code, links, cells
+
+
+def test_both_languages_hold_the_same_commands_links_and_figures():
+    (code, links, cells), (translated, targets, numbers) = outline(README), outline(TRANSLATION)
+    assert translated == code
+    assert targets == links
+    assert numbers == cells
+    flags = re.compile(r"`(--\w+)")
+    assert set(flags.findall(TRANSLATION.read_text("utf-8"))) == set(flags.findall(README.read_text("utf-8")))
+
+
+@pytest.mark.parametrize("path", [README, TRANSLATION, *(ROOT / "docs").glob("*.md")], ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path):
+    text = path.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(((?!https?:)[^)]+)\)", text):
+        name, _, anchor = target.partition("#")
+        file = path.parent / name if name else path
+        assert file.is_file(), target
+        if anchor:
+            titles = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in [re.sub(r"[^\w\- ]", "", title).strip().lower().replace(" ", "-") for title in titles]
+
+
+@pytest.mark.parametrize("block", [*blocks(README), *blocks(GALLERY)], ids=str)
 def test_readme_block(block: Block, checkout: Path):
     if block.skipped:
         pytest.skip(block.skipped)

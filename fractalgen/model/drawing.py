@@ -149,7 +149,8 @@ def leap(level: FractalLevel, regions: Regions, cond: Condition, draw: Draw, rec
             (len(canvas), count, level.height, grid.patch, grid.patch), -1, dtype=torch.int16, device=device
         )
         planes[:, :, 0] = torch.where(undecided, rank, -1)[..., None, None]
-        chances = torch.zeros(given_patches.shape, device=device)
+        inside = torch.ones(given_patches.shape, device=device)
+        chances = torch.zeros(may.shape, device=device)
 
     interior(canvas, level.margin).copy_(given.clamp(min=SILENCE))
     begin = torch.zeros(len(canvas), dtype=torch.long, device=device)  # the first child not decided yet
@@ -166,9 +167,8 @@ def leap(level: FractalLevel, regions: Regions, cond: Condition, draw: Draw, rec
         opened = (opened | forced) & ahead
         found = opened.any(1)
         first = torch.where(found, opened.byte().argmax(1), count)
-        if chances is not None:
-            now = (ahead & (rank <= first[:, None]) & undecided[live]).nonzero(as_tuple=True)
-            chances[live[now[0]], now[1]] = chance.masked_fill(forced, 1.0)[now].to(chances)[:, None, None]
+        if chances is not None:  # of those after the first that sounds it will be said anew
+            chances[live] = torch.where(ahead, chance.masked_fill(forced, 1.0).to(chances), chances[live])
 
         region, child, slot = live[found], first[found], found.nonzero()[:, 0]
         if not len(region):
@@ -187,13 +187,12 @@ def leap(level: FractalLevel, regions: Regions, cond: Condition, draw: Draw, rec
         below = Condition(z[:, slot, child].flatten(0, 1), degrees[:, region, child].flatten())
         filling = level.child.sample(parts, below, draw, record)
         flat[region[:, None, None], own[child]] = filling.tokens.to(flat)
-        if planes is not None and filling.planes is not None:
+        if planes is not None and filling.planes is not None and filling.chances is not None:
             planes[region, child, 1:] = filling.planes
-        if chances is not None and filling.chances is not None:
-            chances[region, child] *= filling.chances
+            inside[region, child] = filling.chances.to(inside)
         begin[region] = child + 1
         live = region[(may[region] & (rank > child[:, None])).any(1)]
-    return finished(level, regions, grid, planes, chances)
+    return finished(level, regions, grid, planes, None if chances is None else chances[..., None, None] * inside)
 
 
 def finished(

@@ -97,7 +97,7 @@ def _draw(cfg: RenderCommandConfig, trace: Trace, frames: Frames, path: Path) ->
     if cfg.format == "html":
         from fractalgen.html import save_html
 
-        save_html(trace, path, cfg)
+        save_html(trace, path, cfg, view=cfg.view)
     elif cfg.format == "poster":
         save_pixels(*poster_pixels(frames, cfg), path)
     elif cfg.format == "mp4" and not cfg.silent:
