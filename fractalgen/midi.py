@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Collection
@@ -78,21 +79,25 @@ class BeatMap:
         return int(np.bincount(lengths).argmax()) if len(lengths) else 4
 
     def tempos(self, origin: int, steps_per_quarter: int) -> Tempos:
-        """Tempo changes (step, beats a minute) counted from beat ``origin``; tiny jitter of the beats is no change."""
+        """Tempo changes (step, beats a minute) counted from beat ``origin``; tiny jitter of the beats is no change.
+
+        A tempo holds as long as one line through its first beat comes close to all others: each beat narrows down how
+        steep that line may be.
+        """
         changes: list[tuple[int, float]] = []
-        start, last = 0, len(self.seconds) - 1
-        while start < last:
-            stop = start + 1
-            while stop < last and self._even(start, stop + 1):
-                stop += 1
-            step = (start - origin) * steps_per_quarter if changes else 0
-            changes.append((step, 60.0 * (stop - start) / (self.seconds[stop] - self.seconds[start])))
+        seconds = self.seconds.tolist()
+        start = 0
+        while start < len(seconds) - 1:
+            slowest, fastest, period, stop = math.inf, -math.inf, 0.0, start
+            for beat in range(start + 1, len(seconds)):
+                slope, slack = (seconds[beat] - seconds[start]) / (beat - start), _BEAT_JITTER / (beat - start)
+                if not fastest < slope < slowest:
+                    break
+                slowest, fastest = min(slowest, slope + slack), max(fastest, slope - slack)
+                period, stop = slope, beat
+            changes.append(((start - origin) * steps_per_quarter if changes else 0, 60.0 / period))
             start = stop
         return tuple(changes)
-
-    def _even(self, start: int, stop: int) -> bool:
-        evenly = np.linspace(self.seconds[start], self.seconds[stop], stop - start + 1)
-        return bool(np.abs(evenly - self.seconds[start : stop + 1]).max() < _BEAT_JITTER)
 
     def meters(self, origin: int, steps_per_quarter: int) -> Meters:
         """Meter changes (step, beats, 4) counted from beat ``origin``; a beat is taken for a quarter note."""
