@@ -136,12 +136,12 @@ def leap(level: FractalLevel, regions: Regions, cond: Condition, draw: Draw, rec
     own, _ = windows(grid, level.margin, Margin(), device)
     around, owner = windows(grid, level.margin, level.child.margin, device)
     flat = canvas.view(len(canvas), -1)
-    shown = None
-    if level.sees_ahead:
-        shown = surround(given, level.margin, outside=-1).flatten(1) >= 0
+    heard = given if level.sees_ahead and bool((given >= 0).any()) else None
+    shown = None if heard is None else surround(heard, level.margin, outside=-1).flatten(1) >= 0
     base, degrees = streams(level.base(cond, grid), draw), streams(level.degrees(cond, grid), draw)
     recalled = level.recalled(regions)
     rank = torch.arange(count, device=device)
+    earlier = (rank[:, None] > rank)[None]
     dice = draw.at(level.index, (rank[:, None] + 1) / count)
     planes = chances = None
     if record:
@@ -156,19 +156,20 @@ def leap(level: FractalLevel, regions: Regions, cond: Condition, draw: Draw, rec
     begin = torch.zeros(len(canvas), dtype=torch.long, device=device)  # the first child not decided yet
     live = torch.arange(len(canvas), device=device)
     while len(live):
-        part = Regions(canvas[live], given[live])
-        context = level.look(part, (rank[:, None] > rank)[None]) + (recalled[live] if recalled.ndim else recalled)
+        now = slice(None) if len(live) == len(canvas) else live  # all of them: nothing needs to be copied
+        part = Regions(canvas[now], None if heard is None else heard[now])
+        context = level.look(part, earlier) + (recalled[now] if recalled.ndim else recalled)
         content = level.embed(level.features(grid.split(interior(part.canvas, level.margin))))
-        query = (base[:, live] + context).flatten(0, 1)
+        query = (base[:, now] + context).flatten(0, 1)
         z = streams(level.generator(content.repeat(draw.streams, 1, 1), query), draw)
-        opened, chance = dice.gates(level.gate(z)[..., 0], noise[live, :, GATE], may[live], filled[live])
-        forced = last[live] & (begin[live] == 0)[:, None]
-        ahead = rank >= begin[live, None]
+        opened, chance = dice.gates(level.gate(z)[..., 0], noise[now, :, GATE], may[now], filled[now])
+        forced = last[now] & (begin[now] == 0)[:, None]
+        ahead = rank >= begin[now, None]
         opened = (opened | forced) & ahead
         found = opened.any(1)
         first = torch.where(found, opened.byte().argmax(1), count)
         if chances is not None:  # of those after the first that sounds it will be said anew
-            chances[live] = torch.where(ahead, chance.masked_fill(forced, 1.0).to(chances), chances[live])
+            chances[now] = torch.where(ahead, chance.masked_fill(forced, 1.0).to(chances), chances[now])
 
         region, child, slot = live[found], first[found], found.nonzero()[:, 0]
         if not len(region):
