@@ -87,9 +87,17 @@ def test_walking_a_level_gives_the_conditions_of_teacher_forcing(index: int, sca
             canvas.view(3, -1)[:, read.own[k]] = grid.split(rolls)[:, k]
 
 
-@pytest.mark.parametrize("generators", ["ar ar ar ar", "mar ar ar ar", "ar mar ar mar", "mar mar ar ar"])
-@pytest.mark.parametrize("scan_order", ["column_major", "row_major"])
-@pytest.mark.parametrize("listens", [False, True])
+@pytest.mark.parametrize(
+    ("generators", "scan_order", "listens"),
+    [
+        ("ar ar ar ar", "column_major", False),
+        ("ar ar ar ar", "column_major", True),
+        ("ar ar ar ar", "row_major", True),
+        ("mar ar ar ar", "column_major", True),
+        ("mar mar ar ar", "row_major", False),
+        ("ar mar ar mar", "column_major", False),
+    ],
+)
 def test_leaping_over_silence_draws_the_very_same_music(
     generators: str, scan_order: ScanOrder, listens: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
