@@ -382,7 +382,10 @@ class GenerateConfig(SamplingConfig, RenderConfig):
     seconds: float | None = setting(None, "length in seconds instead")
     generation_length: int | None = setting(None, "conditional: time steps to compose after the beginning")
     # what it is to be like, where the model was trained with such labels
-    key: str | None = setting(None, "A minor, F# major ...")
+    key: str | None = setting(
+        None,
+        "A minor, F# major ... (default: that of the music given, else drawn by lot for each piece; free: left open)",
+    )
     density: str | None = setting(None, "notes a bar: a rank from 0 to 1 among the training music, or a number above 1")
     polyphony: str | None = setting(None, "notes at a time: a rank or a number")
     register: str | None = setting(None, "mean pitch: a rank or a number")

@@ -15,9 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
 from tqdm import tqdm
 
 from fractalgen import html, render, sound
+from fractalgen.attributes import measure
 from fractalgen.config import LISTENER, GenerateConfig, SamplingConfig
 from fractalgen.errors import UserError
 from fractalgen.evaluation import note_statistics, statistics_table
@@ -47,12 +50,12 @@ def generate(cfg: GenerateConfig) -> int:
     model = load_pretrained(resolve(cfg.checkpoint, cfg.model or default), device)
     seed = secrets.randbelow(2**31) if cfg.seed is None else cfg.seed
     work = assignment(cfg, model.config, seed)
-    labels = check_against_model(cfg, model, work)
+    labels = check_against_model(cfg, model, work, seed)
     folder = writable_folder(cfg.output_dir)
     print(f"{model.checkpoint_id} on {device}: {cfg.num_samples} x {work.width} steps, seed {seed}")
-    for attribute, label in zip(model.config.attributes, labels, strict=True):
-        if label:
-            print(f"{attribute.name}: {attribute.describe(label)}")
+    for attribute, column in zip(model.config.attributes, labels.T.tolist(), strict=True):
+        if any(column):
+            print(f"{attribute.name}: {', '.join(map(attribute.describe, dict.fromkeys(column)))}")
 
     with composing_bar() as progress:
         rolls, traces = model.generate(
@@ -109,10 +112,11 @@ def write_pictures(
         if cfg.save_gif:
             jobs.append((folder / f"{name}_process.gif", partial(render.save_gif, frames, cfg=cfg)))
         if cfg.save_mp4:
-            music = {"roll": roll, "soundfont": cfg.soundfont}
-            jobs.append((folder / f"{name}_process.mp4", partial(render.save_mp4, frames, cfg=cfg, **music)))
+            film = partial(render.save_mp4, frames, cfg=cfg, roll=roll, soundfont=cfg.soundfont)
+            jobs.append((folder / f"{name}_process.mp4", film))
         if cfg.save_html:
-            jobs.append((folder / f"{name}.html", partial(html.save_html, trace, cfg=cfg, view=cfg.gif_view, roll=roll)))
+            page = partial(html.save_html, trace, cfg=cfg, view=cfg.gif_view, roll=roll)
+            jobs.append((folder / f"{name}.html", page))
         if cfg.save_frames:
             home = folder if min(animated, len(names)) == 1 else folder / name
             jobs.append((home / "frames", partial(render.save_frames, frames, cfg=cfg)))
@@ -158,8 +162,12 @@ def animated_count(cfg: GenerateConfig) -> int:
     return int(cfg.gif_samples)
 
 
-def check_against_model(cfg: GenerateConfig, model: FractalGen, work: Assignment) -> tuple[int, ...]:
-    """Refuse what this model cannot serve (UserError naming flag and both values); the labels that are asked for."""
+def check_against_model(cfg: GenerateConfig, model: FractalGen, work: Assignment, seed: int) -> npt.NDArray[np.int64]:
+    """Refuse what this model cannot serve (UserError naming flag and both values).
+
+    Returns the labels of each piece, (num_samples, number of attributes).  A key that is not asked for is that of the
+    music given, or else drawn by lot: told a key from the start, a model strays from it far less.
+    """
     config = model.config
     config.check_width(work.padded_width)
     model.iterations(cfg.num_iter_list)
@@ -171,8 +179,16 @@ def check_against_model(cfg: GenerateConfig, model: FractalGen, work: Assignment
     asked: dict[str, str | None] = {name: getattr(cfg, name) for name in NAMES if name != "tempo"}
     if cfg.tempo is not None and any(attribute.name == "tempo" for attribute in config.attributes):
         asked["tempo"] = str(cfg.tempo)
-    labels = encode_all(config.attributes, asked)
-    if cfg.cfg != 1 and not any(labels):
+    if cfg.key == "free":
+        asked["key"] = None
+    labels = np.tile(np.array(encode_all(config.attributes, asked), np.int64), (cfg.num_samples, 1))
+    for column, attribute in enumerate(config.attributes):
+        if attribute.name == "key" and cfg.key is None:
+            known = work.known()
+            heard = None if known is None else measure(known.clip(0), config.steps_per_quarter)["key"]
+            lots = np.random.default_rng(seed).integers(1, attribute.size, cfg.num_samples)
+            labels[:, column] = lots if heard is None else attribute.label(heard)
+    if cfg.cfg != 1 and not labels.any():
         raise UserError(f"--cfg {cfg.cfg}: guidance needs something to guide by, such as --key or --density")
     return labels
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -12,6 +15,7 @@ from PIL import Image
 from fractalgen import FractalGen, PianoRoll, Trace, cli, render
 from fractalgen.checkpoint import save_pretrained
 from fractalgen.model.fractal import FractalLevel
+from fractalgen.vocabulary import KEYS, Attribute
 from tests import tiny
 
 WIDTH = tiny.WIDTH
@@ -80,6 +84,68 @@ def test_the_flags_of_the_animation(checkpoint: str, tmp_path: Path):
 def test_frames_of_a_single_sample_lie_in_frames(checkpoint: str, tmp_path: Path):
     assert generate(checkpoint, tmp_path, "--save_frames", "--num_samples", "2") == 0
     assert "frames/frame_0000.png" in names(tmp_path)
+
+
+def test_sound_page_and_film(checkpoint: str, tmp_path: Path):
+    flags = ("--save_wav", "--save_html", "--save_mp4", "--gif_scale", "1", "--gif_max_frames", "2")
+    assert generate(checkpoint, tmp_path, *flags) == 0
+    endings = (".mid", ".png", ".wav", ".html", "_process.mp4")
+    assert names(tmp_path) == {f"unconditional_000{ending}" for ending in endings}
+
+
+@pytest.fixture(scope="module")
+def keyed(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model that knows keys and densities."""
+    torch.manual_seed(0)
+    attributes = (Attribute("key", KEYS), Attribute("density", (), (1.0, 2.0, 3.0), (0.0, 0.5, 1.0), "notes"))
+    model = FractalGen(dataclasses.replace(tiny.model_config(), attributes=attributes))
+    path = tmp_path_factory.mktemp("keyed") / "keyed.safetensors"
+    save_pretrained(model, path, {})
+    return str(path)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[list[int]] | None]:
+    """The labels of every call of ``sample``, row by row; nothing is really drawn."""
+    found: list[list[list[int]] | None] = []
+
+    def sample(self: FractalGen, count: int, cond_list: Any, width: int, **settings: Any) -> Any:
+        found.append(None if cond_list is None else torch.stack(cond_list, 1).tolist())
+        rolls = np.stack([tiny.tokens(seed, width) for seed in range(count)])
+        return torch.from_numpy(rolls.astype(np.int64)), tiny.intermediates(rolls)
+
+    monkeypatch.setattr(FractalGen, "sample", sample)
+    return found
+
+
+def test_a_key_is_drawn_by_lot_for_each_piece(
+    keyed: str, tmp_path: Path, asked: list[Any], capsys: pytest.CaptureFixture[str]
+):
+    for folder in ("a", "b"):
+        generate(keyed, tmp_path / folder, "--num_samples", "5", "--batch_size", "2", "--density", "2.5", "--cfg", "2")
+    assert [len(rows) for rows in asked] == [2, 2, 1] * 2
+    assert asked[:3] == asked[3:]
+    rows = [row for rows in asked[:3] for row in rows]
+    assert all(1 <= key <= 24 and density == 2 for key, density in rows)
+    assert len({key for key, _ in rows}) > 1
+    assert f"key: {KEYS[rows[0][0] - 1]}, " in capsys.readouterr().out
+
+
+def test_a_key_that_is_asked_for_or_left_open(keyed: str, tmp_path: Path, asked: list[Any]):
+    generate(keyed, tmp_path, "--key", "a minor", "--num_samples", "2")
+    generate(keyed, tmp_path, "--key", "free")
+    assert asked == [[[KEYS.index("A minor") + 1, 0]] * 2, None]
+
+
+def test_the_key_of_the_music_given_is_kept(keyed: str, tmp_path: Path, asked: list[Any]):
+    tokens = np.zeros((128, 64), np.uint8)
+    for step, pitch in enumerate((62, 66, 69, 74, 67, 71, 64, 61, 69, 73, 66, 62, 69, 66, 62, 62)):  # D major
+        tokens[pitch, 4 * step] = 20
+        tokens[pitch, 4 * step + 1 : 4 * step + 4] = 1
+    PianoRoll(tokens).to_midi(tmp_path / "given.mid")
+    flags = ("--mode", "conditional", "--condition_midi", str(tmp_path / "given.mid"), "--generation_length", "16")
+    generate(keyed, tmp_path, *flags)
+    assert asked == [[[KEYS.index("D major") + 1, 0]]]
 
 
 def test_without_a_seed_every_run_differs_and_can_be_repeated(

@@ -259,7 +259,7 @@ class FractalGen(nn.Module):
         width: int | None = None,
         known: npt.NDArray[np.integer] | None = None,
         allowed: npt.NDArray[np.bool_] | None = None,
-        labels: Sequence[int] | None = None,
+        labels: npt.ArrayLike | None = None,
         seed: int | None = None,
         return_trace: bool = False,
         batch_size: int = 8,
@@ -270,7 +270,8 @@ class FractalGen(nn.Module):
         """Compose piano rolls of ``width`` time steps (default: the width trained on) at ``tempo`` quarters a minute.
 
         ``known``: tokens (128, width), -1 where to compose; ``allowed``: bool (128, width), cells that may sound;
-        ``labels``: one per attribute of the model, 0 for unset, see :func:`fractalgen.vocabulary.encode_all`.
+        ``labels``: one per attribute of the model, 0 for unset, see :func:`fractalgen.vocabulary.encode_all`, or a
+        row of them for each sample.
         ``settings`` are those of :class:`fractalgen.config.SamplingConfig`.  The same seed, number of samples, batch
         size and settings give the same rolls on the same machine; without a seed a fresh one is drawn.  With
         ``return_trace`` also returns how each roll was composed.  ``progress(done, total)`` counts first-level patches
@@ -281,6 +282,8 @@ class FractalGen(nn.Module):
         unknown = set(settings) - {field.name for field in fields(SamplingConfig)}
         if unknown:
             raise ConfigError(f"generate: there is no setting {sorted(unknown)[0]!r}")
+        wanted = torch.zeros(0) if labels is None else torch.as_tensor(np.array(labels, np.int64))
+        wanted = wanted.expand(num_samples, wanted.shape[-1])
         generator = torch.Generator(self.device)
         seed = generator.seed() if seed is None else seed
         generator.manual_seed(seed)
@@ -295,7 +298,7 @@ class FractalGen(nn.Module):
             given = None if known is None else torch.from_numpy(known.astype(np.int64)).expand(count, -1, -1)
             tokens, intermediates = self.sample(
                 count,
-                cond_list=[torch.full((count,), label) for label in labels] if labels and any(labels) else None,
+                cond_list=list(wanted[first : first + count].unbind(1)) if wanted.any() else None,
                 width=width,
                 known=given,
                 allowed=None if allowed is None else torch.from_numpy(allowed),
