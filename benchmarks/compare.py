@@ -33,6 +33,7 @@ from fractalgen.evaluation.statistics import STATISTICS, Comparison, compare, mu
 from fractalgen.files import replacing, write_json
 from fractalgen.generate import composing_bar, resolve_device
 from fractalgen.model.fractal import FractalGen
+from fractalgen.vocabulary import drawn_by_lot
 
 BATCH = 8  # rolls computed together, of both models
 
@@ -151,11 +152,15 @@ def add_likelihoods(
 
 
 def rolls_of_both(result: dict[str, Any], ours: FractalGen, baseline: NoteEventTransformer) -> dict[str, Rolls]:
-    """Rolls (n, 128, T) drawn from both models at temperature 1; adds the seconds that each roll took."""
+    """Rolls (n, 128, T) drawn from both models at temperature 1; adds the seconds that each roll took.
+
+    A model that knows keys is told one drawn by lot, as ``fractalgen generate`` does.
+    """
     count, seed = result["num_samples"], result["seed"]
     began = time.monotonic()
     with composing_bar() as progress:
-        composed = ours.generate(count, seed=seed, batch_size=BATCH, progress=progress)
+        labels = drawn_by_lot(ours.config.attributes, count, seed)
+        composed = ours.generate(count, labels=labels, seed=seed, batch_size=BATCH, progress=progress)
     middle = time.monotonic()
     rolls = {OURS: np.stack([roll.tokens for roll in composed]), BASELINE: sample(baseline, count, seed)}
     for name, seconds in ((OURS, middle - began), (BASELINE, time.monotonic() - middle)):

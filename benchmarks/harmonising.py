@@ -19,6 +19,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks import exit_status
+from fractalgen.attributes import measure
 from fractalgen.checkpoint import load_pretrained
 from fractalgen.cli import Parser
 from fractalgen.corpus import Corpus
@@ -29,6 +30,7 @@ from fractalgen.evaluation.statistics import compare, comparison_table, music_st
 from fractalgen.files import write_json
 from fractalgen.pianoroll import PianoRoll
 from fractalgen.regions import accompaniment
+from fractalgen.vocabulary import Attribute
 
 BATCH = 16
 
@@ -56,6 +58,8 @@ def run(args: argparse.Namespace) -> None:
         given = torch.from_numpy(known[start : start + BATCH])
         tokens, _ = model.sample(
             len(given),
+            labels_of(config.attributes, known[start : start + BATCH], args.polyphony) or None,
+            cfg=args.cfg,
             width=width,
             known=given,
             num_iter_list=args.num_iter_list,
@@ -97,6 +101,18 @@ def task_of(tokens: np.ndarray) -> np.ndarray:
     return known
 
 
+def labels_of(attributes: Sequence[Attribute], known: np.ndarray, polyphony: str | None) -> list[torch.Tensor]:
+    """Labels for each of the sopranos (n, 128, T), as ``fractalgen generate`` asks: the key that it is in."""
+    columns = []
+    for attribute in attributes:
+        label = 0
+        if attribute.name == "polyphony" and polyphony is not None:
+            label = attribute.encode(polyphony)
+        heard = [attribute.label(measure(one.clip(0))["key"]) if attribute.name == "key" else label for one in known]
+        columns.append(torch.tensor(heard))
+    return columns
+
+
 def given_range(roll: np.ndarray, truth: np.ndarray) -> float:
     """Share of sounding cells outside the pitches of Bach's own setting of the same soprano, an octave allowed."""
     pitches, own = np.nonzero(roll)[0], np.nonzero(truth)[0]
@@ -110,6 +126,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     top.add_argument("--data", default="chorales", help="packed corpus of chorales")
     top.add_argument("--songs", type=int, default=0, help="at most so many sopranos, evenly spread (0: all)")
     top.add_argument("--num_iter_list", type=int, nargs="+", default=[8, 4, 2, 1], help="iterations of MAR levels")
+    top.add_argument("--polyphony", help="how many notes at a time are asked for (default: left open)")
+    top.add_argument("--cfg", type=float, default=1.0, help="guidance scale")
     top.add_argument("--filter_threshold", type=float, default=0.01, help="rule out choices less likely than this")
     top.add_argument("--seed", type=int, default=0, help="seed of the samples")
     top.add_argument("--midi", help="folder for the harmonisations")

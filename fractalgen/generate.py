@@ -26,7 +26,7 @@ from fractalgen.errors import UserError
 from fractalgen.evaluation import note_statistics, statistics_table
 from fractalgen.modes import TEMPO, Assignment, assignment
 from fractalgen.modes import check as check_mode
-from fractalgen.vocabulary import NAMES, encode_all
+from fractalgen.vocabulary import NAMES, drawn_by_lot, encode_all
 
 if TYPE_CHECKING:
     from fractalgen.model.fractal import FractalGen
@@ -181,13 +181,13 @@ def check_against_model(cfg: GenerateConfig, model: FractalGen, work: Assignment
         asked["tempo"] = str(cfg.tempo)
     if cfg.key == "free":
         asked["key"] = None
+    known = work.known()
+    if cfg.key is None and known is not None and any(attribute.name == "key" for attribute in config.attributes):
+        heard = measure(known.clip(0), config.steps_per_quarter)["key"]
+        asked["key"] = heard if isinstance(heard, str) else None
     labels = np.tile(np.array(encode_all(config.attributes, asked), np.int64), (cfg.num_samples, 1))
-    for column, attribute in enumerate(config.attributes):
-        if attribute.name == "key" and cfg.key is None:
-            known = work.known()
-            heard = None if known is None else measure(known.clip(0), config.steps_per_quarter)["key"]
-            lots = np.random.default_rng(seed).integers(1, attribute.size, cfg.num_samples)
-            labels[:, column] = lots if heard is None else attribute.label(heard)
+    if cfg.key is None and asked["key"] is None:
+        labels += drawn_by_lot(config.attributes, cfg.num_samples, seed)
     if cfg.cfg != 1 and not labels.any():
         raise UserError(f"--cfg {cfg.cfg}: guidance needs something to guide by, such as --key or --density")
     return labels
