@@ -162,7 +162,7 @@ def memory(plan: Plan, name: str, kind: Kind) -> Iterator[Row]:
     """Peak memory of training, dense and not, and of composing short and long pieces; each in a fresh process."""
     batches = plan.train_batches
     works = [("train", 1), ("train_dense", 1)] + [("train", batch) for batch in batches if batch > 1]
-    works += [("compose", bars) for bars in plan.bars]
+    works += [("compose", bars) for bars in sorted({min(plan.bars), max(plan.bars)})]
     labels = {"train": "training, batch {}", "train_dense": "training, dense, batch {}", "compose": "{} bars"}
     for work, number in tqdm(works, desc=f"{Path(name).stem} {kind}, memory", leave=False, dynamic_ncols=True):
         job = {"plan": dataclasses.asdict(plan), "name": name, "kind": kind, "work": work, "number": number}

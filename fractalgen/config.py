@@ -24,10 +24,6 @@ DEFAULT_MODEL = "pop909-ar"
 """Name of the shipped model (fractalgen/assets/models/NAME.safetensors) that is used when none is named."""
 
 
-LISTENER = "pop909-mar"
-"""Name of the shipped model that is used where music is given on both sides of what is to be composed."""
-
-
 def setting(default: Any, help: str, repeat: bool = False) -> Any:
     """A dataclass field whose text is shown by ``--help``; ``repeat``: the flag may be given several times."""
     return field(default=default, metadata={"help": help, "repeat": repeat})
@@ -354,9 +350,7 @@ class RenderConfig:
 class GenerateConfig(SamplingConfig, RenderConfig):
     """``fractalgen generate``: what to compose and what to write."""
 
-    model: str | None = setting(
-        None, f"a shipped model by name (default: {DEFAULT_MODEL}; with music given on both sides {LISTENER})"
-    )
+    model: str | None = setting(None, f"a shipped model by name (default: {DEFAULT_MODEL})")
     checkpoint: str | None = setting(None, "a model of your own instead: .ckpt or .safetensors")
     mode: Literal["unconditional", "conditional", "inpainting", "accompany", "variation"] = setting(
         "unconditional",

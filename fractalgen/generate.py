@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from fractalgen import html, render, sound
 from fractalgen.attributes import measure
-from fractalgen.config import LISTENER, GenerateConfig, SamplingConfig
+from fractalgen.config import DEFAULT_MODEL, GenerateConfig, SamplingConfig
 from fractalgen.errors import UserError
 from fractalgen.evaluation import note_statistics, statistics_table
 from fractalgen.modes import TEMPO, Assignment, assignment
@@ -45,9 +45,7 @@ def generate(cfg: GenerateConfig) -> int:
     # Imported here and not above: torch takes seconds, and mistakes should be answered at once.
     from fractalgen.checkpoint import load_pretrained, resolve
 
-    both_sides = cfg.mode in ("inpainting", "accompany", "variation")
-    default = LISTENER if both_sides and cfg.checkpoint is None else None
-    model = load_pretrained(resolve(cfg.checkpoint, cfg.model or default), device)
+    model = load_pretrained(resolve(cfg.checkpoint, cfg.model), device)
     seed = secrets.randbelow(2**31) if cfg.seed is None else cfg.seed
     work = assignment(cfg, model.config, seed)
     labels = check_against_model(cfg, model, work, seed)
@@ -174,7 +172,7 @@ def check_against_model(cfg: GenerateConfig, model: FractalGen, work: Assignment
     if config.levels[0].generator == "ar" and not config.listens and cfg.mode in ("accompany", "variation"):
         raise UserError(
             f"--mode {cfg.mode}: {model.checkpoint_id} is autoregressive and cannot listen to music that lies ahead;"
-            f" use --model {LISTENER}"
+            f" use --model {DEFAULT_MODEL}, or train with --reveal_share"
         )
     asked: dict[str, str | None] = {name: getattr(cfg, name) for name in NAMES if name != "tempo"}
     if cfg.tempo is not None and any(attribute.name == "tempo" for attribute in config.attributes):

@@ -103,8 +103,8 @@ def test_validations_and_logs_count_optimiser_steps(run: Any) -> None:
     assert values["val/nats_per_cell"][-1].value == values["val_loss"][-1].value
     assert values["learning_rate"][0].value == pytest.approx(6e-4)
     assert values["train/gradient_norm"][0].value > 0
-    pictures = {f"val/{kind}/step_0000004_sample_{i}" for i in (0, 1) for kind in
-                ("generated", "generation_preview", "generation_animation", "hierarchical_poster", "ground_truth")}  # fmt: skip
+    kinds = ("generated", "generation_preview", "generation_animation", "hierarchical_poster", "ground_truth")
+    pictures = {f"val/{kind}/step_0000004_sample_{i}" for i in (0, 1) for kind in kinds}
     assert set(board.Tags()["images"]) == pictures
 
 

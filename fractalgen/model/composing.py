@@ -39,7 +39,8 @@ def compose(
         chances = torch.zeros(known.shape, dtype=torch.uint8)
     while (undecided := (tokens < 0).flatten(0, 1).any(0)).any():
         first = int(undecided.nonzero()[0])
-        start = max(0, min(first - window // 2, width - window)) // patch * patch
+        back = min(window // 2, window - patch)  # a window of a single patch has no room for the past
+        start = max(0, min(first - back, width - window)) // patch * patch
         here = slice(start, min(start + window, width))
         given = tokens[..., here].clone()
         composer.log.begin_window(
