@@ -131,6 +131,11 @@ def test_a_key_is_drawn_by_lot_for_each_piece(
     assert f"key: {KEYS[rows[0][0] - 1]}, " in capsys.readouterr().out
 
 
+def test_a_trace_says_what_was_asked_for(keyed: str, tmp_path: Path, asked: list[Any]):
+    generate(keyed, tmp_path, "--key", "G major", "--save_trace")
+    assert Trace.load(tmp_path / "unconditional_000.trace.npz").settings["key"] == "G major"
+
+
 def test_a_key_that_is_asked_for_or_left_open(keyed: str, tmp_path: Path, asked: list[Any]):
     generate(keyed, tmp_path, "--key", "a minor", "--num_samples", "2")
     generate(keyed, tmp_path, "--key", "free")

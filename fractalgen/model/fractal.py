@@ -319,7 +319,10 @@ class FractalGen(nn.Module):
             if intermediates is not None:
                 recorded = {**settings, "width": tokens.shape[-1], "batch_size": batch_size, "tempo": tempo}
                 recorded["steps_per_quarter"] = self.config.steps_per_quarter
-                traces += [replace(trace, seed=seed, settings=recorded) for trace in intermediates.traces]
+                for trace, row in zip(intermediates.traces, wanted[first : first + count].tolist(), strict=True):
+                    pairs = zip(self.config.attributes, row, strict=False)  # no row where nothing is asked for
+                    asked = {attribute.name: attribute.describe(label) for attribute, label in pairs if label}
+                    traces.append(replace(trace, seed=seed, settings={**recorded, **asked}))
         return (rolls, traces) if return_trace else rolls
 
     @classmethod
