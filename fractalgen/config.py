@@ -378,7 +378,7 @@ class GenerateConfig(SamplingConfig, RenderConfig):
     # what it is to be like, where the model was trained with such labels
     key: str | None = setting(
         None,
-        "A minor, F# major ... (default: that of the music given, else drawn by lot for each piece; free: left open)",
+        "A minor, F# major ... (default: that of --scale or of the music given, else drawn by lot; free: left open)",
     )
     density: str | None = setting(None, "notes a bar: a rank from 0 to 1 among the training music, or a number above 1")
     polyphony: str | None = setting(None, "notes at a time: a rank or a number")

@@ -26,7 +26,7 @@ from fractalgen.errors import UserError
 from fractalgen.evaluation import note_statistics, statistics_table
 from fractalgen.modes import TEMPO, Assignment, assignment
 from fractalgen.modes import check as check_mode
-from fractalgen.vocabulary import NAMES, drawn_by_lot, encode_all
+from fractalgen.vocabulary import NAMES, drawn_by_lot, encode_all, spell_key
 
 if TYPE_CHECKING:
     from fractalgen.model.fractal import FractalGen
@@ -163,8 +163,8 @@ def animated_count(cfg: GenerateConfig) -> int:
 def check_against_model(cfg: GenerateConfig, model: FractalGen, work: Assignment, seed: int) -> npt.NDArray[np.int64]:
     """Refuse what this model cannot serve (UserError naming flag and both values).
 
-    Returns the labels of each piece, (num_samples, number of attributes).  A key that is not asked for is that of the
-    music given, or else drawn by lot: told a key from the start, a model strays from it far less.
+    Returns the labels of each piece, (num_samples, number of attributes).  A key that is not asked for is that of
+    ``--scale`` or of the music given, or else drawn by lot: told a key from the start, a model strays far less.
     """
     config = model.config
     config.check_width(work.padded_width)
@@ -180,11 +180,14 @@ def check_against_model(cfg: GenerateConfig, model: FractalGen, work: Assignment
     if cfg.key == "free":
         asked["key"] = None
     known = work.known()
-    if cfg.key is None and known is not None and any(attribute.name == "key" for attribute in config.attributes):
+    open_key = cfg.key is None and any(attribute.name == "key" for attribute in config.attributes)
+    if open_key and cfg.scale:
+        asked["key"] = spell_key(cfg.scale)
+    elif open_key and known is not None:
         heard = measure(known.clip(0), config.steps_per_quarter)["key"]
         asked["key"] = heard if isinstance(heard, str) else None
     labels = np.tile(np.array(encode_all(config.attributes, asked), np.int64), (cfg.num_samples, 1))
-    if cfg.key is None and asked["key"] is None:
+    if open_key and not cfg.scale and asked["key"] is None:
         labels += drawn_by_lot(config.attributes, cfg.num_samples, seed)
     if cfg.cfg != 1 and not labels.any():
         raise UserError(f"--cfg {cfg.cfg}: guidance needs something to guide by, such as --key or --density")

@@ -139,7 +139,10 @@ def test_a_trace_says_what_was_asked_for(keyed: str, tmp_path: Path, asked: list
 def test_a_key_that_is_asked_for_or_left_open(keyed: str, tmp_path: Path, asked: list[Any]):
     generate(keyed, tmp_path, "--key", "a minor", "--num_samples", "2")
     generate(keyed, tmp_path, "--key", "free")
-    assert asked == [[[KEYS.index("A minor") + 1, 0]] * 2, None]
+    generate(keyed, tmp_path, "--scale", "D minor")
+    generate(keyed, tmp_path, "--scale", "D dorian")
+    wanted = [[[KEYS.index("A minor") + 1, 0]] * 2, None, [[KEYS.index("D minor") + 1, 0]], None]
+    assert asked == wanted
 
 
 def test_the_key_of_the_music_given_is_kept(keyed: str, tmp_path: Path, asked: list[Any]):
