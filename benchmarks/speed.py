@@ -43,7 +43,7 @@ KINDS: dict[Kind, tuple[Generator, ...]] = {
 }
 SHIPPED: dict[tuple[str, Kind], str] = {("small", "ar"): "pop909-ar", ("small", "mixed"): "pop909-mar"}
 SHARES = {16: 0.37, 4: 0.16, 1: 0.027}
-"""Share of the patches of each size that sound in POP909 (crops of 256 steps, see the design's measurements)."""
+"""Share of the patches of each size that sound in POP909 (training crops of 256 steps)."""
 
 
 @dataclass(frozen=True)

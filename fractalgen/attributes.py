@@ -190,6 +190,15 @@ def chosen(corpus: Corpus, names: Sequence[str] | None) -> tuple[Attribute, ...]
     return known if "all" in names else tuple(attribute for attribute in known if attribute.name in names)
 
 
+def drawn_by_lot(attributes: Sequence[Attribute], count: int, seed: int) -> npt.NDArray[np.int64]:
+    """Labels (count, number of attributes) of so many pieces: a key each, all as probable, and nothing else set."""
+    labels = np.zeros((count, len(attributes)), np.int64)
+    for column, attribute in enumerate(attributes):
+        if attribute.name == "key":
+            labels[:, column] = np.random.default_rng(seed).integers(1, attribute.size, count)
+    return labels
+
+
 class Labeller:
     """Labels of the crops of a corpus, one per attribute; a crop takes less than a millisecond."""
 

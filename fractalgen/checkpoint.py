@@ -37,7 +37,7 @@ def make_header(config: ModelConfig, **facts: Any) -> dict[str, Any]:
     return {"format": FORMAT, "version": VERSION, "model": config.to_dict(), **facts}
 
 
-def resolve(name_or_path: str | os.PathLike[str] | None, model: str | None = None) -> Path:
+def resolve(name_or_path: str | os.PathLike[str] | None, model: str | None = None, flag: str = "checkpoint") -> Path:
     """The file meant by a path, by the name of a shipped model, or by None (the default model).
 
     ``model`` is a name only, and instead of the first.
@@ -60,7 +60,7 @@ def resolve(name_or_path: str | os.PathLike[str] | None, model: str | None = Non
     if model is not None:
         raise UserError(f"--model {model}: no such model (shipped: {names}; files go with --checkpoint)")
     what = "is a folder, not a checkpoint file" if path.is_dir() else "no such file"
-    raise UserError(f"--checkpoint {name}: {what} (shipped models: {names})")
+    raise UserError(f"--{flag} {name}: {what} (shipped models: {names})")
 
 
 def read_checkpoint(path: Path, flag: str = "checkpoint") -> tuple[dict[str, Any], dict[str, Tensor]]:

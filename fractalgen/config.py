@@ -393,7 +393,9 @@ class GenerateConfig(SamplingConfig, RenderConfig):
     seed: int | None = setting(None, "same seed, same bytes; default: a fresh one, printed")
     device: str = setting("auto", "cpu, cuda, cuda:1, mps, or auto")
     tempo: float | None = setting(
-        None, "quarter notes a minute, written into the MIDI and asked of models that know it (default: 120)"
+        None,
+        "quarter notes a minute, asked of models that know it, and written into the MIDI unless music given has its own"
+        " (default: 120)",
     )
     # A sampling default of its own: chosen on validation songs (docs/experiments.md); 0 is the model's distribution.
     filter_threshold: float = setting(0.01, "rule out choices less likely than this (0: none)")

@@ -27,8 +27,11 @@ def start_from(model: FractalGen, name_or_path: str) -> None:
     Raises:
         UserError: no such model, or one of another architecture.
     """
-    header, found = read_checkpoint(resolve(name_or_path), flag="init_from")
+    header, found = read_checkpoint(resolve(name_or_path, flag="init_from"), flag="init_from")
+    found = {name: value.float() for name, value in found.items()}
     old, new = ModelConfig.from_dict(header["model"]), model.config
+    if old.listens and not new.listens:
+        raise UserError(f"--init_from {name_or_path}: it listens to known cells, so --reveal_share must be more than 0")
     for name in ("patch", "width", "depth", "heads", "generator"):
         agree(name_or_path, name, *([getattr(level, name) for level in config.levels] for config in (old, new)))
     for name in ("velocity_bins", "scan_order"):
@@ -40,11 +43,20 @@ def start_from(model: FractalGen, name_or_path: str) -> None:
             path = "root." + "child." * level.index
             widen_windows(level, before.context, f"{path}surroundings", weights, found)
             add_echoes(level, old.echoes, f"{path}recall", weights, found)
+            if f"{path}degree" in found and level.degree is None:  # what it says where no key is asked for stays
+                found[f"{path}cond.bias"] += found.pop(f"{path}degree")[0]
     if old.attributes != new.attributes:  # what the old labels say where they are unset is part of the null condition
         tables = [found.pop(name) for name in list(found) if name.startswith("labels.")]
         found["null"] = torch.stack([found["null"], *(table[0] for table in tables)]).sum(0)
     for name, value in weights.items():
-        value.copy_(found[name]) if name in found else value.zero_()
+        new_label = name.startswith("labels.") or name.endswith(".degree")
+        if name not in found and new_label:
+            value.zero_()
+        elif name in found and found[name].shape == value.shape:
+            value.copy_(found[name])
+        else:
+            there = tuple(found[name].shape) if name in found else "nothing"
+            raise UserError(f"--init_from {name_or_path}: damaged ({name}: {there} there, {tuple(value.shape)} here)")
 
 
 def agree(source: str, what: str, there: Any, here: Any) -> None:

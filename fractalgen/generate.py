@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import math
 import secrets
 import tempfile
@@ -20,13 +19,14 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from fractalgen import html, render, sound
-from fractalgen.attributes import measure
+from fractalgen.attributes import drawn_by_lot, measure
 from fractalgen.config import DEFAULT_MODEL, GenerateConfig, SamplingConfig
 from fractalgen.errors import UserError
 from fractalgen.evaluation import note_statistics, statistics_table
 from fractalgen.modes import TEMPO, Assignment, assignment
 from fractalgen.modes import check as check_mode
-from fractalgen.vocabulary import NAMES, drawn_by_lot, encode_all, spell_key
+from fractalgen.render.video import check_ffmpeg
+from fractalgen.vocabulary import NAMES, encode_all, spell_key
 
 if TYPE_CHECKING:
     from fractalgen.model.fractal import FractalGen
@@ -70,6 +70,7 @@ def generate(cfg: GenerateConfig) -> int:
             **{item.name: getattr(cfg, item.name) for item in dataclasses.fields(SamplingConfig)},
         )
     rolls = [work.finish(roll) for roll in rolls]
+    traces = [work.annotate(trace, roll) for trace, roll in zip(traces, rolls, strict=True)]
     names = [f"{cfg.mode}_{index:03d}" for index in range(len(rolls))]
     for name, roll in zip(names, rolls, strict=True):
         work.write(roll, folder / f"{name}.mid")
@@ -122,6 +123,9 @@ def write_pictures(
     for path, write in tqdm(jobs, desc="drawing", unit="file", dynamic_ncols=True):
         try:
             write(path)
+        except UserError as error:
+            failures += 1
+            warnings.warn(f"{path} could not be written: {error}", RuntimeWarning, stacklevel=2)
         except Exception:  # noqa: BLE001  whatever goes wrong in one picture, the other files are still worth having
             failures += 1
             warnings.warn(f"{path} could not be written:\n{traceback.format_exc()}", RuntimeWarning, stacklevel=2)
@@ -145,9 +149,11 @@ def check(cfg: GenerateConfig) -> None:
     animated_count(cfg)
     render.check_settings(cfg)
     if cfg.soundfont is not None:
+        if not (cfg.save_wav or cfg.save_mp4):
+            raise UserError(f"--soundfont {cfg.soundfont}: for --save_wav and --save_mp4; neither is asked for")
         sound.check_soundfont(cfg.soundfont)
-    if cfg.save_mp4 and importlib.util.find_spec("imageio_ffmpeg") is None:
-        raise UserError("--save_mp4: the package imageio-ffmpeg is missing (pip install 'fractalgen[mp4]')")
+    if cfg.save_mp4:
+        check_ffmpeg()
 
 
 def animated_count(cfg: GenerateConfig) -> int:
@@ -175,8 +181,9 @@ def check_against_model(cfg: GenerateConfig, model: FractalGen, work: Assignment
             f" use --model {DEFAULT_MODEL}, or train with --reveal_share"
         )
     asked: dict[str, str | None] = {name: getattr(cfg, name) for name in NAMES if name != "tempo"}
-    if cfg.tempo is not None and any(attribute.name == "tempo" for attribute in config.attributes):
-        asked["tempo"] = str(cfg.tempo)
+    knows_tempo = any(attribute.name == "tempo" for attribute in config.attributes)
+    if cfg.tempo is not None and work.template is not None and not knows_tempo:
+        raise UserError(f"--tempo {cfg.tempo}: the music given keeps its own, and this model knows no tempo")
     if cfg.key == "free":
         asked["key"] = None
     known = work.known()
@@ -187,6 +194,9 @@ def check_against_model(cfg: GenerateConfig, model: FractalGen, work: Assignment
         heard = measure(known.clip(0), config.steps_per_quarter)["key"]
         asked["key"] = heard if isinstance(heard, str) else None
     labels = np.tile(np.array(encode_all(config.attributes, asked), np.int64), (cfg.num_samples, 1))
+    for column, attribute in enumerate(config.attributes):
+        if attribute.name == "tempo" and cfg.tempo is not None:  # any tempo can be written: the nearest is asked for
+            labels[:, column] = attribute.label(cfg.tempo)
     if open_key and not cfg.scale and asked["key"] is None:
         labels += drawn_by_lot(config.attributes, cfg.num_samples, seed)
     if cfg.cfg != 1 and not labels.any():

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,9 @@ from fractalgen.regions import (
     variation,
 )
 from fractalgen.splice import splice_midi
+
+if TYPE_CHECKING:
+    from fractalgen.trace import Trace
 
 TEMPO = 120.0  # quarter notes a minute, where neither the user nor an input file names a tempo
 MODES: dict[str, tuple[str, ...]] = {
@@ -71,6 +74,18 @@ class Assignment:
         if self.template is None:
             return replace(roll, tokens=tokens)
         return replace(roll, tokens=tokens, tempos=self.template.tempos, time_signatures=self.template.time_signatures)
+
+    def annotate(self, trace: Trace, roll: PianoRoll) -> Trace:
+        """The trace of a finished piece: it is played, and its bars are drawn, as the piece says."""
+        _, beats, unit = roll.time_signatures[0]
+        facts = {
+            "length": self.width,
+            "tempo": roll.tempos[0][1],
+            "tempos": roll.tempos,
+            "meters": roll.time_signatures,
+            "steps_per_bar": max(1, 4 * roll.steps_per_quarter * beats // unit),
+        }
+        return replace(trace, settings={**trace.settings, **facts})
 
 
 def check(cfg: GenerateConfig) -> None:

@@ -109,7 +109,7 @@ class Draw:
         opened = noise < chance
         if not_all_silent is not None and not_all_silent.any():
             rest = closed.flip(1).cumsum(1).flip(1)
-            conditioned = chance / -torch.expm1(rest)
+            conditioned = torch.where(rest < 0, chance / -torch.expm1(rest), 0.0)  # 0/0 where all are ruled out
             last = target & (target.cumsum(1) == target.sum(1, keepdim=True))
             conditioned = torch.where(last, target.to(chance), conditioned)  # also where all chances underflow
             none = not_all_silent.clone()

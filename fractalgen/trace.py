@@ -143,14 +143,16 @@ class Trace:
 
     @cached_property
     def roll(self) -> PianoRoll:
-        """The finished piece, at the tempo that ``settings`` say (default: 120)."""
-        tempo = self.settings.get("tempo")
+        """The finished piece, as long, in the tempi and in the meters that ``settings`` say (default: 120, 4/4)."""
+        tempo, length = self.settings.get("tempo"), _positive(self.settings.get("length"), self.width)
+        fixed = ((0, float(tempo)),) if isinstance(tempo, int | float) and tempo > 0 else (DEFAULT_TEMPO,)
         missing = PITCHES - len(self.tokens)  # a small model may know fewer pitches
         return PianoRoll(
-            np.pad(self.tokens, ((0, missing), (0, 0))),
+            np.pad(self.tokens[:, :length], ((0, missing), (0, 0))),
             steps_per_quarter=self.steps_per_quarter,
             velocity_bins=self.velocity_bins,
-            tempos=((0, float(tempo)),) if isinstance(tempo, int | float) and tempo > 0 else (DEFAULT_TEMPO,),
+            tempos=tuple((step, bpm) for step, bpm in self.settings.get("tempos", fixed)),
+            time_signatures=tuple((step, beats, unit) for step, beats, unit in self.settings.get("meters", ())),
         )
 
     @cached_property

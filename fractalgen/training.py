@@ -278,6 +278,8 @@ def train(cfg: TrainConfig) -> Path:
             raise UserError(f"--{name} {getattr(cfg, name)}: must be at least 1")
     if cfg.seed < 0:
         raise UserError(f"--seed {cfg.seed}: must not be negative")
+    if cfg.init_from is not None and cfg.resume is not None:
+        raise UserError(f"--init_from {cfg.init_from} and --resume {cfg.resume}: one of them, please")
     if not 0 <= cfg.reveal_share <= 1:
         raise UserError(f"--reveal_share {cfg.reveal_share}: must be from 0 to 1")
     corpus = Corpus.open(cfg.data)
@@ -293,11 +295,11 @@ def train(cfg: TrainConfig) -> Path:
         for message in EXPECTED_WARNINGS:
             warnings.filterwarnings("ignore", message=message)
         trainer = build_trainer(cfg, data, step, version)
-        make_folder(cfg)
         pl.seed_everything(cfg.seed, workers=True, verbose=False)
         module = Training(config, cfg)
-        if cfg.init_from is not None and cfg.resume is None:
+        if cfg.init_from is not None:
             start_from(module.model, cfg.init_from)
+        make_folder(cfg)
         trainer.fit(module, datamodule=data, ckpt_path=cfg.resume, weights_only=True)
         folder = trainer.log_dir
     assert folder is not None

@@ -13,9 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-import numpy as np
-import numpy.typing as npt
-
 from fractalgen.errors import UserError
 
 AttributeName = Literal["key", "density", "polyphony", "register", "velocity", "tempo", "style"]
@@ -131,15 +128,6 @@ def encode_all(attributes: Sequence[Attribute], wanted: Mapping[str, str | None]
     asked = {name: text for name, text in wanted.items() if text is not None}
     check_names(asked, attributes)
     return tuple(attribute.encode(asked[attribute.name]) if attribute.name in asked else 0 for attribute in attributes)
-
-
-def drawn_by_lot(attributes: Sequence[Attribute], count: int, seed: int) -> npt.NDArray[np.int64]:
-    """Labels (count, number of attributes) of so many pieces: a key each, all as probable, and nothing else set."""
-    labels = np.zeros((count, len(attributes)), np.int64)
-    for column, attribute in enumerate(attributes):
-        if attribute.name == "key":
-            labels[:, column] = np.random.default_rng(seed).integers(1, attribute.size, count)
-    return labels
 
 
 def check_names(asked: Mapping[str, str], attributes: Iterable[Attribute]) -> None:

@@ -24,7 +24,9 @@ KEY, MOOD = Attribute("key", KEYS), Attribute("mood", ("calm", "wild"))
 
 def pair(tmp_path: Path, generators: str, changes: dict[str, Any], **old: Any) -> tuple[FractalGen, FractalGen]:
     """A trained model, and a new one that starts from its file; ``changes`` of the new configuration."""
+    attributes = old.pop("attributes", None)
     config = tiny_config(generators, patches=(8, 4, 2, 1), width=16, **old)
+    config = config if attributes is None else replace(config, attributes=attributes)
     trained = random_model(config, seed=1)
     path = save_pretrained(trained, tmp_path / "trained.safetensors", dtype=torch.float32)
     fresh = random_model(changed(config, **changes), seed=2)
@@ -48,6 +50,7 @@ def changed(config: ModelConfig, context: tuple[int, int, int] | None = None, **
         ("ar ar ar ar", {"echoes": (2, 1)}, {"listens": True, "echoes": (1, 3, 2, -1, -2)}),
         ("mar ar ar ar", {}, {"listens": True, "attributes": (KEY, MOOD)}),
         ("ar ar ar ar", {"label_sizes": (3, 2)}, {"attributes": (KEY,)}),
+        ("ar ar ar ar", {"attributes": (KEY, MOOD)}, {"attributes": (MOOD,)}),
     ],
 )
 def test_what_is_new_says_nothing_at_first(
@@ -111,5 +114,19 @@ def test_training_starts_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     rolls = random_rolls(1, 128, after.config.crop_length, 32, seed=1)
     with torch.no_grad():
         torch.testing.assert_close(after.nll(rolls).total, before.nll(rolls).total)
-    with pytest.raises(UserError, match="--checkpoint nowhere: no such file"):
+    with pytest.raises(UserError, match="--init_from nowhere: no such file"):
         train(replace(plain, init_from="nowhere", output_dir=str(tmp_path / "c")))
+    with pytest.raises(UserError, match="--reveal_share must be more than 0"):
+        train(replace(plain, init_from=str(tuned / "checkpoints" / "last.ckpt"), output_dir=str(tmp_path / "c")))
+    with pytest.raises(UserError, match=r"--init_from .* and --resume .*: one of them"):
+        train(replace(plain, init_from=str(first), resume=str(first), output_dir=str(tmp_path / "c")))
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
+    config = tiny_config("ar ar ar ar", patches=(8, 4, 2, 1), width=16)
+    trained = random_model(config)
+    del trained.root.gate
+    path = save_pretrained(trained, tmp_path / "damaged.safetensors")
+    with pytest.raises(UserError, match=r"--init_from .*: damaged \(root.gate.weight: nothing there"):
+        start_from(random_model(config), str(path))

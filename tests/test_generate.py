@@ -131,6 +131,30 @@ def test_a_key_is_drawn_by_lot_for_each_piece(
     assert f"key: {KEYS[rows[0][0] - 1]}, " in capsys.readouterr().out
 
 
+def test_a_trace_of_given_music_keeps_its_tempo_and_meter(checkpoint: str, tmp_path: Path):
+    tokens = np.zeros((128, 36), np.uint8)
+    tokens[60, ::4] = 20
+    given = PianoRoll(tokens, tempos=((0, 80.0), (12, 96.0)), time_signatures=((0, 3, 4),))
+    given.to_midi(tmp_path / "given.mid")
+    flags = ("--mode", "inpainting", "--input_midi", str(tmp_path / "given.mid"), "--mask", "time=12:24")
+    generate(checkpoint, tmp_path, *flags, "--save_trace", "--candidates", "1")
+    trace = Trace.load(tmp_path / "inpainting_000.trace.npz")
+    assert trace.steps_per_bar == 12
+    assert trace.roll == PianoRoll.from_midi(tmp_path / "inpainting_000.mid")
+    assert trace.roll.tempos == PianoRoll.from_midi(tmp_path / "given.mid").tempos
+
+
+def test_any_tempo_is_written_and_the_nearest_asked_for(tmp_path: Path, asked: list[Any]):
+    tempo = Attribute("tempo", (), (60.0, 90.0, 120.0), (0.0, 0.5, 1.0), "quarters a minute")
+    model = FractalGen(dataclasses.replace(tiny.model_config(), attributes=(tempo,)))
+    path = save_pretrained(model, tmp_path / "timed.safetensors")
+    for number, label in ((40, 1), (100, 2), (210, 2)):
+        generate(str(path), tmp_path / "out", "--tempo", str(number))
+        assert asked.pop() == [[label]]
+        written = PianoRoll.from_midi(tmp_path / "out" / "unconditional_000.mid")
+        assert written.tempos[0][1] == pytest.approx(number, abs=0.01)
+
+
 def test_a_trace_says_what_was_asked_for(keyed: str, tmp_path: Path, asked: list[Any]):
     generate(keyed, tmp_path, "--key", "G major", "--save_trace")
     assert Trace.load(tmp_path / "unconditional_000.trace.npz").settings["key"] == "G major"
@@ -198,6 +222,7 @@ def test_a_failing_picture_is_told_and_loses_no_music(checkpoint: str, tmp_path:
         ("--record_interval -1", "--record_interval -1"),
         ("--tempo 0", "--tempo 0.0"),
         ("--seed -1", "--seed -1"),
+        ("--soundfont a.sf2", "--soundfont a.sf2: for --save_wav and --save_mp4; neither is asked for"),
         ("--device quantum", "--device quantum"),
         ("--device cuda:99", "--device cuda:99"),
         ("--gif_cmap nosuchmap", "--gif_cmap nosuchmap"),

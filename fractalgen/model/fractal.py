@@ -195,6 +195,10 @@ class FractalGen(nn.Module):
         if width is None:
             width = config.crop_length if known is None else known.shape[-1]
         config.check_width(width)
+        window = config.crop_length if window is None else window
+        config.check_width(window, "window")
+        if batch_size < 1:
+            raise ConfigError(f"batch_size {batch_size}: must be at least 1")
         shape = (batch_size, config.pitches, width)
         if known is None:
             known = torch.full(shape, -1, device=self.device)
@@ -217,7 +221,7 @@ class FractalGen(nn.Module):
         composed = compose(
             Composer(self, cond, draw, log, record=return_intermediates),
             known,
-            window=config.crop_length if window is None else window,
+            window=window,
             limits=limits,
             candidates=candidates if deaf else 1,
         )

@@ -17,7 +17,8 @@ SHORT = 32
 @lru_cache(maxsize=8)
 def ahead(length: int, device: torch.device) -> Bool[Tensor, "n n"]:
     """Which keys lie ahead of each query."""
-    return torch.ones(length, length, dtype=torch.bool, device=device).triu(1)
+    with torch.inference_mode(False):  # what is kept from sampling may be used in training
+        return torch.ones(length, length, dtype=torch.bool, device=device).triu(1)
 
 
 def attend(

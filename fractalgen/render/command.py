@@ -42,7 +42,13 @@ def run_render(cfg: RenderCommandConfig) -> None:
         raise UserError(f"--format {cfg.format}: choose one of {', '.join(ENDINGS)}")
     if cfg.format == "mp4":
         check_ffmpeg()
-    if cfg.soundfont and cfg.format == "mp4" and not cfg.silent:
+    for flag, given in ((f"--soundfont {cfg.soundfont}", cfg.soundfont), ("--silent", cfg.silent)):
+        if given and (cfg.format != "mp4" or cfg.side_by_side):
+            what = "--side_by_side" if cfg.side_by_side else f"--format {cfg.format}"
+            raise UserError(f"{flag}: belongs to --format mp4 of one trace; {what} has no sound")
+    if cfg.soundfont and cfg.silent:
+        raise UserError(f"--soundfont {cfg.soundfont} and --silent: one of them, please")
+    if cfg.soundfont:
         from fractalgen.sound import check_soundfont
 
         check_soundfont(cfg.soundfont)
@@ -71,6 +77,10 @@ def _frames(cfg: RenderCommandConfig, path: str, trace: Trace) -> Frames:
 def _targets(cfg: RenderCommandConfig) -> list[Path]:
     """The files to write: one for each trace, or one for all."""
     ending = f"_{cfg.view}{ENDINGS[cfg.format]}"
+    suffix = Path(cfg.out or "").suffix.lower()
+    files = {Path(f"a{end}").suffix for end in ENDINGS.values()} - {""}
+    if suffix in files and cfg.format != "frames" and suffix != Path(f"a{ENDINGS[cfg.format]}").suffix:
+        raise UserError(f"--out {cfg.out}: --format {cfg.format} ends in {ENDINGS[cfg.format]}")
     if cfg.side_by_side:
         if len(cfg.traces) < 2:
             raise UserError(f"--side_by_side: needs at least two traces, not {len(cfg.traces)}")
@@ -79,8 +89,12 @@ def _targets(cfg: RenderCommandConfig) -> list[Path]:
         name = "_vs_".join(stem_of(path) for path in cfg.traces)[:150]
         return [Path(cfg.out) if cfg.out else Path(cfg.traces[0]).with_name(name + ending)]
     beside = [Path(path).with_name(stem_of(path) + ending) for path in cfg.traces]
-    if not cfg.out or len(beside) == 1:
-        return [Path(cfg.out)] if cfg.out else beside
+    if cfg.out and len(beside) == 1:
+        return [Path(cfg.out)]
+    if not cfg.out:
+        if len(set(beside)) < len(beside):
+            raise UserError(f"{beside[0]}: traces of the same name would overwrite each other; draw one at a time")
+        return beside
     folder = Path(cfg.out)
     if folder.is_file() or folder.suffix in ENDINGS.values():
         raise UserError(

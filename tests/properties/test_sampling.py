@@ -357,11 +357,14 @@ def test_calls_that_cannot_work_are_refused() -> None:
         ({"num_iter_list": (8, 4)}, "--num_iter_list 8 4: 4 positive numbers"),
         ({"width": 0}, "--target_width 0"),
         ({"width": 20}, "--target_width 20"),
+        ({"window": 12}, "--window 12: the width must be a positive multiple of the patch size 8"),
         ({"known": torch.full((1, 16, 16), 7)}, "tokens below 3, these are 7 to 7"),
         ({"known": torch.full((2, 16, 16), -1)}, r"known cells have the shape \(2, 16, 16\)"),
         ({"cond_list": [torch.tensor([1])]}, "cond_list: 1 labels given, this model has 0"),
     ):
         with pytest.raises(ConfigError, match=message):
             model.sample(1, **settings)
+    with pytest.raises(ConfigError, match="batch_size 0: must be at least 1"):
+        model.sample(0)
     with pytest.raises(ConfigError, match="no setting 'heat'"):
         model.generate(heat=1.0)

@@ -200,6 +200,7 @@ function connect() {
   scroller.addEventListener("wheel", turn, { passive: false });
   scroller.addEventListener("scroll", () => (($("tip").hidden = true), invalidate()));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", (event) => {
+    if (piece.theme === "light") return; // asked for
     document.documentElement.dataset.theme = event.matches ? "dark" : "light";
     restyle();
   });
