@@ -29,7 +29,7 @@ from typing import Any, get_args
 import torch
 from tqdm import tqdm
 
-from benchmarks import exit_status
+from benchmarks import exit_status, peak_megabytes
 from benchmarks.speed import (
     BAR,
     Kind,
@@ -177,28 +177,23 @@ def memory_job(plan: dict[str, Any], name: str, kind: Kind, work: str, number: i
     todo = Plan(**plan)
     if work == "compose":
         model = build_model(todo, name, kind)
-        before = peak_megabytes(todo)
+        before = most_memory(todo)
         model.sample(1, width=BAR * number, window=todo.width, generator=dice(todo, 0))
     else:
         trainee = Trainee(todo, name, kind)
         crops = training_crops(todo, number).to(todo.device)
-        before = peak_megabytes(todo)
+        before = most_memory(todo)
         for step in range(2):  # the second one beside the optimiser's state
             trainee.passes(crops, work == "train_dense", step)
             trainee.update(step)
-    return {"before": before, "peak": peak_megabytes(todo)}
+    return {"before": before, "peak": most_memory(todo)}
 
 
-def peak_megabytes(plan: Plan) -> float:
-    """The most memory held so far."""
+def most_memory(plan: Plan) -> float:
+    """The most memory held so far, in MiB."""
     if torch.device(plan.device).type == "cuda":
         return torch.cuda.max_memory_allocated(plan.device) / 2**20
-    status = Path("/proc/self/status")
-    if status.is_file():  # on Linux the peak that getrusage tells begins with that of the process that started this one
-        facts = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        return int(facts["VmHWM"].split()[0]) / 2**10
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return used / 2**20 if sys.platform == "darwin" else used / 2**10
+    return peak_megabytes()
 
 
 # ------------------------------------------------------------------------------------------------------- the command

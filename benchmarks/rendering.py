@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from benchmarks import exit_status
+from benchmarks import exit_status, peak_megabytes
 from fractalgen import render
 from fractalgen.cli import Parser
 from fractalgen.config import RenderCommandConfig, RenderConfig
@@ -41,7 +41,6 @@ from fractalgen.views import Frame
 PATCHES = (128, 16, 4, 1)
 SAMPLES, WIDTH, LONG = 4, 256, 2400
 REPEATS = 3  # the fastest of so many runs counts: other work on the machine only ever adds time
-MEBIBYTE = 2**20
 
 
 def recorded(tokens: NDArray[np.uint8]) -> Trace:
@@ -153,8 +152,9 @@ def draw_long(form: str, trace: str, out: str) -> None:
     """One format, in a process of its own, which prints its seconds and its memory (its children's included)."""
     began = time.perf_counter()
     render.run_render(RenderCommandConfig(traces=(trace,), format=form, out=out, record_interval=LONG // 16))  # type: ignore[arg-type]
-    memory = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    print(json.dumps({"seconds": round(time.perf_counter() - began, 1), "megabytes": round(memory * 1024 / MEBIBYTE)}))
+    encoder = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**10 if form == "mp4" else 0
+    memory = peak_megabytes() + encoder
+    print(json.dumps({"seconds": round(time.perf_counter() - began, 1), "megabytes": round(memory)}))
 
 
 def long_piece(folder: Path, trace: Trace, forms: Sequence[str]) -> dict[str, Any]:
