@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -103,8 +102,8 @@ def walk(
                 if limits is not None:
                     limits.fill(r, c, (part.tokens > SILENCE) & (given_patches[r, c] < 0))
                 flat[r[:, None, None], own[c]] = part.tokens.to(flat)
-                if planes is not None and part.planes is not None:
-                    planes[r, c, 1:] = part.planes
+                if planes is not None:
+                    planes[r, c, 1:] = 0 if part.planes is None else part.planes
                 if chances is not None and part.chances is not None:
                     chances[r, c] *= part.chances
             if log:
@@ -143,14 +142,12 @@ def leap(level: FractalLevel, regions: Regions, cond: Condition, draw: Draw, rec
     rank = torch.arange(count, device=device)
     earlier = (rank[:, None] > rank)[None]
     dice = draw.at(level.index, (rank[:, None] + 1) / count)
-    planes = chances = None
-    if record:
-        planes = torch.full(
-            (len(canvas), count, level.height, grid.patch, grid.patch), -1, dtype=torch.int16, device=device
-        )
-        planes[:, :, 0] = torch.where(undecided, rank, -1)[..., None, None]
-        inside = torch.ones(given_patches.shape, device=device)
-        chances = torch.zeros(may.shape, device=device)
+    deep = record and level.height > 2  # cells leave nothing to be recorded inside them
+    chances = base.new_zeros(may.shape)
+    if deep:
+        shape = (len(canvas), count, level.height - 1, grid.patch, grid.patch)
+        planes = torch.full(shape, -1, dtype=torch.int16, device=device)
+        inside = base.new_ones(given_patches.shape)
 
     interior(canvas, level.margin).copy_(given.clamp(min=SILENCE))
     begin = torch.zeros(len(canvas), dtype=torch.long, device=device)  # the first child not decided yet
@@ -168,8 +165,8 @@ def leap(level: FractalLevel, regions: Regions, cond: Condition, draw: Draw, rec
         opened = (opened | forced) & ahead
         found = opened.any(1)
         first = torch.where(found, opened.byte().argmax(1), count)
-        if chances is not None:  # of those after the first that sounds it will be said anew
-            chances[now] = torch.where(ahead, chance.masked_fill(forced, 1.0).to(chances), chances[now])
+        if record:  # of those after the first that sounds it will be said anew
+            chances[now] = torch.where(ahead, chance.masked_fill(forced, 1.0), chances[now])
 
         region, child, slot = live[found], first[found], found.nonzero()[:, 0]
         if not len(region):
@@ -188,23 +185,37 @@ def leap(level: FractalLevel, regions: Regions, cond: Condition, draw: Draw, rec
         below = Condition(z[:, slot, child].flatten(0, 1), degrees[:, region, child].flatten())
         filling = level.child.sample(parts, below, draw, record)
         flat[region[:, None, None], own[child]] = filling.tokens.to(flat)
-        if planes is not None and filling.planes is not None and filling.chances is not None:
-            planes[region, child, 1:] = filling.planes
-            inside[region, child] = filling.chances.to(inside)
+        if deep:
+            assert filling.planes is not None
+            assert filling.chances is not None
+            planes[region, child] = filling.planes
+            inside[region, child] = filling.chances
         begin[region] = child + 1
         live = region[(may[region] & (rank > child[:, None])).any(1)]
-    return finished(level, regions, grid, planes, None if chances is None else chances[..., None, None] * inside)
+    if not record:
+        return finished(level, regions, grid)
+    when = torch.where(undecided, rank, -1).to(torch.int16)[..., None, None, None]
+    if deep:
+        when = when.expand(-1, -1, 1, grid.patch, grid.patch)
+        return finished(level, regions, grid, torch.cat([when, planes], 2), chances[..., None, None] * inside)
+    sounds = undecided & grid.split(interior(canvas, level.margin)).flatten(2).any(-1)
+    planes = torch.cat([when, (sounds.to(torch.int16) - 1)[..., None, None, None]], 2)
+    return finished(level, regions, grid, planes, chances[..., None, None])
 
 
 def finished(
-    level: FractalLevel, regions: Regions, grid: Grid, planes: Tensor | None, chances: Tensor | None
+    level: FractalLevel,
+    regions: Regions,
+    grid: Grid,
+    planes: Tensor | None = None,
+    chances: Tensor | None = None,
 ) -> Composed:
     """The regions as they are now, and what was recorded of their children."""
     assert regions.given is not None
     tokens = torch.where(regions.given >= 0, regions.given, interior(regions.canvas, level.margin).to(regions.given))
     if planes is None or chances is None:
         return Composed(tokens)
-    planes = grid.join(rearrange(planes, "b n l h w -> (b l) n h w")).unflatten(0, (-1, level.height))
+    planes = grid.join(planes.transpose(1, 2).flatten(0, 1)).unflatten(0, (-1, level.height))
     return Composed(tokens, planes, grid.join(chances))
 
 

@@ -94,7 +94,7 @@ class VelocityHead(nn.Module):
             nats = F.cross_entropy(wide(self.velocities(x[onset])), token[onset] - ONSET, reduction="none")
             ledger.add(f"{self.name}/velocity", nats, crop[onset], weight[onset], kind="velocity")
 
-    def sample(self, regions: Regions, cond: Condition, draw: Draw, record: bool) -> Composed:
+    def sample(self, regions: Regions, cond: Condition, draw: Draw, record: bool = False) -> Composed:
         """Draw cells that sound."""
         assert regions.noise is not None
         draw = draw.at(self.index, 1.0)
@@ -106,9 +106,7 @@ class VelocityHead(nn.Module):
                 struck = self.velocities(streams(x, draw)[:, onset].flatten(0, 1))
                 choice[onset] += draw.categorical(streams(struck, draw), regions.noise[onset, 1])
         tokens = (choice + HOLD).view(-1, 1, 1)
-        if not record:
-            return Composed(tokens)
-        return Composed(tokens, torch.zeros_like(tokens, dtype=torch.int16)[:, None], torch.ones(tokens.shape).to(x))
+        return Composed(tokens)  # there is nothing to record: its only step is step 0
 
 
 class FractalLevel(nn.Module):
