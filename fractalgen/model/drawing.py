@@ -220,7 +220,7 @@ def finished(
 
 
 class Reader:
-    """Answers a generator's questions while its level is sampling; see :class:`fractalgen.model.ar.Asks`."""
+    """Answers a generator's questions while its level is sampling; see :class:`fractalgen.model.ar.Reader`."""
 
     def __init__(self, level: FractalLevel, regions: Regions, cond: Condition, streams: int) -> None:
         self.level, self.canvas, self.streams = level, regions.canvas, streams
