@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from fractalgen import html, render, sound
 from fractalgen.attributes import drawn_by_lot, measure
-from fractalgen.config import DEFAULT_MODEL, GenerateConfig, SamplingConfig
+from fractalgen.config import DEFAULT_MODEL, GenerateConfig, ModelConfig, SamplingConfig
 from fractalgen.errors import UserError
 from fractalgen.evaluation import note_statistics, statistics_table
 from fractalgen.modes import TEMPO, Assignment, assignment
@@ -48,7 +48,8 @@ def generate(cfg: GenerateConfig) -> int:
     model = load_pretrained(resolve(cfg.checkpoint, cfg.model), device)
     seed = secrets.randbelow(2**31) if cfg.seed is None else cfg.seed
     work = assignment(cfg, model.config, seed)
-    labels = check_against_model(cfg, model, work, seed)
+    check_against_model(cfg, model, work)
+    labels = choose_labels(cfg, model.config, work, seed)
     folder = writable_folder(cfg.output_dir)
     print(f"{model.checkpoint_id} on {device}: {cfg.num_samples} x {work.width} steps, seed {seed}")
     for attribute, column in zip(model.config.attributes, labels.T.tolist(), strict=True):
@@ -166,12 +167,8 @@ def animated_count(cfg: GenerateConfig) -> int:
     return int(cfg.gif_samples)
 
 
-def check_against_model(cfg: GenerateConfig, model: FractalGen, work: Assignment, seed: int) -> npt.NDArray[np.int64]:
-    """Refuse what this model cannot serve (UserError naming flag and both values).
-
-    Returns the labels of each piece, (num_samples, number of attributes).  A key that is not asked for is that of
-    ``--scale`` or of the music given, or else drawn by lot: told a key from the start, a model strays far less.
-    """
+def check_against_model(cfg: GenerateConfig, model: FractalGen, work: Assignment) -> None:
+    """Refuse what this model cannot serve (UserError naming flag and both values)."""
     config = model.config
     config.check_width(work.padded_width)
     model.iterations(cfg.num_iter_list)
@@ -180,10 +177,21 @@ def check_against_model(cfg: GenerateConfig, model: FractalGen, work: Assignment
             f"--mode {cfg.mode}: {model.checkpoint_id} is autoregressive and cannot listen to music that lies ahead;"
             f" use --model {DEFAULT_MODEL}, or train with --reveal_share"
         )
-    asked: dict[str, str | None] = {name: getattr(cfg, name) for name in NAMES if name != "tempo"}
     knows_tempo = any(attribute.name == "tempo" for attribute in config.attributes)
     if cfg.tempo is not None and work.template is not None and not knows_tempo:
         raise UserError(f"--tempo {cfg.tempo}: the music given keeps its own, and this model knows no tempo")
+
+
+def choose_labels(cfg: GenerateConfig, config: ModelConfig, work: Assignment, seed: int) -> npt.NDArray[np.int64]:
+    """The labels of each piece, (num_samples, number of attributes).
+
+    A key that is not asked for is that of ``--scale`` or of the music given, or else drawn by lot: told a key from the
+    start, a model strays far less.
+
+    Raises:
+        UserError: a label that the model does not know, or guidance without any.
+    """
+    asked: dict[str, str | None] = {name: getattr(cfg, name) for name in NAMES if name != "tempo"}
     if cfg.key == "free":
         asked["key"] = None
     known = work.known()

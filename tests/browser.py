@@ -67,7 +67,7 @@ class Browser:
         self._session: str | None = None
         try:
             self._attach()
-        except BaseException:
+        except BaseException:  # an interruption too: no browser may be left behind
             self.close()
             raise
 
