@@ -251,7 +251,8 @@ def _sample_batch(model: NoteEventTransformer, size: int, draw: Draw, bar: tqdm)
     config, device = model.config, model.start.device
     zero = torch.zeros(size, dtype=torch.int64, device=device)
     state = State(zero, zero - 1, torch.zeros(size, config.pitches, dtype=torch.int64, device=device))
-    decoder = Decoder(model.transformer, size, 4 * config.max_notes, model.start)
+    decoder = Decoder(model.transformer, size, 4 * config.max_notes)
+    row = torch.arange(size, device=device)[:, None]
     known = model.start.expand(size, -1)
     going = torch.ones(size, dtype=torch.bool, device=device)
     tables = []
@@ -259,7 +260,8 @@ def _sample_batch(model: NoteEventTransformer, size: int, draw: Draw, bar: tqdm)
 
     def choose(kind: int, number: int, allowed: Tensor) -> Tensor:
         """The next token; rows that have ended go on with whatever is drawn, and it is thrown away."""
-        hidden = decoder.step(known + model.label(kind, zero + number))
+        position = row.new_full((size, 1), 4 * number + kind)
+        hidden = decoder((known + model.label(kind, zero + number))[:, None], row, position)[:, 0]
         logs = model.log_probabilities(kind, hidden, allowed | ~going[:, None])[None]
         token = draw.categorical(logs, draw.uniform(logs.shape[1:2]))
         return torch.where(going, token, 0)

@@ -48,7 +48,7 @@ class Draw:
 
     Logits come stacked ``(streams, batch, ...)``: one stream, or with guidance two (conditional, unconditional).
     ``fraction`` is how far the current ``level`` has got, for the linear guidance schedule: a number, or one for
-    each child of a region, (g, 1).
+    each child, (b, g).
     """
 
     settings: SamplingConfig
@@ -66,25 +66,29 @@ class Draw:
         """Uniform numbers in [0, 1)."""
         return torch.rand(tuple(shape), generator=self.generator, device=self.device)
 
-    def bend(self, logits: Float[Tensor, "s *b v"]) -> Float[Tensor, "*b v"]:
-        """Log-probabilities over the last axis after guidance, filter and temperature."""
+    def guide(self, logits: Float[Tensor, "s *b"]) -> Float[Tensor, "*b"]:
+        """Classifier-free guidance (Ho, Salimans 2021)."""
         logits = wide(logits)
-        conditional, bent = logits[0], logits[0]
-        if self.streams == 2:
-            cfg = self.settings.cfg
-            scale = 1 + (cfg - 1) * self.fraction if self.settings.cfg_schedule == "linear" else cfg
-            bent = logits[1] + scale * (logits[0] - logits[1])
-            bent = torch.where(conditional.isinf(), conditional, bent)
+        if self.streams == 1:
+            return logits[0]
+        conditional, free = logits
+        cfg = self.settings.cfg
+        scale = 1 + (cfg - 1) * self.fraction if self.settings.cfg_schedule == "linear" else cfg
+        return torch.where(conditional.isinf(), conditional, free + scale * (conditional - free))
+
+    def bend(self, logits: Float[Tensor, "s *b v"]) -> Float[Tensor, "*b v"]:
+        """Logits over the last axis after guidance, filter and temperature."""
+        bent = self.guide(logits)
         if self.settings.filter_threshold > 0:
-            probabilities = conditional.softmax(-1)
+            probabilities = wide(logits)[0].softmax(-1)
             unlikely = probabilities < self.settings.filter_threshold
             unlikely &= probabilities < probabilities.amax(-1, keepdim=True)
             bent = bent.masked_fill(unlikely, float("-inf"))
-        return (bent / self.settings.level_temperature(self.level)).log_softmax(-1)
+        return bent / self.settings.level_temperature(self.level)
 
     def categorical(self, logits: Float[Tensor, "s m v"], noise: Float[Tensor, " m"]) -> Int[Tensor, " m"]:
         """One draw per row from a uniform number each, by inversion of the cumulative distribution."""
-        cumulative = self.bend(logits).exp().cumsum(-1)
+        cumulative = self.bend(logits).softmax(-1).cumsum(-1)
         point = noise.to(cumulative)[:, None] * cumulative[:, -1:]
         last = (cumulative < cumulative[:, -1:]).sum(-1)  # rounding must not reach a token of probability zero
         return torch.minimum((cumulative <= point).sum(-1), last)
@@ -102,12 +106,16 @@ class Draw:
         Rows marked ``not_all_silent`` are drawn under the condition that at least one child opens: as long as none
         has, child ``g`` opens with ``p_g / (1 - prod_{h >= g} (1 - p_h))``.
         """
-        logs = self.bend(torch.stack([torch.zeros_like(logits), logits], -1))
-        closed = logs[..., 0].masked_fill(~target, 0.0)
-        chance = logs[..., 1].exp().masked_fill(~target, 0.0)
+        bent = self.guide(logits) / self.settings.level_temperature(self.level)
+        if self.settings.filter_threshold > 0:  # of two choices only the less likely one is ever ruled out
+            unlikely, plain = min(self.settings.filter_threshold, 0.5), wide(logits)[0]
+            bent = bent.masked_fill(plain.sigmoid() < unlikely, float("-inf"))
+            bent = bent.masked_fill((-plain).sigmoid() < unlikely, float("inf"))
+        chance = bent.sigmoid().masked_fill(~target, 0.0)
         noise = noise.to(chance)
         opened = noise < chance
         if not_all_silent is not None and not_all_silent.any():
+            closed = F.logsigmoid(-bent).masked_fill(~target, 0.0)
             rest = closed.flip(1).cumsum(1).flip(1)
             conditioned = torch.where(rest < 0, chance / -torch.expm1(rest), 0.0)  # 0/0 where all are ruled out
             last = target & (target.cumsum(1) == target.sum(1, keepdim=True))

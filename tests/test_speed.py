@@ -87,13 +87,13 @@ def test_the_dense_reference_visits_every_cell(generators: str, monkeypatch: pyt
     torch.nn.init.zeros_(model.root.gate.weight)
     torch.nn.init.constant_(model.root.gate.bias, -1e9)
     visited: list[int] = []
-    first = VelocityHead.first
+    choice = VelocityHead.choice
 
-    def counted(head: VelocityHead, canvas: Tensor, *args: Any) -> Any:
+    def counted(head: VelocityHead, y: Tensor, canvas: Tensor) -> Tensor:
         visited.append(len(canvas))
-        return first(head, canvas, *args)
+        return choice(head, y, canvas)
 
-    monkeypatch.setattr(VelocityHead, "first", counted)
+    monkeypatch.setattr(VelocityHead, "choice", counted)
 
     def cells(work: Any, *args: Any, **settings: Any) -> int:
         visited.clear()

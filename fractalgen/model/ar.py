@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -31,29 +30,6 @@ class Lesson:
     target: Bool[Tensor, "b n"]
     weight: Float[Tensor, " b"]
     final: Bool[Tensor, "b n"]
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of sampling: the ``children`` looked at, which of them are decided now, and their conditions."""
-
-    iteration: int
-    children: Int[Tensor, " g"]
-    target: Bool[Tensor, "b g"]
-    z: Float[Tensor, "sb g d"]
-
-
-class Reader(Protocol):
-    """What a generator may ask its level while sampling; all answers repeat the batch for every guidance stream."""
-
-    def content(self, children: Int[Tensor, " g"]) -> Float[Tensor, "sb g d"]:
-        """Embedded patches as they are now."""
-
-    def base(self, children: Int[Tensor, " g"]) -> Float[Tensor, "sb g d"]:
-        """Place and condition."""
-
-    def look(self, children: Int[Tensor, " g"]) -> Float[Tensor, "sb g d"]:
-        """Context from the cells around that are known now."""
 
 
 class Autoregressive(nn.Module):
@@ -91,21 +67,12 @@ class Autoregressive(nn.Module):
             final=undecided & (undecided.flip(1).cumsum(1).flip(1) == 1),
         )
 
-    def walk(
-        self,
-        read: Reader,
-        undecided: Bool[Tensor, "b n"],
-        noise: Float[Tensor, "b n"],
-        schedule: tuple[int, MarOrder],
-    ) -> Iterator[Step]:
-        """Sampling: the same conditions, child by child, through a cache that lives as long as this walk."""
-        decoder: Decoder | None = None
-        count = undecided.shape[1]
-        for child in torch.arange(count, device=undecided.device).split(1):
-            query = (read.base(child) + read.look(child))[:, 0]
-            if decoder is None:
-                decoder = Decoder(self.transformer, len(query), count, like=query)
-                content = self.start.expand_as(query)
-            else:
-                content = read.content(child - 1)[:, 0]
-            yield Step(decoder.position, child, undecided[:, child], decoder.step(content + query)[:, None])
+    def decoder(self, batch: int, count: int) -> Decoder:
+        """A cache for sampling regions of so many children."""
+        return Decoder(self.transformer, batch, count)
+
+    def read(
+        self, content: Float[Tensor, "r s d"], query: Float[Tensor, "*g r s d"], child: Int[Tensor, "r s"]
+    ) -> Float[Tensor, "*g r s d"]:
+        """What the decoder gets at each ``child``, whose predecessor's content this is."""
+        return torch.where((child == 0)[..., None], self.start.to(content.dtype), content) + query

@@ -1,16 +1,19 @@
-"""Drawing regions of a level, child by child or in leaps over silence: two ways to the very same music."""
+"""Drawing regions of a level: step by step, as a MAR generator orders, or in passes that look ahead (AR)."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from fractalgen.model.ar import Autoregressive
-from fractalgen.model.grid import Grid, Margin, cut, interior, surround, windows
-from fractalgen.model.parts import SILENCE, Composed, Condition, Regions, StepLog, streams
+from fractalgen.model.grid import Grid, Margin, cut, earlier, interior, surround, windows
+from fractalgen.model.mar import MaskedAutoregressive
+from fractalgen.model.parts import SILENCE, Composed, Condition, PatchLimits, Regions, StepLog, streams
 from fractalgen.sampling import Draw
 
 if TYPE_CHECKING:
@@ -19,6 +22,9 @@ if TYPE_CHECKING:
 # The random numbers of a child: for its gate, its place in a random order, and from there on for what is inside it.
 # They belong to the place, not to the moment, so that music does not depend on what is drawn together with what.
 GATE, ORDER, INSIDE = 0, 1, 2
+
+SPAN = 8
+"""Children of a region that an AR level looks at in a pass: more of them save passes, fewer save work."""
 
 
 def walk(
@@ -29,14 +35,15 @@ def walk(
     record: bool,
     log: StepLog | None = None,
 ) -> Composed:
-    """Draw regions step by step, as the generator orders: decide the gates, let the child fill what is not silent."""
+    """Draw regions of a MAR level step by step: decide the gates, let the child fill what is not silent."""
+    assert isinstance(level.generator, MaskedAutoregressive)
     canvas, given, noise = regions.canvas, regions.given, regions.noise
     assert given is not None
     assert noise is not None
     grid = level.grid(canvas)
     noise = noise.unflatten(1, (len(grid), -1))
     undecided, filled, sounds = level.tasks(regions, grid)
-    fixed, silent = ~undecided, ~filled.any(1)
+    silent = ~filled.any(1)
     given_patches = grid.split(given)
     own, _ = windows(grid, level.margin, Margin(), canvas.device)
     around, _ = windows(grid, level.margin, level.child.margin, canvas.device)
@@ -47,40 +54,30 @@ def walk(
         shape = (*given_patches.shape[:2], level.height, level.patch, level.patch)
         planes = torch.full(shape, -1, dtype=torch.int16, device=canvas.device)
         chances = torch.zeros(given_patches.shape, device=canvas.device)
-
-    def reveal(children: Tensor) -> None:
-        region, slot = fixed[:, children].nonzero(as_tuple=True)
-        child = children[slot]
-        flat[region[:, None, None], own[child]] = given_patches[region, child].to(flat)
-
-    shown = (given >= 0) & level.sees_ahead
-    interior(canvas, level.margin).copy_(torch.where(shown, given, level.unknown))
+    interior(canvas, level.margin).copy_(torch.where(given >= 0, given, level.unknown))
     read = Reader(level, regions, cond, draw.streams)
     degrees = streams(level.degrees(cond, grid), draw)
     # under a limit on polyphony children are drawn one at a time, since each leaves less room to the others
     alone = limits is not None and limits.room is not None
     iterations = len(grid) if alone else draw.settings.num_iter_list[level.index]
-    total = len(grid) if level.config.generator == "ar" else iterations
     schedule = (iterations, draw.settings.mar_order)
     for step in level.generator.walk(read, undecided, noise[..., ORDER], schedule):
-        dice = draw.at(level.index, (step.iteration + 1) / total)
-        undecided[:, step.children] &= ~step.target
+        dice = draw.at(level.index, (step.iteration + 1) / iterations)
+        undecided &= ~step.target
         possible = undecided.new_ones(()) if limits is None else limits.possible(given_patches)
-        may = step.target & (possible if limits is None else (possible | filled)[:, step.children])
+        may = step.target & (possible if limits is None else possible | filled)
         last = sounds & silent & may.any(1) & ~(undecided & possible).any(1)
-        logits, numbers = streams(level.gate(step.z)[..., 0], draw), noise[:, step.children, GATE]
-        opened, chance = dice.gates(logits, numbers, may, filled[:, step.children], last)
+        opened, chance = dice.gates(streams(level.gate(step.z)[..., 0], draw), noise[..., GATE], may, filled, last)
         silent = silent & ~opened.any(1)
-        reveal(step.children)
 
-        region, slot = step.target.nonzero(as_tuple=True)
-        child, sounding = step.children[slot], opened[region, slot]
+        region, child = step.target.nonzero(as_tuple=True)
+        sounding = opened[region, child]
         if chances is not None:
-            chances[region, child] = chance[region, slot].to(chances)[:, None, None]
+            chances[region, child] = chance[region, child].to(chances)[:, None, None]
         cells = flat[region[:, None, None], around[child]]
-        z, degree = streams(step.z, draw)[:, region, slot], degrees[:, region, child]
+        z, degree = streams(step.z, draw)[:, region, child], degrees[:, region, child]
         echo = level.echo(regions, region, child)
-        batch = (step.target.cumsum(1) - 1)[region, slot] // draw.settings.batch_generate_size
+        batch = (step.target.cumsum(1) - 1)[region, child] // draw.settings.batch_generate_size
         for number in range(int(batch.max()) + 1 if len(batch) else 0):
             moment = log.add(step.iteration, number) if log else step.iteration
             mine = batch == number
@@ -108,97 +105,124 @@ def walk(
                     chances[r, c] *= part.chances
             if log:
                 log.progress(float(undecided.float().mean()))
-        if not undecided.any():
-            break
     return finished(level, regions, grid, planes, chances)
 
 
-def leap(level: FractalLevel, regions: Regions, cond: Condition, draw: Draw, record: bool) -> Composed:
-    """Draw regions of an AR level as :func:`walk` does, in fewer passes, the random numbers being the same.
+def settle(
+    level: FractalLevel,
+    regions: Regions,
+    cond: Condition,
+    draw: Draw,
+    record: bool,
+    log: StepLog | None = None,
+) -> Composed:
+    """Draw regions of an AR level as if child by child, in far fewer passes.
 
-    Most children are silent.  So it is guessed that all are; one pass of teacher forcing gives the conditions of all
-    children under the guess, which are right up to the first child that comes out to sound.  That one is filled, and
-    from there on the guess begins anew: as many passes as children that sound, instead of one for every child.
+    The random numbers being given, each child is a function of those before it.  So some children ahead are guessed, to
+    be silent, as most are; one pass says what each would be if the guess were right, and that is the next guess.  Where
+    all before a child is right it comes out right: up to the first that differs from its guess all are certain, and
+    never looked at again (Jacobi decoding: Song et al. 2021, arXiv 2002.03629).  Children of several cells are dear:
+    they are filled when all before them is certain.  Every region goes at its own pace.
     """
-    assert isinstance(level.generator, Autoregressive)
-    canvas, given, noise = regions.canvas, regions.given, regions.noise
+    given, noise = regions.given, regions.noise
     assert given is not None
     assert noise is not None
-    grid = level.grid(canvas)
-    count, device = len(grid), canvas.device
+    sight = Sight(level, regions, cond, draw)
+    grid, flat, device = sight.grid, sight.flat, given.device
+    batch, count, cells = len(flat), len(grid), level.patch == 1
     noise = noise.unflatten(1, (count, -1))
     undecided, filled, sounds = level.tasks(regions, grid)
     given_patches = grid.split(given)
+    silent = given_patches.clamp(min=SILENCE).to(flat)
     limits = None if regions.limits is None else regions.limits.split(grid)
+    # where room is limited each child that is filled leaves less of it to the others
+    crowd = limits if limits is not None and limits.room is not None else None
     may = undecided if limits is None else undecided & (limits.possible(given_patches) | filled)
-    last = sounds[:, None] & may & (may.flip(1).cumsum(1).flip(1) == 1)  # opens where all before it are silent
-    own, _ = windows(grid, level.margin, Margin(), device)
-    around, owner = windows(grid, level.margin, level.child.margin, device)
-    flat = canvas.view(len(canvas), -1)
-    heard = given if level.sees_ahead and bool((given >= 0).any()) else None
-    shown = None if heard is None else surround(heard, level.margin, outside=-1).flatten(1) >= 0
-    base, degrees = streams(level.base(cond, grid), draw), streams(level.degrees(cond, grid), draw)
-    recalled = level.recalled(regions)
     rank = torch.arange(count, device=device)
-    earlier = (rank[:, None] > rank)[None]
-    dice = draw.at(level.index, (rank[:, None] + 1) / count)
-    deep = record and level.height > 2  # cells leave nothing to be recorded inside them
-    chances = base.new_zeros(may.shape)
+    end = (may * (rank + 1)).amax(1)  # behind the last child that may sound,
+    last = (sounds[:, None] & may) & (rank == end[:, None] - 1)  # which does if all before it are silent
+    fractions = (rank + 1) / count
+    deep = record and not cells  # cells leave nothing to be recorded inside them
+    chances = torch.zeros(batch, count, device=device)
+    moments = rank.clone()
     if deep:
-        shape = (len(canvas), count, level.height - 1, grid.patch, grid.patch)
-        planes = torch.full(shape, -1, dtype=torch.int16, device=device)
-        inside = base.new_ones(given_patches.shape)
-
-    interior(canvas, level.margin).copy_(given.clamp(min=SILENCE))
-    begin = torch.zeros(len(canvas), dtype=torch.long, device=device)  # the first child not decided yet
-    live = torch.arange(len(canvas), device=device)
-    while len(live):
-        now = slice(None) if len(live) == len(canvas) else live  # all of them: nothing needs to be copied
-        part = Regions(canvas[now], None if heard is None else heard[now])
-        context = level.look(part, earlier) + (recalled[now] if recalled.ndim else recalled)
-        content = level.embed(level.features(grid.split(interior(part.canvas, level.margin))))
-        query = (base[:, now] + context).flatten(0, 1)
-        z = streams(level.generator(content.repeat(draw.streams, 1, 1), query), draw)
-        opened, chance = dice.gates(level.gate(z)[..., 0], noise[now, :, GATE], may[now], filled[now])
-        forced = last[now] & (begin[now] == 0)[:, None]
-        ahead = rank >= begin[now, None]
-        opened = (opened | forced) & ahead
-        found = opened.any(1)
-        first = torch.where(found, opened.byte().argmax(1), count)
-        if record:  # of those after the first that sounds it will be said anew
-            chances[now] = torch.where(ahead, chance.masked_fill(forced, 1.0), chances[now])
-
-        region, child, slot = live[found], first[found], found.nonzero()[:, 0]
-        if not len(region):
-            break
-        visible = (owner[child] <= child[:, None, None]) | (owner[child] == count)
-        place = (region[:, None, None], around[child])
-        if shown is not None:
-            visible = visible | shown[place]
-        parts = Regions(
-            torch.where(visible, flat[place], level.unknown),
-            given_patches[region, child],
-            level.echo(regions, region, child),
-            None if limits is None else limits.at(region, child),
-            noise[region, child, INSIDE:],
+        planes = torch.full(
+            (batch, count, level.height - 1, level.patch, level.patch), -1, dtype=torch.int16, device=device
         )
-        below = Condition(z[:, slot, child].flatten(0, 1), degrees[:, region, child].flatten())
-        filling = level.child.sample(parts, below, draw, record)
-        flat[region[:, None, None], own[child]] = filling.tokens.to(flat)
-        if deep:
-            assert filling.planes is not None
-            assert filling.chances is not None
-            planes[region, child] = filling.planes
-            inside[region, child] = filling.chances
-        begin[region] = child + 1
-        live = region[(may[region] & (rank > child[:, None])).any(1)]
+        inside = chances.new_ones(given_patches.shape)
+
+    span = torch.arange(1 if crowd else min(SPAN, count), device=device)
+    begin = torch.where(end > 0, 0, count)  # the first child that is not certain
+    quiet = torch.ones(batch, dtype=torch.bool, device=device)  # nothing that is certain was drawn to sound
+    live = (end > 0).nonzero()[:, 0]
+    told = 0
+
+    def tell() -> None:
+        """Log the children that are certain in all regions now."""
+        nonlocal told
+        if log is None:
+            return
+        certain = int(begin.amin())
+        left = float((undecided & (rank >= begin[:, None])).float().mean())
+        for place in range(told, certain):
+            if undecided[:, place].any():
+                moments[place] = log.add(place, 0)
+                log.progress(left)
+        told = certain
+
+    while len(live):
+        row, start = live[:, None], begin[live]
+        child = start.clamp(max=count - len(span))[:, None] + span
+        z = sight.conditions(row, child)
+        if crowd:
+            may = undecided & (crowd.possible(given_patches) | filled)
+        new = child >= start[:, None]
+        opened, chance = draw.at(level.index, fractions[child]).gates(
+            level.gate(z)[..., 0], noise[row, child, GATE], may[row, child] & new, filled[row, child]
+        )
+        forced = last[row, child]
+        forced = forced & quiet[row] & ~(opened & ~forced).any(1, keepdim=True)
+        opened = opened | forced
+        if record:
+            chances[row, child] = torch.where(new, chance.masked_fill(forced, 1.0).to(chances), chances[row, child])
+
+        fill = opened if cells else opened & (opened.cumsum(1) == 1)
+        patch = (row[..., None, None], sight.own[child])
+        guess = flat[patch]
+        found = torch.where((opened | ~new)[..., None, None], guess, silent[row, child])
+        number, slot = fill.nonzero(as_tuple=True)
+        if len(number):
+            r, c = live[number], child[number, slot]
+            part = level.child.sample(
+                *sight.below(r, c, z[:, number, slot], given_patches, limits, noise), draw, record
+            )
+            found[number, slot] = part.tokens.to(found)
+            if crowd:
+                crowd.fill(r, c, (part.tokens > SILENCE) & (given_patches[r, c] < 0))
+            if deep:
+                planes[r, c] = 0 if part.planes is None else part.planes
+                inside[r, c] = 1 if part.chances is None else part.chances
+        flat[patch] = found
+
+        behind = child[:, -1:] + 1
+        after = torch.where((found != guess).flatten(2).any(-1), child + 1, behind)
+        if not cells:
+            after = torch.where(opened & ~fill, child, after)
+        start = after.amin(1)
+        quiet[live] &= ~(opened & (child < start[:, None])).any(1)
+        going = start < end[live]
+        begin[live] = torch.where(going, start, count)
+        live = live[going]
+        tell()
+    tell()
+    regions = replace(regions, canvas=sight.canvas)
     if not record:
         return finished(level, regions, grid)
-    when = torch.where(undecided, rank, -1).to(torch.int16)[..., None, None, None]
+    when = torch.where(undecided, moments, -1).to(torch.int16)[..., None, None, None]
     if deep:
-        when = when.expand(-1, -1, 1, grid.patch, grid.patch)
+        when = when.expand(-1, -1, 1, level.patch, level.patch)
         return finished(level, regions, grid, torch.cat([when, planes], 2), chances[..., None, None] * inside)
-    sounds = undecided & grid.split(interior(canvas, level.margin)).flatten(2).any(-1)
+    sounds = undecided & (grid.split(interior(sight.canvas, level.margin)) > SILENCE).flatten(2).any(-1)
     planes = torch.cat([when, (sounds.to(torch.int16) - 1)[..., None, None, None]], 2)
     return finished(level, regions, grid, planes, chances[..., None, None])
 
@@ -219,26 +243,102 @@ def finished(
     return Composed(tokens, planes, grid.join(chances))
 
 
+class Sight:
+    """What an AR level and its children see while it draws: what is before them, and what is known beforehand.
+
+    ``flat`` (b, cells + 1) holds the canvas, with guesses ahead, and behind it one cell that is unknown; ``canvas`` is
+    a view of it.
+    """
+
+    def __init__(self, level: FractalLevel, regions: Regions, cond: Condition, draw: Draw) -> None:
+        given, shape, generator = regions.given, regions.canvas.shape[1:], level.generator
+        assert given is not None
+        assert isinstance(generator, Autoregressive)
+        self.level, self.generator, self.regions, self.draw = level, generator, regions, draw
+        self.grid = grid = level.grid(regions.canvas)
+        self.flat = F.pad(regions.canvas.flatten(1), (0, 1), value=level.unknown)
+        self.canvas = self.flat[:, :-1].unflatten(1, shape)
+        interior(self.canvas, level.margin).copy_(given.clamp(min=SILENCE))
+        self.shown = None
+        if level.sees_ahead and bool((given >= 0).any()):
+            self.shown = F.pad(surround(given, level.margin, outside=-1).flatten(1) >= 0, (0, 1))
+        device = given.device
+        self.own, _ = windows(grid, level.margin, Margin(), device)
+        self.around = (
+            earlier(grid, level.margin, level.context, False, device),
+            windows(grid, level.margin, level.context, device)[0],
+        )
+        self.inner = (
+            earlier(grid, level.margin, level.child.margin, True, device),
+            windows(grid, level.margin, level.child.margin, device)[0],
+        )
+        self.base = streams(level.base(cond, grid), draw) + level.recalled(regions)
+        self.degrees = streams(level.degrees(cond, grid), draw)
+        self.echoes = None if regions.echo is None else grid.split_layers(regions.echo)
+        self.steps = torch.arange(len(grid), device=device).expand(len(self.flat), -1)
+        self.decoder = generator.decoder(draw.streams * len(self.flat), len(grid))
+
+    def conditions(self, row: Int[Tensor, "r 1"], child: Int[Tensor, "r s"]) -> Float[Tensor, "g r s d"]:
+        """Conditions of children, by guidance stream."""
+        level = self.level
+        before = self.flat[row[..., None, None], self.own[(child - 1).clamp(min=0)]]
+        query = self.base[:, row, child]
+        if level.looks:
+            query = query + level.surroundings(level.features(self._look(row, child, self.around)))
+        x = self.generator.read(level.embed(level.features(before)), query, child)
+        if len(x) > 1:
+            row = torch.cat([row + stream * len(self.flat) for stream in range(len(x))])
+            child = child.repeat(len(x), 1)
+        return streams(self.decoder(x.flatten(0, 1), row, child), self.draw)
+
+    def below(
+        self,
+        region: Int[Tensor, " m"],
+        child: Int[Tensor, " m"],
+        z: Float[Tensor, "g m d"],
+        given: Int[Tensor, "b n h w"],
+        limits: PatchLimits | None,
+        noise: Float[Tensor, "b n k"],
+    ) -> tuple[Regions, Condition]:
+        """Some children as regions of the level below."""
+        echo = None
+        if self.echoes is not None:
+            echo = self.echoes[region, child]
+        elif self.level.distances:
+            regions = replace(self.regions, canvas=self.canvas)
+            echo = self.level.echo(regions, region, child, self.steps)
+        parts = Regions(
+            self._look(region, child, self.inner),
+            given[region, child],
+            echo,
+            None if limits is None else limits.at(region, child),
+            noise[region, child, INSIDE:],
+        )
+        return parts, Condition(z.flatten(0, 1), self.degrees[:, region, child].flatten())
+
+    def _look(self, row: Tensor, child: Tensor, tables: tuple[Tensor, Tensor]) -> Int[Tensor, "*n h w"]:
+        row, (past, everything) = row[..., None, None], tables
+        codes = self.flat[row, past[child]]
+        if self.shown is None:
+            return codes
+        place = (row, everything[child])
+        return torch.where(self.shown[place], self.flat[place], codes)
+
+
 class Reader:
-    """Answers a generator's questions while its level is sampling; see :class:`fractalgen.model.ar.Reader`."""
+    """Answers a MAR generator's questions while its level is sampling; see :class:`fractalgen.model.mar.Reader`."""
 
     def __init__(self, level: FractalLevel, regions: Regions, cond: Condition, streams: int) -> None:
         self.level, self.canvas, self.streams = level, regions.canvas, streams
-        canvas, grid = regions.canvas, level.grid(regions.canvas)
+        self.grid = level.grid(self.canvas)
         self.recalled = level.recalled(regions)
-        self.bases = level.base(cond, grid)
-        self.own, _ = windows(grid, level.margin, Margin(), canvas.device)
-        self.window, _ = windows(grid, level.margin, level.context, canvas.device)
+        self.base = level.base(cond, self.grid)
 
-    def content(self, children: Int[Tensor, " g"]) -> Float[Tensor, "sb g d"]:
-        embedded = self.level.embed(self.level.features(cut(self.canvas, self.own[children])))
-        return embedded.repeat(self.streams, 1, 1)
+    def content(self) -> Float[Tensor, "sb n d"]:
+        patches = self.grid.split(interior(self.canvas, self.level.margin))
+        return self.level.embed(self.level.features(patches)).repeat(self.streams, 1, 1)
 
-    def base(self, children: Int[Tensor, " g"]) -> Float[Tensor, "sb g d"]:
-        return self.bases[:, children]
-
-    def look(self, children: Int[Tensor, " g"]) -> Float[Tensor, "sb g d"]:
-        context = self.recalled[:, children] if self.recalled.ndim else self.recalled
-        if self.level.looks:
-            context = context + self.level.surroundings(self.level.features(cut(self.canvas, self.window[children])))
-        return context.repeat(self.streams, 1, 1) if context.ndim else context
+    def look(self) -> Float[Tensor, "sb n d"]:
+        window, _ = windows(self.grid, self.level.margin, self.level.context, self.canvas.device)
+        context = self.level.surroundings(self.level.features(cut(self.canvas, window))) + self.recalled
+        return context.repeat(self.streams, 1, 1)

@@ -218,14 +218,15 @@ class FractalGen(nn.Module):
         patch = config.levels[1].patch
         log = StepLog(batch_size * (config.pitches // patch) * (width // patch), progress)
         deaf = not config.listens and all(level.generator == "ar" for level in config.levels[:-1])
-        composed = compose(
-            Composer(self, cond, draw, log, record=return_intermediates),
-            known,
-            window=window,
-            limits=limits,
-            candidates=candidates if deaf else 1,
-        )
-        tokens = composed.tokens
+        with torch.inference_mode():
+            composed = compose(
+                Composer(self, cond, draw, log, record=return_intermediates),
+                known,
+                window=window,
+                limits=limits,
+                candidates=candidates if deaf else 1,
+            )
+        tokens = composed.tokens.clone()  # an ordinary tensor again
         return tokens, self._intermediates(tokens, known, composed, log, settings) if return_intermediates else None
 
     def _limits(

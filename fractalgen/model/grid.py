@@ -78,6 +78,7 @@ class Grid(NamedTuple):
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # what is kept from sampling may be used in training
 def windows(grid: Grid, canvas: Margin, window: Margin, device: torch.device) -> tuple[Tensor, Tensor]:
     """Tables that cut a window out of a canvas around each patch.
 
@@ -99,6 +100,22 @@ def windows(grid: Grid, canvas: Margin, window: Margin, device: torch.device) ->
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def earlier(grid: Grid, canvas: Margin, window: Margin, own: bool, device: torch.device) -> Int[Tensor, "n h w"]:
+    """As :func:`windows`, but cells of patches that come later in scan order point behind the canvas.
+
+    ``own``: a patch's own cells stay; otherwise they count as later.
+    """
+    index, owner = windows(grid, canvas, window, device)
+    p = grid.patch
+    size = (grid.rows * p + 2 * canvas.pitch) * (grid.cols * p + canvas.past + canvas.future)
+    rank = torch.arange(len(grid), device=device)[:, None, None]
+    hidden = (owner > rank if own else owner >= rank) & (owner < len(grid))
+    return index.masked_fill(hidden, size)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
 def neighbours(grid: Grid, columns: tuple[int, ...], device: torch.device) -> Int[Tensor, "n e"]:
     """The patch in the same row some ``columns`` earlier (negative: later) than each patch; ``n`` where none is."""
     padding = max(map(abs, columns))

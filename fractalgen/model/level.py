@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fractalgen.config import LevelConfig, ModelConfig
 from fractalgen.model.ar import Autoregressive
-from fractalgen.model.drawing import leap, walk
+from fractalgen.model.drawing import settle, walk
 from fractalgen.model.echo import echoes
 from fractalgen.model.grid import Grid, Margin, cut, interior, surround, windows
 from fractalgen.model.mar import MaskedAutoregressive
@@ -63,10 +63,13 @@ class VelocityHead(nn.Module):
     def first(self, canvas: Int[Tensor, "m 1 2"], cond: Condition) -> tuple[Tensor, Tensor]:
         """Logits of the first decision, whose entry 0 is the hold, and the embedded condition."""
         x = self.cond(cond.vector)
-        head = self.token if self.joint else self.articulation
-        logits = head(self.transformer(x[:, None], causal=True)[:, 0])
-        orphan = (canvas[:, 0, 0] == SILENCE).repeat(len(x) // max(len(canvas), 1))
-        return torch.cat([logits[:, :1].masked_fill(orphan[:, None], float("-inf")), logits[:, 1:]], 1), x
+        return self.choice(self.transformer(x[:, None], causal=True)[:, 0], canvas), x
+
+    def choice(self, y: Float[Tensor, "sm d"], canvas: Int[Tensor, "m 1 2"]) -> Float[Tensor, "sm c"]:
+        """Logits of the first decision."""
+        logits = (self.token if self.joint else self.articulation)(y)
+        orphan = (canvas[:, 0, 0] == SILENCE).repeat(len(logits) // max(len(canvas), 1))
+        return torch.cat([logits[:, :1].masked_fill(orphan[:, None], float("-inf")), logits[:, 1:]], 1)
 
     def velocities(self, x: Float[Tensor, "m d"]) -> Float[Tensor, "m v"]:
         """Velocity logits of struck cells."""
@@ -98,13 +101,14 @@ class VelocityHead(nn.Module):
         """Draw cells that sound."""
         assert regions.noise is not None
         draw = draw.at(self.index, 1.0)
-        logits, x = self.first(regions.canvas, cond)
-        choice = draw.categorical(streams(logits, draw), regions.noise[:, 0])
+        x = self.cond(cond.vector)
+        pair = x[:, None] if self.joint else torch.stack([x, x + self.struck], 1)
+        y = self.transformer(pair, causal=True)
+        choice = draw.categorical(streams(self.choice(y[:, 0], regions.canvas), draw), regions.noise[:, 0])
         if not self.joint:
             onset = choice == 1
-            if onset.any():
-                struck = self.velocities(streams(x, draw)[:, onset].flatten(0, 1))
-                choice[onset] += draw.categorical(streams(struck, draw), regions.noise[onset, 1])
+            struck = self.velocity(streams(y[:, 1], draw)[:, onset])
+            choice[onset] += draw.categorical(struck, regions.noise[onset, 1])
         tokens = (choice + HOLD).view(-1, 1, 1)
         return Composed(tokens)  # there is nothing to record: its only step is step 0
 
@@ -146,7 +150,6 @@ class FractalLevel(nn.Module):
         self.height: int = 1 + child.height  # levels from here down
         self.numbers_per_child = 2 + child.numbers  # random numbers: see fractalgen.model.drawing
         self.numbers: int = self.rows**2 * self.numbers_per_child
-        self.leaps = index > 0 and config.generator == "ar"
 
     def grid(self, canvas: Tensor) -> Grid:
         """The grid of this level's patches in such canvases."""
@@ -271,7 +274,6 @@ class FractalLevel(nn.Module):
         self, regions: Regions, cond: Condition, draw: Draw, record: bool, log: StepLog | None = None
     ) -> Composed:
         """Draw regions; the canvas's interior is overwritten.  Cells given beforehand come out as they went in."""
-        crowded = regions.limits is not None and regions.limits.room is not None
-        if self.leaps and not crowded:
-            return leap(self, regions, cond, draw, record)
+        if self.config.generator == "ar":
+            return settle(self, regions, cond, draw, record, log)
         return walk(self, regions, cond, draw, record, log)

@@ -3,15 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from fractalgen.config import LevelConfig, MarOrder
-from fractalgen.model.ar import Lesson, Look, Reader, Step
+from fractalgen.model.ar import Lesson, Look
 from fractalgen.model.transformer import Transformer
 from fractalgen.sampling import schedule_steps
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of sampling: the children that are decided now, and the conditions of all."""
+
+    iteration: int
+    target: Bool[Tensor, "b n"]
+    z: Float[Tensor, "sb n d"]
+
+
+class Reader(Protocol):
+    """What the generator may ask its level while sampling; all answers repeat the batch for every guidance stream."""
+
+    base: Float[Tensor, "sb n d"]
+    """Place and condition of every child."""
+
+    def content(self) -> Float[Tensor, "sb n d"]:
+        """Embedded patches as they are now."""
+
+    def look(self) -> Float[Tensor, "sb n d"]:
+        """Context from the cells around that are known now."""
 
 
 def ranks(noise: Float[Tensor, "b n"], undecided: Bool[Tensor, "b n"], order: MarOrder) -> Int[Tensor, "b n"]:
@@ -91,13 +115,9 @@ class MaskedAutoregressive(nn.Module):
         iterations, order = schedule
         rank = ranks(noise, undecided, order)
         steps = schedule_steps(rank, undecided.sum(1), iterations).masked_fill(~undecided, -1)
-        everything = torch.arange(undecided.shape[1], device=undecided.device)
         for iteration in range(iterations):
             target = steps == iteration
             if not target.any():
                 continue
-            base = read.base(everything)
-            known = (steps < iteration).repeat(len(base) // len(steps), 1)
-            yield Step(
-                iteration, everything, target, self(read.content(everything), base, read.look(everything), known)
-            )
+            known = (steps < iteration).repeat(len(read.base) // len(steps), 1)
+            yield Step(iteration, target, self(read.content(), read.base, read.look(), known))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 SHORT = 32
@@ -15,10 +16,10 @@ SHORT = 32
 
 
 @lru_cache(maxsize=8)
+@torch.inference_mode(False)  # what is kept from sampling may be used in training
 def ahead(length: int, device: torch.device) -> Bool[Tensor, "n n"]:
     """Which keys lie ahead of each query."""
-    with torch.inference_mode(False):  # what is kept from sampling may be used in training
-        return torch.ones(length, length, dtype=torch.bool, device=device).triu(1)
+    return torch.ones(length, length, dtype=torch.bool, device=device).triu(1)
 
 
 def attend(
@@ -34,25 +35,13 @@ def attend(
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention."""
+    """The weights of multi-head self-attention; :func:`evaluate` has its arithmetic."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
-
-    def forward(
-        self, x: Float[Tensor, "b n d"], causal: bool, past: tuple[Tensor, Tensor, int] | None = None
-    ) -> Float[Tensor, "b n d"]:
-        """Attend within ``x``; with ``past`` (keys, values, position) one new token to what is stored before it."""
-        # views, not einops: a sampling step is so small that its few microseconds count
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        if past is not None:
-            keys, values, position = past
-            keys[:, :, position : position + 1], values[:, :, position : position + 1] = k, v
-            k, v, causal = keys[:, :, : position + 1], values[:, :, : position + 1], False
-        return self.out(attend(q, k, v, causal).transpose(1, 2).flatten(2))
 
 
 class Block(nn.Module):
@@ -61,21 +50,55 @@ class Block(nn.Module):
     The network's activation is ``max(x, 0) ** 2`` (So et al. 2021, Primer): on a CPU several times cheaper than GELU.
     """
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width)
         self.attention = Attention(width, heads)
         self.norm2 = nn.LayerNorm(width)
         self.widen, self.narrow = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
 
-    def forward(
-        self, x: Float[Tensor, "b n d"], causal: bool, past: tuple[Tensor, Tensor, int] | None = None
-    ) -> Float[Tensor, "b n d"]:
-        """One block; the arguments are those of :meth:`Attention.forward`."""
-        x = x + self.dropout(self.attention(self.norm1(x), causal, past))
-        hidden = self.widen(self.norm2(x)).relu()
-        return x + self.dropout(self.narrow(hidden * hidden))
+    def weights(self) -> Weights:
+        """The parameters, to be looked up once."""
+        attention, widen, narrow = self.attention, self.widen, self.narrow
+        return Weights(
+            attention.heads,
+            (self.norm1.weight, self.norm1.bias),
+            attention.qkv.weight,
+            attention.out.weight,
+            (self.norm2.weight, self.norm2.bias),
+            (widen.weight, widen.bias),
+            (narrow.weight, narrow.bias),
+        )
+
+
+class Weights(NamedTuple):
+    """Parameters of a :class:`Block`."""
+
+    heads: int
+    norm1: tuple[Tensor, Tensor]
+    qkv: Tensor
+    out: Tensor
+    norm2: tuple[Tensor, Tensor]
+    widen: tuple[Tensor, Tensor]
+    narrow: tuple[Tensor, Tensor]
+
+
+def evaluate(
+    x: Float[Tensor, "b n d"],
+    weights: Weights,
+    attention: Callable[[Float[Tensor, "b n 3d"], int], Float[Tensor, "b n d"]],
+    dropout: float = 0.0,
+) -> Float[Tensor, "b n d"]:
+    """A block; ``attention`` makes of queries, keys and values, and the number of heads, what they attend to.
+
+    Functions of weights, not modules that call modules: a sampling step is so small that their calls cost half of it.
+    """
+    shape = x.shape[-1:]
+    y = F.linear(attention(F.linear(F.layer_norm(x, shape, *weights.norm1), weights.qkv), weights.heads), weights.out)
+    x = x + (F.dropout(y, dropout) if dropout else y)
+    hidden = F.linear(F.layer_norm(x, shape, *weights.norm2), *weights.widen).relu()
+    y = F.linear(hidden * hidden, *weights.narrow)
+    return x + (F.dropout(y, dropout) if dropout else y)
 
 
 class Transformer(nn.Module):
@@ -85,7 +108,8 @@ class Transformer(nn.Module):
 
     def __init__(self, width: int, depth: int, heads: int, dropout: float = 0.0) -> None:
         super().__init__()
-        blocks = [Block(width, heads, dropout) for _ in range(depth)]
+        self.dropout = dropout
+        blocks = [Block(width, heads) for _ in range(depth)]
         for block in blocks:  # residual branches start small: GPT-2's initialisation
             for weight in (block.attention.out.weight, block.narrow.weight):
                 nn.init.normal_(weight, std=0.02 / (2 * depth) ** 0.5)
@@ -96,28 +120,49 @@ class Transformer(nn.Module):
         """The whole sequence at once."""
         if torch.is_autocast_enabled(x.device.type):  # a narrow residual stream halves the memory traffic
             x = x.to(torch.get_autocast_dtype(x.device.type))
+
+        def attention(qkv: Tensor, heads: int) -> Tensor:
+            q, k, v = qkv.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+            return attend(q, k, v, causal).transpose(1, 2).flatten(2)
+
+        dropout = self.dropout if self.training else 0.0
         for block in self.blocks:
-            x = block(x, causal)
+            x = evaluate(x, block.weights(), attention, dropout)
         return self.norm(x)
 
 
 class Decoder:
-    """Token-by-token evaluation of a causal :class:`Transformer`; its key-value caches die with the object."""
+    """Evaluates a causal :class:`Transformer` a few positions at a time.
 
-    def __init__(self, transformer: Transformer, batch: int, length: int, like: Tensor) -> None:
-        self.transformer = transformer
-        self.position = 0
-        width = transformer.norm.normalized_shape[0]
-        self.caches = []
-        for block in transformer.blocks:
-            heads = block.attention.heads
-            shape = (batch, heads, length, width // heads)
-            self.caches.append((like.new_empty(shape), like.new_empty(shape)))
+    Keys and values of the positions before them are remembered; they die with the object.
+    """
 
-    def step(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
-        """The next position's output, equal to that slice of the full causal forward pass."""
-        x = x[:, None]
-        for block, (keys, values) in zip(self.transformer.blocks, self.caches, strict=True):
-            x = block(x, True, (keys, values, self.position))
-        self.position += 1
-        return self.transformer.norm(x)[:, 0]
+    def __init__(self, transformer: Transformer, batch: int, length: int) -> None:
+        self.norm, self.shape = transformer.norm, (batch, length)
+        self.blocks = [block.weights() for block in transformer.blocks]
+        self.memories: list[Tensor] = []
+
+    def __call__(
+        self, x: Float[Tensor, "r s d"], row: Int[Tensor, "r 1"], position: Int[Tensor, "r s"]
+    ) -> Float[Tensor, "r s d"]:
+        """The output at some positions of some sequences, equal to that of the full causal forward pass.
+
+        All positions before them must have been visited; a position visited again takes its new input.
+        """
+        (batch, length), width = self.shape, x.shape[-1]
+        if not self.memories:
+            self.memories = [x.new_zeros(batch, length, 2 * width) for _ in self.blocks]
+        until = length if length <= SHORT else int(position.max()) + 1
+        seen = (torch.arange(until, device=x.device) <= position[..., None])[:, None]
+        everything = len(row) == batch
+        for weights, memory in zip(self.blocks, self.memories, strict=True):
+
+            def attention(qkv: Tensor, heads: int, memory: Tensor = memory) -> Tensor:
+                q = qkv[..., :width].unflatten(-1, (heads, -1)).transpose(1, 2)
+                memory[row, position] = qkv[..., width:]
+                past = memory[:, :until] if everything else memory[row[:, 0], :until]
+                k, v = past.unflatten(-1, (2, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+                return F.scaled_dot_product_attention(q, k, v, attn_mask=seen).transpose(1, 2).flatten(2)
+
+            x = evaluate(x, weights, attention)
+        return self.norm(x)

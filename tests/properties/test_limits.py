@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -36,6 +37,23 @@ def test_forbidden_cells_stay_silent_and_open_patches_sound(generators: str) -> 
                 opened = torch.from_numpy(trace.decided[level] >= 0)
                 blocks = [x.unfold(0, size, size).unfold(1, size, size).flatten(2).any(-1) for x in (opened, roll > 0)]
                 assert torch.equal(*blocks)
+
+
+@pytest.mark.parametrize("generators", MIXES)
+def test_where_nothing_may_sound_silence_is_recorded_step_by_step(generators: str) -> None:
+    model = random_model(tiny_config(generators, PATCHES, width=32, velocity_bins=4))
+    nothing = torch.zeros(16, 32, dtype=torch.bool)
+    seen: list[int] = []
+    tokens, frames = model.sample(
+        2, allowed=nothing, generator=seeded(), return_intermediates=True, progress=lambda done, _: seen.append(done)
+    )
+    assert not tokens.any()
+    assert frames is not None
+    assert seen[-1] == 2 * 2 * 4
+    for trace in frames.traces:
+        assert len(trace.steps) == (8 if generators.startswith("ar") else len(np.unique(trace.decided[0])))
+        assert np.all(trace.decided[0] >= 0)
+        assert np.all(trace.decided[1:] < 0)
 
 
 @pytest.mark.parametrize("generators", MIXES)

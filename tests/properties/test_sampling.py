@@ -11,14 +11,13 @@ import torch
 from torch import Tensor
 
 from fractalgen.config import ConfigError, LevelConfig, SamplingConfig, ScanOrder
-from fractalgen.model import level as level_module
-from fractalgen.model.ar import Step
+from fractalgen.model import drawing
 from fractalgen.model.composing import drop_orphans
-from fractalgen.model.drawing import Reader, leap
+from fractalgen.model.drawing import Sight
 from fractalgen.model.fractal import FractalGen
-from fractalgen.model.grid import surround
+from fractalgen.model.grid import interior, surround
 from fractalgen.model.level import FractalLevel
-from fractalgen.model.parts import Composed, Condition, Regions
+from fractalgen.model.parts import Condition, Regions
 from fractalgen.model.transformer import Decoder, Transformer
 from fractalgen.sampling import Draw, gate_nll, schedule_steps
 from tests.properties.helpers import every_roll, random_model, random_rolls, tiny_config
@@ -47,44 +46,65 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def test_decoder_steps_equal_the_full_pass() -> None:
+def test_the_decoder_equals_the_full_pass() -> None:
+    """Some rows, some positions at a time; what was tried ahead, and looked at again, leaves nothing behind."""
     torch.manual_seed(0)
     transformer = Transformer(16, 2, 4).double().eval()
-    x = torch.randn(3, 40, 16, dtype=torch.float64)  # longer than SHORT: the fused kernel on one side
-    with torch.no_grad():
-        full = transformer(x, causal=True)
-        decoder = Decoder(transformer, 3, 40, like=x)
-        steps = torch.stack([decoder.step(x[:, k]) for k in range(40)], 1)
-    torch.testing.assert_close(steps, full, rtol=1e-10, atol=1e-12)
+    for length in (12, 40):  # shorter and longer than SHORT
+        x = torch.randn(3, length, 16, dtype=torch.float64)
+        with torch.no_grad():
+            full = transformer(x, causal=True)
+            decoder = Decoder(transformer, 3, length)
+            begin, found = torch.zeros(3, dtype=torch.long), torch.zeros_like(full)
+            while (begin < length).any():
+                row = (begin < length).nonzero()
+                place = begin[row].clamp(max=length - 4) + torch.arange(4)
+                right = place < begin[row] + torch.randint(1, 5, row.shape)
+                guess = torch.where(right[..., None], x[row, place], torch.randn(3, 4, 16)[: len(row)].double())
+                out = decoder(guess, row, place)
+                certain = right.all(1, keepdim=True) if length == 12 else right
+                found[row, place] = torch.where(certain[..., None], out, found[row, place])
+                begin[row[:, 0]] = torch.where(certain, place + 1, begin[row]).amax(1)
+        torch.testing.assert_close(found, full, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("index", [0, 1, 2])
+@pytest.mark.parametrize("listens", [False, True])
 @pytest.mark.parametrize("scan_order", ["column_major", "row_major"])
-def test_walking_a_level_gives_the_conditions_of_teacher_forcing(index: int, scan_order: str) -> None:
-    """Cache, content and windows together: decode known rolls step by step, batch 3, and compare with one pass."""
-    model = random_model(tiny_config("ar ar ar ar", patches=(8, 4, 2, 1), width=8, scan_order=scan_order))
+def test_a_level_that_draws_says_what_teacher_forcing_says(index: int, listens: bool, scan_order: str) -> None:
+    """Cache, content and windows together: known rolls, three children a pass, with nonsense guessed ahead of them."""
+    config = tiny_config("ar ar ar ar", patches=(8, 4, 2, 1), width=8, scan_order=scan_order, listens=listens)
+    model = random_model(config)
     level = model.levels[index]
     assert isinstance(level, FractalLevel)
     size = level.config.patch
     rolls = random_rolls(3, size, 8 if index == 0 else size, 1)
-    truth = surround(rolls, level.margin, model.config.vocabulary + 1)
+    known = torch.full_like(rolls, -1)
+    if listens:
+        known[1:, -1, -2:] = rolls[1:, -1, -2:]
+    canvas = surround(rolls, level.margin, model.config.vocabulary + 1)
     cond = Condition(torch.randn(3, level.cond.in_features, dtype=torch.float64), torch.tensor([0, 5, 20]))
-    grid = level.grid(truth)
+    regions = Regions(canvas, known)
+    grid = level.grid(canvas)
     with torch.no_grad():
         lesson = level.generator.teach(
             level.embed(level.features(grid.split(rolls))),
             level.base(cond, grid),
-            lambda sees: level.look(Regions(truth), sees) + level.recalled(Regions(truth)),
+            lambda sees: level.look(regions, sees) + level.recalled(regions),
             torch.ones(3, len(grid), dtype=torch.bool),
             None,
         )
-        canvas = surround(torch.full_like(rolls, model.config.vocabulary), level.margin, model.config.vocabulary + 1)
-        read = Reader(level, Regions(canvas), cond, streams=1)
-        everything, noise = torch.ones(3, len(grid)).bool(), torch.rand(3, len(grid), generator=generator())
-        for k, step in enumerate(level.generator.walk(read, everything, noise, (1, "random"))):
-            assert isinstance(step, Step)
-            torch.testing.assert_close(step.z[:, 0], lesson.z[:, k], rtol=1e-9, atol=1e-11)
-            canvas.view(3, -1)[:, read.own[k]] = grid.split(rolls)[:, k]
+        sight = Sight(level, regions, cond, Draw(SamplingConfig(), None, torch.device("cpu")))
+        row = torch.arange(3)[:, None]
+        for start in (0, 1, 3, 4, len(grid) - 3):
+            child = max(0, min(start, len(grid) - 3)) + torch.arange(3)
+            guess = torch.randint(3, canvas.shape, generator=generator(start))
+            guess = torch.where(known >= 0, known, interior(guess, level.margin))
+            told = (torch.arange(len(grid)) < child[-1])[:, None, None]
+            patches = torch.where(told, grid.split(rolls), grid.split(guess))
+            interior(sight.canvas, level.margin).copy_(grid.join(patches))
+            z = sight.conditions(row, child.expand(3, 3))
+            torch.testing.assert_close(z[0], lesson.z[:, child], rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize(
@@ -98,10 +118,10 @@ def test_walking_a_level_gives_the_conditions_of_teacher_forcing(index: int, sca
         ("ar mar ar mar", "column_major", False),
     ],
 )
-def test_leaping_over_silence_draws_the_very_same_music(
+def test_looking_ahead_draws_the_very_same_music(
     generators: str, scan_order: ScanOrder, listens: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Child by child and in leaps: the same random numbers, cells, records; with known cells, limits and guidance."""
+    """Child by child and many at once: the same cells and records; with known cells, limits and guidance."""
     config = tiny_config(
         generators, patches=(16, 8, 4, 1), width=16, label_sizes=(3,), scan_order=scan_order, listens=listens
     )
@@ -116,33 +136,48 @@ def test_leaping_over_silence_draws_the_very_same_music(
         {"known": known},
         {"known": known, "allowed": allowed},
         {"cond_list": [torch.full((5,), 2)], "cfg": 2.5, "cfg_schedule": "linear", "temperature": 1.3},
+        {"filter_threshold": 0.3},
     ]
-    calls: list[int] = []
+    passes: list[int] = []
+    conditions = Sight.conditions
 
-    def counted(*args: Any) -> Composed:
-        calls.append(1)
-        return leap(*args)
+    def counted(sight: Sight, row: Tensor, child: Tensor) -> Tensor:
+        passes.append(child.shape[1])
+        return conditions(sight, row, child)
 
-    monkeypatch.setattr(level_module, "leap", counted)
+    monkeypatch.setattr(Sight, "conditions", counted)
     for settings in cases:
-        results = []
-        for leaps in (True, False):
-            for level in model.levels[1:-1]:
-                assert isinstance(level, FractalLevel)
-                level.leaps = leaps and level.config.generator == "ar"
-            calls.clear()
+        results, numbers = [], []
+        for span in (1, 5, 16):
+            monkeypatch.setattr(drawing, "SPAN", span)
+            passes.clear()
             results.append(model.sample(5, generator=generator(), return_intermediates=True, **settings))
-            assert bool(calls) == leaps
-        (leapt, quick), (walked, slow) = results
-        assert torch.equal(leapt, walked)
-        assert 0 < (leapt > 0).double().mean() < 0.7
-        assert quick is not None
+            assert max(passes) == span
+            numbers.append(len(passes))
+        assert numbers[2] <= numbers[1] < numbers[0]
+        tokens, slow = results[0]
         assert slow is not None
-        for a, b in zip(quick.traces, slow.traces, strict=True):
-            assert np.array_equal(a.decided, b.decided)
-            assert a.chances is not None
-            assert b.chances is not None
-            assert np.abs(a.chances.astype(int) - b.chances.astype(int)).max() <= 1
+        assert 0 < (tokens > 0).double().mean() < 0.7
+        for others, quick in results[1:]:
+            assert quick is not None
+            assert torch.equal(others, tokens)
+            for a, b in zip(quick.traces, slow.traces, strict=True):
+                assert np.array_equal(a.decided, b.decided)
+                assert np.array_equal(a.steps, b.steps)
+                assert a.chances is not None
+                assert b.chances is not None
+                assert np.abs(a.chances.astype(int) - b.chances.astype(int)).max() <= 1
+
+
+def test_what_is_drawn_is_an_ordinary_tensor() -> None:
+    """Sampling leaves nothing behind that a training step cannot use, and its result may be changed."""
+    model = random_model(tiny_config("mar ar ar ar", patches=(8, 4, 2, 1), width=8))
+    tokens, _ = model.sample(2, generator=generator())
+    tokens += 0
+    assert not tokens.is_inference()
+    model.train()
+    model.nll(tokens).total.sum().backward()
+    assert model.null.grad is not None
 
 
 @pytest.mark.parametrize("generators", KINDS)
@@ -335,13 +370,26 @@ def test_guidance_bends_logits_as_its_formula_says() -> None:
     settings = SamplingConfig(cfg=3.0, temperature=0.7)
     draw = Draw(settings, generator(), torch.device("cpu"), streams=2)
     expected = ((uncond + 3.0 * (cond - uncond)) / 0.7).log_softmax(-1)
-    torch.testing.assert_close(draw.bend(logits), expected)
+    torch.testing.assert_close(draw.bend(logits).log_softmax(-1), expected)
     linear = Draw(dataclasses.replace(settings, cfg_schedule="linear"), generator(), torch.device("cpu"), 2, 0.5)
-    torch.testing.assert_close(linear.bend(logits), ((uncond + 2.0 * (cond - uncond)) / 0.7).log_softmax(-1))
+    torch.testing.assert_close(linear.bend(logits), (uncond + 2.0 * (cond - uncond)) / 0.7)
     filtered = Draw(dataclasses.replace(settings, filter_threshold=0.2), generator(), torch.device("cpu"), 2)
     unlikely = cond.softmax(-1) < 0.2
     assert torch.all(filtered.bend(logits)[unlikely & (cond < cond.amax(-1, keepdim=True))].isinf())
-    assert torch.all(filtered.bend(logits).exp().sum(-1) > 0.999)
+    assert torch.all(filtered.bend(logits).isfinite().any(-1))
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.1, 0.6])
+def test_a_gate_is_a_choice_of_two(threshold: float) -> None:
+    """Guided, filtered and at a temperature, it opens as often as the second of two tokens is drawn."""
+    logits = 2 * torch.randn(2, 40, 6, generator=generator(), dtype=torch.float64)
+    settings = SamplingConfig(cfg=2.0, temperature=0.8, filter_threshold=threshold)
+    draw = Draw(settings, generator(), torch.device("cpu"), streams=2)
+    everything, noise = torch.ones(40, 6, dtype=torch.bool), torch.rand(40, 6, generator=generator())
+    _, chance = draw.gates(logits, noise, everything, ~everything)
+    two = draw.bend(torch.stack([torch.zeros_like(logits), logits], -1)).softmax(-1)
+    torch.testing.assert_close(chance, two[..., 1])
+    assert ((chance == 0) | (chance == 1)).any() == (threshold > 0)
 
 
 def test_low_temperature_finds_the_most_likely_token() -> None:
