@@ -157,7 +157,15 @@ def resolve(config: type, given: dict[str, Any], files: Sequence[str] = ()) -> A
         required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
         if required and item.name not in values:
             raise UserError(f"--{item.name} is needed: {item.metadata.get('help', describe(hints[item.name]))}")
+        other = item.metadata.get("instead_of")
+        if other in values and values.get(item.name) is not None:
+            raise UserError(f"{_flag(item.name, values)} and {_flag(other, values)}: one of them, please")
     return config(**values)
+
+
+def _flag(name: str, values: dict[str, Any]) -> str:
+    value = values[name]
+    return f"--{name} {' '.join(map(str, value)) if isinstance(value, tuple) else value}"
 
 
 def build_parser() -> Parser:

@@ -24,9 +24,9 @@ DEFAULT_MODEL = "pop909-ar"
 """Name of the shipped model (fractalgen/assets/models/NAME.safetensors) that is used when none is named."""
 
 
-def setting(default: Any, help: str, repeat: bool = False) -> Any:
-    """A dataclass field whose text is shown by ``--help``; ``repeat``: the flag may be given several times."""
-    return field(default=default, metadata={"help": help, "repeat": repeat})
+def setting(default: Any, help: str, repeat: bool = False, instead_of: str = "") -> Any:
+    """A dataclass field with its ``--help``; its flag may ``repeat``, or stand ``instead_of`` that of another field."""
+    return field(default=default, metadata={"help": help, "repeat": repeat, "instead_of": instead_of})
 
 
 class ConfigError(UserError):
@@ -357,6 +357,9 @@ class GenerateConfig(SamplingConfig, RenderConfig):
         "compose from nothing; go on after a beginning; fill gaps; accompany a voice; compose parts of a piece anew",
     )
     num_samples: int = setting(1, "pieces to compose")
+    quality: Literal["fast", "balanced", "best"] | None = setting(
+        None, "models with MAR levels (pop909-mar): fewer iterations, the default, or more", instead_of="num_iter_list"
+    )
     # what is given
     condition_midi: str | None = setting(None, "conditional: the MIDI file to go on from")
     condition_length: int | None = setting(None, "conditional: its first time steps that are kept (default: all)")

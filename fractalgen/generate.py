@@ -33,6 +33,13 @@ if TYPE_CHECKING:
     from fractalgen.pianoroll import PianoRoll
     from fractalgen.trace import Trace
 
+QUALITY: dict[str, tuple[int, ...]] = {
+    "fast": (4, 2, 1, 1),
+    "balanced": SamplingConfig.num_iter_list,
+    "best": (32, 8, 4, 1),
+}
+"""Iterations of the MAR levels, L0 to L3: of L0 as chosen on validation songs (docs/performance.md), below in step."""
+
 
 def generate(cfg: GenerateConfig) -> int:
     """Compose ``num_samples`` pieces into ``output_dir``; MIDI is written before any picture.
@@ -46,6 +53,7 @@ def generate(cfg: GenerateConfig) -> int:
     from fractalgen.checkpoint import load_pretrained, resolve
 
     model = load_pretrained(resolve(cfg.checkpoint, cfg.model), device)
+    cfg = dataclasses.replace(cfg, num_iter_list=iterations(cfg, model))
     seed = secrets.randbelow(2**31) if cfg.seed is None else cfg.seed
     work = assignment(cfg, model.config, seed)
     check_against_model(cfg, model, work)
@@ -167,11 +175,27 @@ def animated_count(cfg: GenerateConfig) -> int:
     return int(cfg.gif_samples)
 
 
+def iterations(cfg: GenerateConfig, model: FractalGen) -> tuple[int, ...]:
+    """The iterations of each level: those of ``--quality``, for as many levels as there are, or as they are given.
+
+    Raises:
+        UserError: there is nothing to choose, or a number that is missing or no number of iterations.
+    """
+    levels = model.config.levels
+    if cfg.quality is None:
+        return model.iterations(cfg.num_iter_list)
+    if all(level.generator == "ar" for level in levels[:-1]):
+        raise UserError(
+            f"--quality {cfg.quality}: {model.checkpoint_id} is autoregressive, it draws patch by patch and has no"
+            " iterations to choose"
+        )
+    return (*QUALITY[cfg.quality], *[1] * len(levels))[: len(levels)]
+
+
 def check_against_model(cfg: GenerateConfig, model: FractalGen, work: Assignment) -> None:
     """Refuse what this model cannot serve (UserError naming flag and both values)."""
     config = model.config
     config.check_width(work.padded_width)
-    model.iterations(cfg.num_iter_list)
     if config.levels[0].generator == "ar" and not config.listens and cfg.mode in ("accompany", "variation"):
         raise UserError(
             f"--mode {cfg.mode}: {model.checkpoint_id} is autoregressive and cannot listen to music that lies ahead;"

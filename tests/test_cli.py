@@ -80,6 +80,14 @@ def test_null_on_the_command_line_wins_over_the_file(yaml_file: Any):
     assert parse("generate", "--config", yaml_file(seed=3), "--seed", "none").seed is None
 
 
+def test_a_flag_that_stands_for_another_is_refused_beside_it(capsys: pytest.CaptureFixture[str], yaml_file: Any):
+    config = ["--config", yaml_file(num_iter_list=[9, 4, 2, 1])]
+    expected = "--quality fast and --num_iter_list 9 4 2 1: one of them, please"
+    assert expected in error_line(capsys, "generate", *config, "--quality", "fast")
+    assert parse("generate", *config, "--quality", "none").num_iter_list == (9, 4, 2, 1)
+    assert parse("generate", "--quality", "fast").quality == "fast"
+
+
 def test_later_files_win(tmp_path: Path):
     (tmp_path / "a.yaml").write_text("seed: 1\nbatch_size: 2\n")
     (tmp_path / "b.yaml").write_text("seed: 3\n")

@@ -14,6 +14,9 @@ from PIL import Image
 
 from fractalgen import FractalGen, PianoRoll, Trace, cli, render
 from fractalgen.checkpoint import save_pretrained
+from fractalgen.config import GenerateConfig
+from fractalgen.errors import UserError
+from fractalgen.generate import QUALITY, iterations
 from fractalgen.model.fractal import FractalLevel
 from fractalgen.vocabulary import KEYS, Attribute
 from tests import tiny
@@ -79,6 +82,41 @@ def test_the_flags_of_the_animation(checkpoint: str, tmp_path: Path):
     trace = Trace.load(tmp_path / "unconditional_000.trace.npz")
     assert (trace.tokens == roll.tokens).all()
     assert trace.seed == 1
+
+
+def test_quality_sets_the_iterations_of_mar_levels(tmp_path: Path):
+    torch.manual_seed(0)
+    model = FractalGen(tiny.model_config(generator_types=("mar", "ar", "ar", "ar")))
+    path = str(save_pretrained(model, tmp_path / "mar.safetensors"))
+    for name in (None, *QUALITY):
+        flags = () if name is None else ("--quality", name)
+        assert generate(path, tmp_path / str(name), "--save_trace", "--target_width", "16", *flags) == 0
+    traces = {name: Trace.load(tmp_path / str(name) / "unconditional_000.trace.npz") for name in (None, *QUALITY)}
+    for name, numbers in QUALITY.items():
+        assert traces[name].num_iter_list == numbers
+    assert (traces["balanced"].tokens == traces[None].tokens).all()
+    assert traces["fast"].steps[:, 0].max() < traces["balanced"].steps[:, 0].max()
+
+
+@pytest.mark.parametrize(
+    ("types", "patches", "expected"),
+    [
+        (("mar", "mar", "ar"), (128, 16, 1), QUALITY["best"][:3]),
+        (("ar", "ar", "mar", "ar", "ar", "ar"), (128, 32, 16, 4, 2, 1), (*QUALITY["best"], 1, 1)),
+        (("ar", "ar", "mar"), (128, 16, 1), None),  # the last level is a single cell
+    ],
+)
+def test_quality_fits_any_number_of_levels(types: Any, patches: Any, expected: tuple[int, ...] | None):
+    count = len(patches)
+    settings: dict[str, Any] = {"embed_dims": (4,) * count, "num_blocks": (1,) * count, "num_heads": (1,) * count}
+    settings |= dict.fromkeys(("context_pitches", "context_past", "max_children"), (0,) * count)
+    model = FractalGen(tiny.model_config(patch_sizes=patches, generator_types=types, **settings))
+    cfg = GenerateConfig(quality="best")
+    if expected is None:
+        with pytest.raises(UserError, match="--quality best: untrained is autoregressive"):
+            iterations(cfg, model)
+    else:
+        assert iterations(cfg, model) == expected == model.iterations(expected)
 
 
 def test_frames_of_a_single_sample_lie_in_frames(checkpoint: str, tmp_path: Path):
@@ -212,6 +250,9 @@ def test_a_failing_picture_is_told_and_loses_no_music(checkpoint: str, tmp_path:
         ("--target_width -16", "--target_width -16"),
         ("--num_iter_list 8 4 2", "--num_iter_list 8 4 2: 4 positive numbers are needed, one per level"),
         ("--num_iter_list 8 4 2 0", "--num_iter_list 8 4 2 0: 4 positive numbers"),
+        ("--quality fast", "is autoregressive, it draws patch by patch and has no iterations to choose"),
+        ("--quality best --num_iter_list 8 4 2 1", "--quality best and --num_iter_list 8 4 2 1: one of them, please"),
+        ("--quality good", "--quality: expected fast|balanced|best or none, not 'good'"),
         ("--num_samples 0", "--num_samples 0: must be at least 1"),
         ("--batch_size 0", "--batch_size 0"),
         ("--batch_generate_size 0", "--batch_generate_size 0"),
