@@ -298,6 +298,8 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--kinds", nargs="+", choices=get_args(Kind), help="mixed: L0 is MAR (default: ar mar)")
     top.add_argument("--batches", nargs="+", type=int, help="samples drawn together (default: 1 8 16 64)")
     top.add_argument("--train_batches", nargs="+", type=int, help="crops a training step (default: 1 8)")
+    top.add_argument("--max_children", nargs="+", type=int, help="training: instead of the configuration's")
+    top.add_argument("--activation_checkpointing", action="store_true", default=None, help="training: with it")
     top.add_argument("--bars", nargs="+", type=int, help="lengths of pieces (default: 4 16 64 256)")
     top.add_argument("--width", type=int, help="time steps of crops and samples (default: 256, which are 16 bars)")
     top.add_argument("--repeats", type=int, help="rounds, of which the median counts (default: 3)")

@@ -55,6 +55,8 @@ class Plan:
     batches: tuple[int, ...] = (1, 8, 16, 64)
     bars: tuple[int, ...] = (4, 16, 64, 256)
     train_batches: tuple[int, ...] = (1, 8)
+    max_children: tuple[int, ...] | None = None  # of training: these instead of the configuration's
+    activation_checkpointing: bool = False
     width: int = 256  # time steps of a crop and of a sample
     repeats: int = 3
     warm_up: bool = True
@@ -171,7 +173,10 @@ def configuration(plan: Plan, name: str, kind: Kind) -> TrainConfig:
     if not path.is_file():
         names = ", ".join(sorted(file.stem for file in CONFIGS.glob("*.yaml")))
         raise UserError(f"--configs {name}: no such file (there are {names})")
-    given = {"generator_types": KINDS[kind], "crop_length": plan.width, "context_future": None, "reveal_share": 0.0}
+    given: dict[str, Any] = {"generator_types": KINDS[kind], "crop_length": plan.width, "context_future": None, "reveal_share": 0.0}
+    given["activation_checkpointing"] = plan.activation_checkpointing
+    if plan.max_children is not None:
+        given["max_children"] = plan.max_children
     found: TrainConfig = resolve(TrainConfig, given, [str(path)])
     if found.patch_sizes != (128, *SHARES):
         raise UserError(
@@ -278,7 +283,7 @@ class Trainee:
 
 
 def training(plan: Plan, name: str, kind: Kind) -> Iterator[Row]:
-    """Crops a second: forward, backward, clipping and the optimiser's step; not the reading of crops."""
+    """Crops a second: forward, backward, clipping and the optimiser's step, or the first two alone; no reading."""
     trainee = Trainee(plan, name, kind)
     crops = training_crops(plan, max(plan.train_batches)).to(plan.device)
     works: dict[str, Callable[[int], object]] = {
@@ -298,6 +303,13 @@ def training(plan: Plan, name: str, kind: Kind) -> Iterator[Row]:
             [mine.plus(other) for mine, other in zip(times[label], update, strict=True)],
             ("dense", [other.times(batch).plus(step) for other, step in zip(dense, update, strict=True)]),
             note=f"dense: {batch} x passes of 1 crop + the optimiser; {trainee.cfg.precision}",
+        )
+        yield row(
+            ("training", name, f"{kind}, batch {batch}, without optimiser"),
+            "crops/s",
+            batch,
+            times[label],
+            ("dense", [other.times(batch) for other in dense]),
         )
 
 

@@ -198,6 +198,7 @@ class TrainConfig:
     gradient_clip: float = setting(1.0, "largest norm of the gradient (0: no clipping)")
     accumulate_grad_batches: int = setting(1, "batches per optimiser step")
     precision: Literal["32", "bf16"] = setting("32", "arithmetic: float32, or bfloat16 autocast")
+    activation_checkpointing: bool = setting(False, "keep less in memory and compute it again in the backward pass")
     seed: int = setting(0, "seed of initialisation, data order and masks")
 
     # run

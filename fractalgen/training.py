@@ -34,6 +34,7 @@ from fractalgen.fine_tuning import start_from
 from fractalgen.loaders import MASKS, VALIDATION, Batch, CropData, stream
 from fractalgen.masks import random_known
 from fractalgen.model.fractal import FractalGen
+from fractalgen.model.transformer import Transformer
 from fractalgen.optimisers import make_optimizer
 
 if TYPE_CHECKING:
@@ -95,6 +96,9 @@ class Training(pl.LightningModule):
         super().__init__()
         self.cfg = cfg
         self.model = FractalGen(config)
+        for module in self.model.modules():
+            if isinstance(module, Transformer):
+                module.recompute = cfg.activation_checkpointing
         self.tally, self.val_tally, self.labelled_tally = Tally(), Tally(), Tally()
         self.logged_step = 0
         self.began, self.seconds_before = time.monotonic(), 0.0

@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-SHORT = 32
-"""Sequences up to this length take plain matmul-softmax: on a CPU the fused kernel is slow backwards on many."""
+SHORT = 128
+"""Sequences up to this length take plain matmul-softmax: on a CPU the fused kernel is slow backwards."""
 
 
 @lru_cache(maxsize=8)
@@ -109,6 +110,7 @@ class Transformer(nn.Module):
     def __init__(self, width: int, depth: int, heads: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.dropout = dropout
+        self.recompute = False  # in training keep only what goes into each block, and evaluate it again backwards
         blocks = [Block(width, heads) for _ in range(depth)]
         for block in blocks:  # residual branches start small: GPT-2's initialisation
             for weight in (block.attention.out.weight, block.narrow.weight):
@@ -127,7 +129,10 @@ class Transformer(nn.Module):
 
         dropout = self.dropout if self.training else 0.0
         for block in self.blocks:
-            x = evaluate(x, block.weights(), attention, dropout)
+            if self.recompute and self.training:
+                x = checkpoint(evaluate, x, block.weights(), attention, dropout, use_reentrant=False)
+            else:
+                x = evaluate(x, block.weights(), attention, dropout)
         return self.norm(x)
 
 
@@ -152,7 +157,7 @@ class Decoder:
         (batch, length), width = self.shape, x.shape[-1]
         if not self.memories:
             self.memories = [x.new_zeros(batch, length, 2 * width) for _ in self.blocks]
-        until = length if length <= SHORT else int(position.max()) + 1
+        until = int(position.max()) + 1
         seen = (torch.arange(until, device=x.device) <= position[..., None])[:, None]
         everything = len(row) == batch
         for weights, memory in zip(self.blocks, self.memories, strict=True):
