@@ -32,6 +32,7 @@ from tqdm import tqdm
 from benchmarks import exit_status, peak_megabytes
 from benchmarks.speed import (
     BAR,
+    VELOCITY_BINS,
     Kind,
     Plan,
     Row,
@@ -255,7 +256,9 @@ def plan_of(args: argparse.Namespace) -> Plan:
         if min(values if isinstance(values, tuple) else (values,)) < 1:
             raise UserError(f"--{name} {min(values) if isinstance(values, tuple) else values}: must be at least 1")
     for name, kind in itertools.product(plan.configs, plan.kinds):
-        configuration(plan, name, kind)  # mistakes are told before hours have passed
+        configuration(plan, name, kind).model_config(
+            velocity_bins=VELOCITY_BINS
+        )  # mistakes are told before hours have passed
     return plan
 
 
@@ -298,8 +301,10 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--kinds", nargs="+", choices=get_args(Kind), help="mixed: L0 is MAR (default: ar mar)")
     top.add_argument("--batches", nargs="+", type=int, help="samples drawn together (default: 1 8 16 64)")
     top.add_argument("--train_batches", nargs="+", type=int, help="crops a training step (default: 1 8)")
-    top.add_argument("--max_children", nargs="+", type=int, help="training: instead of the configuration's")
-    top.add_argument("--activation_checkpointing", action="store_true", default=None, help="training: with it")
+    top.add_argument("--max_children", nargs="+", type=int, help="training: most visited of each level, as 0 96 512 0")
+    top.add_argument(
+        "--activation_checkpointing", action="store_true", default=None, help="training: recompute in the backward pass"
+    )
     top.add_argument("--bars", nargs="+", type=int, help="lengths of pieces (default: 4 16 64 256)")
     top.add_argument("--width", type=int, help="time steps of crops and samples (default: 256, which are 16 bars)")
     top.add_argument("--repeats", type=int, help="rounds, of which the median counts (default: 3)")

@@ -20,7 +20,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -226,7 +225,7 @@ class NoteEventTransformer(nn.Module):
         known = torch.stack([self.told(kind, token, onset) for kind, token in enumerate(tokens)], 2).cumsum(2)
         whole = torch.cat([self.start.expand(batch, 1, -1), known[:, :, 3]], 1) + self.label(0, number)
         partial = [known[:, :, kind - 1] + self.label(kind, number[:-1]) for kind in (1, 2, 3)]
-        sequence = rearrange([whole[:, :-1], *partial], "four b n d -> b (n four) d")
+        sequence = torch.stack([whole[:, :-1], *partial], 2).flatten(1, 2)
         return torch.cat([sequence, whole[:, -1:]], 1)
 
 

@@ -173,8 +173,14 @@ def configuration(plan: Plan, name: str, kind: Kind) -> TrainConfig:
     if not path.is_file():
         names = ", ".join(sorted(file.stem for file in CONFIGS.glob("*.yaml")))
         raise UserError(f"--configs {name}: no such file (there are {names})")
-    given: dict[str, Any] = {"generator_types": KINDS[kind], "crop_length": plan.width, "context_future": None, "reveal_share": 0.0}
-    given["activation_checkpointing"] = plan.activation_checkpointing
+    given: dict[str, Any] = {
+        "generator_types": KINDS[kind],
+        "crop_length": plan.width,
+        "context_future": None,
+        "reveal_share": 0.0,
+    }
+    if plan.activation_checkpointing:
+        given["activation_checkpointing"] = True
     if plan.max_children is not None:
         given["max_children"] = plan.max_children
     found: TrainConfig = resolve(TrainConfig, given, [str(path)])

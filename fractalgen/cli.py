@@ -159,7 +159,9 @@ def resolve(config: type, given: dict[str, Any], files: Sequence[str] = ()) -> A
             raise UserError(f"--{item.name} is needed: {item.metadata.get('help', describe(hints[item.name]))}")
         other = item.metadata.get("instead_of")
         if other in values and values.get(item.name) is not None:
-            raise UserError(f"{_flag(item.name, values)} and {_flag(other, values)}: one of them, please")
+            if (item.name in given) == (other in given):
+                raise UserError(f"{_flag(item.name, values)} and {_flag(other, values)}: one of them, please")
+            del values[other if item.name in given else item.name]  # flags win over files
     return config(**values)
 
 

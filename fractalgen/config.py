@@ -198,7 +198,7 @@ class TrainConfig:
     gradient_clip: float = setting(1.0, "largest norm of the gradient (0: no clipping)")
     accumulate_grad_batches: int = setting(1, "batches per optimiser step")
     precision: Literal["32", "bf16"] = setting("32", "arithmetic: float32, or bfloat16 autocast")
-    activation_checkpointing: bool = setting(False, "keep less in memory and compute it again in the backward pass")
+    activation_checkpointing: bool = setting(False, "less memory, slower: recompute in the backward pass")
     seed: int = setting(0, "seed of initialisation, data order and masks")
 
     # run
@@ -359,7 +359,9 @@ class GenerateConfig(SamplingConfig, RenderConfig):
     )
     num_samples: int = setting(1, "pieces to compose")
     quality: Literal["fast", "balanced", "best"] | None = setting(
-        None, "models with MAR levels (pop909-mar): fewer iterations, the default, or more", instead_of="num_iter_list"
+        None,
+        "models with MAR levels (pop909-mar): 4, 8 (the default) or 32 iterations at L0; replaces --num_iter_list",
+        instead_of="num_iter_list",
     )
     # what is given
     condition_midi: str | None = setting(None, "conditional: the MIDI file to go on from")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from fractalgen.config import MarOrder, SamplingConfig
+from fractalgen.model.grid import Grid
 
 
 def wide(logits: Tensor) -> Tensor:
@@ -48,7 +49,8 @@ class Draw:
 
     Logits come stacked ``(streams, batch, ...)``: one stream, or with guidance two (conditional, unconditional).
     ``fraction`` is how far the current ``level`` has got, for the linear guidance schedule: a number, or one for
-    each child, (b, g).
+    each child, (b, g).  ``kept``: what each level knows of the places in
+    a grid, which depends on its weights alone: dice serve one model, for one call.
     """
 
     settings: SamplingConfig
@@ -57,6 +59,7 @@ class Draw:
     streams: int = 1
     fraction: float | Tensor = 1.0
     level: int = 0
+    kept: dict[tuple[int, Grid], Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     def at(self, level: int, fraction: float | Tensor) -> Draw:
         """The same dice at a point of a level's progress."""

@@ -32,7 +32,7 @@ def test_activation_checkpointing_keeps_less_and_learns_the_same(kind: str) -> N
 
         def keep(x: torch.Tensor) -> torch.Tensor:
             nonlocal kept
-            kept += x.numel()
+            kept += 0 if isinstance(x, torch.nn.Parameter) else x.numel()
             return x
 
         torch.manual_seed(1)

@@ -81,11 +81,19 @@ def test_null_on_the_command_line_wins_over_the_file(yaml_file: Any):
 
 
 def test_a_flag_that_stands_for_another_is_refused_beside_it(capsys: pytest.CaptureFixture[str], yaml_file: Any):
-    config = ["--config", yaml_file(num_iter_list=[9, 4, 2, 1])]
     expected = "--quality fast and --num_iter_list 9 4 2 1: one of them, please"
-    assert expected in error_line(capsys, "generate", *config, "--quality", "fast")
-    assert parse("generate", *config, "--quality", "none").num_iter_list == (9, 4, 2, 1)
-    assert parse("generate", "--quality", "fast").quality == "fast"
+    numbers = ["--num_iter_list", "9", "4", "2", "1"]
+    assert expected in error_line(capsys, "generate", *numbers, "--quality", "fast")
+    both = ["--config", yaml_file(num_iter_list=[9, 4, 2, 1], quality="fast")]
+    assert expected in error_line(capsys, "generate", *both)
+    assert parse("generate", *both, "--quality", "none").num_iter_list == (9, 4, 2, 1)
+
+
+def test_a_flag_that_stands_for_another_wins_over_it_in_a_file(yaml_file: Any):
+    found = parse("generate", "--config", yaml_file(num_iter_list=[9, 4, 2, 1]), "--quality", "fast")
+    assert (found.quality, found.num_iter_list) == ("fast", GenerateConfig().num_iter_list)
+    found = parse("generate", "--config", yaml_file(quality="fast"), "--num_iter_list", "9", "4", "2", "1")
+    assert (found.quality, found.num_iter_list) == (None, (9, 4, 2, 1))
 
 
 def test_later_files_win(tmp_path: Path):

@@ -208,6 +208,8 @@ def test_the_command_measures_everything_and_writes_it(
             training = rows["training", f"{kind}, batch {batch}"]
             assert training["value"] * training["seconds"] == pytest.approx(batch)
             assert training["times_faster"] == pytest.approx(training["reference_seconds"] / training["seconds"])
+            passes = rows["training", f"{kind}, batch {batch}, without optimiser"]
+            assert passes["seconds"] < training["seconds"]
         sampling = rows["sampling", f"{kind}, batch 1"]
         part = "16 x 1 of 16 patches" if kind == "ar" else "1 x all patches"
         assert sampling["note"].startswith(f"dense: {part} at batch 1; ")
@@ -220,7 +222,7 @@ def test_the_command_measures_everything_and_writes_it(
         assert rows["memory", f"{kind}, training, dense, batch 1"]["value"] > 50
     assert len(jobs) == 2 * 5
     table = capsys.readouterr().out
-    assert len([line for line in table.splitlines() if line.startswith(parts[0])]) == 4
+    assert len([line for line in table.splitlines() if line.startswith(parts[0])]) == 8
 
 
 def test_frames_a_second(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from fractalgen.model.ar import Autoregressive
@@ -55,7 +55,7 @@ def walk(
         planes = torch.full(shape, -1, dtype=torch.int16, device=canvas.device)
         chances = torch.zeros(given_patches.shape, device=canvas.device)
     interior(canvas, level.margin).copy_(torch.where(given >= 0, given, level.unknown))
-    read = Reader(level, regions, cond, draw.streams)
+    read = Reader(level, regions, cond, draw)
     degrees = streams(level.degrees(cond, grid), draw)
     # under a limit on polyphony children are drawn one at a time, since each leaves less room to the others
     alone = limits is not None and limits.room is not None
@@ -120,62 +120,40 @@ def settle(
 
     The random numbers being given, each child is a function of those before it.  So some children ahead are guessed, to
     be silent, as most are; one pass says what each would be if the guess were right, and that is the next guess.  Where
-    all before a child is right it comes out right: up to the first that differs from its guess all are certain, and
-    never looked at again (Jacobi decoding: Song et al. 2021, arXiv 2002.03629).  Children of several cells are dear:
-    they are filled when all before them is certain.  Every region goes at its own pace.
+    all before a child is right it comes out right: up to and including the first that differs from its guess all are
+    certain, and never looked at again (Jacobi decoding: Song et al. 2021, arXiv 2002.03629).  Children of several cells
+    are dear: they are filled when all before them is certain.  Every region goes at its own pace.
     """
     given, noise = regions.given, regions.noise
     assert given is not None
     assert noise is not None
     sight = Sight(level, regions, cond, draw)
     grid, flat, device = sight.grid, sight.flat, given.device
-    batch, count, cells = len(flat), len(grid), level.patch == 1
+    count = len(grid)
     noise = noise.unflatten(1, (count, -1))
     undecided, filled, sounds = level.tasks(regions, grid)
     given_patches = grid.split(given)
     silent = given_patches.clamp(min=SILENCE).to(flat)
     limits = None if regions.limits is None else regions.limits.split(grid)
-    # where room is limited each child that is filled leaves less of it to the others
-    crowd = limits if limits is not None and limits.room is not None else None
+    crowded = limits is not None and limits.room is not None
+    one = crowded or level.patch > 1  # fill one child a pass: it is dear, or leaves less room to the others
     may = undecided if limits is None else undecided & (limits.possible(given_patches) | filled)
     rank = torch.arange(count, device=device)
     end = (may * (rank + 1)).amax(1)  # behind the last child that may sound,
     last = (sounds[:, None] & may) & (rank == end[:, None] - 1)  # which does if all before it are silent
     fractions = (rank + 1) / count
-    deep = record and not cells  # cells leave nothing to be recorded inside them
-    chances = torch.zeros(batch, count, device=device)
-    moments = rank.clone()
-    if deep:
-        planes = torch.full(
-            (batch, count, level.height - 1, level.patch, level.patch), -1, dtype=torch.int16, device=device
-        )
-        inside = chances.new_ones(given_patches.shape)
+    book = Record(level, undecided, log)
 
-    span = torch.arange(1 if crowd else min(SPAN, count), device=device)
+    span = torch.arange(min(SPAN, count), device=device)
     begin = torch.where(end > 0, 0, count)  # the first child that is not certain
-    quiet = torch.ones(batch, dtype=torch.bool, device=device)  # nothing that is certain was drawn to sound
+    quiet = torch.ones_like(end, dtype=torch.bool)  # nothing that is certain was drawn to sound
     live = (end > 0).nonzero()[:, 0]
-    told = 0
-
-    def tell() -> None:
-        """Log the children that are certain in all regions now."""
-        nonlocal told
-        if log is None:
-            return
-        certain = int(begin.amin())
-        left = float((undecided & (rank >= begin[:, None])).float().mean())
-        for place in range(told, certain):
-            if undecided[:, place].any():
-                moments[place] = log.add(place, 0)
-                log.progress(left)
-        told = certain
-
     while len(live):
         row, start = live[:, None], begin[live]
         child = start.clamp(max=count - len(span))[:, None] + span
         z = sight.conditions(row, child)
-        if crowd:
-            may = undecided & (crowd.possible(given_patches) | filled)
+        if limits is not None and crowded:
+            may = undecided & (limits.possible(given_patches) | filled)
         new = child >= start[:, None]
         opened, chance = draw.at(level.index, fractions[child]).gates(
             level.gate(z)[..., 0], noise[row, child, GATE], may[row, child] & new, filled[row, child]
@@ -184,47 +162,86 @@ def settle(
         forced = forced & quiet[row] & ~(opened & ~forced).any(1, keepdim=True)
         opened = opened | forced
         if record:
-            chances[row, child] = torch.where(new, chance.masked_fill(forced, 1.0).to(chances), chances[row, child])
+            book.chances[row, child] = torch.where(
+                new, chance.masked_fill(forced, 1.0).to(book.chances), book.chances[row, child]
+            )
 
-        fill = opened if cells else opened & (opened.cumsum(1) == 1)
+        fill = opened & (opened.cumsum(1) == 1) if one else opened
         patch = (row[..., None, None], sight.own[child])
         guess = flat[patch]
         found = torch.where((opened | ~new)[..., None, None], guess, silent[row, child])
         number, slot = fill.nonzero(as_tuple=True)
         if len(number):
             r, c = live[number], child[number, slot]
-            part = level.child.sample(
-                *sight.below(r, c, z[:, number, slot], given_patches, limits, noise), draw, record
-            )
+            below = sight.below(r, c, z[:, number, slot], given_patches, limits, noise)
+            part = level.child.sample(*below, draw, record)
             found[number, slot] = part.tokens.to(found)
-            if crowd:
-                crowd.fill(r, c, (part.tokens > SILENCE) & (given_patches[r, c] < 0))
-            if deep:
-                planes[r, c] = 0 if part.planes is None else part.planes
-                inside[r, c] = 1 if part.chances is None else part.chances
+            if limits is not None:
+                limits.fill(r, c, (part.tokens > SILENCE) & (given_patches[r, c] < 0))
+            if record:
+                book.keep(r, c, part)
         flat[patch] = found
 
-        behind = child[:, -1:] + 1
-        after = torch.where((found != guess).flatten(2).any(-1), child + 1, behind)
-        if not cells:
+        after = torch.where((found != guess).flatten(2).any(-1), child + 1, child[:, -1:] + 1)
+        if one:
             after = torch.where(opened & ~fill, child, after)
         start = after.amin(1)
         quiet[live] &= ~(opened & (child < start[:, None])).any(1)
         going = start < end[live]
         begin[live] = torch.where(going, start, count)
         live = live[going]
-        tell()
-    tell()
+        book.tell(begin)
+    book.tell(begin)
     regions = replace(regions, canvas=sight.canvas)
-    if not record:
-        return finished(level, regions, grid)
-    when = torch.where(undecided, moments, -1).to(torch.int16)[..., None, None, None]
-    if deep:
-        when = when.expand(-1, -1, 1, level.patch, level.patch)
-        return finished(level, regions, grid, torch.cat([when, planes], 2), chances[..., None, None] * inside)
-    sounds = undecided & (grid.split(interior(sight.canvas, level.margin)) > SILENCE).flatten(2).any(-1)
-    planes = torch.cat([when, (sounds.to(torch.int16) - 1)[..., None, None, None]], 2)
-    return finished(level, regions, grid, planes, chances[..., None, None])
+    return finished(level, regions, grid, *(book.finished(grid.split(sight.roll)) if record else ()))
+
+
+class Record:
+    """What is noted of the children of an AR level: when they were decided, how probably they sound, what is inside."""
+
+    def __init__(self, level: FractalLevel, undecided: Bool[Tensor, "b n"], log: StepLog | None) -> None:
+        self.undecided, self.log, self.size = undecided, log, level.patch
+        self.rank = torch.arange(undecided.shape[1], device=undecided.device)
+        self.moments = self.rank.tolist()
+        self.asked = undecided.any(0).tolist() if log else []
+        self.told = 0
+        self.chances = torch.zeros(undecided.shape, device=undecided.device)
+        self.inner: tuple[Tensor, Tensor] | None = None  # cells leave nothing to be noted inside them
+        if level.height > 2:
+            shape = (*undecided.shape, level.height - 1, level.patch, level.patch)
+            planes = torch.full(shape, -1, dtype=torch.int16, device=undecided.device)
+            self.inner = planes, self.chances.new_ones(*undecided.shape, level.patch, level.patch)
+
+    def keep(self, region: Int[Tensor, " m"], child: Int[Tensor, " m"], part: Composed) -> None:
+        """Note what is inside of children that were filled."""
+        if self.inner is not None:
+            assert part.planes is not None
+            assert part.chances is not None
+            for store, value in zip(self.inner, (part.planes, part.chances), strict=True):
+                store[region, child] = value
+
+    def tell(self, begin: Int[Tensor, " b"]) -> None:
+        """Log the children that are certain in all regions now, ``begin`` being the first that is not."""
+        if self.log is None:
+            return
+        certain = int(begin.amin())
+        left = float((self.undecided & (self.rank >= begin[:, None])).float().mean())
+        for child in range(self.told, certain):
+            if self.asked[child]:
+                self.moments[child] = self.log.add(child, 0)
+                self.log.progress(left)
+        self.told = certain
+
+    def finished(self, patches: Int[Tensor, "b n h w"]) -> tuple[Tensor, Tensor]:
+        """Step planes and chances of all cells, child by child; ``patches``: what the children came out as."""
+        moments = torch.tensor(self.moments, device=self.rank.device)
+        when = torch.where(self.undecided, moments, -1).to(torch.int16)[..., None, None, None]
+        chances = self.chances[..., None, None]
+        if self.inner is None:
+            sounds = self.undecided & (patches > SILENCE).flatten(2).any(-1)
+            return torch.cat([when, (sounds.to(torch.int16) - 1)[..., None, None, None]], 2), chances
+        planes, inside = self.inner
+        return torch.cat([when.expand(-1, -1, 1, self.size, self.size), planes], 2), chances * inside
 
 
 def finished(
@@ -258,7 +275,8 @@ class Sight:
         self.grid = grid = level.grid(regions.canvas)
         self.flat = F.pad(regions.canvas.flatten(1), (0, 1), value=level.unknown)
         self.canvas = self.flat[:, :-1].unflatten(1, shape)
-        interior(self.canvas, level.margin).copy_(given.clamp(min=SILENCE))
+        self.roll = interior(self.canvas, level.margin)
+        self.roll.copy_(given.clamp(min=SILENCE))
         self.shown = None
         if level.sees_ahead and bool((given >= 0).any()):
             self.shown = F.pad(surround(given, level.margin, outside=-1).flatten(1) >= 0, (0, 1))
@@ -272,7 +290,7 @@ class Sight:
             earlier(grid, level.margin, level.child.margin, True, device),
             windows(grid, level.margin, level.child.margin, device)[0],
         )
-        self.base = streams(level.base(cond, grid), draw) + level.recalled(regions)
+        self.base = streams(level.base(cond, grid, draw.kept), draw) + level.recalled(regions)
         self.degrees = streams(level.degrees(cond, grid), draw)
         self.echoes = None if regions.echo is None else grid.split_layers(regions.echo)
         self.steps = torch.arange(len(grid), device=device).expand(len(self.flat), -1)
@@ -302,7 +320,9 @@ class Sight:
     ) -> tuple[Regions, Condition]:
         """Some children as regions of the level below."""
         echo = None
-        if self.echoes is not None:
+        if self.level.patch == 1:
+            pass  # a cell knows no echo
+        elif self.echoes is not None:
             echo = self.echoes[region, child]
         elif self.level.distances:
             regions = replace(self.regions, canvas=self.canvas)
@@ -328,11 +348,11 @@ class Sight:
 class Reader:
     """Answers a MAR generator's questions while its level is sampling; see :class:`fractalgen.model.mar.Reader`."""
 
-    def __init__(self, level: FractalLevel, regions: Regions, cond: Condition, streams: int) -> None:
-        self.level, self.canvas, self.streams = level, regions.canvas, streams
+    def __init__(self, level: FractalLevel, regions: Regions, cond: Condition, draw: Draw) -> None:
+        self.level, self.canvas, self.streams = level, regions.canvas, draw.streams
         self.grid = level.grid(self.canvas)
         self.recalled = level.recalled(regions)
-        self.base = level.base(cond, self.grid)
+        self.base = level.base(cond, self.grid, draw.kept)
 
     def content(self) -> Float[Tensor, "sb n d"]:
         patches = self.grid.split(interior(self.canvas, self.level.margin))

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from jaxtyping import Int, Shaped
 from torch import Tensor
 
@@ -47,13 +46,15 @@ class Grid(NamedTuple):
 
     def split(self, region: Shaped[Tensor, "b p t"]) -> Shaped[Tensor, "b n h w"]:
         """Cut regions into their patches."""
-        # views, not einops, here and in join: a sampling step is so small that their microseconds count
+        # views, not einops, here and below: a sampling step is so small that their microseconds count
         cells = region.unflatten(2, (self.cols, self.patch)).unflatten(1, (self.rows, self.patch))  # b r h c w
         return cells.permute((0, 3, 1, 2, 4) if self.order == "column_major" else (0, 1, 3, 2, 4)).flatten(1, 2)
 
     def split_layers(self, layers: Shaped[Tensor, "b e p t"]) -> Shaped[Tensor, "b n e h w"]:
         """Cut several layers over each region into patches."""
-        return rearrange(layers, f"b e (r h) (c w) -> b {self._children} e h w", r=self.rows, c=self.cols)
+        cells = layers.unflatten(3, (self.cols, self.patch)).unflatten(2, (self.rows, self.patch))  # b e r h c w
+        order = (0, 4, 2, 1, 3, 5) if self.order == "column_major" else (0, 2, 4, 1, 3, 5)
+        return cells.permute(order).flatten(1, 2)
 
     def join(self, patches: Shaped[Tensor, "b n h w"]) -> Shaped[Tensor, "b p t"]:
         """Inverse of :meth:`split`."""
@@ -71,10 +72,6 @@ class Grid(NamedTuple):
         """The lowest pitch row of every patch."""
         rows = self.patch * torch.arange(self.rows, device=device)
         return self.number(rows[:, None].expand(self.rows, self.cols))
-
-    @property
-    def _children(self) -> str:
-        return "(c r)" if self.order == "column_major" else "(r c)"
 
 
 @lru_cache(maxsize=64)

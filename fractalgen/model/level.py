@@ -156,14 +156,29 @@ class FractalLevel(nn.Module):
         cols = (canvas.shape[2] - self.margin.past - self.margin.future) // self.patch
         return Grid(self.rows, cols, self.patch, self.scan_order)
 
-    def base(self, cond: Condition, grid: Grid) -> Float[Tensor, "b n d"]:
-        """Place and condition of every child, with the degree of its lowest pitch in the key asked for."""
-        place = self.place(grid)
+    def places(self, grid: Grid) -> Float[Tensor, "k n d"]:
+        """What every child knows of its place, for each degree of the key that the region's lowest pitch may be."""
+        place: Tensor = self.place(grid)
+        if self.degree is None:
+            return place[None]
+        degree = torch.arange(DEGREES, device=place.device)[:, None]
+        return place + F.embedding(raised(degree, grid.lowest(place.device)), self.degree)
+
+    def base(
+        self, cond: Condition, grid: Grid, kept: dict[tuple[int, Grid], Tensor] | None = None
+    ) -> Float[Tensor, "b n d"]:
+        """Place and condition of every child, with the degree of its lowest pitch in the key asked for.
+
+        ``kept``: where places are looked up, or put if they are missing.
+        """
+        places = None if kept is None else kept.get((self.index, grid))
+        if places is None:
+            places = self.places(grid)
+            if kept is not None:
+                kept[self.index, grid] = places
         if self.degree is not None:
-            degree = torch.arange(DEGREES, device=place.device)[:, None]
-            table = place + F.embedding(raised(degree, grid.lowest(place.device)), self.degree)
-            place = F.embedding(cond.degree, table.flatten(1)).unflatten(1, (len(grid), -1))
-        return place + self.cond(cond.vector)[:, None]
+            places = F.embedding(cond.degree, places.flatten(1)).unflatten(1, (len(grid), -1))
+        return places + self.cond(cond.vector)[:, None]
 
     def degrees(self, cond: Condition, grid: Grid) -> Int[Tensor, "b n"]:
         """The degree of every child's lowest pitch."""
@@ -273,7 +288,7 @@ class FractalLevel(nn.Module):
     def sample(
         self, regions: Regions, cond: Condition, draw: Draw, record: bool, log: StepLog | None = None
     ) -> Composed:
-        """Draw regions; the canvas's interior is overwritten.  Cells given beforehand come out as they went in."""
+        """Draw regions; the canvas may be written to.  Cells given beforehand come out as they went in."""
         if self.config.generator == "ar":
             return settle(self, regions, cond, draw, record, log)
         return walk(self, regions, cond, draw, record, log)

@@ -12,8 +12,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-SHORT = 128
-"""Sequences up to this length take plain matmul-softmax: on a CPU the fused kernel is slow backwards."""
+SHORT = 32
+"""Sequences up to this length take plain matmul-softmax: on a CPU the fused kernel is slow backwards on many."""
 
 
 @lru_cache(maxsize=8)
@@ -102,6 +102,13 @@ def evaluate(
     return x + (F.dropout(y, dropout) if dropout else y)
 
 
+def narrow(x: Tensor) -> Tensor:
+    """Under autocast a residual stream in its type: half the memory traffic."""
+    if torch.is_autocast_enabled(x.device.type):
+        return x.to(torch.get_autocast_dtype(x.device.type))
+    return x
+
+
 class Transformer(nn.Module):
     """``depth`` blocks and a final norm; causal or bidirectional, as the call says."""
 
@@ -120,8 +127,7 @@ class Transformer(nn.Module):
 
     def forward(self, x: Float[Tensor, "b n d"], causal: bool) -> Float[Tensor, "b n d"]:
         """The whole sequence at once."""
-        if torch.is_autocast_enabled(x.device.type):  # a narrow residual stream halves the memory traffic
-            x = x.to(torch.get_autocast_dtype(x.device.type))
+        x = narrow(x)
 
         def attention(qkv: Tensor, heads: int) -> Tensor:
             q, k, v = qkv.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
@@ -152,8 +158,9 @@ class Decoder:
     ) -> Float[Tensor, "r s d"]:
         """The output at some positions of some sequences, equal to that of the full causal forward pass.
 
-        All positions before them must have been visited; a position visited again takes its new input.
+        All positions before them must have been visited; a position visited again takes its new input.  Rows ascend.
         """
+        x = narrow(x)
         (batch, length), width = self.shape, x.shape[-1]
         if not self.memories:
             self.memories = [x.new_zeros(batch, length, 2 * width) for _ in self.blocks]
