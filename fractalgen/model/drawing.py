@@ -13,7 +13,7 @@ from torch import Tensor
 from fractalgen.model.ar import Autoregressive
 from fractalgen.model.grid import Grid, Margin, cut, earlier, interior, surround, windows
 from fractalgen.model.mar import MaskedAutoregressive
-from fractalgen.model.parts import SILENCE, Composed, Condition, PatchLimits, Regions, StepLog, streams
+from fractalgen.model.parts import HOLD, SILENCE, Composed, Condition, PatchLimits, Regions, StepLog, streams
 from fractalgen.sampling import Draw
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def settle(
     """Draw regions of an AR level as if child by child, in far fewer passes.
 
     The random numbers being given, each child is a function of those before it.  So some children ahead are guessed, to
-    be silent, as most are; one pass says what each would be if the guess were right, and that is the next guess.  Where
+    be silent, as most are, or that a note is held; one pass says what each would be if the guess were right, and that is the next guess.  Where
     all before a child is right it comes out right: up to and including the first that differs from its guess all are
     certain, and never looked at again (Jacobi decoding: Song et al. 2021, arXiv 2002.03629).  Children of several cells
     are dear: they are filled when all before them is certain.  Every region goes at its own pace.
@@ -142,6 +142,8 @@ def settle(
     end = (may * (rank + 1)).amax(1)  # behind the last child that may sound,
     last = (sounds[:, None] & may) & (rank == end[:, None] - 1)  # which does if all before it are silent
     fractions = (rank + 1) / count
+    if not one:
+        sight.guess_holds(grid.join(may[..., None, None]))
     book = Record(level, undecided, log)
 
     span = torch.arange(min(SPAN, count), device=device)
@@ -295,6 +297,14 @@ class Sight:
         self.echoes = None if regions.echo is None else grid.split_layers(regions.echo)
         self.steps = torch.arange(len(grid), device=device).expand(len(self.flat), -1)
         self.decoder = generator.decoder(draw.streams * len(self.flat), len(grid))
+
+    def guess_holds(self, free: Bool[Tensor, "b p t"]) -> None:
+        """Guess that what sounds beside a region of cells is held for two steps more where a cell is ``free``."""
+        top, past = self.level.margin.pitch, self.level.margin.past
+        if past:
+            left = self.canvas[:, top : self.canvas.shape[1] - top, past - 1, None]
+            sounds = (left > SILENCE) & (left < self.level.unknown)
+            self.roll[:, :, :2].masked_fill_(sounds & free[:, :, :2], HOLD)
 
     def conditions(self, row: Int[Tensor, "r 1"], child: Int[Tensor, "r s"]) -> Float[Tensor, "g r s d"]:
         """Conditions of children, by guidance stream."""
