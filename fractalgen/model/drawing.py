@@ -119,10 +119,11 @@ def settle(
     """Draw regions of an AR level as if child by child, in far fewer passes.
 
     The random numbers being given, each child is a function of those before it.  So some children ahead are guessed, to
-    be silent, as most are, or that a note is held; one pass says what each would be if the guess were right, and that is the next guess.  Where
-    all before a child is right it comes out right: up to and including the first that differs from its guess all are
-    certain, and never looked at again (Jacobi decoding: Song et al. 2021, arXiv 2002.03629).  Children of several cells
-    are dear: they are filled when all before them is certain.  Every region goes at its own pace.
+    be silent, as most are, or that a note is held; one pass says what each would be if the guess were right, and that
+    is the next guess.  Where all before a child is right it comes out right: up to and including the first that differs
+    from its guess all are certain, and never looked at again (Jacobi decoding: Song et al. 2021, arXiv 2002.03629).
+    Children of several cells are dear: they are filled when all before them is certain.  Every region goes at its own
+    pace.
     """
     given, noise = regions.given, regions.noise
     assert given is not None
