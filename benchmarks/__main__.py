@@ -256,9 +256,8 @@ def plan_of(args: argparse.Namespace) -> Plan:
         if min(values if isinstance(values, tuple) else (values,)) < 1:
             raise UserError(f"--{name} {min(values) if isinstance(values, tuple) else values}: must be at least 1")
     for name, kind in itertools.product(plan.configs, plan.kinds):
-        configuration(plan, name, kind).model_config(
-            velocity_bins=VELOCITY_BINS
-        )  # mistakes are told before hours have passed
+        # mistakes are told before hours have passed
+        configuration(plan, name, kind).model_config(velocity_bins=VELOCITY_BINS)
     return plan
 
 

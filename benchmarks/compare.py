@@ -25,7 +25,7 @@ from fractalgen.checkpoint import load_pretrained, read_checkpoint, resolve
 from fractalgen.cli import Parser
 from fractalgen.config import DEFAULT_MODEL, ModelConfig
 from fractalgen.corpus import Corpus
-from fractalgen.data import ValidCrops
+from fractalgen.data import ValidCrops, every_other_song
 from fractalgen.errors import UserError
 from fractalgen.evaluation import likelihood
 from fractalgen.evaluation.copying import BarIndex
@@ -55,8 +55,7 @@ def run(args: argparse.Namespace) -> None:
     check_models(args, corpus, ours.config, baseline.config)
     length = ours.config.crop_length
     crops = ValidCrops(corpus, args.split, length)
-    songs = np.array([song for song, _ in crops.crops])
-    second = np.isin(songs, np.unique(songs)[1::2])  # every other song: the floor is measured between the halves
+    second = every_other_song(crops.crops)
     if args.num_samples and not second.any():
         raise UserError(f"--num_samples {args.num_samples}: {args.data} has one song only in split {args.split}")
 

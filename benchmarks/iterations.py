@@ -31,7 +31,7 @@ from fractalgen.checkpoint import load_pretrained
 from fractalgen.cli import Parser
 from fractalgen.config import GenerateConfig, MarOrder, SamplingConfig
 from fractalgen.corpus import SPLITS, Corpus
-from fractalgen.data import ValidCrops
+from fractalgen.data import ValidCrops, every_other_song
 from fractalgen.errors import UserError
 from fractalgen.evaluation.likelihood import Scores, crop_windows, ratio_error, score
 from fractalgen.evaluation.notes import crop_tokens
@@ -105,10 +105,10 @@ def schedules(model: FractalGen, lists: Sequence[Sequence[int]] | None, orders: 
     if lists is None:
         patches = config.pitches * config.crop_length // config.levels[1].patch ** 2
         lists = [[2**power] for power in range(patches.bit_length())]
-    default = (*SamplingConfig.num_iter_list, *[1] * len(config.levels))
+    default = config.fit_iterations(SamplingConfig.num_iter_list)
 
     def complete(given: Sequence[int]) -> tuple[int, ...]:
-        return model.iterations((*given, *default[len(given) : len(config.levels)]))
+        return model.iterations((*given, *default[len(given) :]))
 
     asked = [Schedule(complete(given), order) for order in orders for given in lists]
     return list(dict.fromkeys([Schedule(complete(()), SamplingConfig.mar_order), *asked]))
@@ -152,8 +152,7 @@ def bits(nats: npt.NDArray[np.float64], scores: Scores) -> Figures:
 def halves(corpus: Corpus, args: argparse.Namespace, length: int) -> tuple[Rolls, Rolls]:
     """Real rolls (n, 128, T): those of every other song, and as many as there will be samples of the songs between."""
     crops = ValidCrops(corpus, args.split, length)
-    songs = np.array([song for song, _ in crops.crops])
-    second = np.isin(songs, np.unique(songs)[1::2])
+    second = every_other_song(crops.crops)
     if not second.any():
         raise UserError(f"--split {args.split}: {args.data} has one such song only")
     real, between = crop_tokens(crops), np.flatnonzero(second)

@@ -206,14 +206,13 @@ class Pictures(Checkpoint):
     def sample(self, model: Any) -> tuple[NDArray[np.uint8], Intermediates]:
         """Samples (n, 128, T) and the record of their making; the same random numbers each time."""
         settings = SamplingConfig()
-        iterations = [*settings.num_iter_list, *[1] * len(model.config.levels)][: len(model.config.levels)]
         device = next(model.parameters()).device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
             torch.manual_seed(self.seed)
             rolls, intermediates = model.sample(
                 batch_size=self.num_samples,
                 cond_list=None,
-                num_iter_list=iterations,
+                num_iter_list=list(model.config.fit_iterations(settings.num_iter_list)),
                 cfg=settings.cfg,
                 cfg_schedule=settings.cfg_schedule,
                 temperature=settings.temperature,

@@ -139,6 +139,10 @@ class ModelConfig:
             data[name] = tuple(data.get(name, ()))
         return cls(**data)
 
+    def fit_iterations(self, num_iter_list: tuple[int, ...]) -> tuple[int, ...]:
+        """``num_iter_list`` with as many numbers as there are levels: cut, or filled up with 1."""
+        return (*num_iter_list, *[1] * len(self.levels))[: len(self.levels)]
+
 
 @dataclass(frozen=True)
 class TrainConfig:

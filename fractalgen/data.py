@@ -7,6 +7,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -101,6 +102,12 @@ class CropDataset(Dataset[Item]):
         if low > high:  # no choice fits the keyboard: as written
             return 0
         return int(torch.randint(low, high + 1, ()))
+
+
+def every_other_song(crops: Sequence[tuple[int, int]]) -> NDArray[np.bool_]:
+    """Which crops, each (song, first step), are of every other song: a floor is measured between the two halves."""
+    songs = np.array([song for song, _ in crops])
+    return np.isin(songs, np.unique(songs)[1::2])
 
 
 class ValidCrops(Dataset[Item]):

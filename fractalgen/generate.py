@@ -181,15 +181,14 @@ def iterations(cfg: GenerateConfig, model: FractalGen) -> tuple[int, ...]:
     Raises:
         UserError: there is nothing to choose, or a number that is missing or no number of iterations.
     """
-    levels = model.config.levels
     if cfg.quality is None:
         return model.iterations(cfg.num_iter_list)
-    if all(level.generator == "ar" for level in levels[:-1]):
+    if all(level.generator == "ar" for level in model.config.levels[:-1]):
         raise UserError(
             f"--quality {cfg.quality}: {model.checkpoint_id} is autoregressive, it draws patch by patch and has no"
             " iterations to choose"
         )
-    return (*QUALITY[cfg.quality], *[1] * len(levels))[: len(levels)]
+    return model.config.fit_iterations(QUALITY[cfg.quality])
 
 
 def check_against_model(cfg: GenerateConfig, model: FractalGen, work: Assignment) -> None:

@@ -185,10 +185,11 @@ def compare(
     cfg: EvaluateConfig, corpus: Corpus, result: dict[str, Any], parts: list[ValidCrops], tokens: Rolls
 ) -> None:
     """Add to ``result`` how generated rolls (n, 128, T) compare with real ones, and print it."""
+    from fractalgen.data import every_other_song
+
     bar = 4 * corpus.steps_per_quarter
     real = np.concatenate([crop_tokens(crops) for crops in parts])
-    songs = np.array([song for crops in parts for song, _ in crops.crops])
-    odd = np.isin(songs, np.unique(songs)[1::2])  # every other song: the floor is measured between the halves
+    odd = every_other_song([crop for crops in parts for crop in crops.crops])
     result["sampling"] = {item.name: getattr(cfg, item.name) for item in fields(SamplingConfig)}
     result["sampling"] |= {"num_samples": cfg.num_samples, "seed": cfg.seed, "batch_size": cfg.batch_size}
     result["statistics"] = three_rows(real[~odd], real[odd], tokens, np.random.default_rng(cfg.seed), bar)

@@ -195,8 +195,7 @@ def settle(
         live = live[going]
         book.tell(begin)
     book.tell(begin)
-    regions = replace(regions, canvas=sight.canvas)
-    return finished(level, regions, grid, *(book.finished(grid.split(sight.roll)) if record else ()))
+    return finished(level, sight.regions, grid, *(book.finished(grid.split(sight.roll)) if record else ()))
 
 
 class Record:
@@ -274,10 +273,11 @@ class Sight:
         given, shape, generator = regions.given, regions.canvas.shape[1:], level.generator
         assert given is not None
         assert isinstance(generator, Autoregressive)
-        self.level, self.generator, self.regions, self.draw = level, generator, regions, draw
+        self.level, self.generator, self.draw = level, generator, draw
         self.grid = grid = level.grid(regions.canvas)
         self.flat = F.pad(regions.canvas.flatten(1), (0, 1), value=level.unknown)
         self.canvas = self.flat[:, :-1].unflatten(1, shape)
+        self.regions = replace(regions, canvas=self.canvas)
         self.roll = interior(self.canvas, level.margin)
         self.roll.copy_(given.clamp(min=SILENCE))
         self.shown = None
@@ -331,13 +331,9 @@ class Sight:
     ) -> tuple[Regions, Condition]:
         """Some children as regions of the level below."""
         echo = None
-        if self.level.patch == 1:
-            pass  # a cell knows no echo
-        elif self.echoes is not None:
-            echo = self.echoes[region, child]
-        elif self.level.distances:
-            regions = replace(self.regions, canvas=self.canvas)
-            echo = self.level.echo(regions, region, child, self.steps)
+        if self.level.patch > 1:  # a cell knows no echo
+            split = self.echoes  # cut once for all passes
+            echo = self.level.echo(self.regions, region, child, self.steps) if split is None else split[region, child]
         parts = Regions(
             self._look(region, child, self.inner),
             given[region, child],
