@@ -7,14 +7,14 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
 from numpy.typing import NDArray
 from PIL import Image
 from tensorboard.compat.proto.summary_pb2 import Summary
@@ -81,6 +81,30 @@ class StepBar(Callback):
         if self.bar is not None:
             self.bar.close()
             self.bar = None
+
+
+class AveragedWeights(WeightAveraging):
+    """A moving average of the weights: what is validated, drawn and saved as the model, beside the trained weights.
+
+    A step keeps the share ``decay`` of the average, at first less, (1 + n) / (10 + n) after n steps, so that it soon
+    forgets the weights that it began with.
+    """
+
+    def __init__(self, decay: float) -> None:
+        def blend(averages: list[torch.Tensor], weights: list[torch.Tensor], steps: torch.Tensor | int) -> None:
+            kept = min(decay, (1 + int(steps)) / (10 + int(steps)))
+            torch._foreach_lerp_(averages, weights, 1 - kept)
+
+        super().__init__(multi_avg_fn=blend)
+
+    @contextmanager
+    def in_place(self, pl_module: LightningModule) -> Iterator[None]:
+        """The averaged weights in the model, for the time of the block."""
+        self._swap_models(pl_module)
+        try:
+            yield
+        finally:
+            self._swap_models(pl_module)
 
 
 class LastCheckpoint(Checkpoint):
@@ -153,7 +177,11 @@ class Pictures(Checkpoint):
         step = trainer.global_step
         due = self.num_samples > 0 and step > 0 and step % self.interval == 0
         if due and trainer.is_global_zero and not trainer.sanity_checking:
-            with self._report("pictures of samples", step):
+            with ExitStack() as stack:
+                stack.enter_context(self._report("pictures of samples", step))
+                for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                    if isinstance(callback, AveragedWeights):
+                        stack.enter_context(callback.in_place(pl_module))
                 self.draw(trainer, pl_module.model, step)
 
     def draw(self, trainer: Trainer, model: Any, step: int) -> None:

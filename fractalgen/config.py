@@ -196,12 +196,27 @@ class TrainConfig:
     max_steps: int = setting(200_000, "optimiser steps")
     optimizer: Literal["muon", "adamw"] = setting("muon", "muon: Muon inside the transformers, AdamW for the rest")
     learning_rate: float = setting(6e-4, "peak learning rate")
-    min_learning_rate: float = setting(0.0, "learning rate at the end of the cosine schedule")
+    schedule: Literal["cosine", "constant"] = setting(
+        "cosine", "learning rate after the warm-up: a cosine down to the end of the run, or constant"
+    )
+    cooldown_steps: int = setting(
+        0,
+        "steps at the end in which a constant learning rate falls to the minimum (1 - sqrt); with --resume from a run"
+        " without: a branch that begins to cool at once and ends after so many steps, in a folder of its own",
+    )
+    min_learning_rate: float = setting(0.0, "learning rate at the end of the schedule")
     warmup_steps: int = setting(200, "optimiser steps of linear warm-up")
     weight_decay: float = setting(0.05, "decoupled weight decay, on matrices only")
     gradient_clip: float = setting(1.0, "largest norm of the gradient (0: no clipping)")
+    ema_decay: float = setting(
+        0.0,
+        "validate, draw and save a moving average of the weights, which keeps this share of itself at each step, less at"
+        " first (0: none); the weights that are trained go on beside it",
+    )
     accumulate_grad_batches: int = setting(1, "batches per optimiser step")
-    precision: Literal["32", "bf16"] = setting("32", "arithmetic: float32, or bfloat16 autocast")
+    precision: Literal["auto", "32", "bf16"] = setting(
+        "auto", "arithmetic: float32, bfloat16 autocast, or the one that is faster on the device"
+    )
     activation_checkpointing: bool = setting(False, "less memory, slower: recompute in the backward pass")
     seed: int = setting(0, "seed of initialisation, data order and masks")
 
@@ -443,7 +458,9 @@ class EvaluateConfig(SamplingConfig):
     batch_size: int = setting(8, "crops or samples computed together")
     seed: int = setting(0, "seed of samples, orders and shuffled rolls")
     device: str = setting("auto", "cpu, cuda, cuda:1, mps, or auto")
-    precision: Literal["32", "bf16"] = setting("32", "arithmetic: float32, or bfloat16 autocast")
+    precision: Literal["auto", "32", "bf16"] = setting(
+        "auto", "arithmetic: float32, bfloat16 autocast, or the one that is faster on the device"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from fractalgen import checkpoint
 from fractalgen.attributes import chosen
-from fractalgen.callbacks import LastCheckpoint, Pictures, StepBar
+from fractalgen.callbacks import AveragedWeights, LastCheckpoint, Pictures, StepBar
 from fractalgen.config import ModelConfig, TrainConfig
 from fractalgen.data import Corpus
 from fractalgen.errors import UserError
@@ -36,6 +36,7 @@ from fractalgen.masks import random_known
 from fractalgen.model.fractal import FractalGen
 from fractalgen.model.transformer import Transformer
 from fractalgen.optimisers import make_optimizer
+from fractalgen.precision import choose_precision
 
 if TYPE_CHECKING:
     from fractalgen.model.fractal import NLL
@@ -50,6 +51,7 @@ EXPECTED_WARNINGS = (
     r"Checkpoint directory .* exists and is not empty",  # a resumed run goes on in its folder
     r"The dirpath has changed from",  # a run resumed into another folder
     r"(GPU|TPU) available but not used",  # --accelerator decides
+    r"The checkpoint was not created with WeightAveraging",  # the average begins where a run without one stands
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # inside Lightning, for newer versions of PyTorch
 )
 
@@ -89,6 +91,11 @@ def conditions(batch: Batch) -> list[Tensor] | None:
     return list(labels.unbind(1)) if labels.shape[1] else None
 
 
+def share_done(step: int, first: int, last: int) -> float:
+    """How far ``step`` has come from ``first`` (0) to ``last`` (1)."""
+    return min(1.0, max(0, step - first) / max(1, last - first))
+
+
 class Training(pl.LightningModule):
     """The model under training: loss, optimiser, schedule, logged figures."""
 
@@ -110,7 +117,8 @@ class Training(pl.LightningModule):
         log_dir = self.trainer.log_dir  # collective
         if self.trainer.is_global_zero and log_dir is not None:
             millions = sum(parameter.numel() for parameter in self.model.parameters()) / 1e6
-            print(f"{millions:.1f} M parameters on {self.device}, run folder {log_dir}", flush=True)
+            arithmetic = "bfloat16" if "bf16" in str(self.trainer.precision) else "float32"
+            print(f"{millions:.1f} M parameters on {self.device} in {arithmetic}, run folder {log_dir}", flush=True)
             resolved = asdict(replace(self.cfg, output_dir=self.cfg.run_dir))
             Path(log_dir).mkdir(parents=True, exist_ok=True)
             Path(log_dir, "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
@@ -178,14 +186,14 @@ class Training(pl.LightningModule):
             self.logger.log_metrics(metrics, step=self.global_step)
 
     def learning_rate(self, step: int) -> float:
-        """Learning rate of optimiser step ``step`` (from 0): linear warm-up, then a cosine down to the minimum."""
+        """Learning rate of optimiser step ``step`` (from 0): linear warm-up, then as ``--schedule`` says."""
         cfg = self.cfg
-        if step < cfg.warmup_steps:
-            return cfg.learning_rate * (step + 1) / cfg.warmup_steps
-        progress = min(1.0, (step - cfg.warmup_steps) / max(1, cfg.max_steps - cfg.warmup_steps))
-        return (
-            cfg.min_learning_rate + (cfg.learning_rate - cfg.min_learning_rate) * (1 + math.cos(math.pi * progress)) / 2
-        )
+        warm = min(1.0, (step + 1) / max(1, cfg.warmup_steps))
+        if cfg.schedule == "cosine":
+            left = (1 + math.cos(math.pi * share_done(step, cfg.warmup_steps, cfg.max_steps))) / 2
+        else:  # Haegele et al. 2024
+            left = 1 - math.sqrt(share_done(step, cfg.max_steps - cfg.cooldown_steps, cfg.max_steps))
+        return min(warm * cfg.learning_rate, cfg.min_learning_rate + (cfg.learning_rate - cfg.min_learning_rate) * left)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The optimiser of :mod:`fractalgen.optimisers` that ``--optimizer`` names."""
@@ -216,7 +224,12 @@ class Training(pl.LightningModule):
         )
 
     def on_load_checkpoint(self, content: dict[str, Any]) -> None:
-        """Let Lightning count batches from the optimiser steps done, also when ``accumulate_grad_batches`` changed."""
+        """Let Lightning count batches from the optimiser steps done, also when ``accumulate_grad_batches`` changed.
+
+        A run that goes on without a moving average goes on from the weights that were trained.
+        """
+        if not self.cfg.ema_decay:
+            content["state_dict"] = content.get("current_model_state", content["state_dict"])
         self.logged_step = step = content[checkpoint.HEADER_KEY]["step"]
         self.seconds_before = content[checkpoint.HEADER_KEY].get("seconds", 0.0)
         batches = step * self.cfg.accumulate_grad_batches
@@ -234,14 +247,16 @@ class EventLog(TensorBoardLogger):
         self.experiment.flush()
 
 
-def resume_point(cfg: TrainConfig, config: ModelConfig) -> tuple[int, str | None]:
-    """Step of the checkpoint to go on from, and the version folder to go on in, where it belongs to this run folder.
+def resume_point(cfg: TrainConfig, config: ModelConfig) -> tuple[TrainConfig, int, str | None]:
+    """How to go on from ``--resume``: the settings, the step, and the version folder where it belongs to this run folder.
+
+    A cool-down that begins here is a branch: it ends ``cooldown_steps`` later, and has a version folder of its own.
 
     Raises:
         UserError: not a checkpoint for training, another architecture, or nothing left to do.
     """
     if cfg.resume is None:
-        return 0, None
+        return cfg, 0, None
     path = Path(cfg.resume)
     if path.suffix != ".ckpt" or not path.is_file():
         raise UserError(f"--resume {path}: {'not a .ckpt file' if path.is_file() else 'no such file'}")
@@ -254,14 +269,17 @@ def resume_point(cfg: TrainConfig, config: ModelConfig) -> tuple[int, str | None
         old, new = (" ".join(attribute["name"] for attribute in side["attributes"]) for side in (saved, wanted))
         another = " of another corpus" if old == new else ""
         raise UserError(f"--resume {path}: attributes there are {old or 'none'}{another}, here {new or 'none'}")
-    step = int(header["step"])
+    step, before = int(header["step"]), header.get("train", {})
+    branches = cfg.cooldown_steps > 0 and not before.get("cooldown_steps")
+    if cfg.cooldown_steps:
+        cfg = replace(cfg, max_steps=step + cfg.cooldown_steps if branches else before["max_steps"])
     if step >= cfg.max_steps:
         raise UserError(f"--resume {path}: already at step {step}, --max_steps is {cfg.max_steps}")
     folder = path.resolve().parent.parent
     here = (
         folder.parent == Path(cfg.run_dir, "lightning_logs").resolve() and path.resolve().parent.name == "checkpoints"
     )
-    return step, folder.name if here else None
+    return cfg, step, folder.name if here and not branches else None
 
 
 def train(cfg: TrainConfig) -> Path:
@@ -286,6 +304,14 @@ def train(cfg: TrainConfig) -> Path:
         raise UserError(f"--init_from {cfg.init_from} and --resume {cfg.resume}: one of them, please")
     if not 0 <= cfg.reveal_share <= 1:
         raise UserError(f"--reveal_share {cfg.reveal_share}: must be from 0 to 1")
+    if not 0 <= cfg.ema_decay < 1:
+        raise UserError(f"--ema_decay {cfg.ema_decay}: must be from 0 to below 1")
+    if not 0 <= cfg.cooldown_steps <= cfg.max_steps:
+        raise UserError(f"--cooldown_steps {cfg.cooldown_steps}: must be from 0 to --max_steps {cfg.max_steps}")
+    if cfg.cooldown_steps and cfg.schedule != "constant":
+        raise UserError(
+            f"--cooldown_steps {cfg.cooldown_steps}: for --schedule constant, not --schedule {cfg.schedule}"
+        )
     corpus = Corpus.open(cfg.data)
     config = cfg.model_config(
         velocity_bins=corpus.velocity_bins,
@@ -293,7 +319,7 @@ def train(cfg: TrainConfig) -> Path:
         attributes=chosen(corpus, cfg.attributes),
     )
     data = CropData(cfg, corpus)
-    step, version = resume_point(cfg, config)
+    cfg, step, version = resume_point(cfg, config)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no tips and advertisements
     with warnings.catch_warnings():
         for message in EXPECTED_WARNINGS:
@@ -324,6 +350,15 @@ def make_folder(cfg: TrainConfig) -> None:
         raise UserError(f"--output_dir {cfg.run_dir}: {logs} is not writable")
 
 
+def training_device(accelerator: str) -> torch.device:
+    """The kind of device on which Lightning trains for ``--accelerator``."""
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return torch.device("cuda")
+    if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
 def build_trainer(cfg: TrainConfig, data: CropData, step: int = 0, version: str | None = None) -> pl.Trainer:
     """The Lightning trainer of a run that goes on at optimiser step ``step`` (in folder ``version``, if it exists)."""
     # hide from TensorBoard what a run logged after the checkpoint that it goes on from
@@ -336,12 +371,14 @@ def build_trainer(cfg: TrainConfig, data: CropData, step: int = 0, version: str 
         save_on_train_epoch_end=False,
         enable_version_counter=False,
     )
+    average = [AveragedWeights(cfg.ema_decay)] if cfg.ema_decay else []
+    precision = choose_precision(cfg.precision, training_device(cfg.accelerator))
     try:
         return pl.Trainer(
             accelerator=cfg.accelerator,
             devices=cfg.devices,
             strategy=cfg.strategy,
-            precision={"32": "32-true", "bf16": "bf16-mixed"}[cfg.precision],  # type: ignore[arg-type]
+            precision={"32": "32-true", "bf16": "bf16-mixed"}[precision],  # type: ignore[arg-type]
             max_steps=cfg.max_steps,
             # Lightning counts batches; check_val_every_n_epoch=None: over the whole run, which is one endless epoch
             val_check_interval=cfg.val_check_interval_steps * cfg.accumulate_grad_batches,
@@ -354,6 +391,7 @@ def build_trainer(cfg: TrainConfig, data: CropData, step: int = 0, version: str 
             inference_mode=False,
             logger=EventLog(cfg.run_dir, name="lightning_logs", version=version, default_hp_metric=False, **purge),
             callbacks=[
+                *average,
                 best,
                 LastCheckpoint(cfg.val_check_interval_steps),
                 Pictures(data.val_crops, cfg.log_images_every_n_steps, cfg.num_images_to_log, cfg.seed),
