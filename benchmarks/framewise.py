@@ -19,6 +19,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
+from typing import get_args
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ from tqdm import tqdm
 from benchmarks import exit_status
 from fractalgen.checkpoint import load_pretrained
 from fractalgen.cli import Parser
+from fractalgen.config import Precision
 from fractalgen.corpus import SPLITS, Corpus
 from fractalgen.data import evenly
 from fractalgen.errors import UserError
@@ -40,6 +42,7 @@ from fractalgen.model.grid import interior, surround, windows
 from fractalgen.model.level import FractalLevel, VelocityHead
 from fractalgen.model.mar import MaskedAutoregressive
 from fractalgen.model.parts import HOLD, SILENCE, Condition, Regions
+from fractalgen.precision import autocast, choose_precision
 from fractalgen.sampling import wide
 
 
@@ -175,7 +178,7 @@ def run(args: argparse.Namespace) -> None:
                 frames = min(length, corpus.num_steps(song) - start)
                 width = -(-frames // patch) * patch
                 roll = torch.from_numpy(corpus.tokens(song, start, start + width).astype(np.int64))
-                with torch.autocast(model.device.type, torch.bfloat16, enabled=args.precision == "bf16"):
+                with autocast(args.precision, model.device):
                     logs = frame_log_probabilities(model, roll, frames, groups, args.orders, bar)
                 total -= float((logs.logsumexp(0) - math.log(args.orders)).sum())
             nats.append(total)
@@ -186,7 +189,7 @@ def run(args: argparse.Namespace) -> None:
         "split": args.split,
         "protocol": "frame-wise",
         "orders": args.orders,
-        "precision": args.precision,
+        "precision": choose_precision(args.precision, model.device),
         "nats_per_frame": sum(nats) / sum(counts),
         "stderr": ratio_error(nats, counts, songs),
         "frames": sum(counts),
@@ -207,7 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     top.add_argument("--orders", type=int, default=5, help="random orderings averaged")
     top.add_argument("--songs", type=int, default=0, help="score at most so many songs, evenly spread (0: all)")
     top.add_argument("--seed", type=int, default=0, help="seed of the orderings")
-    top.add_argument("--precision", default="32", choices=("32", "bf16"), help="float32, or bfloat16 autocast")
+    top.add_argument("--precision", default="auto", choices=get_args(Precision), help="arithmetic (auto: the faster)")
     top.add_argument("--json", help="file for the figures")
     return exit_status("framewise", lambda: run(top.parse_args(arguments)))
 

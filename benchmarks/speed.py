@@ -30,6 +30,7 @@ from fractalgen.errors import UserError
 from fractalgen.model.fractal import FractalGen
 from fractalgen.model.level import FractalLevel
 from fractalgen.model.parts import HOLD, ONSET, SILENCE
+from fractalgen.precision import autocast, choose_precision
 from fractalgen.training import LOSS_SCALE, Training
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -271,7 +272,7 @@ class Trainee:
     def passes(self, tokens: Tensor, dense: bool, number: int) -> None:
         """Forward and backward."""
         self.optimizer.zero_grad()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.cfg.precision == "bf16"):
+        with autocast(self.cfg.precision, self.device):
             if dense:
                 loss = dense_nll(self.module.model, tokens).total.mean() * (LOSS_SCALE / tokens[0].numel())
             else:
@@ -291,6 +292,7 @@ class Trainee:
 def training(plan: Plan, name: str, kind: Kind) -> Iterator[Row]:
     """Crops a second: forward, backward, clipping and the optimiser's step, or the first two alone; no reading."""
     trainee = Trainee(plan, name, kind)
+    precision = choose_precision(trainee.cfg.precision, trainee.device)
     crops = training_crops(plan, max(plan.train_batches)).to(plan.device)
     works: dict[str, Callable[[int], object]] = {
         f"{Path(name).stem} {kind}, training, batch {batch}": partial(trainee.passes, crops[:batch], False)
@@ -308,7 +310,7 @@ def training(plan: Plan, name: str, kind: Kind) -> Iterator[Row]:
             batch,
             [mine.plus(other) for mine, other in zip(times[label], update, strict=True)],
             ("dense", [other.times(batch).plus(step) for other, step in zip(dense, update, strict=True)]),
-            note=f"dense: {batch} x passes of 1 crop + the optimiser; {trainee.cfg.precision}",
+            note=f"dense: {batch} x passes of 1 crop + the optimiser; {precision}",
         )
         yield row(
             ("training", name, f"{kind}, batch {batch}, without optimiser"),

@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from tqdm import tqdm
 from benchmarks import exit_status
 from benchmarks.note_events import KINDS, NoteEventConfig, NoteEventTransformer
 from fractalgen.cli import Parser
+from fractalgen.config import Precision
 from fractalgen.corpus import SPLITS, Corpus
 from fractalgen.data import CropDataset, ValidCrops
 from fractalgen.errors import UserError
@@ -32,6 +33,7 @@ from fractalgen.files import replacing, write_json
 from fractalgen.loaders import SeededCrops
 from fractalgen.optimisers import make_optimizer
 from fractalgen.pianoroll import ONSET
+from fractalgen.precision import autocast, choose_precision
 from fractalgen.training import LOSS_SCALE
 
 FORMAT, VERSION = "note-event-transformer", 1
@@ -71,14 +73,18 @@ class Scores:
 
 
 def score(
-    model: NoteEventTransformer, crops: ValidCrops, batch_size: int = 4, precision: str = "32", quiet: bool = False
+    model: NoteEventTransformer,
+    crops: ValidCrops,
+    batch_size: int = 4,
+    precision: Precision = "32",
+    quiet: bool = False,
 ) -> Scores:
-    """Score every crop of ``crops``, in float32 unless ``precision`` is ``bf16``."""
+    """Score every crop of ``crops``, in that arithmetic."""
     batches = range(0, len(crops), batch_size)
     nats, notes = [], []
     was_training = model.training
     model.eval()
-    with torch.no_grad(), autocast(model, precision):
+    with torch.no_grad(), autocast(precision, model.start.device):
         for first in tqdm(batches, desc="scoring", unit="batch", leave=False, disable=quiet):
             items = [crops[i]["tokens"] for i in range(first, min(first + batch_size, len(crops)))]
             rolls = torch.stack(items)
@@ -88,11 +94,6 @@ def score(
     model.train(was_training)
     songs = np.array([song for song, _ in crops.crops])
     return Scores(np.concatenate(nats), np.concatenate(notes), songs)
-
-
-def autocast(model: NoteEventTransformer, precision: str) -> torch.autocast:
-    """The context of the forward pass."""
-    return torch.autocast(model.start.device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 def learning_rate(peak: float, step: int, warmup_steps: int, progress: float) -> float:
@@ -111,7 +112,7 @@ def train_step(
     rolls = sorted(rolls, key=lambda roll: int((roll >= ONSET).sum()))
     total = 0.0
     for first in range(0, len(rolls), args.micro_batch):
-        with autocast(model, args.precision):
+        with autocast(args.precision, model.start.device):
             terms = model.nll(torch.stack(rolls[first : first + args.micro_batch]))
         loss = torch.stack(list(terms.values())).sum()
         (loss * scale).backward()
@@ -227,7 +228,7 @@ def evaluate(args: argparse.Namespace) -> None:
         "parameters": sum(p.numel() for p in model.parameters()),
         "steps": content["step"],
         "training_seconds": content["seconds"],
-        "precision": args.precision,
+        "precision": choose_precision(args.precision, model.start.device),
         "seconds": time.monotonic() - began,
     }
     print(json.dumps(result, indent=2))
@@ -303,10 +304,12 @@ def parser() -> argparse.ArgumentParser:
     two.add_argument("--split", default="test", choices=SPLITS, help="split of the corpus")
     two.add_argument("--limit", type=int, default=0, help="score so many crops, evenly spread (0: all)")
     two.add_argument("--json", help="file to write the figures to")
-    for command, precision in ((one, "bf16"), (two, "32")):
+    for command in (one, two):
         command.add_argument("--data", default="chorales", help="packed corpus, or an embedded one by name")
         command.add_argument("--batch_size", type=int, default=4, help="crops a step")
-        command.add_argument("--precision", default=precision, choices=("32", "bf16"), help="arithmetic")
+        command.add_argument(
+            "--precision", default="auto", choices=get_args(Precision), help="arithmetic (auto: the faster)"
+        )
         command.add_argument("--device", default="cpu", help="cpu, cuda ...")
     return top
 

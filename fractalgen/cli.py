@@ -14,6 +14,7 @@ import functools
 import sys
 import types
 import typing
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -229,6 +230,7 @@ def parse(arguments: Sequence[str]) -> tuple[Command, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status is 0, 1 (something went wrong and was reported) or 2 (the user's mistake)."""
+    warnings.formatwarning = lambda message, *_, **__: f"fractalgen: warning: {message}\n"
     try:
         command, config = parse(sys.argv[1:] if arguments is None else arguments)
         module, function = command.target.split(":")

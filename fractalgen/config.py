@@ -18,6 +18,7 @@ Generator = Literal["ar", "mar"]
 ScanOrder = Literal["column_major", "row_major"]
 CfgSchedule = Literal["constant", "linear"]
 MarOrder = Literal["random", "scan"]
+Precision = Literal["auto", "32", "bf16"]
 View = Literal["process", "hierarchical", "levels", "density"]
 
 DEFAULT_MODEL = "pop909-ar"
@@ -210,11 +211,11 @@ class TrainConfig:
     gradient_clip: float = setting(1.0, "largest norm of the gradient (0: no clipping)")
     ema_decay: float = setting(
         0.0,
-        "validate, draw and save a moving average of the weights, which keeps this share of itself at each step, less at"
-        " first (0: none); the weights that are trained go on beside it",
+        "validate, draw and save a moving average of the weights, which keeps this share of itself at each step, less"
+        " at first (0: none); the weights that are trained go on beside it",
     )
     accumulate_grad_batches: int = setting(1, "batches per optimiser step")
-    precision: Literal["auto", "32", "bf16"] = setting(
+    precision: Precision = setting(
         "auto", "arithmetic: float32, bfloat16 autocast, or the one that is faster on the device"
     )
     activation_checkpointing: bool = setting(False, "less memory, slower: recompute in the backward pass")
@@ -458,7 +459,7 @@ class EvaluateConfig(SamplingConfig):
     batch_size: int = setting(8, "crops or samples computed together")
     seed: int = setting(0, "seed of samples, orders and shuffled rolls")
     device: str = setting("auto", "cpu, cuda, cuda:1, mps, or auto")
-    precision: Literal["auto", "32", "bf16"] = setting(
+    precision: Precision = setting(
         "auto", "arithmetic: float32, bfloat16 autocast, or the one that is faster on the device"
     )
 

@@ -9,7 +9,8 @@ from typing import Literal
 
 import torch
 
-Precision = Literal["auto", "32", "bf16"]
+from fractalgen.config import Precision
+
 SIZE, REPEATS = 256, 3  # of the matrix product that is timed: 30 ms where bfloat16 is slow
 GAIN = 1.3  # processors without bfloat16 units stay far below, those that have them far above
 
@@ -42,14 +43,19 @@ def fast_dtype(device: torch.device) -> torch.dtype:
 
 
 def choose_precision(wanted: Precision, device: torch.device) -> Literal["32", "bf16"]:
-    """``auto`` as the arithmetic that is fast on ``device``; anything else as it is, with a warning where it is slow."""
+    """``auto`` as the arithmetic that is fast on ``device``; a choice as it is, with a warning where it is slow."""
     fast: Literal["32", "bf16"] = "bf16" if fast_dtype(device) == torch.bfloat16 else "32"
     if wanted == "bf16" and fast == "32" and device.type == "cpu":
         in_float32, in_bfloat16 = product_speeds(device)
         warnings.warn(
-            f"--precision bf16 is slow on this processor: a matrix product runs at {in_bfloat16:.1f} GFLOP/s in bfloat16,"
-            f" at {in_float32:.1f} in float32; --precision auto chooses the faster",
+            f"--precision bf16 is slow on this processor: a matrix product runs at {in_bfloat16:.1f} GFLOP/s in"
+            f" bfloat16, at {in_float32:.1f} in float32; --precision auto chooses the faster",
             RuntimeWarning,
             stacklevel=2,
         )
     return fast if wanted == "auto" else wanted
+
+
+def autocast(precision: Precision, device: torch.device) -> torch.autocast:
+    """The context of a forward pass in that precision."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=choose_precision(precision, device) == "bf16")

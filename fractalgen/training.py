@@ -51,7 +51,9 @@ EXPECTED_WARNINGS = (
     r"Checkpoint directory .* exists and is not empty",  # a resumed run goes on in its folder
     r"The dirpath has changed from",  # a run resumed into another folder
     r"(GPU|TPU) available but not used",  # --accelerator decides
-    r"The checkpoint was not created with WeightAveraging",  # the average begins where a run without one stands
+    # a moving average may begin or end where a run goes on
+    r"The checkpoint was not created with WeightAveraging",
+    r".*callbacks used to create the checkpoint need to be provided.*\['AveragedWeights'\]",
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # inside Lightning, for newer versions of PyTorch
 )
 
@@ -248,7 +250,7 @@ class EventLog(TensorBoardLogger):
 
 
 def resume_point(cfg: TrainConfig, config: ModelConfig) -> tuple[TrainConfig, int, str | None]:
-    """How to go on from ``--resume``: the settings, the step, and the version folder where it belongs to this run folder.
+    """How to go on from ``--resume``: settings, step, and the version folder where it belongs to this run folder.
 
     A cool-down that begins here is a branch: it ends ``cooldown_steps`` later, and has a version folder of its own.
 

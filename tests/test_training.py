@@ -197,6 +197,7 @@ def test_last_checkpoint_follows_a_run_that_no_longer_improves(run: Any) -> None
     assert read_checkpoint(version / "checkpoints/last.ckpt")[0]["step"] == 6
 
 
+@pytest.mark.filterwarnings("ignore:--precision bf16 is slow")
 def test_bfloat16_and_mar_train_and_name_their_bound(run: Any) -> None:
     version = run(precision="bf16", generator_types=("mar", "mar", "ar", "mar"), num_images_to_log=0, max_steps=2)
     tags = scalars(version).Tags()["scalars"]
@@ -218,6 +219,8 @@ def test_the_seed_decides_everything(run: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"ema_decay": 1.0}, "--ema_decay 1.0: must be from 0 to below 1"),
+        ({"cooldown_steps": 9, "schedule": "constant"}, "--cooldown_steps 9: must be from 0 to --max_steps 5"),
         ({"seed": -1}, "--seed -1: must not be negative"),
         ({"reveal_share": 1.5}, "--reveal_share 1.5: must be from 0 to 1"),
         ({"batch_size": 0}, "--batch_size 0: must be at least 1"),
@@ -331,6 +334,76 @@ def test_learning_rate_and_weight_decay(tmp_path: Path) -> None:
     inner = {id(p) for group in optimizer.param_groups if "momentum" in group for p in group["params"]}
     names = {name for name, parameter in module.named_parameters() if id(parameter) in inner}
     assert names == {n for n, p in module.named_parameters() if ".blocks." in n and p.ndim == 2}
+
+
+def test_constant_schedule_with_cooldown(tmp_path: Path) -> None:
+    settings = {"schedule": "constant", "warmup_steps": 10, "learning_rate": 1.0, "min_learning_rate": 0.2}
+    cfg = tiny.train_config(tmp_path, **settings, max_steps=1000)
+    module = Training(cfg.model_config(), cfg)
+    assert [module.learning_rate(step) for step in (4, 9, 500, 999)] == pytest.approx([0.5, 1.0, 1.0, 1.0])
+    module.cfg = dataclasses.replace(cfg, cooldown_steps=100)
+    assert [module.learning_rate(step) for step in (900, 925, 1000)] == pytest.approx([1.0, 0.6, 0.2])
+
+
+def test_a_cooldown_is_a_branch_that_keeps_the_state(run: Any, tmp_path: Path) -> None:
+    plateau = run(schedule="constant", max_steps=4, num_images_to_log=0, val_check_interval_steps=4)
+    path = checkpoint(plateau, 4)
+    before = path.read_bytes()
+    changes = {"schedule": "constant", "cooldown_steps": 3, "max_steps": 100, "num_images_to_log": 0}
+    branch = run(**changes, resume=str(path), val_check_interval_steps=2)
+    assert branch.name == "version_1"
+    assert path.read_bytes() == before
+    rates = [event.value for event in scalars(branch).Scalars("learning_rate")]
+    assert rates == pytest.approx([6e-4, 6e-4 * (1 - (1 / 3) ** 0.5), 6e-4 * (1 - (2 / 3) ** 0.5)])
+    # interrupted, it goes on to the same end in its own folder
+    again = run(**changes, resume=str(checkpoint(branch, 6)), output_dir=str(tmp_path / "again"))
+    assert equal(checkpoint(again, 7), checkpoint(branch, 7))
+    with pytest.raises(UserError, match="--cooldown_steps 3: for --schedule constant, not --schedule cosine"):
+        run(**{**changes, "schedule": "cosine"}, resume=str(path))
+
+
+def test_the_moving_average_is_what_is_validated_and_saved(run: Any, corpus: Path, tmp_path: Path) -> None:
+    settings = {"num_images_to_log": 0, "learning_rate": 0.01, "ema_decay": 0.5}
+    version = run(**settings)
+    contents = [torch.load(checkpoint(version, step), weights_only=True) for step in (2, 4, 5)]
+    for content in contents:
+        assert content["state_dict"].keys() == content["current_model_state"].keys()
+    name = "model.null"
+    third, last = contents[1], contents[2]
+    expected = last["current_model_state"][name].lerp(third["state_dict"][name], (1 + 4) / (10 + 4))
+    assert torch.allclose(last["state_dict"][name], expected, atol=1e-7)
+    assert not torch.equal(last["state_dict"][name], last["current_model_state"][name])
+    # the loss is that of the average
+    path = checkpoint(version, 5)
+    model, cfg = load_pretrained(path), tiny.train_config(tmp_path, data=str(corpus))
+    crops = CropData(cfg, training.Corpus.open(corpus)).val_crops
+    with torch.no_grad():
+        total = sum(float(model.nll(crops[i]["tokens"][None]).total) for i in range(len(crops)))
+    assert read_checkpoint(path)[0]["val_loss"] == pytest.approx(total / (len(crops) * 128 * tiny.WIDTH), rel=1e-5)
+    # and the trained weights are those of a run without an average, before and after resuming
+    plain = run(**{**settings, "ema_decay": 0.0}, output_dir=str(tmp_path / "plain"))
+    resumed = run(**settings, resume=str(checkpoint(version, 2)), output_dir=str(tmp_path / "resumed"))
+    dropped = run(
+        **{**settings, "ema_decay": 0.0}, resume=str(checkpoint(version, 2)), output_dir=str(tmp_path / "dropped")
+    )
+    for key in ("state_dict", "current_model_state"):
+        there, here = (torch.load(checkpoint(folder, 5), weights_only=True)[key] for folder in (version, resumed))
+        assert all(torch.equal(there[name], here[name]) for name in there)
+    for folder in (plain, dropped):
+        weights = torch.load(checkpoint(folder, 5), weights_only=True)["state_dict"]
+        assert all(torch.equal(weights[name], last["current_model_state"][name]) for name in weights)
+
+
+def test_pictures_show_the_moving_average(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+
+    def sample(self: FractalGen, batch_size: int, **settings: Any) -> Any:
+        drawn.append(self.null.detach().clone())
+        return tiny.sample(self, batch_size, **settings)
+
+    monkeypatch.setattr(FractalGen, "sample", sample)
+    version = run(ema_decay=0.9, learning_rate=0.01)
+    assert torch.equal(drawn[0], torch.load(checkpoint(version, 4), weights_only=True)["state_dict"]["model.null"])
 
 
 def test_tally() -> None:

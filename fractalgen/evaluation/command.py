@@ -46,12 +46,15 @@ def evaluate(cfg: EvaluateConfig) -> int:
     # Imported here and not above: torch takes seconds, and mistakes should be answered at once.
     from fractalgen.checkpoint import load_pretrained, resolve
     from fractalgen.data import ValidCrops
+    from fractalgen.precision import choose_precision
 
     model = load_pretrained(resolve(cfg.checkpoint, cfg.model), device)
     check_against_model(cfg, corpus, model)
     parts = [ValidCrops(corpus, split, model.config.crop_length) for split in splits]
     if cfg.num_samples and len({song for crops in parts for song, _ in crops.crops}) < 2:
         raise UserError(f"--num_samples {cfg.num_samples}: {cfg.data} has one song here, none to compare it with")
+    precision = choose_precision(cfg.precision, model.device)
+    print(f"{model.checkpoint_id} on {device} in {'bfloat16' if precision == 'bf16' else 'float32'}", flush=True)
     began = time.monotonic()
     scores = likelihood(cfg, corpus, model, parts)
     result: dict[str, Any] = {
@@ -60,6 +63,7 @@ def evaluate(cfg: EvaluateConfig) -> int:
         "split": splits[0] if len(splits) == 1 else "all",
         "windows": f"whole songs, stride {cfg.stride}" if cfg.stride else "separate crops",
         "crop_length": model.config.crop_length,
+        "precision": precision,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         **scores.summary(model.config.pitches),
         "seconds": round(time.monotonic() - began, 1),

@@ -12,9 +12,10 @@ import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
-from fractalgen.config import MarOrder, SamplingConfig
+from fractalgen.config import MarOrder, Precision, SamplingConfig
 from fractalgen.data import Corpus, ValidCrops
 from fractalgen.pianoroll import ONSET
+from fractalgen.precision import autocast
 
 if TYPE_CHECKING:
     from fractalgen.model.fractal import FractalGen
@@ -129,7 +130,7 @@ def score(
     num_iter_list: Sequence[int] | None = None,
     mar_order: MarOrder = SamplingConfig.mar_order,
     seed: int = 0,
-    precision: str = "32",
+    precision: Precision = "32",
     quiet: bool = False,
 ) -> Scores:
     """Score windows of a corpus: exact for AR; for MAR see :meth:`FractalGen.nll`.
@@ -142,8 +143,8 @@ def score(
     torch.manual_seed(seed)
     rows: tuple[list[dict[str, float]], ...] = ([], [])
     notes, cells, exact = [], [], True
-    autocast = torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16")
-    with tqdm(total=len(windows), desc="scoring", unit="crop", dynamic_ncols=True, disable=quiet) as bar, autocast:
+    context = autocast(precision, model.device)
+    with tqdm(total=len(windows), desc="scoring", unit="crop", dynamic_ncols=True, disable=quiet) as bar, context:
         for first in range(0, len(windows), batch_size):
             batch = windows[first : first + batch_size]
             tokens = np.stack([corpus.tokens(w.song, w.start, w.start + length) for w in batch]).astype(np.int64)
