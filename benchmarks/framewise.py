@@ -34,6 +34,7 @@ from fractalgen.cli import Parser
 from fractalgen.config import Precision
 from fractalgen.corpus import SPLITS, Corpus
 from fractalgen.data import evenly
+from fractalgen.device import autocast, choose_precision
 from fractalgen.errors import UserError
 from fractalgen.evaluation.likelihood import ratio_error
 from fractalgen.files import write_json
@@ -42,7 +43,6 @@ from fractalgen.model.grid import interior, surround, windows
 from fractalgen.model.level import FractalLevel, VelocityHead
 from fractalgen.model.mar import MaskedAutoregressive
 from fractalgen.model.parts import HOLD, SILENCE, Condition, Regions
-from fractalgen.precision import autocast, choose_precision
 from fractalgen.sampling import wide
 
 

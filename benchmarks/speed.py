@@ -26,11 +26,11 @@ from fractalgen.cli import resolve
 from fractalgen.config import Generator, TrainConfig
 from fractalgen.corpus import Corpus
 from fractalgen.data import CropDataset
+from fractalgen.device import autocast, choose_precision
 from fractalgen.errors import UserError
 from fractalgen.model.fractal import FractalGen
 from fractalgen.model.level import FractalLevel
 from fractalgen.model.parts import HOLD, ONSET, SILENCE
-from fractalgen.precision import autocast, choose_precision
 from fractalgen.training import LOSS_SCALE, Training
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"

@@ -27,13 +27,13 @@ from fractalgen.cli import Parser
 from fractalgen.config import Precision
 from fractalgen.corpus import SPLITS, Corpus
 from fractalgen.data import CropDataset, ValidCrops
+from fractalgen.device import autocast, choose_precision
 from fractalgen.errors import UserError
 from fractalgen.evaluation.likelihood import ratio_error
 from fractalgen.files import replacing, write_json
 from fractalgen.loaders import SeededCrops
 from fractalgen.optimisers import make_optimizer
 from fractalgen.pianoroll import ONSET
-from fractalgen.precision import autocast, choose_precision
 from fractalgen.training import LOSS_SCALE
 
 FORMAT, VERSION = "note-event-transformer", 1

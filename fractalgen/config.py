@@ -312,6 +312,9 @@ class SamplingConfig:
         "random", "MAR levels: patches in a random order, or in scan order, so that music grows from left to right"
     )
     max_polyphony: int = setting(0, "most notes that may sound together (0: no limit)")
+    threads: int = setting(
+        1, "processor threads; two gain a few percent at best, and wait for each other where others use the processor"
+    )
     candidates: int = setting(
         8, "where known music lies ahead of a model that cannot listen to it: candidates drawn, of which one is kept"
     )
@@ -326,6 +329,7 @@ class SamplingConfig:
             ("batch_generate_size", 1, 1_000_000),
             ("max_polyphony", 0, 128),
             ("candidates", 1, 1000),
+            ("threads", 1, 1024),
         ):
             if not low <= getattr(self, name) <= high:
                 raise ConfigError(f"--{name} {getattr(self, name)}: must be from {low} to {high}")

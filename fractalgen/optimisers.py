@@ -8,8 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from fractalgen.device import fast_dtype
 from fractalgen.model.transformer import Transformer
-from fractalgen.precision import fast_dtype
 
 BETAS = (0.9, 0.95)
 

@@ -29,6 +29,7 @@ from fractalgen.attributes import chosen
 from fractalgen.callbacks import AveragedWeights, LastCheckpoint, Pictures, StepBar
 from fractalgen.config import ModelConfig, TrainConfig
 from fractalgen.data import Corpus
+from fractalgen.device import choose_precision
 from fractalgen.errors import UserError
 from fractalgen.fine_tuning import start_from
 from fractalgen.loaders import MASKS, VALIDATION, Batch, CropData, stream
@@ -36,7 +37,6 @@ from fractalgen.masks import random_known
 from fractalgen.model.fractal import FractalGen
 from fractalgen.model.transformer import Transformer
 from fractalgen.optimisers import make_optimizer
-from fractalgen.precision import choose_precision
 
 if TYPE_CHECKING:
     from fractalgen.model.fractal import NLL

@@ -46,7 +46,7 @@ def evaluate(cfg: EvaluateConfig) -> int:
     # Imported here and not above: torch takes seconds, and mistakes should be answered at once.
     from fractalgen.checkpoint import load_pretrained, resolve
     from fractalgen.data import ValidCrops
-    from fractalgen.precision import choose_precision
+    from fractalgen.device import choose_precision
 
     model = load_pretrained(resolve(cfg.checkpoint, cfg.model), device)
     check_against_model(cfg, corpus, model)

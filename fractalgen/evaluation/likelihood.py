@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from fractalgen.config import MarOrder, Precision, SamplingConfig
 from fractalgen.data import Corpus, ValidCrops
+from fractalgen.device import autocast
 from fractalgen.pianoroll import ONSET
-from fractalgen.precision import autocast
 
 if TYPE_CHECKING:
     from fractalgen.model.fractal import FractalGen

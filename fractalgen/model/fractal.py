@@ -14,6 +14,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from fractalgen.config import CfgSchedule, ConfigError, MarOrder, ModelConfig, SamplingConfig
+from fractalgen.device import limited_threads
 from fractalgen.masks import drop_labels
 from fractalgen.model.composing import Composer, compose
 from fractalgen.model.grid import surround
@@ -144,6 +145,7 @@ class FractalGen(nn.Module):
         mar_order: MarOrder = SamplingConfig.mar_order,
         window: int | None = None,
         candidates: int = SamplingConfig.candidates,
+        threads: int = SamplingConfig.threads,
         allowed: Bool[Tensor, "p t"] | None = None,
         max_polyphony: int = SamplingConfig.max_polyphony,
         generator: torch.Generator | None = None,
@@ -168,6 +170,7 @@ class FractalGen(nn.Module):
             window: time steps composed at once (default: the width trained on), see :func:`.composing.compose`.
             candidates: where a model that is AR and does not listen has known cells ahead, draw so many times and keep
                 what fits them, see :func:`.composing.Composer.best_fit`.
+            threads: processor threads to draw with; those of PyTorch are set back at the end.
             allowed: cells that may sound, known ones apart (default: all).
             max_polyphony: most cells that may sound at a step, known ones included (0: no limit).
             generator: the source of randomness (on the model's device); the same state gives the same rolls.
@@ -191,6 +194,7 @@ class FractalGen(nn.Module):
             mar_order=mar_order,
             max_polyphony=max_polyphony,
             candidates=candidates,
+            threads=threads,
         )
         if width is None:
             width = config.crop_length if known is None else known.shape[-1]
@@ -218,7 +222,7 @@ class FractalGen(nn.Module):
         patch = config.levels[1].patch
         log = StepLog(batch_size * (config.pitches // patch) * (width // patch), progress)
         deaf = not config.listens and all(level.generator == "ar" for level in config.levels[:-1])
-        with torch.inference_mode():
+        with torch.inference_mode(), limited_threads(settings.threads):
             composed = compose(
                 Composer(self, cond, draw, log, record=return_intermediates),
                 known,

@@ -1,10 +1,12 @@
-"""Which arithmetic is fast on a device: bfloat16 where it has units for it, float32 elsewhere."""
+"""What suits a device: the arithmetic that is fast on it, and how many processor threads work at once."""
 
 from __future__ import annotations
 
 import functools
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -59,3 +61,14 @@ def choose_precision(wanted: Precision, device: torch.device) -> Literal["32", "
 def autocast(precision: Precision, device: torch.device) -> torch.autocast:
     """The context of a forward pass in that precision."""
     return torch.autocast(device.type, torch.bfloat16, enabled=choose_precision(precision, device) == "bf16")
+
+
+@contextmanager
+def limited_threads(count: int) -> Iterator[None]:
+    """PyTorch's operations use ``count`` processor threads inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -9,8 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from fractalgen import precision
-from fractalgen.precision import choose_precision, fast_dtype, product_speeds
+from fractalgen import device
+from fractalgen.cli import main
+from fractalgen.device import choose_precision, fast_dtype, product_speeds
+from fractalgen.errors import UserError
+from fractalgen.model.fractal import FractalGen
+from tests import tiny
 
 CPU = torch.device("cpu")
 
@@ -19,7 +23,7 @@ CPU = torch.device("cpu")
 def speeds(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[float, float]]:
     """The speeds in float32 and bfloat16 that are measured; the test may set them."""
     measured = {"cpu": (60.0, 1.2)}
-    monkeypatch.setattr(precision, "product_speeds", lambda device: measured[device.type])
+    monkeypatch.setattr(device, "product_speeds", lambda place: measured[place.type])
     return measured
 
 
@@ -49,10 +53,39 @@ def test_speeds_are_measured_once() -> None:
 
 
 def test_a_plain_processor_takes_float32() -> None:
-    code = "import torch; from fractalgen.precision import fast_dtype; print(fast_dtype(torch.device('cpu')))"
+    code = "import torch; from fractalgen.device import fast_dtype; print(fast_dtype(torch.device('cpu')))"
     environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
     root = Path(__file__).parent.parent
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment, cwd=root
     )
     assert result.stdout.strip() == "torch.float32"
+
+
+def test_sampling_keeps_to_its_threads_and_sets_them_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = FractalGen(tiny.model_config()).eval()
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        seen: list[int] = []
+        for settings in ({}, {"threads": 2}):
+            rolls = model.generate(
+                width=16, seed=0, progress=lambda *_: seen.append(torch.get_num_threads()), **settings
+            )
+            assert len(rolls) == 1
+        assert torch.get_num_threads() == 3
+        assert set(seen) == {1, 2}
+        assert seen == sorted(seen)
+        with pytest.raises(UserError, match="--threads 0: must be from 1"):
+            model.generate(width=16, threads=0)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_threads_that_wait_sleep(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    assert main(["export"]) == 2
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")  # the user's choice stays
+    assert main(["export"]) == 2
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
