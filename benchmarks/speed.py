@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.dense import dense_nll, dense_sample
-from fractalgen.cli import resolve
+from fractalgen.cli import CONFIGS, resolve
 from fractalgen.config import Generator, TrainConfig
 from fractalgen.corpus import Corpus
 from fractalgen.data import CropDataset
@@ -33,7 +33,6 @@ from fractalgen.model.level import FractalLevel
 from fractalgen.model.parts import HOLD, ONSET, SILENCE
 from fractalgen.training import LOSS_SCALE, Training
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 BAR = 16  # time steps
 VELOCITY_BINS = 32
 Kind = Literal["ar", "mar", "mixed"]
@@ -331,7 +330,11 @@ def sampling(plan: Plan, name: str, kind: Kind) -> Iterator[Row]:
 
     def fast(batch: int, record: bool, number: int) -> None:
         drawn[batch], _ = model.sample(
-            batch, width=plan.width, generator=dice(plan, number), return_intermediates=record
+            batch,
+            width=plan.width,
+            generator=dice(plan, number),
+            return_intermediates=record,
+            threads=torch.get_num_threads(),  # as many as the reference has
         )
 
     def dense(batch: int, number: int) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import signal
 import sys
+import threading
 import time
 import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from numpy.typing import NDArray
 from PIL import Image
 from tensorboard.compat.proto.summary_pb2 import Summary
@@ -23,7 +28,9 @@ from tqdm.auto import tqdm
 
 from fractalgen import render
 from fractalgen.config import RenderConfig, SamplingConfig
+from fractalgen.errors import Stopped
 from fractalgen.evaluation import note_statistics, statistics_table
+from fractalgen.files import replacing
 from fractalgen.health import Reference, health_summary
 from fractalgen.pianoroll import PianoRoll
 from fractalgen.trace import Intermediates
@@ -107,11 +114,29 @@ class AveragedWeights(WeightAveraging):
             self._swap_models(pl_module)
 
 
+class WholeFiles(TorchCheckpointIO):
+    """Checkpoints are written beside their target and moved over it, so that the one before stays whole till then."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write ``checkpoint`` to the file ``path``.
+
+        Raises:
+            UserError: the disk is full, or the folder cannot be written to.
+        """
+        content = io.BytesIO()  # torch.save hides the cause where it writes to a disk that is full
+        torch.save(checkpoint, content)
+        with replacing(path) as temporary:
+            temporary.write_bytes(content.getbuffer())
+
+
 class LastCheckpoint(Checkpoint):
-    """Keep ``last.ckpt``: after every validation, and every ``minutes`` in between.
+    """Keep ``last.ckpt``: after every validation, every ``minutes`` in between, and when a signal ends the run.
 
     Lightning's own callback writes its ``last.ckpt`` only together with one of the best ones, so that a run whose
     validation loss has stopped falling could not be resumed from where it is.
+
+    Ctrl-C and SIGTERM (SLURM, ``docker stop``) end the run after the step that is being computed, and after the
+    validation that follows it; a second signal ends it at once.
     """
 
     def __init__(self, validation_interval: int, minutes: float = 10.0) -> None:
@@ -119,13 +144,37 @@ class LastCheckpoint(Checkpoint):
         self.seconds = 60 * minutes
         self.saved_step = -1
         self.saved_at = 0.0
+        self.signal = 0
+
+    def listen(self) -> None:
+        """Take over the signals; Lightning gives them back at the end."""
+        if threading.current_thread() is threading.main_thread():
+            for signum in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(signum, self.stop)
+
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Listen from here on, unless a resumed run leaves the check out."""
+        self.listen()
+
+    def stop(self, signum: int, frame: Any) -> None:
+        """Remember a signal; a second one is not waited for."""
+        if self.signal:
+            raise Stopped(signum, "at once; what was trained since the last checkpoint is lost")
+        self.signal = signum
+        name = signal.Signals(signum).name
+        tqdm.write(f"{name}: saving after this step, again to stop at once", file=sys.stderr)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
+        """Listen to signals, clear away what a killed run left half-written, start the clock."""
+        self.listen()
+        folder = self.path(trainer).parent  # collective
+        if trainer.is_global_zero:
+            for file in folder.glob(".*.ckpt"):
+                file.unlink(missing_ok=True)
         self.saved_at, self.saved_step = time.monotonic(), trainer.global_step
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Save when time is up, only right after an optimiser step and not where a validation follows anyway."""
+        """Save when time is up or to stop, only right after an optimiser step and not where a validation follows."""
         step = trainer.global_step
         if step == self.saved_step or step % self.validation_interval == 0 or step >= trainer.max_steps:
             return
@@ -136,16 +185,34 @@ class LastCheckpoint(Checkpoint):
         # saving is collective: the first process decides for all
         if trainer.strategy.broadcast(due) if trainer.world_size > 1 else due:
             self.save(trainer)
+        self.stop_if_asked(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save."""
         if not trainer.sanity_checking:
             self.save(trainer)
+            self.stop_if_asked(trainer)
+
+    def stop_if_asked(self, trainer: Trainer) -> None:
+        """End the run, saved, if any process got a signal."""
+        asked = torch.tensor(float(self.signal), device=trainer.strategy.root_device)
+        signum = int(trainer.strategy.reduce(asked, reduce_op="max")) if trainer.world_size > 1 else self.signal
+        if not signum:
+            return
+        if self.saved_step != trainer.global_step:
+            self.save(trainer)
+        raise Stopped(
+            signum, f"stopped and saved at step {trainer.global_step}; go on with --resume {self.path(trainer)}"
+        )
+
+    def path(self, trainer: Trainer) -> Path:
+        """The file."""
+        assert trainer.log_dir is not None
+        return Path(trainer.log_dir) / "checkpoints" / "last.ckpt"
 
     def save(self, trainer: Trainer) -> None:
         """Replace ``last.ckpt``, atomically."""
-        assert trainer.log_dir is not None
-        trainer.save_checkpoint(Path(trainer.log_dir) / "checkpoints" / "last.ckpt")
+        trainer.save_checkpoint(self.path(trainer))
         self.saved_at, self.saved_step = time.monotonic(), trainer.global_step
 
 
@@ -188,35 +255,44 @@ class Pictures(Checkpoint):
         """Sample, write the GIFs, log everything to TensorBoard."""
         assert trainer.logger is not None
         board = trainer.logger.experiment  # type: ignore[attr-defined]
-        bins, names = model.config.velocity_bins, [f"step_{step:07d}_sample_{i}" for i in range(self.num_samples)]
+        config = model.config
+        names = [f"step_{step:07d}_sample_{i}" for i in range(self.num_samples)]
 
-        def log_picture(tag: str, picture: Image.Image) -> None:
-            board.add_image(tag, np.asarray(picture.convert("RGB")), step, dataformats="HWC")
+        def tags(kind: str, name: str) -> list[str]:
+            """One tag for each step, and one for all steps, which TensorBoard gives a slider."""
+            return [f"val/{kind}/{name}", f"val/{kind}/{name.removeprefix(f'step_{step:07d}_')}"]
+
+        def log_picture(kind: str, name: str, picture: Image.Image) -> None:
+            for tag in tags(kind, name):
+                board.add_image(tag, np.asarray(picture.convert("RGB")), step, dataformats="HWC")
 
         def draw_roll(tokens: NDArray[np.uint8]) -> Image.Image:
-            return render.image(PianoRoll(tokens, velocity_bins=bins), self.config)
+            roll = PianoRoll(tokens, config.steps_per_quarter, velocity_bins=config.velocity_bins)
+            return render.image(roll, self.config)
 
         real = self.real_rolls()
         chosen = np.linspace(0, len(real) - 1, min(self.num_samples, len(real))).round().astype(int)
         for name, tokens in zip(names, real[chosen], strict=False):
             with self._report("ground truth", step):
-                log_picture(f"val/ground_truth/{name}", draw_roll(tokens))
+                log_picture("ground_truth", name, draw_roll(tokens))
 
         rolls, intermediates = self.sample(model)
         traces = intermediates.traces
         for name, tokens, trace in zip(names, rolls, traces, strict=True):
             with self._report("roll", step):
-                log_picture(f"val/generated/{name}", draw_roll(tokens))
+                log_picture("generated", name, draw_roll(tokens))
             with self._report("generation GIF", step):
+                trace = replace(trace, settings={**trace.settings, "steps_per_quarter": config.steps_per_quarter})
                 making = trace.frames()
-                log_picture(f"val/generation_preview/{name}", render.image(making[-1], self.config))
+                log_picture("generation_preview", name, render.image(making[-1], self.config))
                 self.folder.mkdir(exist_ok=True)
                 gif = self.folder / f"{name}.gif"
                 render.save_gif(making, gif, self.config, fps=GIF_FPS)
                 # TensorBoard's writer has no public way to add a summary that is already encoded
-                board._get_file_writer().add_summary(animation_summary(f"val/generation_animation/{name}", gif), step)
+                for tag in tags("generation_animation", name):
+                    board._get_file_writer().add_summary(animation_summary(tag, gif), step)
             with self._report("hierarchical poster", step):
-                log_picture(f"val/hierarchical_poster/{name}", render.poster(trace, self.config))
+                log_picture("hierarchical_poster", name, render.poster(trace, self.config))
 
         statistics = {"generated": note_statistics(rolls), "real": note_statistics(real)}
         for kind, values in statistics.items():

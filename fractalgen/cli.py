@@ -33,23 +33,28 @@ from fractalgen.config import (
     RenderCommandConfig,
     TrainConfig,
 )
-from fractalgen.errors import UserError
+from fractalgen.errors import Stopped, UserError
 
+CONFIGS = Path(__file__).parent / "assets" / "configs"
 BOOLEANS = {"true": True, "false": False}
 
 
 @dataclasses.dataclass(frozen=True)
 class Command:
-    """A subcommand: its settings, and the function (``module:name``) that gets them; it may return an exit status."""
+    """A subcommand: its settings, and the function (``module:name``) that gets them; it may return an exit status.
+
+    ``file``: the shipped ``--config`` where none is given.
+    """
 
     config: type
     target: str
     help: str
     positional: str | None = None
+    file: str | None = None
 
 
 COMMANDS = {
-    "train": Command(TrainConfig, "fractalgen.training:train", "train a model on a corpus"),
+    "train": Command(TrainConfig, "fractalgen.training:train", "train a model on a corpus", file="small"),
     "generate": Command(GenerateConfig, "fractalgen.generate:generate", "compose: MIDI, picture, animation"),
     "evaluate": Command(
         EvaluateConfig, "fractalgen.evaluation.command:evaluate", "likelihood of real music, statistics of generated"
@@ -132,10 +137,30 @@ def _convert(name: str, hint: Any, value: Any) -> Any:
     return hint(value)
 
 
+class UniqueKeys(yaml.SafeLoader):
+    """Reads YAML, in which a key may stand once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping; PyYAML would keep the last of several values."""
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise yaml.YAMLError(f"the key {twice[0]!r} stands there twice")
+        return super().construct_mapping(node, deep)
+
+
 def read_config(path: str) -> dict[str, Any]:
-    """The keys and values of a YAML file; UserError when it is missing, is no YAML or holds something else."""
+    """The keys and values of a YAML file, or of a shipped one by name (``small``).
+
+    Raises:
+        UserError: it is missing, is no YAML, holds something else or has a key twice.
+    """
+    shipped = CONFIGS / f"{path}.yaml"
+    file = shipped if Path(path).name == path and shipped.is_file() else Path(path)
     try:
-        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        data = yaml.load(file.read_text(encoding="utf-8"), UniqueKeys)
+    except FileNotFoundError:
+        names = ", ".join(sorted(file.stem for file in CONFIGS.glob("*.yaml")))
+        raise UserError(f"--config {path}: no such file (shipped: {names})") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"--config {path}: cannot be read ({_one_line(error)})") from None
     if data is None:
@@ -186,16 +211,18 @@ def build_parser() -> Parser:
             argument_default=argparse.SUPPRESS,
             usage=" ".join(["fractalgen", name, *[p.upper() for p in [command.positional] if p], "[--flag value ...]"]),
         )
-        sub.add_argument("--config", action="append", metavar="FILE.yaml", help="settings from a file; flags win")
+        defaults = read_config(command.file) if command.file else {}
+        of_file = "settings from a file, or a shipped one by name; flags win" + f" [{command.file}]" * bool(defaults)
+        sub.add_argument("--config", action="append", metavar="FILE.yaml", help=of_file)
         hints = field_types(command.config)
         # A command's own settings first, then the inherited ones.
         own = command.config.__annotations__
         for item in sorted(dataclasses.fields(command.config), key=lambda item: item.name not in own):
             hint = hints[item.name]
             text = item.metadata.get("help", "")
-            if item.default not in (dataclasses.MISSING, None, "") and hint is not bool:
-                shown = " ".join(map(str, item.default)) if isinstance(item.default, tuple) else str(item.default)
-                text += f" [{shown}]"
+            default = defaults.get(item.name, item.default)
+            if default not in (dataclasses.MISSING, None, "") and hint is not bool:
+                text += f" [{' '.join(map(str, default)) if isinstance(default, tuple | list) else default}]"
             is_list = any(typing.get_origin(option) is tuple for option in members(hint)[0])
             metavar = "" if hint is bool else describe(hint).removeprefix("a list of ").removesuffix(" or none")
             help_text = text.replace("%", "%%")
@@ -226,7 +253,7 @@ def parse(arguments: Sequence[str]) -> tuple[Command, Any]:
         raise UserError(f"unknown argument {flag}{_suggestion(flag.lstrip('-'), hints, '--')}")
     given = vars(found)
     command = COMMANDS[given.pop("command")]
-    return command, resolve(command.config, given, files=given.pop("config", []))
+    return command, resolve(command.config, given, files=given.pop("config", [command.file] if command.file else []))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -242,6 +269,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return status if isinstance(status, int) else 0
     except UserError as error:
         return _fail(_one_line(error))
+    except Stopped as stopped:
+        print(f"fractalgen: {_one_line(stopped)}", file=sys.stderr)
+        return stopped.status
     except OSError as error:
         # A full disk or a folder without permission; anything that names no file is a fault of ours.
         if error.filename is None:

@@ -228,7 +228,9 @@ class TrainConfig:
         "model to start from instead of random weights (fine-tuning): a shipped one by name, .ckpt or .safetensors of"
         " the same widths and depths; labels, reveal_share, wider windows and echoes may be new",
     )
-    resume: str | None = setting(None, "checkpoint (.ckpt) to go on from")
+    resume: str | None = setting(
+        None, "checkpoint (.ckpt) to go on from, or a run's folder: the newest in it that is whole"
+    )
     devices: str = setting("auto", "passed to the Lightning trainer")
     accelerator: str = setting("auto", "passed to the Lightning trainer")
     strategy: str = setting("auto", "passed to the Lightning trainer")

@@ -148,7 +148,7 @@ class Corpus:
         """
         path = Path(path_or_name)
         embedded = ASSETS / f"{path_or_name}.safetensors"
-        if not path.exists() and path.name == str(path_or_name) and embedded.exists():
+        if not path.is_file() and path.name == str(path_or_name) and embedded.exists():
             path = embedded
         return cls(path)
 

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, whatever ends the process or the power."""
 
 from __future__ import annotations
 
@@ -24,12 +24,24 @@ def replacing(path: str | Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
+        _flush(temporary)
         os.replace(temporary, path)
+        if os.name == "posix":  # the new name is on the disk, too
+            _flush(path.parent)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
         with suppress(OSError):  # usually gone already; and a folder that refused the file has none to clear away
             temporary.unlink()
+
+
+def _flush(path: Path) -> None:
+    """Have the file, or the names in the folder, written to the disk."""
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: str | Path, data: Any) -> None:

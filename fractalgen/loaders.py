@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import signal
 from collections.abc import Iterator
 
 import lightning.pytorch as pl
@@ -23,6 +24,11 @@ CROPS, MASKS, VALIDATION = range(3)  # streams of random numbers
 def stream(*numbers: int) -> int:
     """A seed for the random stream named by non-negative ``numbers``; different names, unrelated streams."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def ignore_interrupts(worker: int) -> None:
+    """Ctrl-C reaches the workers too; the trainer decides when they end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class SeededCrops(Dataset[Batch]):
@@ -74,6 +80,7 @@ class CropData(pl.LightningDataModule):
             self.cfg.batch_size,
             sampler=Endless(start, trainer.global_rank, trainer.world_size),
             num_workers=self.cfg.num_workers,
+            worker_init_fn=ignore_interrupts,
             persistent_workers=self.cfg.num_workers > 0,
             pin_memory=trainer.strategy.root_device.type == "cuda",
         )

@@ -17,8 +17,9 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 from tqdm import tqdm
@@ -289,7 +290,7 @@ def _read_all(
         return
     chunks = [files[first : first + _CHUNK] for first in range(0, len(files), _CHUNK)]
     while chunks:
-        with ProcessPoolExecutor(min(workers, len(chunks)), _SPAWN) as pool:
+        with ProcessPoolExecutor(min(workers, len(chunks)), _SPAWN, _end_with_parent) as pool:
             futures = [pool.submit(_read_chunk, chunk, read) for chunk in chunks]
             for number, future in enumerate(futures):
                 try:
@@ -306,9 +307,21 @@ def _read_chunk(files: list[Path], read: Callable[[Path], Song | Skipped]) -> li
     return [read(file) for file in files]
 
 
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for work for ever."""
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
+
+
 def _read_alone(file: Path, read: Callable[[Path], Song | Skipped]) -> Song | Skipped:
     try:
-        with ProcessPoolExecutor(1, _SPAWN) as pool:
+        with ProcessPoolExecutor(1, _SPAWN, _end_with_parent) as pool:
             return pool.submit(read, file).result()
     except BrokenProcessPool:
         return Skipped(_shown(file.name), "kills the MIDI reader")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import sys
 import time
 import warnings
 from dataclasses import asdict, replace
@@ -26,17 +27,19 @@ from torch import Tensor
 
 from fractalgen import checkpoint
 from fractalgen.attributes import chosen
-from fractalgen.callbacks import AveragedWeights, LastCheckpoint, Pictures, StepBar
+from fractalgen.callbacks import AveragedWeights, LastCheckpoint, Pictures, StepBar, WholeFiles
 from fractalgen.config import ModelConfig, TrainConfig
 from fractalgen.data import Corpus
 from fractalgen.device import choose_precision
 from fractalgen.errors import UserError
+from fractalgen.files import replacing
 from fractalgen.fine_tuning import start_from
 from fractalgen.loaders import MASKS, VALIDATION, Batch, CropData, stream
 from fractalgen.masks import random_known
 from fractalgen.model.fractal import FractalGen
 from fractalgen.model.transformer import Transformer
 from fractalgen.optimisers import make_optimizer
+from fractalgen.pianoroll import PITCHES
 
 if TYPE_CHECKING:
     from fractalgen.model.fractal import NLL
@@ -122,8 +125,8 @@ class Training(pl.LightningModule):
             arithmetic = "bfloat16" if "bf16" in str(self.trainer.precision) else "float32"
             print(f"{millions:.1f} M parameters on {self.device} in {arithmetic}, run folder {log_dir}", flush=True)
             resolved = asdict(replace(self.cfg, output_dir=self.cfg.run_dir))
-            Path(log_dir).mkdir(parents=True, exist_ok=True)
-            Path(log_dir, "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
+            with replacing(Path(log_dir, "config.yaml")) as temporary:
+                temporary.write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean negative log-likelihood of the batch in nats per hundred cells."""
@@ -259,12 +262,14 @@ def resume_point(cfg: TrainConfig, config: ModelConfig) -> tuple[TrainConfig, in
     """
     if cfg.resume is None:
         return cfg, 0, None
-    path = Path(cfg.resume)
-    if path.suffix != ".ckpt" or not path.is_file():
-        raise UserError(f"--resume {path}: {'not a .ckpt file' if path.is_file() else 'no such file'}")
+    path = newest_whole(Path(cfg.resume))
+    cfg = replace(cfg, resume=str(path))
     header, _ = checkpoint.read_checkpoint(path, flag="resume")
     saved, wanted = ModelConfig.from_dict(header["model"]).to_dict(), config.to_dict()
-    for name in ("levels", "scan_order", "velocity_bins", "steps_per_quarter", "echoes"):
+    if saved["listens"] != wanted["listens"]:
+        does = "listens to known cells" if saved["listens"] else "does not listen to known cells"
+        raise UserError(f"--resume {path}: the model there {does}, --reveal_share {cfg.reveal_share} makes another")
+    for name in saved.keys() - {"attributes", "crop_length", "dropout", "label_dropout", "max_children"}:
         if saved[name] != wanted[name]:
             raise UserError(f"--resume {path}: {name} there is {saved[name]}, here {wanted[name]}")
     if saved["attributes"] != wanted["attributes"]:
@@ -282,6 +287,25 @@ def resume_point(cfg: TrainConfig, config: ModelConfig) -> tuple[TrainConfig, in
         folder.parent == Path(cfg.run_dir, "lightning_logs").resolve() and path.resolve().parent.name == "checkpoints"
     )
     return cfg, step, folder.name if here and not branches else None
+
+
+def newest_whole(path: Path) -> Path:
+    """A checkpoint, or the newest of those in a run's folder that can be read; one that cannot is told.
+
+    Raises:
+        UserError: there is none.
+    """
+    if path.is_file() and path.suffix == ".ckpt":
+        return path
+    if not path.is_dir():
+        raise UserError(f"--resume {path}: {'not a .ckpt file' if path.is_file() else 'no such file'}")
+    for file in sorted(path.rglob("[!.]*.ckpt"), key=lambda file: file.stat().st_mtime_ns, reverse=True):
+        try:
+            checkpoint.read_checkpoint(file, flag="resume")
+            return file
+        except UserError as error:
+            print(f"left out: {error}", file=sys.stderr)
+    raise UserError(f"--resume {path}: no whole checkpoint (.ckpt) in this folder")
 
 
 def train(cfg: TrainConfig) -> Path:
@@ -320,6 +344,8 @@ def train(cfg: TrainConfig) -> Path:
         steps_per_quarter=corpus.steps_per_quarter,
         attributes=chosen(corpus, cfg.attributes),
     )
+    if config.pitches != PITCHES:
+        raise UserError(f"--patch_sizes {config.pitches} ...: the first must be {PITCHES}, the pitches of a roll")
     data = CropData(cfg, corpus)
     cfg, step, version = resume_point(cfg, config)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no tips and advertisements
@@ -331,8 +357,13 @@ def train(cfg: TrainConfig) -> Path:
         module = Training(config, cfg)
         if cfg.init_from is not None:
             start_from(module.model, cfg.init_from)
+        with torch.no_grad():  # what the network refuses is told before anything is written
+            module.model.nll(data.val_crops[0]["tokens"][None])
         make_folder(cfg)
-        trainer.fit(module, datamodule=data, ckpt_path=cfg.resume, weights_only=True)
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=cfg.resume, weights_only=True)
+        except SystemExit as error:  # what Lightning makes of Ctrl-C before the first step
+            raise KeyboardInterrupt from error
         folder = trainer.log_dir
     assert folder is not None
     if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -399,6 +430,7 @@ def build_trainer(cfg: TrainConfig, data: CropData, step: int = 0, version: str 
                 Pictures(data.val_crops, cfg.log_images_every_n_steps, cfg.num_images_to_log, cfg.seed),
                 StepBar(cfg.log_every_n_steps),
             ],
+            plugins=[WholeFiles()],
             enable_progress_bar=False,
             enable_model_summary=False,
         )

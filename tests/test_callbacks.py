@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -47,6 +48,7 @@ def stage(tmp_path: Path) -> Iterator[Any]:
         is_global_zero=True,
         log_dir=str(tmp_path),
         logger=SimpleNamespace(experiment=writer),
+        callbacks=[],
     )
     module = SimpleNamespace(model=Model())
 
@@ -93,7 +95,8 @@ def test_pictures_and_statistics(stage: Any, capsys: pytest.CaptureFixture[str])
     images, scalars = stage.board()
     names = [f"step_0000004_sample_{i}" for i in (0, 1)]
     kinds = ("generated", "generation_preview", "generation_animation", "hierarchical_poster", "ground_truth")
-    assert set(images) == {f"val/{kind}/{name}" for kind in kinds for name in names}
+    assert set(images) == {f"val/{kind}/{name}" for kind in kinds for name in (*names, "sample_0", "sample_1")}
+    assert images["val/generated/sample_1"] == images[f"val/generated/{names[1]}"]
     assert set(scalars) >= {
         f"val_notes/{key}_{kind}"
         for key in ("density", "notes", "pitch_min", "pitch_max", "silence", "polyphony", "hold_share")
@@ -116,6 +119,26 @@ def test_pictures_and_statistics(stage: Any, capsys: pytest.CaptureFixture[str])
     table = capsys.readouterr().err
     assert "generated" in table
     assert "real" in table
+
+
+def test_pictures_count_bars_in_the_steps_of_the_model(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Model, "config", replace(Model.config, steps_per_quarter=8))
+    steps: list[int] = []
+
+    def spy(name: str) -> None:
+        draw = getattr(render, name)
+
+        def drawn(what: Any, cfg: Any) -> Any:
+            if hasattr(what, "steps_per_quarter"):  # a roll or a trace, not a frame of one
+                steps.append(what.steps_per_quarter)
+            return draw(what, cfg)
+
+        monkeypatch.setattr(render, name, drawn)
+
+    spy("image")
+    spy("poster")
+    stage.pictures().on_validation_end(stage.trainer, stage.module)
+    assert steps == [8] * 6
 
 
 def test_the_animation_plays_in_the_image_tab(stage: Any) -> None:
@@ -155,7 +178,7 @@ def test_a_failure_is_reported_once_per_cause(stage: Any, monkeypatch: pytest.Mo
     assert "no pen" in text
     # everything else was drawn all the same
     images, scalars = stage.board()
-    assert len(images) == 8
+    assert len(images) == 16
     assert not any("generation_animation" in tag for tag in images)
     assert {"val_notes/density_generated", "val/health/healthy"} <= set(scalars)
     with warnings.catch_warnings():
@@ -176,7 +199,7 @@ def test_a_model_that_cannot_sample_does_not_end_the_training(stage: Any, monkey
     with pytest.warns(RuntimeWarning, match="pictures of samples failed"):
         stage.pictures().on_validation_end(stage.trainer, stage.module)
     assert torch.equal(torch.get_rng_state(), state)
-    assert len(stage.board()[0]) == 2  # the ground truth
+    assert len(stage.board()[0]) == 4  # the ground truth
 
 
 def test_a_failing_check_does_not_end_the_training(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,7 +211,7 @@ def test_a_failing_check_does_not_end_the_training(stage: Any, monkeypatch: pyte
         stage.pictures().on_validation_end(stage.trainer, stage.module)
     assert len(seen) == 1
     images, scalars = stage.board()
-    assert len(images) == 10
+    assert len(images) == 20
     assert not any(tag.startswith("val/health") for tag in scalars)
 
 

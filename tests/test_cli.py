@@ -14,6 +14,7 @@ import yaml
 
 from fractalgen import cli
 from fractalgen.config import GenerateConfig, SamplingConfig, TrainConfig
+from fractalgen.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -44,7 +45,7 @@ def yaml_file(tmp_path: Path):
 
 
 def test_no_flags_give_the_dataclass_defaults():
-    assert parse("train") == TrainConfig()
+    assert parse("train", "--config", "base").num_blocks == TrainConfig().num_blocks
     assert parse("generate") == GenerateConfig()
 
 
@@ -167,6 +168,7 @@ def test_mistakes_give_one_line(capsys: pytest.CaptureFixture[str], arguments: l
         ("batch_size: 2.5", "--batch_size: expected integer, not 2.5"),
         ("- a\n- b", "expected lines of the form"),
         ("a: [", "cannot be read"),
+        ("seed: 1\nmax_steps: 3\nseed: 2", "the key 'seed' stands there twice"),
         ("\0", "cannot be read"),
     ],
 )
@@ -187,11 +189,13 @@ def test_help_names_every_flag_and_default(capsys: pytest.CaptureFixture[str], c
         cli.main([command, "--help"])
     assert stop.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
+    defaults = parse("train") if command == "train" else None
     for item in dataclasses.fields(cli.COMMANDS[command].config):
         assert item.metadata.get("help"), f"{item.name} has no help text"
         assert f"--{item.name} " in text
-        if isinstance(item.default, int | float) and not isinstance(item.default, bool):
-            assert f"[{item.default}]" in text
+        default = getattr(defaults, item.name, item.default)
+        if isinstance(default, int | float) and not isinstance(default, bool):
+            assert f"[{default}]" in text
     assert "8 4 2 1" in text or not issubclass(cli.COMMANDS[command].config, SamplingConfig)
 
 
@@ -230,3 +234,14 @@ def test_package_names_are_loaded_on_first_use():
     with pytest.raises(AttributeError, match="nothing_here"):
         _ = fractalgen.nothing_here
     assert set(fractalgen.__all__) <= set(dir(fractalgen))
+
+
+def test_train_without_a_file_is_small() -> None:
+    config = parse("train")
+    assert config == parse("train", "--config", "small") == parse("train", "--config", str(ROOT / "configs/small.yaml"))
+    assert config.embed_dims == (256, 192, 128, 64)
+    config = parse("train", "--config", "tiny", "--seed", "3")
+    assert (config.embed_dims, config.seed) == ((128, 96, 64, 32), 3)
+    names = "base, chorales, small, small_mar, tiny"
+    with pytest.raises(UserError, match=rf"--config nowhere: no such file \(shipped: {names}\)"):
+        parse("train", "--config", "nowhere")
