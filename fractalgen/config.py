@@ -18,6 +18,7 @@ Generator = Literal["ar", "mar"]
 ScanOrder = Literal["column_major", "row_major"]
 CfgSchedule = Literal["constant", "linear"]
 MarOrder = Literal["random", "scan"]
+Pedal = Literal["follow", "ignore"]
 Precision = Literal["auto", "32", "bf16"]
 View = Literal["process", "hierarchical", "levels", "density"]
 
@@ -394,6 +395,9 @@ class GenerateConfig(SamplingConfig, RenderConfig):
     condition_length: int | None = setting(None, "conditional: its first time steps that are kept (default: all)")
     condition_bars: int | None = setting(None, "conditional: the same in bars")
     input_midi: str | None = setting(None, "inpainting, accompany, variation: the MIDI file")
+    pedal: Pedal = setting(
+        "follow", "music given: notes sound on while its sustaining pedal is down, or end with their key"
+    )
     mask_start: int | None = setting(None, "inpainting: first time step to be composed anew")
     mask_end: int | None = setting(None, "inpainting: the step after the last one")
     mask: tuple[str, ...] = setting(
@@ -404,7 +408,7 @@ class GenerateConfig(SamplingConfig, RenderConfig):
     strength: float = setting(0.3, "variation: share of the patches that are composed anew")
     # how long
     target_width: int | None = setting(None, "length in time steps (default: the checkpoint's crop length)")
-    bars: float | None = setting(None, "length in bars of four quarters instead")
+    bars: float | None = setting(None, "length in bars instead: of the music given, else of four quarters")
     seconds: float | None = setting(None, "length in seconds instead")
     generation_length: int | None = setting(None, "conditional: time steps to compose after the beginning")
     # what it is to be like, where the model was trained with such labels
@@ -506,6 +510,7 @@ class PrepareConfig:
     splits: str | None = setting(None, "JSON file {train: [ids], valid: [ids], test: [ids]} (default: by a hash)")
     steps_per_quarter: int = setting(4, "time steps per quarter note")
     velocity_bins: int = setting(32, "velocity classes, 1 to 64")
+    pedal: Pedal = setting("follow", "notes sound on while the sustaining pedal is down, or end with their key")
     allow_off_grid: bool = setting(False, "keep files whose notes do not sit on their own beats")
     max_grid_distance: float = setting(0.15, "mean distance of onsets to the grid that is still on it (random: 0.25)")
     keep_duplicates: bool = setting(False, "keep files whose notes equal those of another file")

@@ -1,20 +1,29 @@
-"""MIDI files and piano rolls: one reader, one writer, on symusic."""
+"""MIDI files and piano rolls: from events in ticks to notes in time steps, and back."""
 
 from __future__ import annotations
 
 import math
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fractalgen.errors import UserError
 from fractalgen.files import replacing
+from fractalgen.midi_events import (
+    DRUMS,
+    END_OF_TRACK,
+    NEVER,
+    Event,
+    midi_bytes,
+    parts_of,
+    read_file,
+    text_event,
+)
 from fractalgen.pianoroll import (
     HOLD,
     MAX_STEPS,
@@ -25,10 +34,12 @@ from fractalgen.pianoroll import (
     midi_velocity,
     tokens_from_notes,
     velocity_bin,
+    whole_bars,
 )
 
 # A marker at the last tick carries what notes alone cannot: the width, and which keys sounded from before step 0.
 END_MARKER = "FractalGen end of roll"
+GRIDS = (4, 8, 12, 16, 24, 48)  # time steps a quarter note that fit usual rhythms: 12 for triplets and sixteenths
 _BEAT_JITTER = 0.005  # seconds: beats that even spacing explains this well belong to one tempo
 
 
@@ -112,7 +123,11 @@ class BeatMap:
 
 @dataclass(frozen=True)
 class MidiEvents:
-    """What a MIDI file says, in steps from the beginning of the roll: notes not yet rounded to the grid."""
+    """What a MIDI file says, in steps from the beginning of the roll: notes not yet rounded to the grid.
+
+    ``key``: the key signature at the beginning as (sharps, or flats below 0; whether minor), None where there is none.
+    ``pedalled``: how many notes the pedal lengthens.  ``remarks``: what is missing or was completed, a line each.
+    """
 
     onset: npt.NDArray[np.float64]
     end: npt.NDArray[np.float64]
@@ -123,11 +138,40 @@ class MidiEvents:
     steps_per_quarter: int
     width: int = 0
     held: tuple[int, ...] = ()
+    key: tuple[int, bool] | None = None
+    pedalled: int = 0
+    remarks: tuple[str, ...] = ()
+    clock: Clock | None = None
+
+    def tempos_before(self, step: int) -> Tempos:
+        """The tempo changes without those of the file that come at ``step`` or later."""
+        if self.clock is None:
+            return tuple(tempo for tempo in self.tempos if tempo[0] < step)
+        return self.clock.before(step, self.steps_per_quarter).tempos(self.steps_per_quarter)
 
     @property
     def grid_distance(self) -> float:
         """Mean distance of the onsets to the nearest step, in steps: 0 is exact, 0.25 is what random times give."""
         return float(np.abs(self.onset - np.round(self.onset)).mean()) if len(self.onset) else 0.0
+
+    def misplaced(self, steps_per_quarter: int | None = None) -> tuple[int, int]:
+        """How many notes a grid (default: this one) merges with others, and moves by more than a quarter of a step."""
+        onset = self.onset * ((steps_per_quarter or self.steps_per_quarter) / self.steps_per_quarter)
+        moved = np.abs(onset - _nearest(onset)) > 0.25 + 1e-6
+        exact, rounded = (
+            len(np.unique(np.stack([self.pitch, place]), axis=1).T) for place in (self.onset, _nearest(onset))
+        )
+        return exact - rounded, int(moved.sum())
+
+    def fitting_grid(self) -> int | None:
+        """The coarsest usual ``steps_per_quarter`` that merges no notes and moves 1 % at most; None if none does."""
+        finer = (grid for grid in GRIDS if grid > self.steps_per_quarter)
+        return next((grid for grid in finer if self.suits(grid)), None)
+
+    def suits(self, grid: int) -> bool:
+        """Whether ``grid`` steps a quarter note merge no notes and move 1 % of them at most."""
+        merged, moved = self.misplaced(grid)
+        return merged == 0 and moved <= len(self.onset) // 100
 
     def roll(self, velocity_bins: int = 32) -> PianoRoll:
         """Round to the grid."""
@@ -147,51 +191,69 @@ def read_midi(
     steps_per_quarter: int = 4,
     beats: BeatMap | None = None,
     tracks: Collection[int] | None = None,
+    pedal: bool = True,
 ) -> MidiEvents:
-    """Read a MIDI file of type 0, 1 or 2 (tracks are merged); drums are left out.
+    """Read a MIDI file of type 0 or 1 (tracks are merged); drums are left out.
 
-    Without a beat map the file's ticks are musical time and step 0 is tick 0.  With one, notes are placed by their
-    time in seconds, and step 0 is the downbeat at or before the first note.  With ``tracks`` (numbers that
-    :func:`find_tracks` gave) only their notes are read, and the roll is still as wide as the whole piece.  Raises
-    ``UserError`` naming the file and the reason when it is unreadable, without notes, or longer than ``MAX_STEPS``.
+    Without a beat map the file's ticks are musical time and step 0 is tick 0; the piece reaches to the last
+    end-of-track event, completed to the bar.  With one, notes are placed by their time in seconds, and step 0 is the
+    downbeat at or before the first note.  With ``tracks`` (numbers that :func:`find_tracks` gave) only their notes are
+    read, and the roll is still as wide as the whole piece.  ``pedal``: notes sound on while the sustaining pedal is
+    down.
+
+    Raises:
+        UserError: the file is unreadable, without notes, or longer than ``MAX_STEPS``; the message names it.
     """
-    score = parse_midi(Path(path))
-    parts = [(number, track.notes.numpy()) for number, track in enumerate(score.tracks) if not track.is_drum]
-    start, length, pitch, velocity = (
-        np.concatenate([np.zeros(0, np.int64), *(notes[name] for _, notes in parts)]).astype(np.int64)
-        for name in ("time", "duration", "pitch", "velocity")
+    path = Path(path)
+    file = read_file(path)
+    found, _ = file.notes(pedal)
+    melodic = [note for note in found if note.channel != DRUMS]
+    ends = [(tick, content) for tick, content in file.meta(0x06) if content.startswith(END_MARKER.encode())]
+    if not melodic and not ends:
+        drums = len(found)
+        why = f"only drums ({drums} notes), which are left out" if drums else "no notes"
+        raise UserError("; ".join([f"{path}: {why}", *file.faults]))
+    quarter = file.ticks_per_quarter  # ticks * steps / quarter: halves are exact, whatever the two numbers are
+    start, stop, pitch, velocity = (
+        np.array([(note.start, note.sounds, note.pitch, note.velocity) for note in melodic], np.int64).reshape(-1, 4).T
     )
-    ends = [marker for marker in score.markers if marker.text.startswith(END_MARKER)]
-    if not len(start) and not ends:
-        drums = sum(len(part.notes) for part in score.tracks)
-        raise UserError(f"{path}: " + (f"only drums ({drums} notes), which are left out" if drums else "no notes"))
-    if len(start) and (start.min() < 0 or length.min() < 0):
-        raise UserError(f"{path}: damaged or absurdly long (the tick counter overflows)")
-    quarter = score.ticks_per_quarter  # ticks * steps / quarter: halves are exact, whatever the two numbers are
-    if beats is None or not len(start):
-        onset, end = start * steps_per_quarter / quarter, (start + length) * steps_per_quarter / quarter
-        tempos = tuple(
-            (_step(t.time * steps_per_quarter / quarter), 60e6 / t.mspq) for t in score.tempos if 0 < t.mspq < 1 << 24
-        )
+    changes = [(tick, int.from_bytes(data, "big")) for tick, data in file.meta(0x51) if len(data) == 3 and any(data)]
+    clock = Clock(changes, quarter)
+    if beats is None or not melodic:
+        onset, end = start * steps_per_quarter / quarter, stop * steps_per_quarter / quarter
+        tempos = clock.tempos(steps_per_quarter)
         meters = tuple(
-            (_step(m.time * steps_per_quarter / quarter), m.numerator, m.denominator)
-            for m in score.time_signatures
-            if 1 <= m.numerator <= 255 and m.denominator in (1, 2, 4, 8, 16, 32, 64)
+            (_step(tick * steps_per_quarter / quarter), data[0], 1 << data[1])
+            for tick, data in file.meta(0x58)
+            if len(data) >= 2 and data[0] and data[1] <= 6
         )
     else:
-        onset, end = (beats.position(_seconds(score, ticks)) * steps_per_quarter for ticks in (start, start + length))
+        onset, end = (beats.position(clock.seconds(ticks)) * steps_per_quarter for ticks in (start, stop))
         origin = beats.origin(_step(onset.min()) / steps_per_quarter)
         onset, end = onset - origin * steps_per_quarter, end - origin * steps_per_quarter
         tempos, meters = beats.tempos(origin, steps_per_quarter), beats.meters(origin, steps_per_quarter)
-    width = _step(ends[-1].time * steps_per_quarter / quarter) if ends else 0
+    width = _step(ends[-1][0] * steps_per_quarter / quarter) if ends else 0
     longest = max(width, end.max() if len(end) else 0)
     if longest > MAX_STEPS:
         raise UserError(f"{path}: lasts {longest:,.0f} steps, more than the {MAX_STEPS:,} a roll may have")
-    held = re.findall(r"\d+", ends[-1].text) if ends else []
+    if not ends and beats is None:
+        reach = max(
+            int(_nearest(end).max()), int(_nearest(onset).max()) + 1, _step(file.end * steps_per_quarter / quarter)
+        )
+        width = whole_bars(meters, min(reach, MAX_STEPS), steps_per_quarter)
+    held = re.findall(rb"\d+", ends[-1][1]) if ends else []
     if tracks is not None:
         width = max(width, int(_nearest(end).max()) if len(end) else 0)
-        mine = np.repeat([number in tracks for number, _ in parts], [len(notes["time"]) for _, notes in parts])
+        parts = parts_of(file, found)
+        chosen = {(parts[number].track, parts[number].channel) for number in tracks}
+        mine = np.array([(note.track, note.channel) in chosen for note in melodic], np.bool_)
         onset, end, pitch, velocity = onset[mine], end[mine], pitch[mine], velocity[mine]
+    remarks = list(file.faults)
+    if never := sum(note.off == NEVER for note in melodic):
+        remarks.append(f"notes that are never ended ({never}) sound to the end of their track")
+    keys = [
+        (data[0] - 256 if data[0] > 127 else data[0], bool(data[1])) for _, data in file.meta(0x59) if len(data) == 2
+    ]
     return MidiEvents(
         onset,
         end,
@@ -202,94 +264,107 @@ def read_midi(
         steps_per_quarter,
         width,
         tuple(map(int, held)),
+        key=keys[0] if keys and abs(keys[0][0]) <= 7 else None,
+        pedalled=sum(note.sounds > note.end for note in melodic),
+        remarks=tuple(remarks),
+        clock=clock if beats is None else None,
     )
 
 
-def find_tracks(path: str | os.PathLike[str], wanted: str, flag: str = "--voice") -> tuple[int, ...]:
-    """Numbers of the tracks that ``wanted`` means: a number from 0, or a name (capitals do not matter).
+def find_tracks(path: str | os.PathLike[str], wanted: str, flag: str = "--voice") -> tuple[tuple[int, ...], str]:
+    """Numbers of the tracks that ``wanted`` means, a number from 0 or a name (capitals do not matter), and their names.
 
-    Tracks are counted as symusic splits them: one for each MIDI track, channel and program.  So a name may mean
-    several.  Raises ``UserError`` with the list of the tracks that can be chosen: those with notes, but no drums.
+    Every channel of a MIDI track counts as a track of its own, so a name may mean several.
+
+    Raises:
+        UserError: there is no such track; with the list of those that can be chosen: with notes, but no drums.
     """
-    score = parse_midi(Path(path))
-    names = {
-        number: track.name.strip()
-        for number, track in enumerate(score.tracks)
-        if len(track.notes) and not track.is_drum
-    }
+    file = read_file(Path(path))
+    parts = parts_of(file, file.notes()[0])
+    names = {number: part.name for number, part in enumerate(parts) if part.channel != DRUMS}
     wanted = wanted.strip()
+    found = tuple(number for number, name in names.items() if wanted and name.casefold() == wanted.casefold())
     if wanted.isdecimal() and int(wanted) in names:
-        return (int(wanted),)
-    found = tuple(number for number, name in names.items() if name.casefold() == wanted.casefold())
-    if not found or not wanted:
-        exist = ", ".join(
-            " ".join(f"{number} {name!r} ({len(score.tracks[number].notes)} notes)".split())
-            for number, name in names.items()
-        )
-        raise UserError(f"{flag} track:{wanted}: {path} has the tracks {exist or '(none with notes)'}")
-    return found
+        found = (int(wanted),)
+
+    def listed(numbers: Iterable[int]) -> str:
+        return ", ".join(f"{number} {names[number]!r} ({parts[number].notes} notes)" for number in numbers)
+
+    if not found:
+        raise UserError(f"{flag} track:{wanted}: {path} has the tracks {listed(names) or '(none with notes)'}")
+    return found, listed(found)
 
 
-def write_midi(roll: PianoRoll, path: Path) -> None:
-    """Write a roll as a type 1 file with one piano track; the file appears whole or not at all."""
-    import symusic
+def write_midi(roll: PianoRoll, path: Path, note: str = "") -> None:
+    """Write a roll as a type 1 file: tempi and meters, then one piano track; the file appears whole or not at all.
 
+    ``note``: a text event at the beginning.
+    """
     ticks = max(1, 480 // roll.steps_per_quarter)
-    score: Any = symusic.Score(ticks * roll.steps_per_quarter)
+    times: list[tuple[int, bytes]] = []
     for step, tempo in roll.tempos:
-        score.tempos.append(symusic.Tempo(step * ticks, mspq=round(60e6 / tempo)))
+        times.append((step * ticks, b"\xff\x51\x03" + round(60e6 / tempo).to_bytes(3, "big")))
     for step, numerator, denominator in roll.time_signatures:
-        score.time_signatures.append(symusic.TimeSignature(step * ticks, numerator, denominator))
+        times.append((step * ticks, bytes([0xFF, 0x58, 4, numerator, denominator.bit_length() - 1, 24, 8])))
+    conductor = [Event(tick, data) for tick, data in sorted(times, key=lambda event: event[0])]
+    if note:
+        conductor.insert(0, Event(0, text_event(0x01, note)))
+    piano = [Event(0, text_event(0x03, "Piano")), Event(0, b"\xc0\x00")]
+    rows = []
     notes = roll.notes()
-    track: Any = symusic.Track("Piano", 0, False)
-    track.notes = symusic.Note.from_numpy(
-        (notes["start"] * ticks).astype(np.int32),
-        (notes["duration"] * ticks).astype(np.int32),
-        notes["pitch"].astype(np.int8),
-        midi_velocity(notes["velocity"], roll.velocity_bins).astype(np.int8),
-    )
-    score.tracks.append(track)
+    for (pitch, start, length, _), loudness in zip(
+        notes.tolist(), midi_velocity(notes["velocity"], roll.velocity_bins).tolist(), strict=True
+    ):
+        rows.append((start * ticks, 1, bytes([0x90, pitch, loudness])))
+        rows.append(((start + length) * ticks, 0, bytes([0x80, pitch, 0])))
+    piano += [Event(tick, data) for tick, _, data in sorted(rows)]
     held = np.flatnonzero(roll.tokens[:, :1] == HOLD)
-    text = " ".join([END_MARKER, *map(str, held)])
-    score.markers.append(symusic.TextMeta(roll.width * ticks, text))
+    piano.append(Event(roll.width * ticks, text_event(0x06, " ".join([END_MARKER, *map(str, held)]))))
+    tracks = [[*events, Event(roll.width * ticks, END_OF_TRACK)] for events in (conductor, piano)]
     with replacing(path) as temporary:
-        temporary.write_bytes(score.dumps_midi())
+        temporary.write_bytes(midi_bytes(tracks, ticks * roll.steps_per_quarter))
 
 
-def parse_midi(path: Path) -> Any:
-    """The file's symusic ``Score``; raises ``UserError`` with the reason when it is no readable MIDI file."""
-    import symusic
+class Clock:
+    """When ticks happen, by a file's tempo changes (tick, microseconds a quarter note)."""
 
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
-    if not content:
-        raise UserError(f"{path}: empty file")
-    if content[:4] != b"MThd":
-        raise UserError(f"{path}: not a MIDI file (it does not begin with MThd)")
-    if content[8:10] == b"\0\2" and content[10:12] > b"\0\1":
-        raise UserError(f"{path}: type 2, several sequences in one file; save each as type 0 or 1")
-    division = int.from_bytes(content[12:14], "big")
-    if len(content) >= 14 and division == 0:
-        raise UserError(f"{path}: its header gives 0 ticks per quarter note")
-    if division & 0x8000:
-        raise UserError(f"{path}: its ticks are parts of SMPTE frames, not musical time")
-    try:
-        return symusic.Score.from_midi(content)
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).removeprefix("MiniMidi: ").removesuffix(": iostream error")
-        raise UserError(f"{path}: damaged or truncated ({' '.join(reason.split())})") from error
+    def __init__(self, changes: Iterable[tuple[int, int]], ticks_per_quarter: int) -> None:
+        of_quarter = {0: 500_000, **dict(changes)}  # the standard's tempo where a file names none
+        self.starts = np.array(sorted(of_quarter), np.int64)
+        self.of_quarter = np.array([of_quarter[start] for start in self.starts.tolist()], np.int64)
+        self.ticks_per_quarter = ticks_per_quarter
+        per_tick = self.of_quarter / (1e6 * ticks_per_quarter)
+        self.elapsed = np.r_[0.0, np.cumsum(np.diff(self.starts) * per_tick[:-1])]
+        self.per_tick = per_tick
 
+    def before(self, step: int, steps_per_quarter: int) -> Clock:
+        """The clock that knows only the changes that come before a step."""
+        steps = _nearest(self.starts * steps_per_quarter / self.ticks_per_quarter)
+        kept = [
+            (int(tick), int(value))
+            for tick, value, at in zip(self.starts, self.of_quarter, steps, strict=True)
+            if at < step
+        ]
+        return Clock(kept, self.ticks_per_quarter)
 
-def _seconds(score: Any, ticks: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Seconds at which each tick falls, by the file's own tempi."""
-    changes = {0: 500_000, **{tempo.time: tempo.mspq for tempo in score.tempos if tempo.mspq > 0}}
-    starts = np.array(sorted(changes))
-    per_tick = np.array([changes[start] for start in starts.tolist()]) / (1e6 * score.ticks_per_quarter)
-    elapsed = np.r_[0.0, np.cumsum(np.diff(starts) * per_tick[:-1])]
-    segment = np.searchsorted(starts, ticks, side="right") - 1
-    return np.asarray(elapsed[segment] + (ticks - starts[segment]) * per_tick[segment])
+    def seconds(self, ticks: npt.NDArray[np.int64] | npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Seconds at which each tick falls."""
+        segment = np.searchsorted(self.starts, ticks, side="right") - 1
+        return np.asarray(self.elapsed[segment] + (ticks - self.starts[segment]) * self.per_tick[segment])
+
+    def tempos(self, steps_per_quarter: int) -> Tempos:
+        """Tempo changes (step, quarter notes a minute) by which each of these steps begins when it does in the file.
+
+        A step within which the tempo changes has a mean tempo of its own.
+        """
+        place = self.starts * steps_per_quarter / self.ticks_per_quarter
+        edges = np.unique(np.floor(np.r_[place, np.ceil(place)]).astype(np.int64))
+        ticks = edges * self.ticks_per_quarter / steps_per_quarter
+        lasts = np.diff(self.seconds(ticks)) / np.diff(edges) * steps_per_quarter
+        inside = np.searchsorted(place, edges, side="right") - 1
+        mixed = np.r_[np.searchsorted(place, edges[1:], side="left") - 1 > inside[:-1], False]
+        of_quarter = np.where(mixed, np.r_[lasts, 0.0] * 1e6, self.of_quarter[inside])
+        return tuple(zip(edges.tolist(), (60e6 / of_quarter).tolist(), strict=True))
 
 
 def _nearest(steps: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from fractalgen.config import GenerateConfig, ModelConfig
 from fractalgen.errors import UserError
-from fractalgen.midi import find_tracks, read_midi
+from fractalgen.midi import MidiEvents, find_tracks, read_midi
 from fractalgen.pianoroll import MAX_STEPS, PITCHES, PianoRoll
 from fractalgen.regions import (
     Task,
@@ -137,18 +137,27 @@ def assignment(cfg: GenerateConfig, model: ModelConfig, seed: int) -> Assignment
     path = Path(cfg.condition_midi or cfg.input_midi or "")
     tracks: tuple[int, ...] | None = None
     if cfg.mode == "accompany" and cfg.voice.startswith("track:"):
-        tracks = find_tracks(path, cfg.voice.removeprefix("track:"))
-    roll = read_midi(path, model.steps_per_quarter, tracks=tracks).roll(model.velocity_bins)
+        tracks, named = find_tracks(path, cfg.voice.removeprefix("track:"))
+        print(f"--voice {cfg.voice}: track {named}")
+    pedal = cfg.pedal == "follow"
+    events = read_midi(path, model.steps_per_quarter, tracks=tracks, pedal=pedal)
+    for line in remarks(events):
+        print(f"{path}: {line}")
+    roll = events.roll(model.velocity_bins)
     cut = None
     if cfg.mode == "conditional":
-        cut = roll.width if cfg.condition_length is None else cfg.condition_length
-        cut = cut if cfg.condition_bars is None else bars_to_steps(roll, cfg.condition_bars)
-        after = max(index for index, (step, _) in enumerate(roll.tempos) if step < max(cut, 1))
-        length = _length(cfg, roll.tempos[after][1], model)
-        task = continuation(roll, cut, length or model.crop_length, patch)
+        cut, asked = roll.width, f"--condition_midi {path}"
+        if cfg.condition_bars is not None:
+            cut, asked = bars_to_steps(roll, cfg.condition_bars), f"--condition_bars {cfg.condition_bars}"
+        elif cfg.condition_length is not None:
+            cut, asked = cfg.condition_length, f"--condition_length {cfg.condition_length}"
+        tempo = [tempo for step, tempo in roll.tempos if step < max(cut, 1)][-1]
+        meter = [(beats, unit) for step, beats, unit in roll.time_signatures if step < max(cut, 1)][-1]
+        length = _length(cfg, tempo, model, *meter)
+        task = continuation(roll, cut, length or model.crop_length, patch, asked)
         roll = replace(  # the tempo and the meter there go on
             roll,
-            tempos=tuple(event for event in roll.tempos if event[0] < cut),
+            tempos=events.tempos_before(cut),
             time_signatures=tuple(event for event in roll.time_signatures if event[0] < cut),
         )
     elif cfg.mode == "inpainting":
@@ -160,7 +169,7 @@ def assignment(cfg: GenerateConfig, model: ModelConfig, seed: int) -> Assignment
         task = variation(roll, cfg.strength, np.random.default_rng(seed), patch)
 
     def write(piece: PianoRoll, target: Path) -> None:
-        splice_midi(path, piece, task.composed, target, cut=cut, tracks=tracks)
+        splice_midi(path, piece, task.composed, target, cut=cut, tracks=tracks, pedal=pedal)
 
     allowed = _allowed(cfg, model, task.known.shape[1])
     if allowed is not None and not (allowed & (task.known < 0)).any():
@@ -168,11 +177,24 @@ def assignment(cfg: GenerateConfig, model: ModelConfig, seed: int) -> Assignment
     return Assignment(task, task.width, task.known.shape[1], allowed, roll, write)
 
 
-def _length(cfg: GenerateConfig, tempo: float, model: ModelConfig) -> int | None:
-    """Steps to be composed, None if no flag says how many; a bar without an input has four quarters."""
+def remarks(events: MidiEvents) -> list[str]:
+    """What a user should know of the music given, a line each."""
+    lines = list(events.remarks)
+    if events.pedalled:
+        lines.append(f"the pedal lengthens {events.pedalled} notes (--pedal ignore: they end with their key)")
+    merged, moved = events.misplaced()
+    if merged or moved:
+        grid = events.fitting_grid()
+        keeps = f"; a model of --steps_per_quarter {grid} would keep them" if grid else ""
+        lines.append(f"{merged} notes merged with others, {moved} moved by more than a quarter of a time step{keeps}")
+    return lines
+
+
+def _length(cfg: GenerateConfig, tempo: float, model: ModelConfig, beats: int = 4, unit: int = 4) -> int | None:
+    """Steps to be composed, None if no flag says how many, in that tempo and meter."""
     steps = cfg.generation_length or cfg.target_width
     if cfg.bars is not None:
-        steps = round(cfg.bars * 4 * model.steps_per_quarter)
+        steps = round(cfg.bars * 4 * model.steps_per_quarter * beats / unit)
     elif cfg.seconds is not None:
         steps = round(cfg.seconds * tempo / 60 * model.steps_per_quarter)
     if steps is not None and not 0 < steps <= MAX_STEPS:

@@ -10,7 +10,9 @@ the longest duration stay; a key struck again while it sounds is cut and restart
 
 from __future__ import annotations
 
+import math
 import os
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -148,6 +150,14 @@ def grid_steps(
     return np.unique(np.floor(np.concatenate(grid) + 0.5).astype(np.int32))
 
 
+def whole_bars(meters: Meters, num_steps: int, steps_per_quarter: int = 4) -> int:
+    """``num_steps``, completed to the end of the bar that they end in, but no more than a roll may have."""
+    begun = [meter for meter in (DEFAULT_METER, *sorted(meters)) if meter[0] < max(num_steps, 1)]
+    start, numerator, denominator = begun[-1]
+    bar = 4 * steps_per_quarter * numerator / denominator
+    return min(MAX_STEPS, round(start + bar * math.ceil(max(num_steps - start, 0) / bar - 1e-9)))
+
+
 @dataclass(frozen=True, eq=False)
 class PianoRoll:
     """A piece on a grid of sixteenths (by default).
@@ -238,14 +248,20 @@ class PianoRoll:
         steps_per_quarter: int = 4,
         velocity_bins: int = 32,
         beats: BeatMap | None = None,
+        pedal: bool = True,
     ) -> PianoRoll:
         """Read a MIDI file; with a beat map, notes are placed by their time in seconds.
+
+        With ``pedal`` notes sound on while the sustaining pedal is down.  What a damaged file lacks is warned of.
 
         Raises ``UserError`` with the reason in one line when the file cannot be read or holds no notes.
         """
         from fractalgen.midi import read_midi
 
-        return read_midi(path, steps_per_quarter, beats).roll(velocity_bins)
+        events = read_midi(path, steps_per_quarter, beats, pedal=pedal)
+        for remark in events.remarks:
+            warnings.warn(f"{path}: {remark}", RuntimeWarning, stacklevel=2)
+        return events.roll(velocity_bins)
 
     def to_midi(self, path: str | os.PathLike[str]) -> None:
         """Write a type 1 file: tempo, meter, one piano track; orphan holds sound from step 0 at the middle velocity.

@@ -31,7 +31,8 @@ from fractalgen.files import replacing
 from fractalgen.midi import BeatMap, read_midi
 from fractalgen.pianoroll import Notes, PianoRoll, merge_notes
 
-MIDI_ENDINGS = (".mid", ".midi")
+MIDI_ENDINGS = (".mid", ".midi", ".kar", ".rmi", ".smf")  # each also packed: .mid.gz
+OTHER_ENDINGS = (".abc", ".gp", ".gp3", ".gp4", ".gp5", ".gpx", ".mscx", ".mscz", ".mus", ".musicxml", ".mxl", ".sib")
 BEAT_MAP = "beat_midi.txt"
 _SHOWN = 20  # skipped files listed on the terminal
 _CHUNK = 16  # files a worker reads at a time
@@ -48,13 +49,26 @@ class Skipped:
 
 
 @dataclass(frozen=True)
+class Read:
+    """A file that became a song, and what a user should know of it: see :class:`fractalgen.midi.MidiEvents`."""
+
+    song: Song
+    pedalled: int = 0
+    merged: int = 0
+    moved: int = 0
+    fitting_grid: int | None = None
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Summary:
-    """What :func:`prepare` did."""
+    """What :func:`prepare` did; ``damaged``: files of which something is missing, read all the same."""
 
     songs: int
     notes: int
     splits: dict[Split, int]
     skipped: list[Skipped]
+    damaged: list[Skipped]
 
 
 def prepare(config: PrepareConfig) -> Summary:
@@ -78,10 +92,12 @@ def prepare(config: PrepareConfig) -> Summary:
     assumed = "ticks are musical time, unless a beat map says where the beats are"
     if source.suffix.lower() == ".json":
         songs, skipped, splits = read_chorales(source, config)
+        found: list[Read] = []
         repeated = "struck anew" if config.restrike else "held (restrikes are unknown)"
         assumed = f"a repeated pitch is {repeated}; 4/4 from the first step, tempo 120, one velocity"
     else:
-        songs, skipped = _read_folder(source, config)
+        found, skipped = _read_folder(source, config)
+        songs = [read.song for read in found]
         # POP909's ids are bare numbers, other files' ids end in .mid: the list cannot hit a wrong song
         known = _read_splits(ASSETS / "splits" / "pop909.json")
         splits = split_by_hash(song.name for song in songs if song.name not in known) | known
@@ -96,7 +112,11 @@ def prepare(config: PrepareConfig) -> Summary:
             raise UserError(f"--manifest {config.manifest}: names none of the songs (the first one is {songs[0].name})")
     skipped.sort(key=lambda entry: entry.file)
     if config.report:
-        lines = "".join(f"{entry.file}\t{entry.reason}\n" for entry in skipped)
+        told = [
+            *skipped,
+            *(Skipped(read.song.name, f"read, but {remark}") for read in found for remark in read.remarks),
+        ]
+        lines = "".join(f"{entry.file}\t{entry.reason}\n" for entry in told)
         with replacing(config.report) as temporary:
             temporary.write_bytes(lines.encode())
     if not songs:
@@ -116,8 +136,10 @@ def prepare(config: PrepareConfig) -> Summary:
         skipped=[[entry.file, entry.reason] for entry in skipped],
     )
     counts = {name: sum(splits[song.name] == name for song in songs) for name in SPLITS}
-    summary = Summary(len(songs), sum(len(song.notes) for song in songs), counts, skipped)
+    damaged = [Skipped(read.song.name, remark) for read in found for remark in read.remarks]
+    summary = Summary(len(songs), sum(len(song.notes) for song in songs), counts, skipped, damaged)
     _print(summary, out, config)
+    _print_losses(found, config)
     return summary
 
 
@@ -200,12 +222,12 @@ def _song(name: str, roll: PianoRoll, config: PrepareConfig) -> Song:
     return replace(song, notes=restruck(song.notes)) if config.restrike else song
 
 
-def _read_folder(source: Path, config: PrepareConfig) -> tuple[list[Song], list[Skipped]]:
+def _read_folder(source: Path, config: PrepareConfig) -> tuple[list[Read], list[Skipped]]:
     root = source if source.is_dir() else source.parent
-    songs: list[Song] = []
+    found: list[Read] = []
     files, skipped = _find(source) if source.is_dir() else ([source], [])
     if not files:
-        raise UserError(f"--data {source}: no file ending in .mid or .midi in it")
+        raise UserError(f"--data {source}: no MIDI file in it ({', '.join(MIDI_ENDINGS)}, also packed: .gz)")
     ids: set[str] = set()
     contents: dict[bytes, str] = {}
     read = partial(_read, root=root, config=config)
@@ -213,32 +235,48 @@ def _read_folder(source: Path, config: PrepareConfig) -> tuple[list[Song], list[
         if isinstance(result, Skipped):
             skipped.append(result)
             continue
-        twin = contents.setdefault(hashlib.sha256(result.notes.tobytes()).digest(), result.name)
-        if result.name in ids:
-            skipped.append(Skipped(result.name, "another file has the same id"))
-        elif twin != result.name and not config.keep_duplicates:
-            skipped.append(Skipped(result.name, f"the same notes as {twin}"))
+        name = result.song.name
+        twin = contents.setdefault(hashlib.sha256(result.song.notes.tobytes()).digest(), name)
+        if name in ids:
+            skipped.append(Skipped(name, "another file has the same id"))
+        elif twin != name and not config.keep_duplicates:
+            skipped.append(Skipped(name, f"the same notes as {twin}"))
         else:
-            ids.add(result.name)
-            songs.append(result)
-    return songs, skipped
+            ids.add(name)
+            found.append(result)
+    return found, skipped
 
 
 def _find(folder: Path) -> tuple[list[Path], list[Skipped]]:
-    """MIDI files in depth, sorted, and folders that cannot be read.
+    """MIDI files in depth, sorted; and folders that cannot be read, and files of music in another format.
 
-    POP909's ``versions`` folders are left out (drafts of the same songs), and so are the ``._`` files of macOS.
+    Links are followed, each folder once.  POP909's ``versions`` folders are left out (drafts of the same songs), and so
+    are the ``._`` files of macOS.
     """
     found: list[Path] = []
     closed: list[Skipped] = []
+    seen: set[Path] = set()
 
     def unreadable(error: OSError) -> None:
         closed.append(Skipped(_shown(error.filename), f"folder cannot be read ({error.strerror})"))
 
-    for where, folders, names in os.walk(folder, onerror=unreadable):
+    for where, folders, names in os.walk(folder, onerror=unreadable, followlinks=True):
+        here = Path(where).resolve()
+        if here in seen:
+            folders.clear()
+            continue
+        seen.add(here)
+        folders.sort()
         if BEAT_MAP in names:
             folders.clear()
-        found += [Path(where, name) for name in names if name.lower().endswith(MIDI_ENDINGS) and name[:2] != "._"]
+        for name in names:
+            if name[:2] == "._":
+                continue
+            if name.lower().removesuffix(".gz").endswith(MIDI_ENDINGS):
+                found.append(Path(where, name))
+            elif name.lower().endswith(OTHER_ENDINGS):
+                shown = _shown(Path(where, name).relative_to(folder).as_posix())
+                closed.append(Skipped(shown, "not MIDI; export it as MIDI from a notation program"))
     return sorted(found), closed
 
 
@@ -258,22 +296,27 @@ def _style(file: Path, root: Path, beat_map: Path | None) -> str:
     return _shown(folder.relative_to(root).parts[0]) if folder.is_relative_to(root) and folder != root else ""
 
 
-def _read(file: Path, root: Path, config: PrepareConfig) -> Song | Skipped:
+def _read(file: Path, root: Path, config: PrepareConfig) -> Read | Skipped:
     """One file; runs in a worker process."""
     beat_map = _beat_map(file)
     name = _shown(file.stem if beat_map else file.relative_to(root).as_posix())
     try:
-        events = read_midi(file, config.steps_per_quarter, BeatMap.read(beat_map) if beat_map else None)
+        beats = BeatMap.read(beat_map) if beat_map else None
+        events = read_midi(file, config.steps_per_quarter, beats, pedal=config.pedal == "follow")
         if not len(events.onset):
             return Skipped(name, "no notes")
         distance = events.grid_distance
+        merged, moved = events.misplaced()
+        fitting = events.fitting_grid() if merged or moved else None
         if distance > config.max_grid_distance and not config.allow_off_grid:
+            fits = f"it fits --steps_per_quarter {fitting}; else " if fitting else ""
             return Skipped(
                 name,
                 f"off its own grid: onsets lie {distance:.2f} step away on average, more than "
-                f"{config.max_grid_distance:g} (keep it with --allow_off_grid)",
+                f"{config.max_grid_distance:g} ({fits}keep it with --allow_off_grid)",
             )
-        return replace(_song(name, events.roll(config.velocity_bins), config), style=_style(file, root, beat_map))
+        song = replace(_song(name, events.roll(config.velocity_bins), config), style=_style(file, root, beat_map))
+        return Read(song, events.pedalled, merged, moved, fitting, events.remarks)
     except UserError as error:
         return Skipped(name, str(error).removeprefix(f"{file}: "))
     except Exception as error:  # noqa: BLE001 - whatever a strange file provokes, the others are read; it is listed
@@ -281,8 +324,8 @@ def _read(file: Path, root: Path, config: PrepareConfig) -> Song | Skipped:
 
 
 def _read_all(
-    files: list[Path], read: Callable[[Path], Song | Skipped], num_workers: int = 0
-) -> Iterator[Song | Skipped]:
+    files: list[Path], read: Callable[[Path], Read | Skipped], num_workers: int = 0
+) -> Iterator[Read | Skipped]:
     """Results in the order of ``files``; a file that kills its worker is skipped like any other bad file."""
     workers = num_workers or os.cpu_count() or 1
     if workers == 1 or len(files) < _FEW:
@@ -303,7 +346,7 @@ def _read_all(
                 chunks = []
 
 
-def _read_chunk(files: list[Path], read: Callable[[Path], Song | Skipped]) -> list[Song | Skipped]:
+def _read_chunk(files: list[Path], read: Callable[[Path], Read | Skipped]) -> list[Read | Skipped]:
     return [read(file) for file in files]
 
 
@@ -319,7 +362,7 @@ def _end_with_parent() -> None:
     Thread(target=watch, daemon=True).start()
 
 
-def _read_alone(file: Path, read: Callable[[Path], Song | Skipped]) -> Song | Skipped:
+def _read_alone(file: Path, read: Callable[[Path], Read | Skipped]) -> Read | Skipped:
     try:
         with ProcessPoolExecutor(1, _SPAWN, _end_with_parent) as pool:
             return pool.submit(read, file).result()
@@ -373,4 +416,26 @@ def _print(summary: Summary, out: Path, config: PrepareConfig) -> None:
         where = config.report or "--report FILE lists them all"
         print(f"skipped {len(summary.skipped) - _SHOWN} more ({where})")
     splits = ", ".join(f"{name} {count}" for name, count in summary.splits.items())
+    for entry in summary.damaged[:_SHOWN]:
+        print(f"damaged {entry.file}: {entry.reason}")
+    if len(summary.damaged) > _SHOWN:
+        print(f"damaged {len(summary.damaged) - _SHOWN} more ({config.report or '--report FILE lists them all'})")
     print(f"{out}: {summary.songs} songs ({splits}), {summary.notes:,} notes; {len(summary.skipped)} files skipped")
+
+
+def _print_losses(found: list[Read], config: PrepareConfig) -> None:
+    """What the pedal and the grid did to the notes, a line each."""
+    notes = sum(len(read.song.notes) for read in found)
+    if pedalled := sum(read.pedalled for read in found):
+        print(f"the pedal lengthens {pedalled:,} of {notes:,} notes (--pedal ignore: they end when the key comes up)")
+    lossy = [read for read in found if read.merged or read.moved]
+    if lossy:
+        merged, moved = (sum(getattr(read, name) for read in lossy) for name in ("merged", "moved"))
+        line = (
+            f"{len(lossy)} files: {merged:,} notes merged with others, {moved:,} moved by more than a quarter of a step"
+        )
+        grids = Counter(read.fitting_grid for read in lossy if read.fitting_grid)
+        if grids:
+            grid, count = grids.most_common(1)[0]
+            line += f"; --steps_per_quarter {grid} would keep those of {count}"
+        print(line)

@@ -164,16 +164,20 @@ def bars_to_steps(roll: PianoRoll, bars: int, flag: str = "--condition_bars") ->
 # --- Modes ------------------------------------------------------------------------------------------------------------
 
 
-def continuation(roll: PianoRoll, steps: int, length: int, patch: int = 16) -> Task:
-    """Keep the first ``steps`` time steps and compose ``length`` more; what the roll holds after them is forgotten."""
+def continuation(roll: PianoRoll, steps: int, length: int, patch: int = 16, asked: str = "") -> Task:
+    """Keep the first ``steps`` time steps and compose ``length`` more; what the roll holds after them is forgotten.
+
+    ``asked``: the flag and value that gave ``steps``, for messages.
+    """
+    asked = asked or f"--condition_length {steps}"
     if not 1 <= steps <= roll.width:
-        raise UserError(f"--condition_length {steps}: the piece has {roll.width} steps")
+        raise UserError(f"{asked}: the piece has {roll.width} steps")
     if length < 1:
-        raise UserError(f"--generation_length {length}: nothing to compose")
+        raise UserError(f"{asked}: nothing to compose after it, {length} steps")
     if steps + length > MAX_STEPS:
-        raise UserError(f"--generation_length {length}: after {steps} steps that is more than {MAX_STEPS} in all")
+        raise UserError(f"{asked}: with {length} steps more that is more than {MAX_STEPS} in all")
     if not roll.tokens[:, :steps].any():
-        raise UserError(f"--condition_length {steps}: no note in the first {steps} steps to go on from")
+        raise UserError(f"{asked}: no note in the first {steps} steps to go on from")
     known = np.full((PITCHES, _whole_patches(steps + length, patch)), UNKNOWN, np.int16)
     known[:, :steps] = roll.tokens[:, :steps]
     return Task(known, steps + length)

@@ -7,33 +7,34 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fractalgen.errors import UserError
 from fractalgen.files import replacing
-from fractalgen.midi import END_MARKER, parse_midi
+from fractalgen.midi import END_MARKER
 from fractalgen.midi_events import (
     DRUMS,
     END_OF_TRACK,
+    NEVER,
+    PEDAL,
     Event,
     Grid,
     Key,
+    MidiFile,
     MidiNote,
+    Pedals,
     midi_bytes,
-    pair_notes,
-    read_events,
+    parts_of,
+    read_file,
     text_event,
 )
 from fractalgen.pianoroll import HOLD, ONSET, PianoRoll, midi_velocity, velocity_bin
 
 TRACK_NAME = "FractalGen"
-_PEDAL = 64  # the controller of the sustaining pedal
 _OLD_END_MARKER = re.compile(rb"\xff\x06[\x80-\xff]*[\x00-\x7f]" + END_MARKER.encode())
 _Added = tuple[int, int, int, int]  # a composed note: pitch, start and stop in steps, velocity bin
 
@@ -46,11 +47,14 @@ def splice_midi(
     *,
     cut: int | None = None,
     tracks: Collection[int] | None = None,
+    pedal: bool = True,
+    note: str = "",
 ) -> None:
     """Write ``roll`` as a copy of ``source`` in which only the composed cells were touched.
 
     ``composed``: Bool (128, T), the cells of the roll that did not come from the source.  ``tracks``: the given voice
-    is these tracks (numbers from ``find_tracks``); notes of others go away.  Drums stay.  ``path`` appears whole or
+    is these tracks (numbers from ``find_tracks``); notes of others go away.  Drums stay.  ``pedal``: the roll was read
+    with the notes sounding on while it is down.  ``note``: a text event of the new track.  ``path`` appears whole or
     not at all, and ``PianoRoll.from_midi(path)`` has the tokens of ``roll``.
 
     - Notes of the source whose cells are all kept stay exactly as they were, in their track and channel.  If a note
@@ -73,29 +77,34 @@ def splice_midi(
     """
     if composed.shape != roll.tokens.shape:
         raise ValueError(f"composed cells {composed.shape}, but a roll of {roll.tokens.shape}")
-    score = parse_midi(source)
-    grid, factor, parts = read_events(source, roll.steps_per_quarter)
-    notes, lone = pair_notes(parts, grid)
-    voices = [Counter(_heard(track, factor)) for track in score.tracks if not track.is_drum]
-    melodic = [note for note in notes if note.channel != DRUMS]
-    if sum(voices, Counter()) != Counter(note.heard for note in melodic):
-        raise UserError(f"{source}: its events contradict each other, so it cannot be edited in place")
-    given = melodic if tracks is None else _given([score.tracks[track] for track in tracks], melodic, factor)
-    kept, added = _match(roll, composed, given, grid)
-    kept += [note for note in notes if note.channel == DRUMS]
-    edited = _edit(parts, notes, kept, lone, grid, cut)
-    edited.append(_new_track(roll, added, grid, parts))
+    file = read_file(source).multiplied(source, roll.steps_per_quarter)
+    grid, parts = Grid(file.ticks_per_quarter, roll.steps_per_quarter), file.tracks
+    notes, lone = file.notes(pedal)
+    given = [note for note in notes if note.channel != DRUMS]
+    if tracks is not None:
+        voices = parts_of(file, notes)
+        chosen = {(voices[number].track, voices[number].channel) for number in tracks}
+        given = [note for note in given if (note.track, note.channel) in chosen]
+    pedals = file.pedals(None if cut is None else grid.tick(cut)) if pedal else Pedals({})
+    for each in given:
+        if cut is not None and each.off == NEVER:
+            each.end = min(each.end, grid.tick(cut))
+        each.sounds = pedals.sounding(each.channel, each.end)
+    kept, added = _match(roll, composed, given, grid, pedals)
+    kept += [each for each in notes if each.channel == DRUMS]
+    edited = _edit(file, notes, kept, lone, grid, cut)
+    edited.append(_new_track(roll, added, grid, parts, note))
     with replacing(path) as temporary:
         temporary.write_bytes(midi_bytes(edited, grid.ticks_per_quarter))
 
 
 def _match(
-    roll: PianoRoll, composed: npt.NDArray[np.bool_], given: list[MidiNote], grid: Grid
+    roll: PianoRoll, composed: npt.NDArray[np.bool_], given: list[MidiNote], grid: Grid, pedals: Pedals
 ) -> tuple[list[MidiNote], list[_Added]]:
     """Notes of the source that the roll keeps (their ends moved where it ends them elsewhere), and the new ones."""
     struck: dict[tuple[int, int], list[MidiNote]] = defaultdict(list)
     for note in given:
-        struck[note.pitch, note.step].append(note)
+        struck[note.pitch, grid.step(note.start)].append(note)
     kept: list[MidiNote] = []
     added: list[_Added] = []
     for pitch, start, duration, loudness in roll.notes().tolist():
@@ -107,30 +116,38 @@ def _match(
             added.append((pitch, start, stop, loudness))
             continue
         struck_again = stop < roll.width and roll.tokens[pitch, stop] >= ONSET
-        latest = max(note.stop for note in together)
-        for note in together:
-            if (note.stop > stop and not struck_again) or note.stop == latest < stop:
-                note.end, note.moved = grid.tick(stop), True
+        stops = [max(grid.step(note.sounds), start + 1) for note in together]
+        end = grid.tick(stop)
+        moving = [
+            note
+            for note, found in zip(together, stops, strict=True)
+            if (found > stop and not struck_again) or found == max(stops) < stop
+        ]
+        if any(pedals.sounding(note.channel, end) > end for note in moving):  # a pedal would hold it on
+            added.append((pitch, start, stop, loudness))
+            continue
+        for note in moving:
+            note.end, note.moved = end, True
         kept += together
-    _untangle(kept)
+    _untangle(kept, grid)
     return kept, added
 
 
-def _untangle(kept: list[MidiNote]) -> None:
+def _untangle(kept: list[MidiNote], grid: Grid) -> None:
     """Make ends increase with starts on each key of each channel: an end belongs to the note that began first."""
     keys: dict[tuple[int, int, int], list[MidiNote]] = defaultdict(list)
     for note in sorted(kept, key=lambda note: note.on):
         keys[note.track, note.channel, note.pitch].append(note)
     for chain in keys.values():
         for later, note in pairwise(reversed(chain)):
-            if note.moved and note.step < later.step:
+            if note.moved and grid.step(note.start) < grid.step(later.start):
                 note.end = min(note.end, later.start)  # rounds to the same step: the roll ends it at the next onset
             if note.end > later.end:
                 note.end, note.moved = later.end, True
 
 
 def _edit(
-    parts: list[list[Event]], notes: list[MidiNote], kept: list[MidiNote], lone: set[Key], grid: Grid, cut: int | None
+    file: MidiFile, notes: list[MidiNote], kept: list[MidiNote], lone: set[Key], grid: Grid, cut: int | None
 ) -> list[list[Event]]:
     """The source's tracks without the notes that go away, and without what comes at or after step ``cut``."""
 
@@ -142,7 +159,7 @@ def _edit(
     going = lone | {key for note in notes for key in ((note.track, note.on), (note.track, note.off))}
     going -= {(note.track, note.on) for note in stay} | set(ends)
     edited = []
-    for track, events in enumerate(parts):
+    for track, events in enumerate(file.tracks):
         rows: list[tuple[int, int, int, bytes]] = []  # at one tick: moved ends, then all as it was, then the pedals
         pedals: dict[int, int] = {}
         for place, (tick, data) in enumerate(events):
@@ -153,24 +170,30 @@ def _edit(
                 rows.append((note.end, 0, place, data))
             elif note is not None or stays(tick):
                 rows.append((tick, 1, place, data))
-                if data[0] >> 4 == 0xB and data[1] == _PEDAL:
+                if data[0] >> 4 == 0xB and data[1] == PEDAL:
                     pedals[data[0] & 0xF] = data[2]
-        length = events[-1].tick if events else 0
+        length = file.ends[track]
         if cut is not None:
             length = min(length, grid.tick(cut))
+        end, length = length, max([length, *(tick for tick, *_ in rows)])
+        if cut is not None or length != end:  # where the track ended, so did what a pedal held
             down = [channel for channel, value in pedals.items() if value >= 64]
-            rows += [(grid.tick(cut), 2, channel, bytes([0xB0 | channel, _PEDAL, 0])) for channel in down]
+            rows += [(end, 2, channel, bytes([0xB0 | channel, PEDAL, 0])) for channel in down]
+        for note in stay:  # never ended, but moved, or its track gets longer
+            if note.track == track and note.off == NEVER and (note.moved or note.end != length):
+                rows.append((note.end, 0, note.on, bytes([0x80 | note.channel, note.pitch, 0])))
         rows.sort()
-        length = max(length, rows[-1][0] if rows else 0)
         edited.append([*(Event(tick, data) for tick, _, _, data in rows), Event(length, END_OF_TRACK)])
     return edited
 
 
-def _new_track(roll: PianoRoll, added: list[_Added], grid: Grid, parts: list[list[Event]]) -> list[Event]:
+def _new_track(roll: PianoRoll, added: list[_Added], grid: Grid, parts: list[list[Event]], note: str) -> list[Event]:
     """The composed notes, and the marker that keeps the width of the roll and what is held at its beginning."""
     used = Counter(event.data[0] & 0xF for events in parts for event in events if event.data[0] < 0xF0)
     channel = min((channel for channel in range(16) if channel != DRUMS), key=lambda channel: (used[channel], channel))
     events = [Event(0, text_event(0x03, TRACK_NAME))]
+    if note:
+        events.append(Event(0, text_event(0x01, note)))
     if not used[channel]:  # else no channel is free, and the program of a part that stays is not to change
         events.append(Event(0, bytes([0xC0 | channel, 0])))
     rows = []
@@ -182,24 +205,3 @@ def _new_track(roll: PianoRoll, added: list[_Added], grid: Grid, parts: list[lis
     held = np.flatnonzero(roll.tokens[:, :1] == HOLD)
     end = grid.tick(roll.width)
     return [*events, Event(end, text_event(0x06, " ".join([END_MARKER, *map(str, held)]))), Event(end, END_OF_TRACK)]
-
-
-def _heard(track: Any, factor: int) -> Iterator[tuple[int, int, int, int]]:
-    return ((note.time * factor, note.end * factor, note.pitch, note.velocity) for note in track.notes)
-
-
-def _given(tracks: Iterable[Any], melodic: list[MidiNote], factor: int) -> list[MidiNote]:
-    """The notes of symusic's ``tracks``, each of which lies in one channel of one track of the file."""
-    channels: dict[tuple[int, int], list[MidiNote]] = defaultdict(list)
-    for note in melodic:
-        channels[note.track, note.channel].append(note)
-    given: list[MidiNote] = []
-    for track in tracks:
-        wanted = Counter(_heard(track, factor))
-        home = next(notes for notes in channels.values() if wanted <= Counter(note.heard for note in notes))
-        for note in tuple(home):
-            if wanted[note.heard]:
-                wanted[note.heard] -= 1
-                given.append(note)
-                home.remove(note)  # two tracks that sound the same are two
-    return given

@@ -56,14 +56,20 @@ def folder(tmp_path: Path) -> Path:
 
 def test_good_files_are_packed_and_bad_ones_listed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     summary, corpus = run(folder, licence="ours", report=str(folder.parent / "report.tsv"))
-    assert sorted(corpus.song_ids) == ["a.mid", "deep/C.MID", "deep/er/b.MIDI", "leading.mid", "ü 音楽 🎵.mid"]
+    assert sorted(corpus.song_ids) == [
+        "a.mid",
+        "cut.mid",
+        "deep/C.MID",
+        "deep/er/b.MIDI",
+        "leading.mid",
+        "ü 音楽 🎵.mid",
+    ]
     reasons = {entry.file: entry.reason for entry in summary.skipped}
     assert list(reasons) == sorted(reasons)
     for name, part in {
         "again.mid": "the same notes as a.mid",
         "empty.mid": "empty file",
         "text.mid": "not a MIDI file",
-        "cut.mid": "truncated",
         "silent.mid": "no notes",
         "drums.mid": "only drums",
         "loose.mid": "off its own grid",
@@ -72,11 +78,15 @@ def test_good_files_are_packed_and_bad_ones_listed(folder: Path, capsys: pytest.
         assert part in reasons.pop(name)
     assert not reasons
     printed = capsys.readouterr().out
-    assert "5 songs" in printed
-    assert "8 files skipped" in printed
+    assert "6 songs" in printed
+    assert "7 files skipped" in printed
+    assert "damaged cut.mid: track 0 is cut off at tick" in printed
     assert "skipped text.mid: not a MIDI file" in printed
     report = (folder.parent / "report.tsv").read_text(encoding="utf-8").splitlines()
-    assert [line.split("\t")[0] for line in report] == [entry.file for entry in summary.skipped]
+    assert list(dict.fromkeys(line.split("\t")[0] for line in report)) == [
+        *(entry.file for entry in summary.skipped),
+        "cut.mid",
+    ]
     assert corpus.metadata["skipped"] == [[entry.file, entry.reason] for entry in summary.skipped]
     assert corpus.metadata["licence"] == "ours"
     leading = corpus.song_ids.index("leading.mid")
@@ -87,7 +97,7 @@ def test_good_files_are_packed_and_bad_ones_listed(folder: Path, capsys: pytest.
 def test_what_is_asked_for_is_kept(folder: Path) -> None:
     summary, corpus = run(folder, allow_off_grid=True, keep_duplicates=True)
     assert {"loose.mid", "a.mid", "again.mid"} <= set(corpus.song_ids)
-    assert len(summary.skipped) == 6
+    assert len(summary.skipped) == 5
 
 
 def test_the_same_folder_gives_the_same_bytes(folder: Path) -> None:
@@ -100,7 +110,7 @@ def test_listed_splits_are_used(folder: Path, tmp_path: Path) -> None:
     path.write_text(json.dumps({"train": ["a.mid"], "test": ["deep/C.MID", "absent.mid"]}), encoding="utf-8")
     summary, corpus = run(folder, splits=str(path))
     assert dict(zip(corpus.song_ids, corpus.splits, strict=True)) == {"a.mid": "train", "deep/C.MID": "test"}
-    assert sum("not listed" in entry.reason for entry in summary.skipped) == 3
+    assert sum("not listed" in entry.reason for entry in summary.skipped) == 4
     for text, part in {
         "[]": "id lists",
         "{": "id lists",
@@ -120,7 +130,7 @@ def test_nothing_is_written_when_nothing_is_usable(tmp_path: Path) -> None:
     out = tmp_path / "c.safetensors"
     for data, part in {
         str(bad): "1 files skipped; first: a.mid: not a MIDI file",
-        str(empty): "no file ending in .mid or .midi",
+        str(empty): "no MIDI file in it",
         str(tmp_path / "absent"): "no such file or folder",
         "": "--data is missing",
     }.items():

@@ -216,7 +216,7 @@ def test_wrong_continuations_are_refused() -> None:
     for steps in (0, 41):
         with pytest.raises(UserError, match=f"--condition_length {steps}: the piece has 40 steps"):
             continuation(roll, steps, 8)
-    with pytest.raises(UserError, match="--generation_length 0: nothing"):
+    with pytest.raises(UserError, match="--condition_length 8: nothing to compose after it, 0 steps"):
         continuation(roll, 8, 0)
     with pytest.raises(UserError, match="more than 65535"):
         continuation(roll, 8, 65_535)

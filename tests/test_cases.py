@@ -1,0 +1,269 @@
+"""Files as they are found: each of ``tests/cases/`` stands for a kind of fault that real files have."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fractalgen import PianoRoll
+from fractalgen.cli import main
+from fractalgen.config import PrepareConfig
+from fractalgen.corpus import Corpus
+from fractalgen.errors import UserError
+from fractalgen.midi import find_tracks, read_midi
+from fractalgen.midi_events import read_file
+from fractalgen.pianoroll import ONSET
+from fractalgen.prepare import prepare
+from fractalgen.splice import splice_midi
+from tests.midi_files import delta, midi, off, on, scale
+
+CASES = Path(__file__).parent / "cases"
+ROOT = Path(__file__).parent.parent
+
+
+def copied(source: Path, target: Path, cells: Any = (), **settings: Any) -> PianoRoll:
+    """A copy of ``source`` in which the ``cells`` (pitch, step, token) were composed; what it holds."""
+    events = read_midi(source, tracks=settings.get("tracks"), pedal=settings.get("pedal", True))
+    roll = events.roll()
+    tokens, composed = roll.tokens.copy(), np.zeros(roll.tokens.shape, bool)
+    for pitch, step, token in cells:
+        tokens[pitch, step], composed[pitch, step] = token, True
+    wanted = PianoRoll(tokens, tempos=roll.tempos, time_signatures=roll.time_signatures)
+    splice_midi(source, wanted, composed, target, **settings)
+    found = read_midi(target, pedal=settings.get("pedal", True)).roll()
+    assert np.array_equal(found.tokens, tokens)
+    return found
+
+
+def lengths(roll: PianoRoll) -> dict[tuple[int, int], int]:
+    return {(pitch, start): length for pitch, start, length, _ in roll.notes().tolist()}
+
+
+def test_notes_sound_on_under_the_pedal(tmp_path: Path) -> None:
+    dry, wet = (read_midi(CASES / "pedal.mid", pedal=pedal) for pedal in (False, True))
+    assert np.mean(dry.end - dry.onset) < 1
+    assert 10 < np.mean(list(lengths(wet.roll()).values())) < 16
+    assert wet.pedalled > 0 == dry.pedalled
+    assert set(lengths(dry.roll()).values()) == {1}
+    # kept notes of the copy stay as they were, byte for byte
+    copied(CASES / "pedal.mid", tmp_path / "copy.mid", [(100, 0, ONSET + 9)])
+    before, after = (read_file(path) for path in (CASES / "pedal.mid", tmp_path / "copy.mid"))
+    assert after.tracks[0] == before.tracks[0]
+    # where silence was composed into a note that the pedal holds, the note ends there
+    pitch, step = next(place for place, length in lengths(wet.roll()).items() if length > 4)
+    cells = [(pitch, place, 0) for place in range(step + 2, step + lengths(wet.roll())[pitch, step])]
+    assert lengths(copied(CASES / "pedal.mid", tmp_path / "cut.mid", cells))[pitch, step] == 2
+    copied(CASES / "pedal.mid", tmp_path / "dry.mid", [(100, 0, ONSET + 9)], pedal=False)
+
+
+def pedal(wait: int, value: int, channel: int = 0) -> bytes:
+    return delta(wait) + bytes([0xB0 | channel, 64, value])
+
+
+@pytest.mark.parametrize(
+    ("down", "length"), [(64, 8), (127, 8), (63, 2), (0, 2)], ids=["half", "full", "below half", "up"]
+)
+def test_half_of_the_pedal_is_down(tmp_path: Path, down: int, length: int) -> None:
+    path = tmp_path / "a.mid"
+    path.write_bytes(midi(pedal(0, down) + on(0, 60) + off(240, 60) + pedal(720, 0) + scale(2)))
+    assert lengths(PianoRoll.from_midi(path))[60, 0] == length
+
+
+def test_every_channel_has_its_pedal_and_a_struck_key_ends(tmp_path: Path) -> None:
+    path = tmp_path / "a.mid"
+    two = on(0, 60) + on(0, 64, channel=1) + off(240, 60) + off(0, 64, channel=1)
+    path.write_bytes(midi(pedal(0, 127, channel=1) + two + on(480, 64, channel=1) + off(240, 64, channel=1)))
+    assert lengths(PianoRoll.from_midi(path)) == {(60, 0): 2, (64, 0): 6, (64, 6): 2}  # never released: to the end
+
+
+@pytest.mark.parametrize(("name", "notes"), [("held.mid", None), ("onlyons.mid", 32)])
+def test_notes_that_are_never_ended_sound_to_the_end(tmp_path: Path, name: str, notes: int | None) -> None:
+    with pytest.warns(RuntimeWarning, match="never ended") as told:
+        roll = PianoRoll.from_midi(CASES / name)
+    assert len(told) == 1
+    assert notes is None or len(roll.notes()) == notes
+    file = read_file(CASES / name)
+    never = [note for note in file.notes()[0] if note.off < 0]
+    assert len(never) == (notes or 3)
+    assert all(note.end == file.end for note in never)
+    copied(CASES / name, tmp_path / "copy.mid", [(100, 0, ONSET + 9)])
+    assert read_file(tmp_path / "copy.mid").tracks[0] == file.tracks[0]
+    # lengthened by composed holds, they get an end
+    note = never[-1]
+    last = roll.width - 1
+    if roll.tokens[note.pitch, last] == 0:
+        pytest.fail("it reaches to the end")
+    shorter = [(note.pitch, last, 0)]
+    copied(CASES / name, tmp_path / "shorter.mid", shorter)
+
+
+def test_a_piece_reaches_to_its_end_completed_to_the_bar(tmp_path: Path) -> None:
+    assert PianoRoll.from_midi(CASES / "clip8.mid").width == 8 * 16
+    path = tmp_path / "a.mid"
+    path.write_bytes(midi(scale(5)))
+    assert PianoRoll.from_midi(path).width == 32
+    status = main(["generate", "--mode", "inpainting", "--input_midi", str(CASES / "clip8.mid"), "--mask", "bars=8:9"])
+    assert status == 2
+
+
+def test_packets_of_system_exclusive_messages_keep_the_time() -> None:
+    events = read_midi(CASES / "spec_packets.mid")
+    assert events.grid_distance == 0
+    whole = [part for part in read_file(CASES / "spec_packets.mid").tracks[1] if part.data[0] in (0xF0, 0xF7)]
+    assert next(bytes(event.data[:2]) for event in whole) == b"\xf0\x03"
+    assert len(whole) == 3
+
+
+def test_running_status_after_a_system_exclusive_message_is_read_whole(tmp_path: Path) -> None:
+    first = on(0, 60) + delta(240) + bytes([60, 0])
+    packet = delta(0) + b"\xf0\x03\x43\x12\xf7"
+    rest = b"".join(delta(0) + bytes([61 + i, 66]) + delta(240) + bytes([61 + i, 0]) for i in range(4))
+    path = tmp_path / "a.mid"
+    path.write_bytes(midi(first + packet + rest))
+    assert PianoRoll.from_midi(path).notes()["pitch"].tolist() == [60, 61, 62, 63, 64]
+
+
+def test_merged_and_moved_notes_are_counted_with_the_grid_that_keeps_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    events = read_midi(CASES / "trill.mid")
+    merged, moved = events.misplaced()
+    assert merged > 0
+    doubled = len(events.onset) - len(set(zip(events.pitch.tolist(), events.onset.tolist(), strict=True)))
+    assert len(events.roll().notes()) == len(events.onset) - doubled - merged
+    grid = events.fitting_grid()
+    assert grid is not None
+    assert read_midi(CASES / "trill.mid", grid).misplaced()[0] == 0
+    assert read_midi(CASES / "clip8.mid").misplaced() == (0, 0)
+    out = tmp_path / "corpus.safetensors"
+    prepare(PrepareConfig(data=str(CASES / "trill.mid"), out=str(out), allow_off_grid=True))
+    assert (
+        f"1 files: {merged} notes merged with others, {moved} moved by more than a quarter of a step; --steps_per_"
+        in (capsys.readouterr().out)
+    )
+
+
+@pytest.mark.parametrize("name", ["swing.mid", "triplets.mid"])
+def test_the_hint_names_the_grid_that_fits(tmp_path: Path, name: str) -> None:
+    config = PrepareConfig(data=str(CASES / name), out=str(tmp_path / "corpus.safetensors"), max_grid_distance=0.1)
+    with pytest.raises(UserError, match="it fits --steps_per_quarter 12; else keep it with --allow_off_grid"):
+        prepare(config)
+    assert read_midi(CASES / name, 12).misplaced() == (0, 0)
+
+
+def test_all_kinds_of_files_are_found_and_others_listed(tmp_path: Path) -> None:
+    folder = tmp_path / "music"
+    (folder / "deep").mkdir(parents=True)
+    for name in ("song.kar", "song.rmi", "song.mid.gz"):
+        shutil.copy(CASES / name, folder / name)
+    (folder / "other.smf").write_bytes(midi(scale(first=40)))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "linked.mid").write_bytes(midi(scale(first=45)))
+    (folder / "link").symlink_to(tmp_path / "elsewhere")
+    (folder / "deep" / "loop").symlink_to(folder)
+    (folder / "deep" / "score.mscz").write_bytes(b"a score")
+    (folder / "bomb.mid.gz").write_bytes(gzip.compress(bytes(1 << 25)))
+    (folder / "broken.mid.gz").write_bytes(gzip.compress(midi(scale()))[:40])
+    out = tmp_path / "corpus.safetensors"
+    summary = prepare(PrepareConfig(data=str(folder), out=str(out), allow_off_grid=True, keep_duplicates=True))
+    names = ["link/linked.mid", "other.smf", "song.kar", "song.mid.gz", "song.rmi"]
+    assert sorted(Corpus.open(out).song_ids) == names
+    reasons = {entry.file: entry.reason for entry in summary.skipped}
+    assert set(reasons) == {"deep/score.mscz", "bomb.mid.gz", "broken.mid.gz"}
+    assert "not MIDI" in reasons["deep/score.mscz"]
+    assert "too long" in reasons["bomb.mid.gz"]
+
+
+def test_seconds_of_a_roll_are_those_of_the_file() -> None:
+    roll = PianoRoll.from_midi(CASES / "fermata.mid")
+    file = read_file(CASES / "fermata.mid")
+    ticks, seconds, per_quarter = 0, 0.0, 500_000
+    for tick, data in [*file.meta(0x51), (480 * roll.width // 4, b"")]:
+        seconds += (tick - ticks) * per_quarter / 480e6
+        ticks, per_quarter = tick, int.from_bytes(data, "big")
+    assert roll.seconds == pytest.approx(seconds, abs=0.001)
+    assert seconds > 22
+
+
+def test_the_track_that_is_kept_is_named(tmp_path: Path) -> None:
+    numbers, named = find_tracks(CASES / "hands.mid", "1")
+    assert numbers == (1,)
+    assert "Left" in named or "left" in named
+    with pytest.raises(
+        UserError, match=r"--voice track:7: .* has the tracks 0 '.+' \(\d+ notes\), 1 '.+' \(\d+ notes\)"
+    ):
+        find_tracks(CASES / "hands.mid", "7")
+    assert find_tracks(CASES / "sjis.mid", "ピアノ")[0]
+
+
+def test_damaged_files_are_read_with_a_remark(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.warns(RuntimeWarning) as told:
+        assert len(PianoRoll.from_midi(CASES / "truncated.mid").notes()) > 10
+    cut, never = (str(warning.message) for warning in told)
+    assert "track 1 is cut off at tick" in cut
+    assert "what follows in it is missing" in cut
+    assert "never ended (4)" in never
+    with pytest.warns(RuntimeWarning, match="the header says 1 tracks, there are 2"):
+        assert len(PianoRoll.from_midi(CASES / "count1.mid").notes()) > 10
+    out = tmp_path / "corpus.safetensors"
+    prepare(PrepareConfig(data=str(CASES / "count1.mid"), out=str(out)))
+    assert "damaged count1.mid: the header says 1 tracks" in capsys.readouterr().out
+
+
+def test_an_empty_tempo_event_is_ignored() -> None:
+    assert PianoRoll.from_midi(CASES / "tempoempty.mid").tempos == ((0, 120.0),)
+
+
+def test_a_bar_is_a_bar_of_the_music_given(tmp_path: Path) -> None:
+    base = ["generate", "--mode", "conditional", "--condition_midi", str(CASES / "waltz.mid"), "--seed", "1"]
+    assert main([*base, "--condition_bars", "2", "--bars", "4", "--output_dir", str(tmp_path)]) == 0
+    roll = PianoRoll.from_midi(tmp_path / "conditional_000.mid")
+    assert roll.width == (2 + 4) * 12
+    assert roll.time_signatures == ((0, 3, 4),)
+
+
+def test_messages_name_the_flag_that_was_given(capsys: pytest.CaptureFixture[str]) -> None:
+    base = ["generate", "--mode", "conditional", "--condition_midi", str(CASES / "rest.mid")]
+    for flags in (["--condition_bars", "2"], ["--condition_length", "32"]):
+        assert main([*base, *flags]) == 2
+        line = capsys.readouterr().err
+        assert " ".join(flags) in line
+        assert line.count("--condition_") == 1
+
+
+def test_pictures_and_pages_draw_the_bars_of_a_pickup(tmp_path: Path) -> None:
+    roll = PianoRoll.from_midi(CASES / "pickup.mid")
+    assert roll.downbeats()[:3].tolist() == [0, 4, 20]
+
+
+def test_workers_end_with_their_parent(tmp_path: Path) -> None:
+    folder = tmp_path / "music"
+    folder.mkdir()
+    for number in range(300):
+        (folder / f"{number}.mid").write_bytes(midi(scale(60, first=number % 40) * 5))
+    command = [sys.executable, "-m", "fractalgen", "prepare", "--data", str(folder), "--out", str(tmp_path / "out")]
+    process = subprocess.Popen([*command, "--num_workers", "2"], cwd=ROOT, stderr=subprocess.DEVNULL)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    if not children.exists():
+        process.kill()
+        pytest.skip("looks for children in /proc")
+    end = time.monotonic() + 60
+    workers: list[str] = []
+    while len(workers) < 3 and process.poll() is None:  # one of them tracks resources
+        workers = children.read_text().split()
+        time.sleep(0.01)
+        assert time.monotonic() < end
+    process.kill()
+    process.wait()
+    assert workers
+    while any(Path(f"/proc/{worker}").exists() for worker in workers):
+        time.sleep(0.05)
+        assert time.monotonic() < end
