@@ -101,7 +101,7 @@ def score_cells(
 ) -> None:
     """Articulation and velocity of every cell; booked for those that sound."""
     token = regions.canvas[:, 0, 1]
-    logits, x = head.first(regions.canvas, cond)
+    logits, x = head.first(regions, cond)
     velocities = None if head.joint else head.velocities(x)
     onset, hold = (token >= ONSET) & (weight > 0), (token == HOLD) & (weight > 0)
     for kind, mine in (("onset", onset), ("hold", hold)):

@@ -60,7 +60,7 @@ def column(
     probability of every token in every cell.
     """
     if isinstance(level, VelocityHead):  # a cell that is known to sound
-        logits, _ = level.first(regions.canvas, cond)
+        logits, _ = level.first(regions, cond)
         logs = F.pad(wide(logits).log_softmax(-1), (HOLD, 0), value=float("-inf"))
         return logs.gather(1, truth)[:, 0], logs.exp()[:, None]
     assert regions.given is not None

@@ -336,7 +336,8 @@ class SamplingConfig:
         ):
             if not low <= getattr(self, name) <= high:
                 raise ConfigError(f"--{name} {getattr(self, name)}: must be from {low} to {high}")
-        if len(temperatures) not in (1, len(self.num_iter_list)):
+        # the default number of iterations serves any number of levels
+        if len(temperatures) not in (1, len(self.num_iter_list)) and self.num_iter_list != SamplingConfig.num_iter_list:
             raise ConfigError(
                 f"--temperature: {len(temperatures)} numbers for {len(self.num_iter_list)} levels, give one or one each"
             )

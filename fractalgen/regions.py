@@ -20,9 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fractalgen.errors import UserError
-from fractalgen.pianoroll import HOLD, MAX_STEPS, ONSET, PITCHES, SILENCE, PianoRoll
+from fractalgen.pianoroll import HOLD, MAX_STEPS, NO_HOLD, ONSET, PITCHES, SILENCE, UNKNOWN, PianoRoll
 
-UNKNOWN = -1
 Plane = npt.NDArray[np.bool_]
 Voice = Literal["highest", "lowest", "all"]
 Side = Literal["below", "above"]
@@ -52,7 +51,8 @@ SCALES: dict[str, tuple[int, ...]] = {
 class Task:
     """What a sampler is asked for.
 
-    ``known``: int16 (128, W), tokens, and -1 where a cell is to be composed; W is a multiple of the patch.
+    ``known``: int16 (128, W), tokens, and below 0 where a cell is to be composed: -1, or -2 where a given note ends and
+    may not be held on; W is a multiple of the patch.
     ``width``: the steps of the piece that comes out, at most W.
     ``extended``: how many cells are composed although nobody asked for them: the rest of notes that the region cuts.
     """
@@ -64,7 +64,7 @@ class Task:
     @property
     def composed(self) -> Plane:
         """Cells of the piece (128, width) that are composed."""
-        return self.known[:, : self.width] == UNKNOWN
+        return self.known[:, : self.width] < 0
 
 
 # --- What users write -------------------------------------------------------------------------------------------------
@@ -180,7 +180,7 @@ def continuation(roll: PianoRoll, steps: int, length: int, patch: int = 16, aske
         raise UserError(f"{asked}: no note in the first {steps} steps to go on from")
     known = np.full((PITCHES, _whole_patches(steps + length, patch)), UNKNOWN, np.int16)
     known[:, :steps] = roll.tokens[:, :steps]
-    return Task(known, steps + length)
+    return Task(_ended(known, roll.tokens), steps + length)
 
 
 def inpainting(roll: PianoRoll, rectangles: Sequence[Plane], patch: int = 16) -> Task:
@@ -251,7 +251,17 @@ def _compose(tokens: npt.NDArray[np.uint8], region: Plane, patch: int) -> Task:
     composed = region | ((tokens == HOLD) & (latest >= begun))
     known = np.zeros((PITCHES, _whole_patches(width, patch)), np.int16)
     known[:, :width] = np.where(composed, UNKNOWN, tokens.astype(np.int16))
-    return Task(known, width, int((composed & ~region).sum()))
+    return Task(_ended(known, tokens), width, int((composed & ~region).sum()))
+
+
+def _ended(known: npt.NDArray[np.int16], tokens: npt.NDArray[np.uint8]) -> npt.NDArray[np.int16]:
+    """``known``, in which no hold may follow a given note that ends there in ``tokens``; what is cut may go on."""
+    goes_on = np.zeros(known.shape, np.bool_)
+    width = min(known.shape[1], tokens.shape[1])
+    goes_on[:, :width] = tokens[:, :width] == HOLD
+    ended = (known[:, 1:] == UNKNOWN) & (known[:, :-1] > SILENCE) & ~goes_on[:, 1:]
+    known[:, 1:][ended] = NO_HOLD
+    return known
 
 
 def _outer_voice(tokens: npt.NDArray[np.uint8], voice: Voice) -> npt.NDArray[np.uint8]:

@@ -38,6 +38,7 @@ _ARRAYS: dict[str, type[np.generic]] = {
     "chances": np.uint8,
 }
 _OPTIONAL = {"chances"}
+_LONG = {"decided": np.int32, "steps": np.int32}  # where a piece has more steps than int16 can count
 DEFAULT_STEPS_PER_QUARTER = 4
 
 
@@ -47,10 +48,10 @@ class Trace:
 
     Attributes:
         tokens: the finished roll, uint8 (128, T); 0 silence, 1 hold, 2.. onset by velocity bin.
-        decided: int16 (levels, 128, T).  Plane 0: index into ``steps`` of the step at which the first level decided
+        decided: int16 (int32 in very long pieces) (levels, 128, T).  Plane 0: index into ``steps`` of the step at which the first level decided
             the cell's patch, silent or not.  Plane l: the local step inside its parent at which level l decided the
             child patch that contains the cell.  -1 where the level never went (a silent parent) and on known cells.
-        steps: int16 (number of steps, 2): (iteration, batch) of each step of the first level, counted from 0; for
+        steps: int16 or int32 (number of steps, 2): (iteration, batch) of each step of the first level, counted from 0; for
             AR the iteration is the patch's rank in scan order and the batch 0.
         known: bool (128, T), cells that were given and not composed.
         generators: "ar" or "mar" per level.
@@ -70,8 +71,8 @@ class Trace:
     """
 
     tokens: NDArray[np.uint8]
-    decided: NDArray[np.int16]
-    steps: NDArray[np.int16]
+    decided: NDArray[np.int16 | np.int32]
+    steps: NDArray[np.int16 | np.int32]
     known: NDArray[np.bool_]
     generators: tuple[str, ...]
     patch_sizes: tuple[int, ...]
@@ -100,7 +101,7 @@ class Trace:
             array = getattr(self, name)
             if array is None and name in _OPTIONAL:
                 continue
-            if array.shape != shape or array.dtype != _ARRAYS[name]:
+            if array.shape != shape or array.dtype not in (_ARRAYS[name], _LONG.get(name)):
                 wanted = f"{np.dtype(_ARRAYS[name])} {shape}"
                 raise ValueError(f"trace: {name} must be {wanted}, not {array.dtype} {array.shape}")
         for name in ("generators", "num_iter_list"):

@@ -133,7 +133,7 @@ class Training(pl.LightningModule):
         torch.manual_seed(stream(self.cfg.seed, MASKS, batch_idx, self.global_rank))
         tokens = batch["tokens"]
         known = random_known(tokens, self.cfg.reveal_share) if self.cfg.reveal_share > 0 else None
-        nll = self.model.nll(tokens, conditions(batch), known=known)
+        nll = self.model.nll(tokens, conditions(batch), known=known, subsample=True)
         self.tally.add(nll, tokens, known)
         return nll.total.mean() * (LOSS_SCALE / tokens[0].numel())
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from fractalgen.errors import UserError
 from fractalgen.pianoroll import HOLD, ONSET, PianoRoll, merge_notes, orphan_holds, tokens_from_notes
 from fractalgen.regions import (
+    NO_HOLD,
     UNKNOWN,
     Side,
     Task,
@@ -240,6 +241,7 @@ def test_notes_that_a_region_cuts_are_composed_to_their_end() -> None:
     expected = roll.tokens.astype(int)
     expected[:, 6:10] = UNKNOWN
     expected[60, 10:12] = expected[62, 10:14] = UNKNOWN
+    expected[64, 6] = NO_HOLD  # ends as the piece says, whatever is composed after it
     assert np.array_equal(task.known, np.pad(expected, ((0, 0), (0, 8))))
 
 
@@ -267,8 +269,8 @@ def test_inpainting_any_region(roll: PianoRoll, seed: int, patch: int) -> None:
 
 
 def cells(*rows: str) -> np.ndarray:
-    """Six steps of the pitches 60 and up, the highest first: ``.`` silence, ``o`` onset, ``-`` hold, ``?`` composed."""
-    return np.array([["?.-o".index(cell) - 1 for cell in row] for row in reversed(rows)])
+    """Six steps of four pitches: ``.`` silence, ``o`` onset, ``-`` hold, ``?`` composed, ``x`` so but no hold."""
+    return np.array([["x?.-o".index(cell) - 2 for cell in row] for row in reversed(rows)])
 
 
 def shown(task: Task) -> np.ndarray:
@@ -292,10 +294,10 @@ SOUNDS = six(
 @pytest.mark.parametrize(
     ("voice", "side", "expected"),
     [
-        ("highest", "below", (".oo...", "o--.o.", "???.?.", "???o?o")),
-        ("lowest", "above", ("?o????", "?.??o?", "?.??.?", "o.oo.o")),
-        ("all", "below", (".oo...", "o--.o.", ".?o--.", "o?oo?o")),
-        ("all", "above", ("?oo???", "o--?o?", "..o--?", "o.oo.o")),
+        ("highest", "below", (".oo...", "o--.o.", "???.?.", "???oxo")),
+        ("lowest", "above", ("?ox???", "?.??ox", "?.??.?", "o.oo.o")),
+        ("all", "below", (".oo...", "o--.o.", ".?o--.", "oxooxo")),
+        ("all", "above", ("?oox??", "o--xox", "..o--x", "o.oo.o")),
     ],
 )
 def test_voices_and_what_is_composed_beside_them(voice: Voice, side: Side, expected: tuple[str, ...]) -> None:

@@ -21,6 +21,7 @@ from benchmarks.dense import dense_nll, dense_sample
 from benchmarks.speed import Plan, Timing
 from fractalgen.errors import UserError
 from fractalgen.model.level import VelocityHead
+from fractalgen.model.parts import Regions
 from fractalgen.pianoroll import PianoRoll
 from tests import tiny
 from tests.properties.helpers import random_model, random_rolls, tiny_config
@@ -89,9 +90,9 @@ def test_the_dense_reference_visits_every_cell(generators: str, monkeypatch: pyt
     visited: list[int] = []
     choice = VelocityHead.choice
 
-    def counted(head: VelocityHead, y: Tensor, canvas: Tensor) -> Tensor:
-        visited.append(len(canvas))
-        return choice(head, y, canvas)
+    def counted(head: VelocityHead, y: Tensor, regions: Regions) -> Tensor:
+        visited.append(len(regions.canvas))
+        return choice(head, y, regions)
 
     monkeypatch.setattr(VelocityHead, "choice", counted)
 

@@ -14,6 +14,7 @@ from fractalgen.model.parts import HOLD, ONSET, SILENCE, Composed, Condition, Li
 from fractalgen.sampling import Draw
 
 if TYPE_CHECKING:
+    from fractalgen.config import ModelConfig
     from fractalgen.model.fractal import FractalGen
 
 
@@ -35,7 +36,7 @@ def compose(
     config, patch = composer.model.config, composer.model.config.levels[1].patch
     planes = chances = None
     if composer.record:
-        planes = torch.full((len(known), len(config.levels), *known.shape[1:]), -1, dtype=torch.int16)
+        planes = torch.full((len(known), len(config.levels), *known.shape[1:]), -1, dtype=torch.int32)
         chances = torch.zeros(known.shape, dtype=torch.uint8)
     while (undecided := (tokens < 0).flatten(0, 1).any(0)).any():
         first = int(undecided.nonzero()[0])
@@ -44,7 +45,7 @@ def compose(
         here = slice(start, min(start + window, width))
         given = tokens[..., here].clone()
         composer.log.begin_window(
-            first_patch=config.pitches // patch * (start // patch) if config.levels[0].generator == "ar" else None,
+            ranks=ranks(config, width, start, given.shape[2]) if config.levels[0].generator == "ar" else None,
             here=given[:, ::patch, ::patch].numel(),
             later=tokens[:, ::patch, here.stop :: patch].numel(),
         )
@@ -62,6 +63,16 @@ def compose(
             planes[..., here] = torch.where(new[:, None], composed.planes.cpu(), planes[..., here])
             chances[..., here] = torch.where(new, (255 * composed.chances).round().byte().cpu(), chances[..., here])
     return Composed(tokens, planes, chances)
+
+
+def ranks(config: ModelConfig, width: int, start: int, steps: int) -> list[int]:
+    """The rank in a piece of ``width`` steps of each patch, in scan order, of the window of ``steps`` from ``start`` on."""
+    patch = config.levels[1].patch
+    number = torch.arange(config.pitches // patch * (width // patch))
+    shape = (config.pitches // patch, width // patch)
+    order = number.view(shape) if config.scan_order == "row_major" else number.view(shape[::-1]).T
+    window = order[:, start // patch : (start + steps) // patch]
+    return (window if config.scan_order == "row_major" else window.T).flatten().tolist()
 
 
 @dataclass(frozen=True)

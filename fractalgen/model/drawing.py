@@ -52,7 +52,7 @@ def walk(
     planes = chances = None
     if record:
         shape = (*given_patches.shape[:2], level.height, level.patch, level.patch)
-        planes = torch.full(shape, -1, dtype=torch.int16, device=canvas.device)
+        planes = torch.full(shape, -1, dtype=torch.int32, device=canvas.device)
         chances = torch.zeros(given_patches.shape, device=canvas.device)
     interior(canvas, level.margin).copy_(torch.where(given >= 0, given, level.unknown))
     read = Reader(level, regions, cond, draw)
@@ -61,13 +61,19 @@ def walk(
     alone = limits is not None and limits.room is not None
     iterations = len(grid) if alone else draw.settings.num_iter_list[level.index]
     schedule = (iterations, draw.settings.mar_order)
+    ended = level.ended(given, grid)
     for step in level.generator.walk(read, undecided, noise[..., ORDER], schedule):
         dice = draw.at(level.index, (step.iteration + 1) / iterations)
         undecided &= ~step.target
         possible = undecided.new_ones(()) if limits is None else limits.possible(given_patches)
         may = step.target & (possible if limits is None else possible | filled)
         last = sounds & silent & may.any(1) & ~(undecided & possible).any(1)
-        opened, chance = dice.gates(streams(level.gate(step.z)[..., 0], draw), noise[..., GATE], may, filled, last)
+        gates = streams(level.gate(step.z)[..., 0], draw)
+        if ended is not None:
+            r, c = (ended & step.target).nonzero(as_tuple=True)
+            z = streams(step.z, draw)[:, r, c]
+            gates[:, r, c] += level.struck_share(z, flat[r[:, None, None], around[c]]).to(gates)
+        opened, chance = dice.gates(gates, noise[..., GATE], may, filled, last)
         silent = silent & ~opened.any(1)
 
         region, child = step.target.nonzero(as_tuple=True)
@@ -138,6 +144,7 @@ def settle(
     limits = None if regions.limits is None else regions.limits.split(grid)
     crowded = limits is not None and limits.room is not None
     one = crowded or level.patch > 1  # fill one child a pass: it is dear, or leaves less room to the others
+    ended = level.ended(given, grid)
     may = undecided if limits is None else undecided & (limits.possible(given_patches) | filled)
     rank = torch.arange(count, device=device)
     end = (may * (rank + 1)).amax(1)  # behind the last child that may sound,
@@ -158,8 +165,13 @@ def settle(
         if limits is not None and crowded:
             may = undecided & (limits.possible(given_patches) | filled)
         new = child >= start[:, None]
+        gates = level.gate(z)[..., 0]
+        if ended is not None:
+            number, slot = ended[row, child].nonzero(as_tuple=True)
+            cells = flat[live[number][:, None, None], sight.inner[1][child[number, slot]]]
+            gates[:, number, slot] += level.struck_share(z[:, number, slot], cells).to(gates)
         opened, chance = draw.at(level.index, fractions[child]).gates(
-            level.gate(z)[..., 0], noise[row, child, GATE], may[row, child] & new, filled[row, child]
+            gates, noise[row, child, GATE], may[row, child] & new, filled[row, child]
         )
         forced = last[row, child]
         forced = forced & quiet[row] & ~(opened & ~forced).any(1, keepdim=True)
@@ -211,7 +223,7 @@ class Record:
         self.inner: tuple[Tensor, Tensor] | None = None  # cells leave nothing to be noted inside them
         if level.height > 2:
             shape = (*undecided.shape, level.height - 1, level.patch, level.patch)
-            planes = torch.full(shape, -1, dtype=torch.int16, device=undecided.device)
+            planes = torch.full(shape, -1, dtype=torch.int32, device=undecided.device)
             self.inner = planes, self.chances.new_ones(*undecided.shape, level.patch, level.patch)
 
     def keep(self, region: Int[Tensor, " m"], child: Int[Tensor, " m"], part: Composed) -> None:
@@ -237,11 +249,11 @@ class Record:
     def finished(self, patches: Int[Tensor, "b n h w"]) -> tuple[Tensor, Tensor]:
         """Step planes and chances of all cells, child by child; ``patches``: what the children came out as."""
         moments = torch.tensor(self.moments, device=self.rank.device)
-        when = torch.where(self.undecided, moments, -1).to(torch.int16)[..., None, None, None]
+        when = torch.where(self.undecided, moments, -1).to(torch.int32)[..., None, None, None]
         chances = self.chances[..., None, None]
         if self.inner is None:
             sounds = self.undecided & (patches > SILENCE).flatten(2).any(-1)
-            return torch.cat([when, (sounds.to(torch.int16) - 1)[..., None, None, None]], 2), chances
+            return torch.cat([when, (sounds.to(torch.int32) - 1)[..., None, None, None]], 2), chances
         planes, inside = self.inner
         return torch.cat([when.expand(-1, -1, 1, self.size, self.size), planes], 2), chances * inside
 

@@ -20,9 +20,11 @@ from fractalgen.model.composing import Composer, compose
 from fractalgen.model.grid import surround
 from fractalgen.model.level import FractalLevel, VelocityHead
 from fractalgen.model.parts import NLL, SILENCE, Composed, Condition, Ledger, Limits, Regions, StepLog, lowest_degree
-from fractalgen.pianoroll import PianoRoll
+from fractalgen.pianoroll import NO_HOLD, UNKNOWN, PianoRoll
 from fractalgen.sampling import Draw, Schedule
 from fractalgen.trace import Intermediates, Trace
+
+SHORT = np.iinfo(np.int16).max  # steps that a trace can count in half the space
 
 
 class FractalGen(nn.Module):
@@ -81,6 +83,9 @@ class FractalGen(nn.Module):
         num_iter_list: Sequence[int] | None = None,
         known: Bool[Tensor, "b p t"] | None = None,
         mar_order: MarOrder = SamplingConfig.mar_order,
+        *,
+        ended: Bool[Tensor, "b p t"] | None = None,
+        subsample: bool = False,
     ) -> NLL:
         """Negative log-likelihood in nats; exact for AR.
 
@@ -88,6 +93,8 @@ class FractalGen(nn.Module):
         with it the exact NLL of that schedule and ``mar_order`` (one order, if random).  Random choices come from
         torch's global state.
         ``known`` marks cells that are given: the NLL is that of the others, as :meth:`sample` draws them then.
+        ``ended`` marks cells among the others that are no hold, as if that were known.
+        ``subsample``: of each level's patches at most ``max_children``, weighted up: unbiased, for training.
         In training mode labels are dropped, see :func:`fractalgen.masks.drop_labels`.
 
         Raises:
@@ -100,7 +107,7 @@ class FractalGen(nn.Module):
         if self.training and cond_list is not None:
             cond_list = drop_labels(cond_list, self.config.label_dropout)
         schedule = None if num_iter_list is None else Schedule(self.iterations(num_iter_list), mar_order)
-        return self.score(tokens, self.condition(cond_list, batch), schedule, known)
+        return self.score(tokens, self.condition(cond_list, batch), schedule, known, ended, subsample)
 
     def score(
         self,
@@ -108,18 +115,25 @@ class FractalGen(nn.Module):
         cond: Condition,
         schedule: Schedule | None = None,
         known: Bool[Tensor, "b p t"] | None = None,
+        ended: Bool[Tensor, "b p t"] | None = None,
+        subsample: bool = False,
     ) -> NLL:
         """:meth:`nll` with conditions as :meth:`condition` makes them."""
         canvas = surround(tokens, self.root.margin, self.config.vocabulary + 1)
-        ledger = Ledger(len(tokens), self.null)
+        ledger = Ledger(len(tokens), self.null, subsample)
         crop = torch.arange(len(tokens), device=tokens.device)
-        regions = Regions(canvas, None if known is None else torch.where(known, tokens, -1))
+        given = None if known is None else torch.where(known, tokens, UNKNOWN)
+        if ended is not None:
+            given = (torch.full_like(tokens, UNKNOWN) if given is None else given).masked_fill(ended, NO_HOLD)
+        regions = Regions(canvas, given)
         self.root.nll(regions, cond, crop, ledger.zeros + 1, ledger, schedule)
         mar = any(level.generator == "mar" for level in self.config.levels[:-1])
         return NLL(ledger.terms, ledger.kinds, exact=not mar or schedule is not None)
 
     def iterations(self, num_iter_list: Sequence[int]) -> tuple[int, ...]:
-        """Check ``num_iter_list`` against the levels."""
+        """Check ``num_iter_list`` against the levels; the default serves any number of them."""
+        if tuple(num_iter_list) == SamplingConfig.num_iter_list:
+            return self.config.fit_iterations(SamplingConfig.num_iter_list)
         if len(num_iter_list) != len(self.config.levels) or min(num_iter_list) < 1:
             given = " ".join(map(str, num_iter_list))
             raise ConfigError(
@@ -164,8 +178,9 @@ class FractalGen(nn.Module):
             filter_threshold: choices less likely than this are ruled out.
             return_intermediates: record how the rolls are made.
             width: time steps, a multiple of the first level's patch (default: the width trained on).
-            known: cells decided beforehand (-1 elsewhere), which come out as they are.  MAR levels, and all levels of a
-                model that listens, are conditioned on all of them, other AR levels on those earlier in scan order.
+            known: cells decided beforehand, which come out as they are; elsewhere -1, or -2 where a hold is ruled out.
+                MAR levels, and all levels of a model that listens, are conditioned on all of them, other AR levels on
+                those earlier in scan order.
             batch_generate_size: patches per roll that a MAR iteration fills together; bounds the memory.
             window: time steps composed at once (default: the width trained on), see :func:`.composing.compose`.
             candidates: where a model that is AR and does not listen has known cells ahead, draw so many times and keep
@@ -208,9 +223,9 @@ class FractalGen(nn.Module):
             known = torch.full(shape, -1, device=self.device)
         if tuple(known.shape) != shape:
             raise ConfigError(f"known cells have the shape {tuple(known.shape)}, the samples {shape}")
-        if known.min() < -1 or known.max() >= config.vocabulary:
+        if known.min() < NO_HOLD or known.max() >= config.vocabulary:
             found = f"{int(known.min())} to {int(known.max())}"
-            raise ConfigError(f"known cells are -1 or tokens below {config.vocabulary}, these are {found}")
+            raise ConfigError(f"known cells are -1, -2 or tokens below {config.vocabulary}, these are {found}")
         guided = cond_list is not None and len(self.labels) > 0 and cfg != 1.0
         cond = self.condition(cond_list, batch_size)
         if guided:
@@ -278,9 +293,9 @@ class FractalGen(nn.Module):
     ) -> list[PianoRoll] | tuple[list[PianoRoll], list[Trace]]:
         """Compose piano rolls of ``width`` time steps (default: the width trained on) at ``tempo`` quarters a minute.
 
-        ``known``: tokens (128, width), -1 where to compose; ``allowed``: bool (128, width), cells that may sound;
-        ``labels``: one per attribute of the model, 0 for unset, see :func:`fractalgen.vocabulary.encode_all`, or a
-        row of them for each sample.
+        ``known``: tokens (128, width), -1 where to compose (-2: anything but a hold); ``allowed``: bool (128, width),
+        cells that may sound; ``labels``: one per attribute of the model, 0 for unset, see
+        :func:`fractalgen.vocabulary.encode_all`, or a row of them for each sample.
         ``settings`` are those of :class:`fractalgen.config.SamplingConfig`.  The same seed, number of samples, batch
         size and settings give the same rolls on the same machine; without a seed a fresh one is drawn.  With
         ``return_trace`` also returns how each roll was composed.  ``progress(done, total)`` counts first-level patches
@@ -351,8 +366,10 @@ class FractalGen(nn.Module):
         assert composed.planes is not None
         assert composed.chances is not None
         config = self.config
+        steps = np.array(log.steps, np.int64).reshape(-1, 2)
+        number = np.int16 if max(len(steps), steps.max(initial=0)) <= SHORT else np.int32
         common: dict[str, Any] = {
-            "steps": np.array(log.steps, np.int16).reshape(-1, 2),
+            "steps": steps.astype(number),
             "generators": tuple(level.generator for level in config.levels),
             "patch_sizes": tuple(level.patch for level in config.levels),
             "scan_order": config.scan_order,
@@ -366,7 +383,7 @@ class FractalGen(nn.Module):
         arrays = (tokens.byte().cpu(), planes, given, composed.chances.masked_fill(given, 0))
         return Intermediates(
             [
-                Trace(tokens=roll, decided=decided, known=known, chances=chances, **common)
+                Trace(tokens=roll, decided=decided.astype(number), known=known, chances=chances, **common)
                 for roll, decided, known, chances in zip(*(array.numpy() for array in arrays), strict=True)
             ]
         )

@@ -34,6 +34,7 @@ from fractalgen.model.parts import (
     streams,
 )
 from fractalgen.model.transformer import Transformer
+from fractalgen.pianoroll import NO_HOLD
 from fractalgen.sampling import Draw, Schedule, gate_nll, wide
 
 
@@ -60,16 +61,25 @@ class VelocityHead(nn.Module):
             self.struck = nn.Parameter(0.02 * torch.randn(config.width))
             self.velocity = nn.Linear(config.width, model.velocity_bins)
 
-    def first(self, canvas: Int[Tensor, "m 1 2"], cond: Condition) -> tuple[Tensor, Tensor]:
+    def first(self, regions: Regions, cond: Condition) -> tuple[Tensor, Tensor]:
         """Logits of the first decision, whose entry 0 is the hold, and the embedded condition."""
         x = self.cond(cond.vector)
-        return self.choice(self.transformer(x[:, None], causal=True)[:, 0], canvas), x
+        return self.choice(self.transformer(x[:, None], causal=True)[:, 0], regions), x
 
-    def choice(self, y: Float[Tensor, "sm d"], canvas: Int[Tensor, "m 1 2"]) -> Float[Tensor, "sm c"]:
-        """Logits of the first decision."""
+    def choice(self, y: Float[Tensor, "sm d"], regions: Regions) -> Float[Tensor, "sm c"]:
+        """Logits of the first decision; no hold follows silence, or a given note that ends there."""
         logits = (self.token if self.joint else self.articulation)(y)
-        orphan = (canvas[:, 0, 0] == SILENCE).repeat(len(logits) // max(len(canvas), 1))
-        return torch.cat([logits[:, :1].masked_fill(orphan[:, None], float("-inf")), logits[:, 1:]], 1)
+        ruled_out = regions.canvas[:, 0, 0] == SILENCE
+        if regions.given is not None:
+            ruled_out = ruled_out | (regions.given[:, 0, 0] == NO_HOLD)
+        ruled_out = ruled_out.repeat(len(logits) // max(len(ruled_out), 1))
+        return torch.cat([logits[:, :1].masked_fill(ruled_out[:, None], float("-inf")), logits[:, 1:]], 1)
+
+    def struck_share(self, vector: Float[Tensor, "s m d"], canvas: Int[Tensor, "m 1 2"]) -> Float[Tensor, "s m"]:
+        """Log probability of cells that sound to be struck: what is left to them where a hold is ruled out."""
+        x = self.cond(vector.flatten(0, 1))
+        logits = wide(self.choice(self.transformer(x[:, None], causal=True)[:, 0], Regions(canvas)))
+        return (logits[:, 1:].logsumexp(1) - logits.logsumexp(1)).unflatten(0, (len(vector), -1))
 
     def velocities(self, x: Float[Tensor, "m d"]) -> Float[Tensor, "m v"]:
         """Velocity logits of struck cells."""
@@ -86,7 +96,7 @@ class VelocityHead(nn.Module):
     ) -> None:
         """Book the NLL of cells that sound."""
         token = regions.canvas[:, 0, 1].long()
-        logits, x = self.first(regions.canvas, cond)
+        logits, x = self.first(regions, cond)
         choice = token - HOLD if self.joint else (token >= ONSET).long()
         nats = F.cross_entropy(wide(logits), choice, reduction="none")
         onset = token >= ONSET
@@ -104,7 +114,7 @@ class VelocityHead(nn.Module):
         x = self.cond(cond.vector)
         pair = x[:, None] if self.joint else torch.stack([x, x + self.struck], 1)
         y = self.transformer(pair, causal=True)
-        choice = draw.categorical(streams(self.choice(y[:, 0], regions.canvas), draw), regions.noise[:, 0])
+        choice = draw.categorical(streams(self.choice(y[:, 0], regions), draw), regions.noise[:, 0])
         if not self.joint:
             onset = choice == 1
             struck = self.velocity(streams(y[:, 1], draw)[:, onset])
@@ -245,17 +255,23 @@ class FractalLevel(nn.Module):
             None if schedule is None else (schedule.iterations[self.index], schedule.order),
         )
         gates = wide(self.gate(lesson.z)[..., 0])
+        index, owner = windows(grid, self.margin, self.child.margin, canvas.device)
+        if (ended := self.ended(given, grid)) is not None:
+            place = ended.nonzero(as_tuple=True)
+            share = self.struck_share(
+                lesson.z[place][None], canvas.flatten(1)[place[0][:, None, None], index[place[1]]]
+            )
+            gates = gates.index_put(place, share[0], accumulate=True)
         weight = weight * lesson.weight
         nats = gate_nll(gates, active, lesson.target & ~filled, lesson.final, sounds)
         for kind, which in (("sound", active), ("silence", ~active)):
             ledger.add(f"{self.name}/gate", (nats * which).sum(1), crop, weight, kind)
 
         region, child = (active & lesson.target).nonzero(as_tuple=True)
-        if self.training and 0 < self.max_children < len(region):  # a random subset, weighted up: unbiased
+        if ledger.subsample and 0 < self.max_children < len(region):  # a random subset, weighted up: unbiased
             weight = weight * (len(region) / self.max_children)
             chosen = torch.randperm(len(region), device=region.device)[: self.max_children]
             region, child = region[chosen], child[chosen]
-        index, owner = windows(grid, self.margin, self.child.margin, canvas.device)
         steps = F.pad(lesson.steps, (0, 1), value=-1)
         now = steps[region, child]
         visible = steps[region[:, None, None], owner[child]] < now[:, None, None]
@@ -268,6 +284,17 @@ class FractalLevel(nn.Module):
         parts = Regions(cells, None if given is None else grid.split(given)[region, child], echo)
         below = Condition(lesson.z[region, child], self.degrees(cond, grid)[region, child])
         self.child.nll(parts, below, crop[region], weight[region], ledger, schedule)
+
+    def ended(self, given: Int[Tensor, "b p t"] | None, grid: Grid) -> Bool[Tensor, "b n"] | None:
+        """Children that are cells in which a hold is ruled out; None if there are none."""
+        if given is None or self.patch > 1 or not bool((given == NO_HOLD).any()):
+            return None
+        return grid.split(given).flatten(2)[..., 0] == NO_HOLD
+
+    def struck_share(self, z: Float[Tensor, "s m d"], canvas: Int[Tensor, "m 1 2"]) -> Float[Tensor, "s m"]:
+        """What the gates of such cells change by: log odds of a cell that is struck, or else silent."""
+        assert isinstance(self.child, VelocityHead)
+        return self.child.struck_share(z, canvas)
 
     def tasks(self, regions: Regions, grid: Grid) -> tuple[Tensor, Tensor, Tensor]:
         """Children with a cell to decide (b, n), children known to sound (b, n), regions that must not be silent (b).

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -41,9 +41,13 @@ class NLL:
 
 
 class Ledger:
-    """Where every level books its NLL terms, for the crop that each patch belongs to and with the patch's weight."""
+    """Where every level books its NLL terms, for the crop that each patch belongs to and with the patch's weight.
 
-    def __init__(self, batch: int, like: Tensor) -> None:
+    ``subsample``: levels may visit a random subset of their patches.
+    """
+
+    def __init__(self, batch: int, like: Tensor, subsample: bool = False) -> None:
+        self.subsample = subsample
         self.zeros = like.new_zeros(batch)
         self.terms: dict[str, Tensor] = {}
         self.kinds: dict[str, Tensor] = {}
@@ -105,7 +109,8 @@ class PatchLimits:
 class Regions:
     """What a level works on: regions in the middle of a ``canvas`` of known surroundings, see :mod:`.grid`.
 
-    ``given`` holds the tokens of cells that are known beforehand and -1 elsewhere; None if there are none.
+    ``given`` holds the tokens of cells that are known beforehand, and elsewhere -1, or -2 (``NO_HOLD``) where the note
+    before is known to end; None if nothing is known.
     ``echo``, below the first level, holds one layer for each distance, see :mod:`.echo`.  While sampling,
     ``limits`` say what may sound, and ``noise`` holds uniform numbers in [0, 1): all that chance decides in a region.
     """
@@ -196,20 +201,21 @@ class StepLog:
     def __init__(self, total: int, progress: Callable[[int, int], None] | None = None) -> None:
         self.steps: list[tuple[int, int]] = []
         self.seconds: list[float] = []
+        self.ranks: Sequence[int] | None = None
         self.offset, self.total, self.here, self.later = 0, total, total, 0
         self.began, self.report = time.perf_counter(), progress
 
-    def begin_window(self, first_patch: int | None, here: int, later: int) -> None:
+    def begin_window(self, ranks: Sequence[int] | None, here: int, later: int) -> None:
         """Of ``total`` patches, ``here`` lie in this window and ``later`` after it.
 
-        ``first_patch``: rank of the window's first patch in the piece, where iterations are patches (AR).
+        ``ranks``: the rank in the piece of each patch of the window, where iterations are patches (AR).
         """
-        after = self.steps[-1][0] + 1 if self.steps else 0
-        self.offset, self.here, self.later = after if first_patch is None else first_patch, here, later
+        self.ranks, self.offset = ranks, self.steps[-1][0] + 1 if self.steps else 0
+        self.here, self.later = here, later
 
     def add(self, iteration: int, batch: int) -> int:
         """Begin a step; returns its number."""
-        self.steps.append((self.offset + iteration, batch))
+        self.steps.append((self.offset + iteration if self.ranks is None else self.ranks[iteration], batch))
         return len(self.steps) - 1
 
     def progress(self, left: float) -> None:

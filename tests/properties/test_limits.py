@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,6 +94,63 @@ def test_probabilities_under_limits_are_those_of_the_model_renormalised_at_every
     common = expected >= 5
     chi_square = ((observed - expected)[common] ** 2 / expected[common]).sum().item()
     assert chi_square < int(common.sum()) + 5 * math.sqrt(2 * int(common.sum()))
+
+
+@pytest.mark.parametrize(("generators", "listens"), [("ar ar ar", False), ("ar ar ar", True), ("mar ar ar", False)])
+def test_a_hold_that_is_ruled_out_leaves_its_probability_to_the_rest(generators: str, listens: bool) -> None:
+    """A given note ends at step 1: completions in which it is held have probability zero, all others sum to one.
+
+    A cell is silent or struck with the odds that the model gives to these, and draws follow the probabilities.
+    """
+    model = random_model(tiny_config(generators, width=2, listens=listens), seed=1)
+    rolls = every_roll(2, 2, 3)
+    rolls = rolls[(rolls[:, 0, 0] == 2) & (rolls[:, 1, 0] == 0)]  # note on row 0, then row 0 and 1 are open at step 1
+    known, ended = (torch.zeros_like(rolls, dtype=torch.bool) for _ in range(2))
+    known[:, :, 0] = True
+    ended[:, 0, 1] = True
+    schedule = None if generators.startswith("ar") else (4, 4, 1)
+    order = {"num_iter_list": schedule, "mar_order": "scan"}
+    with torch.no_grad():
+        free = (-model.nll(rolls, known=known, **order).total).exp()  # type: ignore[arg-type]
+        bound = (-model.nll(rolls, known=known, ended=ended, **order).total).exp()  # type: ignore[arg-type]
+    held = rolls[:, 0, 1] == 1
+    assert free[held].sum() > 0.01
+    assert bound[held].max() == 0
+    assert bound.sum().item() == pytest.approx(1.0, abs=1e-9)
+    silent, struck = (rolls[:, 0, 1] == 0) & (rolls[:, 1, 1] == 2), (rolls[:, 0, 1] == 2) & (rolls[:, 1, 1] == 0)
+    assert bool(silent.any() and struck.any())
+
+    count = 20_000
+    given = torch.full((count, 2, 2), -1)
+    given[:, :, 0] = rolls[0, :, 0]
+    given[:, 0, 1] = -2
+    settings: Any = {"num_iter_list": schedule or (2, 3, 1), "mar_order": "scan", "candidates": 1}
+    tokens, _ = model.sample(count, known=given, generator=seeded(), width=2, **settings)
+    place = 3 ** torch.arange(3, -1, -1)
+    observed = torch.bincount((tokens.flatten(1) * place).sum(1), minlength=81).double()
+    expected = torch.zeros(81, dtype=torch.float64)
+    expected[(rolls.flatten(1) * place).sum(1)] = bound * count
+    assert observed[expected == 0].sum() == 0
+    common = expected >= 5
+    chi_square = ((observed - expected)[common] ** 2 / expected[common]).sum().item()
+    assert chi_square < int(common.sum()) + 5 * math.sqrt(2 * int(common.sum()))
+
+
+@pytest.mark.parametrize("generators", MIXES)
+def test_given_notes_keep_their_ends(generators: str) -> None:
+    model = random_model(tiny_config(generators, PATCHES, width=32, velocity_bins=4, listens=True))
+    known = torch.full((24, 16, 64), -1)
+    known[:, ::4, 3:6] = 1
+    known[:, ::4, 3] = 3
+    free, _ = model.sample(24, known=known, width=64, generator=seeded())
+    known[:, ::4, 6] = -2
+    tokens, frames = model.sample(24, known=known, width=64, generator=seeded(), return_intermediates=True)
+    assert (free[:, ::4, 6] == 1).any()
+    assert not (tokens[:, ::4, 6] == 1).any()
+    assert (tokens[:, ::4, 6] > 1).any()
+    assert torch.equal(tokens[known >= 0], known[known >= 0])
+    assert frames is not None
+    assert not frames.traces[0].known[::4, 6].any()
 
 
 def test_limits_that_cannot_be_kept_are_refused() -> None:
