@@ -3,7 +3,7 @@
 # Does its own set-up the first time.
 set -euo pipefail
 
-SAVE_GIF="--save_gif" # the animation of how the first piece was composed; empty: none
+SAVE_GIF="--save_gif --save_html" # how the first piece was composed, as an animation and as a page that plays; empty: none
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 source "$root/scripts/setup.sh" ""

@@ -106,6 +106,21 @@ def key_changes(tokens: npt.NDArray[Any], steps_per_quarter: int = 4) -> Keys:
     return tuple((i * window, KEYS[key]) for i, key in enumerate(path) if i == 0 or key != path[i - 1])
 
 
+def guess_key(tokens: npt.NDArray[Any]) -> tuple[str | None, float]:
+    """The key in which a roll (128, T) as a whole fits best, and how sure that is: its lead in correlation, 0 to 1."""
+    classes = np.zeros(12)
+    np.add.at(classes, np.arange(len(tokens)) % 12, (tokens != SILENCE).sum(1))
+    if not classes.any() or np.ptp(classes) == 0:
+        return None, 0.0
+    classes -= classes.mean()
+    profiles = PROFILES - PROFILES.mean(axis=1, keepdims=True)
+    profiles /= np.linalg.norm(profiles, axis=1, keepdims=True)
+    turned = classes[(np.arange(12)[:, None] + np.arange(12)) % 12] / np.linalg.norm(classes)
+    fit = (profiles[:, None] * turned).sum(-1).ravel()
+    second, best = np.argsort(fit)[-2:]
+    return KEYS[best], float(fit[best] - fit[second])
+
+
 def transposed(key: str, semitones: int) -> str:
     """The key of music in ``key`` after transposition."""
     mode, tonic = divmod(KEYS.index(key), 12)

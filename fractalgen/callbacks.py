@@ -277,12 +277,12 @@ class Pictures(Checkpoint):
                 log_picture("ground_truth", name, draw_roll(tokens))
 
         rolls, intermediates = self.sample(model)
-        traces = intermediates.traces
+        here = {"steps_per_quarter": config.steps_per_quarter}
+        traces = [replace(trace, settings={**trace.settings, **here}) for trace in intermediates.traces]
         for name, tokens, trace in zip(names, rolls, traces, strict=True):
             with self._report("roll", step):
                 log_picture("generated", name, draw_roll(tokens))
             with self._report("generation GIF", step):
-                trace = replace(trace, settings={**trace.settings, "steps_per_quarter": config.steps_per_quarter})
                 making = trace.frames()
                 log_picture("generation_preview", name, render.image(making[-1], self.config))
                 self.folder.mkdir(exist_ok=True)
@@ -294,7 +294,8 @@ class Pictures(Checkpoint):
             with self._report("hierarchical poster", step):
                 log_picture("hierarchical_poster", name, render.poster(trace, self.config))
 
-        statistics = {"generated": note_statistics(rolls), "real": note_statistics(real)}
+        bar = 4 * config.steps_per_quarter
+        statistics = {"generated": note_statistics(rolls, bar), "real": note_statistics(real, bar)}
         for kind, values in statistics.items():
             for key, value in values.items():
                 if not np.isnan(value):

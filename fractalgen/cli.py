@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import difflib
 import functools
+import io
 import os
 import sys
 import types
@@ -171,9 +172,16 @@ def read_config(path: str) -> dict[str, Any]:
 
 
 def resolve(config: type, given: dict[str, Any], files: Sequence[str] = ()) -> Any:
-    """The configuration made of defaults, then files in order, then ``given``."""
+    """The configuration made of defaults, then files in order, then ``given``; at first the recipe of ``--like``."""
     hints = field_types(config)
     values: dict[str, Any] = {}
+    if given.get("like") and "like" in hints:
+        from fractalgen.recipes import read_recipe
+
+        recipe = read_recipe(given["like"])
+        if "num_samples" in given:  # other pieces than that one
+            recipe.pop("sample", None)
+        values = {key: convert(key, hints[key], value) for key, value in recipe.items() if key in hints}
     for path in files:
         for key, value in read_config(path).items():
             if key not in hints:
@@ -262,6 +270,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # takes a quarter of the time.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     warnings.formatwarning = lambda message, *_, **__: f"fractalgen: warning: {message}\n"
+    for stream in (sys.stdout, sys.stderr):  # a terminal that cannot show a character gets its code
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         command, config = parse(sys.argv[1:] if arguments is None else arguments)
         module, function = command.target.split(":")

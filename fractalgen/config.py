@@ -404,6 +404,9 @@ class GenerateConfig(SamplingConfig, RenderConfig):
     mask: tuple[str, ...] = setting(
         (), "inpainting: rectangles, as time=64:192,pitch=C4:C6 or bars=4:8 (from 0, the end excluded)", repeat=True
     )
+    compose_bars: tuple[str, ...] = setting(
+        (), "inpainting, accompany, variation: bars to compose, as on a score: 5-8 12 (from 1, the last one included)"
+    )
     voice: str = setting("highest", "accompany: the voice that is kept: highest, lowest, all, or track:N")
     side: Literal["below", "above"] = setting("below", "accompany: where to compose, seen from that voice")
     strength: float = setting(0.3, "variation: share of the patches that are composed anew")
@@ -415,7 +418,8 @@ class GenerateConfig(SamplingConfig, RenderConfig):
     # what it is to be like, where the model was trained with such labels
     key: str | None = setting(
         None,
-        "A minor, F# major ... (default: that of --scale or of the music given, else drawn by lot; free: left open)",
+        "A minor, F# major ... (default: that of --scale or of the music given, where it is clear; from nothing drawn"
+        " by lot; free: left open)",
     )
     density: str | None = setting(None, "notes a bar: a rank from 0 to 1 among the training music, or a number above 1")
     polyphony: str | None = setting(None, "notes at a time: a rank or a number")
@@ -427,6 +431,13 @@ class GenerateConfig(SamplingConfig, RenderConfig):
     scale: str | None = setting(None, "pitch classes that may be composed: A minor, D dorian, or C D E G A")
     silence: tuple[str, ...] = setting((), "rectangles that stay silent, written as for --mask", repeat=True)
     output_dir: str = setting("outputs/generated", "folder for MIDI, PNG and GIF")
+    overwrite: bool = setting(
+        False, "number the pieces from 0 on, whatever is in the folder (else: from the next number)"
+    )
+    like: str | None = setting(
+        None, "a MIDI file that was composed: its seed, model and flags, so that it is made again; flags given here win"
+    )
+    sample: int | None = setting(None, "write only this one of the pieces, counted from 0")
     seed: int | None = setting(None, "same seed, same bytes; default: a fresh one, printed")
     device: str = setting("auto", "cpu, cuda, cuda:1, mps, or auto")
     tempo: float | None = setting(
@@ -445,7 +456,7 @@ class GenerateConfig(SamplingConfig, RenderConfig):
     save_wav: bool = setting(False, "write the sound")
     soundfont: str | None = setting(None, "sound: a .sf2 or .sf3 file (default: a simple voice of its own)")
     gif_view: View = setting("process", "what the animations show, see `fractalgen render --help`")
-    gif_samples: str = setting("first", "which samples get a GIF: first, all or a number")
+    gif_samples: str = setting("first", "which samples get a GIF, MP4 and frames: first, all or a number (pages: all)")
     record_interval: int = setting(0, "AR patches between two frames (0: an eighth of the sequence)")
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import secrets
+import signal
 import tempfile
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -19,20 +22,22 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from fractalgen import html, render, sound
-from fractalgen.attributes import drawn_by_lot, measure
+from fractalgen.attributes import drawn_by_lot, guess_key
 from fractalgen.config import DEFAULT_MODEL, GenerateConfig, ModelConfig, SamplingConfig
-from fractalgen.errors import UserError
+from fractalgen.errors import Stopped, UserError
 from fractalgen.evaluation import note_statistics, statistics_table
 from fractalgen.modes import TEMPO, Assignment, assignment
 from fractalgen.modes import check as check_mode
+from fractalgen.recipes import read_recipe, write_recipe
 from fractalgen.render.video import check_ffmpeg
-from fractalgen.vocabulary import NAMES, encode_all, spell_key
+from fractalgen.vocabulary import NAMES, encode_all, signature_key, spell_key
 
 if TYPE_CHECKING:
     from fractalgen.model.fractal import FractalGen
     from fractalgen.pianoroll import PianoRoll
     from fractalgen.trace import Trace
 
+KEY_LEAD = 0.4  # of a guessed key over the next, times the bars of four quarters in which something sounds
 QUALITY: dict[str, tuple[int, ...]] = {
     "fast": (4, 2, 1, 1),
     "balanced": SamplingConfig.num_iter_list,
@@ -42,7 +47,7 @@ QUALITY: dict[str, tuple[int, ...]] = {
 
 
 def generate(cfg: GenerateConfig) -> int:
-    """Compose ``num_samples`` pieces into ``output_dir``; MIDI is written before any picture.
+    """Compose ``num_samples`` pieces into ``output_dir``; MIDI is written batch by batch, before any picture.
 
     Every setting is checked before anything is written or composed (UserError).  A picture that cannot be drawn gives
     a warning and exit status 1, the MIDI files stay.
@@ -53,18 +58,35 @@ def generate(cfg: GenerateConfig) -> int:
     from fractalgen.checkpoint import load_pretrained, resolve
 
     model = load_pretrained(resolve(cfg.checkpoint, cfg.model), device)
-    cfg = dataclasses.replace(cfg, num_iter_list=iterations(cfg, model))
+    cfg = dataclasses.replace(cfg, num_iter_list=iterations(cfg, model), quality=None)
     seed = secrets.randbelow(2**31) if cfg.seed is None else cfg.seed
     work = assignment(cfg, model.config, seed)
     check_against_model(cfg, model, work)
     labels = choose_labels(cfg, model.config, work, seed)
+    chosen = range(cfg.num_samples) if cfg.sample is None else range(cfg.sample, cfg.sample + 1)
     folder = writable_folder(cfg.output_dir)
-    print(f"{model.checkpoint_id} on {device}: {cfg.num_samples} x {work.width} steps, seed {seed}")
-    for attribute, column in zip(model.config.attributes, labels.T.tolist(), strict=True):
-        if any(column):
-            print(f"{attribute.name}: {', '.join(map(attribute.describe, dict.fromkeys(column)))}")
+    names = dict(zip(chosen, free_names(cfg, folder, len(chosen)), strict=True))
+    print(f"{model.checkpoint_id} on {device}: {len(chosen)} x {work.width} steps, seed {seed}")
+    for line in asked_lines(cfg, model.config, work, labels):
+        print(line)
 
-    with composing_bar() as progress:
+    written: list[str] = []
+
+    def keep(first: int, batch: list[PianoRoll]) -> bool:
+        """Write the pieces of a batch; whether all that are wanted are there."""
+        for index, roll in enumerate(batch, first):
+            if index in names:
+                recipe = write_recipe(cfg, seed, index, model.checkpoint_id)
+                work.write(work.finish(roll), folder / f"{names[index]}.mid", recipe)
+                written.append(names[index])
+        return len(written) == len(chosen)
+
+    def left() -> str:
+        there = f"{len(written)} of {len(chosen)} pieces are in {folder}/"
+        missing = [name for name in names.values() if name not in written]
+        return there + (f"; not composed: {', '.join(missing)}" if missing else "")
+
+    with stopping(left), composing_bar() as progress:
         rolls, traces = model.generate(
             num_samples=cfg.num_samples,
             width=work.padded_width,
@@ -76,17 +98,93 @@ def generate(cfg: GenerateConfig) -> int:
             batch_size=cfg.batch_size,
             tempo=cfg.tempo or TEMPO,
             progress=progress,
+            each_batch=keep,
             **{item.name: getattr(cfg, item.name) for item in dataclasses.fields(SamplingConfig)},
         )
-    rolls = [work.finish(roll) for roll in rolls]
-    traces = [work.annotate(trace, roll) for trace, roll in zip(traces, rolls, strict=True)]
-    names = [f"{cfg.mode}_{index:03d}" for index in range(len(rolls))]
-    for name, roll in zip(names, rolls, strict=True):
-        work.write(roll, folder / f"{name}.mid")
-    failures = write_pictures(cfg, folder, names, rolls, traces)
-    print(statistics_table({name: note_statistics(roll.tokens) for name, roll in zip(names, rolls, strict=True)}))
+        rolls = [work.finish(rolls[index]) for index in chosen]
+        traces = [work.annotate(traces[index], roll) for index, roll in zip(chosen, rolls, strict=True)]
+        failures = write_pictures(cfg, folder, list(names.values()), rolls, traces)
+    rows = {}
+    for name, roll, row in zip(names.values(), rolls, labels[chosen.start : chosen.stop], strict=True):
+        keys = [
+            attribute.describe(label)
+            for attribute, label in zip(model.config.attributes, row, strict=True)
+            if attribute.name == "key" and label
+        ]
+        rows[" in ".join([name, *keys])] = note_statistics(roll.tokens, roll.steps_per_bar)
+    print(statistics_table(rows))
     print(f"written to {folder}/")
+    pages = [name for name in names.values() if (folder / f"{name}.html").is_file()]
+    if cfg.save_html and pages:
+        print(f"to watch and hear it, open in a browser: {(folder / f'{pages[0]}.html').resolve().as_uri()}")
     return 1 if failures else 0
+
+
+def free_names(cfg: GenerateConfig, folder: Path, count: int) -> list[str]:
+    """The names of the pieces, without ending: numbered on after the highest in the folder, or from 0 with overwrite.
+
+    What is left of a piece that is overwritten goes away, so that no picture stands beside another's music.
+    """
+    start = 0 if cfg.sample is None or not cfg.overwrite else cfg.sample
+    if cfg.overwrite:
+        names = [f"{cfg.mode}_{number:03d}" for number in range(start, start + count)]
+        for name in names:
+            for file in [*folder.glob(f"{name}.*"), *folder.glob(f"{name}_process.*")]:
+                if file.is_file():
+                    file.unlink()
+        return names
+    found = [re.match(rf"{cfg.mode}_(\d+)", entry.name) for entry in folder.iterdir()]
+    start = 1 + max((int(match[1]) for match in found if match), default=-1)
+    return [f"{cfg.mode}_{number:03d}" for number in range(start, start + count)]
+
+
+def asked_lines(cfg: GenerateConfig, config: ModelConfig, work: Assignment, labels: npt.NDArray[np.int64]) -> list[str]:
+    """What the model is asked for, and what becomes of the wish, a line each."""
+    lines = []
+    if cfg.like is not None and (maker := read_recipe(cfg.like).get("made_by")):
+        lines.append(f"as {cfg.like}, made by {maker}")
+    deaf = not config.listens and all(level.generator == "ar" for level in config.levels[:-1])
+    if cfg.candidates != SamplingConfig.candidates and not deaf:
+        lines.append(f"--candidates {cfg.candidates}: not drawn, only models that are AR and do not listen need them")
+    for attribute, column in zip(config.attributes, labels.T.tolist(), strict=True):
+        if len(set(column)) > 1 or not column[0]:
+            continue  # the key of each piece stands in the table
+        wish = getattr(cfg, attribute.name)
+        meant = attribute.describe(column[0])
+        if attribute.name == "key" and wish is None:
+            meant += (
+                " (of --scale)"
+                if cfg.scale and spell_key(cfg.scale)
+                else (" (by the file's key signature)" if trusted(work) else " (guessed from the music given)")
+            )
+        lines.append(f"{attribute.name}: {meant}" + (f" (asked for: {wish})" if attribute.edges else ""))
+        if attribute.name == "polyphony":
+            lines.append("polyphony is a wish that models obey weakly; --max_polyphony is kept exactly")
+        if attribute.name == "tempo" and work.template is not None:
+            lines.append(f"--tempo {cfg.tempo:g} is asked of the model only: the tempo of the music given stays")
+    return lines
+
+
+@contextmanager
+def stopping(left: Callable[[], str]) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the block with what ``left`` says.
+
+    Raises:
+        Stopped: a signal came.
+    """
+
+    def stop(signum: int, frame: object) -> None:
+        raise Stopped(signum, left())
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
 
 
 @contextmanager
@@ -109,7 +207,11 @@ def write_pictures(
     animated = animated_count(cfg)
     for index, (name, roll, trace) in enumerate(zip(names, rolls, traces, strict=True)):
         known = trace.known[:, : roll.width]
-        jobs.append((folder / f"{name}.png", partial(render.save_png, roll, cfg=cfg, known=known)))
+        with_bars = dataclasses.replace(cfg, gif_grid=True)
+        jobs.append((folder / f"{name}.png", partial(render.save_png, roll, cfg=with_bars, known=known)))
+        if cfg.save_html:
+            page = partial(html.save_html, trace, cfg=cfg, view=cfg.gif_view, roll=roll)
+            jobs.append((folder / f"{name}.html", page))
         if cfg.save_trace:
             jobs.append((folder / f"{name}.trace.npz", trace.save))
         if cfg.save_wav:
@@ -122,9 +224,6 @@ def write_pictures(
         if cfg.save_mp4:
             film = partial(render.save_mp4, frames, cfg=cfg, roll=roll, soundfont=cfg.soundfont)
             jobs.append((folder / f"{name}_process.mp4", film))
-        if cfg.save_html:
-            page = partial(html.save_html, trace, cfg=cfg, view=cfg.gif_view, roll=roll)
-            jobs.append((folder / f"{name}.html", page))
         if cfg.save_frames:
             home = folder if min(animated, len(names)) == 1 else folder / name
             jobs.append((home / "frames", partial(render.save_frames, frames, cfg=cfg)))
@@ -152,6 +251,10 @@ def check(cfg: GenerateConfig) -> None:
         if getattr(cfg, name) is not None and not low <= getattr(cfg, name) <= high:
             limit = f"at least {low}" if high == math.inf else f"from {low} to {high}"
             raise UserError(f"--{name} {getattr(cfg, name)}: must be {limit}")
+    if cfg.sample is not None and not 0 <= cfg.sample < cfg.num_samples:
+        raise UserError(
+            f"--sample {cfg.sample}: with --num_samples {cfg.num_samples} there are 0 to {cfg.num_samples - 1}"
+        )
     if cfg.seed is not None and not 0 <= cfg.seed < 2**63:
         raise UserError(f"--seed {cfg.seed}: must be from 0 to 2**63 - 1")
     check_mode(cfg)
@@ -208,8 +311,8 @@ def check_against_model(cfg: GenerateConfig, model: FractalGen, work: Assignment
 def choose_labels(cfg: GenerateConfig, config: ModelConfig, work: Assignment, seed: int) -> npt.NDArray[np.int64]:
     """The labels of each piece, (num_samples, number of attributes).
 
-    A key that is not asked for is that of ``--scale`` or of the music given, or else drawn by lot: told a key from the
-    start, a model strays far less.
+    A key that is not asked for is that of ``--scale`` or of the music given; from nothing it is drawn by lot: told a
+    key from the start, a model strays far less.
 
     Raises:
         UserError: a label that the model does not know, or guidance without any.
@@ -217,22 +320,40 @@ def choose_labels(cfg: GenerateConfig, config: ModelConfig, work: Assignment, se
     asked: dict[str, str | None] = {name: getattr(cfg, name) for name in NAMES if name != "tempo"}
     if cfg.key == "free":
         asked["key"] = None
-    known = work.known()
     open_key = cfg.key is None and any(attribute.name == "key" for attribute in config.attributes)
-    if open_key and cfg.scale:
-        asked["key"] = spell_key(cfg.scale)
-    elif open_key and known is not None:
-        heard = measure(known.clip(0), config.steps_per_quarter)["key"]
-        asked["key"] = heard if isinstance(heard, str) else None
+    if open_key:
+        asked["key"] = (spell_key(cfg.scale) if cfg.scale else None) or given_key(work, config.steps_per_quarter)
     labels = np.tile(np.array(encode_all(config.attributes, asked), np.int64), (cfg.num_samples, 1))
     for column, attribute in enumerate(config.attributes):
         if attribute.name == "tempo" and cfg.tempo is not None:  # any tempo can be written: the nearest is asked for
             labels[:, column] = attribute.label(cfg.tempo)
-    if open_key and not cfg.scale and asked["key"] is None:
+    if open_key and not cfg.scale and work.template is None:
         labels += drawn_by_lot(config.attributes, cfg.num_samples, seed)
     if cfg.cfg != 1 and not labels.any():
         raise UserError(f"--cfg {cfg.cfg}: guidance needs something to guide by, such as --key or --density")
     return labels
+
+
+def trusted(work: Assignment) -> bool:
+    """Whether the key signature of the input says something: programs write that of C major where nobody chose one."""
+    return work.signature is not None and work.signature != (0, False)
+
+
+def given_key(work: Assignment, steps_per_quarter: int) -> str | None:
+    """The key of the music given: of its key signature, or guessed where that is sure enough, or else None.
+
+    The lead that a guess needs falls with the bars it rests on; so guesses are right in 77 to 84 % of excerpts of two
+    to eight bars (validation songs of POP909).
+    """
+    known = work.known()
+    if known is None:
+        return None
+    if work.signature is not None and trusted(work):
+        return signature_key(work.signature)
+    tokens = known.clip(0)
+    key, lead = guess_key(tokens)
+    steps = int(np.count_nonzero(tokens.any(0)))
+    return key if lead * steps >= KEY_LEAD * 4 * steps_per_quarter else None
 
 
 def resolve_device(name: str) -> str:

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +25,15 @@ from fractalgen.evaluation.notes import as_rolls
 from fractalgen.pianoroll import ONSET, PITCHES, SILENCE, PianoRoll, notes_from_tokens, orphan_holds
 from fractalgen.trace import Trace
 
-STEPS_PER_BAR = 16  # a bar of four quarters
+STEPS_PER_BAR = 16  # where nothing says how long a bar is: four quarters
 MIN_NOTES = 16  # fewer notes show no pattern
 MIN_PATCHES = 32  # of the first level, four bars of a default model; where fewer are composed the process says little
 FRAMES = 8  # an AR process is judged in so many frames, as its animations show it by default
 PITCH_MARGIN = 6  # semitones, as far as training transposes
+
+
+Piece: TypeAlias = Trace | PianoRoll | NDArray[Any]
+"""A trace, a roll, or tokens (128, T), of which a bar has 16 steps."""
 
 
 @dataclass(frozen=True)
@@ -143,14 +147,14 @@ FINDINGS = tuple(rule.name for rule in _rules(POP909))
 """Names of all findings."""
 
 
-def measure(piece: Trace | NDArray[Any], reference: Reference = POP909) -> dict[str, float]:
-    """The figures of one piece, a trace or token roll (128, T); keys as in :data:`FIGURES`.
+def measure(piece: Piece, reference: Reference = POP909) -> dict[str, float]:
+    """The figures of one piece; keys as in :data:`FIGURES`.
 
     - ``notes`` struck; ``density``, share of cells that sound; ``pitch_min``, ``pitch_max`` (MIDI) of those
     - ``far_pitches``: share of notes more than half an octave outside ``reference.pitch``
     - ``commonest_pitch``: share of notes on the pitch that has most
-    - ``longest_note``: bars of 16 steps; ``orphan_holds``: number of holds after silence, column 0 excepted
-    - ``repetition``: the roll's onsets laid over themselves 1 to 16 steps later, intersection over union, the largest
+    - ``longest_note``: bars; ``orphan_holds``: number of holds after silence, column 0 excepted
+    - ``repetition``: the roll's onsets laid over themselves, up to a bar later, intersection over union, the largest
     - ``struck_steps``: share of time steps in which two notes or more are struck
 
     and, of what was composed, where a trace tells it:
@@ -163,7 +167,8 @@ def measure(piece: Trace | NDArray[Any], reference: Reference = POP909) -> dict[
 
     What is undefined (in silence, without a trace, in too few notes or patches) is NaN.
     """
-    tokens = piece.tokens if isinstance(piece, Trace) else as_rolls(piece)[0]
+    tokens = piece.tokens if isinstance(piece, Trace | PianoRoll) else as_rolls(piece)[0]
+    bar = piece.steps_per_bar if isinstance(piece, Trace | PianoRoll) else STEPS_PER_BAR
     figures = dict.fromkeys(FIGURES, math.nan)
     onsets = tokens >= ONSET
     keys = np.flatnonzero((tokens != SILENCE).any(axis=1))
@@ -172,21 +177,21 @@ def measure(piece: Trace | NDArray[Any], reference: Reference = POP909) -> dict[
     figures |= {"notes": notes, "density": float((tokens != SILENCE).mean()), "orphan_holds": orphan_holds(tokens)}
     if len(keys):
         longest = notes_from_tokens(tokens)["duration"].max()
-        figures |= {"pitch_min": float(keys[0]), "pitch_max": float(keys[-1]), "longest_note": longest / STEPS_PER_BAR}
+        figures |= {"pitch_min": float(keys[0]), "pitch_max": float(keys[-1]), "longest_note": longest / bar}
     if notes:
         low, high = reference.pitch[0] - PITCH_MARGIN, reference.pitch[1] + PITCH_MARGIN
         pitches = np.arange(PITCHES)
         figures["far_pitches"] = float(per_pitch[(pitches < low) | (pitches > high)].sum() / notes)
     if notes >= MIN_NOTES:
         figures["commonest_pitch"] = float(per_pitch.max() / notes)
-        figures["repetition"] = _repetition(onsets)
+        figures["repetition"] = _repetition(onsets, bar)
         figures["struck_steps"] = float((onsets.sum(axis=0) >= 2).mean())
     if isinstance(piece, Trace):
         figures |= _process_figures(piece)
     return {name: float(value) for name, value in figures.items()}
 
 
-def check(piece: Trace | NDArray[Any], reference: Reference | None = None) -> list[Finding]:
+def check(piece: Piece, reference: Reference | None = None) -> list[Finding]:
     """What looks wrong with a piece, a trace or token roll (128, T); empty when it is healthy.
 
     ``reference`` says what is usual (default: :data:`POP909`).  Of a trace, the process is checked as well.
@@ -195,9 +200,7 @@ def check(piece: Trace | NDArray[Any], reference: Reference | None = None) -> li
     return _findings(measure(piece, reference), _rules_for(piece, reference))
 
 
-def health_summary(
-    pieces: Sequence[Trace | NDArray[Any]], reference: Reference | None = None
-) -> tuple[dict[str, float], str]:
+def health_summary(pieces: Sequence[Piece], reference: Reference | None = None) -> tuple[dict[str, float], str]:
     """Scalars and one line about several pieces (at least one), of which any may be a trace or token roll (128, T).
 
     Returns:
@@ -243,13 +246,13 @@ def _counted(findings: int) -> str:
     return "healthy" if not findings else f"{findings} finding{'s' * (findings > 1)}"
 
 
-def _read(path: str) -> Trace | NDArray[np.uint8]:
-    """A trace, or the tokens of a MIDI file."""
+def _read(path: str) -> Trace | PianoRoll:
+    """A trace, or the roll of a MIDI file."""
     ending = Path(path).suffix.lower()
     if ending == ".npz":
         return Trace.load(path)
     if ending in (".mid", ".midi"):
-        return PianoRoll.from_midi(path).tokens
+        return PianoRoll.from_midi(path)
     raise UserError(f"{path}: neither a trace (.npz) nor a MIDI file (.mid, .midi)")
 
 
@@ -268,7 +271,7 @@ def _table(figures: Mapping[str, float], rules: Sequence[Rule]) -> str:
     return "\n".join(lines)
 
 
-def _rules_for(piece: Trace | NDArray[Any], reference: Reference) -> list[Rule]:
+def _rules_for(piece: Piece, reference: Reference) -> list[Rule]:
     if not isinstance(piece, Trace):
         return _rules(reference)
     iterative = piece.generators[0] != "ar"
@@ -288,10 +291,10 @@ def _findings(figures: Mapping[str, float], rules: Sequence[Rule]) -> list[Findi
     return list(found.values())
 
 
-def _repetition(onsets: NDArray[np.bool_]) -> float:
-    """Largest overlap (intersection over union) of onsets (128, T) with themselves 1 to 16 steps later."""
+def _repetition(onsets: NDArray[np.bool_], bar: int) -> float:
+    """Largest overlap (intersection over union) of onsets (128, T) with themselves, 1 step to a ``bar`` later."""
     overlaps = [0.0]
-    for lag in range(1, min(STEPS_PER_BAR, onsets.shape[1] // 4) + 1):  # a lag near the width compares next to nothing
+    for lag in range(1, min(bar, onsets.shape[1] // 4) + 1):  # a lag near the width compares next to nothing
         earlier, later = onsets[:, :-lag], onsets[:, lag:]
         either = int((earlier | later).sum())
         overlaps.append(int((earlier & later).sum()) / either if either else 0.0)

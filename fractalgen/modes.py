@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from fractalgen.config import GenerateConfig, ModelConfig
 from fractalgen.errors import UserError
-from fractalgen.midi import MidiEvents, find_tracks, read_midi
+from fractalgen.midi import MidiEvents, find_tracks, read_midi, write_midi
 from fractalgen.pianoroll import MAX_STEPS, PITCHES, PianoRoll
 from fractalgen.regions import (
     Task,
@@ -28,10 +28,12 @@ from fractalgen.regions import (
     parse_pitch_classes,
     parse_pitch_range,
     parse_rectangle,
+    score_bars,
     time_span,
     variation,
 )
 from fractalgen.splice import splice_midi
+from fractalgen.vocabulary import KEYS, spell_key
 
 if TYPE_CHECKING:
     from fractalgen.trace import Trace
@@ -40,9 +42,9 @@ TEMPO = 120.0  # quarter notes a minute, where neither the user nor an input fil
 MODES: dict[str, tuple[str, ...]] = {
     "unconditional": (),
     "conditional": ("condition_midi", "condition_length", "condition_bars", "generation_length"),
-    "inpainting": ("input_midi", "mask_start", "mask_end", "mask"),
-    "accompany": ("input_midi", "voice", "side"),
-    "variation": ("input_midi", "strength"),
+    "inpainting": ("input_midi", "mask_start", "mask_end", "mask", "compose_bars"),
+    "accompany": ("input_midi", "voice", "side", "compose_bars"),
+    "variation": ("input_midi", "strength", "compose_bars"),
 }
 """The flags that belong to each mode."""
 
@@ -54,7 +56,7 @@ class Assignment:
     ``task``: the given cells, None if there are none.  ``width``: steps of the piece, ``padded_width``: the whole
     patches that they are composed in.  ``allowed``: bool (128, W) cells
     that may sound, None: all.  ``template``: the input, whose tempi and meters the piece takes over.  ``write``
-    writes the piece as MIDI.
+    writes the piece as MIDI, with a text event.  ``signature``: the key signature of the input, if it has one.
     """
 
     task: Task | None
@@ -62,7 +64,8 @@ class Assignment:
     padded_width: int
     allowed: npt.NDArray[np.bool_] | None
     template: PianoRoll | None
-    write: Callable[[PianoRoll, Path], None]
+    write: Callable[[PianoRoll, Path, str], None]
+    signature: tuple[int, bool] | None = None
 
     def known(self) -> npt.NDArray[np.int16] | None:
         """Tokens (128, W), -1 where a cell is to be composed; None if nothing is given."""
@@ -77,13 +80,12 @@ class Assignment:
 
     def annotate(self, trace: Trace, roll: PianoRoll) -> Trace:
         """The trace of a finished piece: it is played, and its bars are drawn, as the piece says."""
-        _, beats, unit = roll.time_signatures[0]
         facts = {
             "length": self.width,
             "tempo": roll.tempos[0][1],
             "tempos": roll.tempos,
             "meters": roll.time_signatures,
-            "steps_per_bar": max(1, 4 * roll.steps_per_quarter * beats // unit),
+            "steps_per_bar": roll.steps_per_bar,
         }
         return replace(trace, settings={**trace.settings, **facts})
 
@@ -116,8 +118,15 @@ def check(cfg: GenerateConfig) -> None:
         )
     if (cfg.mask_start is None) != (cfg.mask_end is None):
         raise UserError(f"--mask_start {cfg.mask_start} --mask_end {cfg.mask_end}: both are needed, or --mask")
-    if cfg.mode == "inpainting" and cfg.mask_start is None and not cfg.mask:
-        raise UserError("--mode inpainting: what is to be composed? --mask_start and --mask_end, or --mask")
+    if cfg.mode == "inpainting" and cfg.mask_start is None and not cfg.mask and not cfg.compose_bars:
+        raise UserError(
+            "--mode inpainting: what is to be composed? --compose_bars, --mask, or --mask_start and --mask_end"
+        )
+    if cfg.scale and cfg.key and (key := spell_key(cfg.key)):
+        tonic, minor = divmod(KEYS.index(key), 12)[::-1]
+        triad = {tonic, (tonic + (3 if minor else 4)) % 12, (tonic + 7) % 12}
+        if not triad <= parse_pitch_classes(cfg.scale):
+            raise UserError(f"--scale {cfg.scale} and --key {cfg.key}: the scale lacks notes of that key's first chord")
     if cfg.voice not in get_args(Voice) and not cfg.voice.startswith("track:"):
         raise UserError(f"--voice {cfg.voice}: highest, lowest, all, or track:N (a number from 0, or a name)")
 
@@ -133,7 +142,7 @@ def assignment(cfg: GenerateConfig, model: ModelConfig, seed: int) -> Assignment
         length = _length(cfg, cfg.tempo or TEMPO, model)
         width = model.crop_length if length is None else length
         padded = width if cfg.target_width else -(-width // patch) * patch
-        return Assignment(None, width, padded, _allowed(cfg, model, padded), None, PianoRoll.to_midi)
+        return Assignment(None, width, padded, _allowed(cfg, model, padded), None, write_midi)
     path = Path(cfg.condition_midi or cfg.input_midi or "")
     tracks: tuple[int, ...] | None = None
     if cfg.mode == "accompany" and cfg.voice.startswith("track:"):
@@ -162,19 +171,23 @@ def assignment(cfg: GenerateConfig, model: ModelConfig, seed: int) -> Assignment
         )
     elif cfg.mode == "inpainting":
         spans = [] if cfg.mask_start is None else [time_span(roll, cfg.mask_start, cfg.mask_end or 0)]
+        if cfg.compose_bars:
+            spans.append(score_bars(cfg.compose_bars, roll))
         task = inpainting(roll, [*spans, *(parse_rectangle(text, roll) for text in cfg.mask)], patch)
-    elif cfg.mode == "accompany":
-        task = accompaniment(roll, "all" if tracks else _voice(cfg.voice), cfg.side, patch)
     else:
-        task = variation(roll, cfg.strength, np.random.default_rng(seed), patch)
+        within = score_bars(cfg.compose_bars, roll) if cfg.compose_bars else None
+        if cfg.mode == "accompany":
+            task = accompaniment(roll, "all" if tracks else _voice(cfg.voice), cfg.side, patch, within)
+        else:
+            task = variation(roll, cfg.strength, np.random.default_rng(seed), patch, within)
 
-    def write(piece: PianoRoll, target: Path) -> None:
-        splice_midi(path, piece, task.composed, target, cut=cut, tracks=tracks, pedal=pedal)
+    def write(piece: PianoRoll, target: Path, note: str) -> None:
+        splice_midi(path, piece, task.composed, target, cut=cut, tracks=tracks, pedal=pedal, note=note)
 
     allowed = _allowed(cfg, model, task.known.shape[1])
     if allowed is not None and not (allowed & (task.known < 0)).any():
         raise UserError(f"{_limits(cfg)}: where something is to be composed, no cell may sound")
-    return Assignment(task, task.width, task.known.shape[1], allowed, roll, write)
+    return Assignment(task, task.width, task.known.shape[1], allowed, roll, write, events.key)
 
 
 def remarks(events: MidiEvents) -> list[str]:

@@ -228,6 +228,17 @@ class PianoRoll:
         segment = np.searchsorted(starts, wanted, side="right") - 1
         return np.asarray(elapsed[segment] + (wanted - starts[segment]) * per_step[segment])
 
+    @property
+    def steps_per_bar(self) -> int:
+        """Steps of a bar, in the meter that lasts longest."""
+        ends = [*(step for step, _, _ in self.time_signatures[1:]), self.width]
+        lasting = [
+            (end - start, -start, beats, unit)
+            for (start, beats, unit), end in zip(self.time_signatures, ends, strict=True)
+        ]
+        _, _, beats, unit = max(lasting)
+        return max(1, 4 * self.steps_per_quarter * beats // unit)
+
     def downbeats(self) -> npt.NDArray[np.int32]:
         """Steps at which a bar begins."""
         return grid_steps(self.time_signatures, self.width, self.steps_per_quarter, "bar")

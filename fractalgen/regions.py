@@ -144,6 +144,25 @@ def parse_rectangle(text: str, roll: PianoRoll, flag: str = "--mask") -> Plane:
     return plane
 
 
+def score_bars(texts: Sequence[str], roll: PianoRoll, flag: str = "--compose_bars") -> Plane:
+    """Cells (128, T) of bars as on a score, ``5-8`` or ``12``: counted from 1, the last one included.
+
+    Raises:
+        UserError: no bars, or bars that the piece does not have.
+    """
+    lines = np.r_[roll.downbeats(), roll.width]
+    plane = np.zeros(roll.tokens.shape, np.bool_)
+    for text in texts:
+        found = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?", text.strip())
+        if not found:
+            raise UserError(f"{flag} {text}: bars are written as 5-8 or 12")
+        first, last = int(found[1]), int(found[2] or found[1])
+        if not 1 <= first <= last < len(lines):
+            raise UserError(f"{flag} {text}: the piece has the bars 1-{len(lines) - 1}")
+        plane[:, lines[first - 1] : lines[last]] = True
+    return plane
+
+
 def time_span(roll: PianoRoll, start: int, stop: int) -> Plane:
     """Cells (128, T) of the steps ``start`` to ``stop`` (``--mask_start``, ``--mask_end``), as a rectangle."""
     flags = f"--mask_start {start} --mask_end {stop}"
@@ -197,8 +216,10 @@ def inpainting(roll: PianoRoll, rectangles: Sequence[Plane], patch: int = 16) ->
     return _compose(roll.tokens, region, patch)
 
 
-def accompaniment(roll: PianoRoll, voice: Voice, side: Side, patch: int = 16) -> Task:
+def accompaniment(roll: PianoRoll, voice: Voice, side: Side, patch: int = 16, within: Plane | None = None) -> Task:
     """Keep one voice of the roll and compose all that lies strictly ``below`` or ``above`` it.
+
+    Outside of ``within`` (128, T), if given, everything stays as it is.
 
     ``voice``: ``all`` keeps every note (a file, or a track of it, that is the voice alone).  ``highest`` is the
     skyline: going through the notes in time, of those struck together the highest is kept, unless a kept note that is
@@ -217,16 +238,20 @@ def accompaniment(roll: PianoRoll, voice: Voice, side: Side, patch: int = 16) ->
     latest = np.maximum(np.searchsorted(sounding, np.arange(roll.width), side="right") - 1, 0)
     border = outermost[sounding[latest]]
     region = pitches < border if side == "below" else pitches > border
+    if within is not None:
+        region, kept = region & within, np.where(within, kept, roll.tokens)
     if not region.any():
         raise UserError(f"--side {side}: no pitch lies {side} the given voice, nothing to compose")
     return _compose(kept, region, patch)
 
 
-def variation(roll: PianoRoll, strength: float, generator: np.random.Generator, patch: int = 16) -> Task:
+def variation(
+    roll: PianoRoll, strength: float, generator: np.random.Generator, patch: int = 16, within: Plane | None = None
+) -> Task:
     """Compose a random ``strength`` (a share, over 0 to 1) of the patches anew, at least one, and keep the rest.
 
     Patches are drawn from the rows of patches between the lowest and the highest note; notes that begin before a drawn
-    patch or in it are treated as in :func:`inpainting`.
+    patch or in it are treated as in :func:`inpainting`.  Outside of ``within`` (128, T), if given, nothing is composed.
     """
     if not 0 < strength <= 1:
         raise UserError(f"--strength {strength}: a share over 0, at most 1")
@@ -235,11 +260,15 @@ def variation(roll: PianoRoll, strength: float, generator: np.random.Generator, 
         raise UserError("--mode variation: the input has no notes to vary")
     columns = _whole_patches(roll.width, patch) // patch
     candidates = np.arange(rows[0] * columns, (rows[-1] + 1) * columns)
+    if within is not None:
+        open_columns = np.add.reduceat(within.any(0), np.arange(0, roll.width, patch)) > 0
+        candidates = candidates[open_columns[candidates % columns]]
     drawn = generator.choice(candidates, max(1, round(strength * len(candidates))), replace=False)
     patches = np.zeros(PITCHES // patch * columns, np.bool_)
     patches[drawn] = True
     region = np.kron(patches.reshape(-1, columns), np.ones((patch, patch), np.bool_))
-    return _compose(roll.tokens, region[:, : roll.width], patch)
+    region = region[:, : roll.width]
+    return _compose(roll.tokens, region if within is None else region & within, patch)
 
 
 def _compose(tokens: npt.NDArray[np.uint8], region: Plane, patch: int) -> Task:

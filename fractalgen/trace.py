@@ -48,11 +48,12 @@ class Trace:
 
     Attributes:
         tokens: the finished roll, uint8 (128, T); 0 silence, 1 hold, 2.. onset by velocity bin.
-        decided: int16 (int32 in very long pieces) (levels, 128, T).  Plane 0: index into ``steps`` of the step at which the first level decided
+        decided: int16 (levels, 128, T).  Plane 0: index into ``steps`` of the step at which the first level decided
             the cell's patch, silent or not.  Plane l: the local step inside its parent at which level l decided the
             child patch that contains the cell.  -1 where the level never went (a silent parent) and on known cells.
-        steps: int16 or int32 (number of steps, 2): (iteration, batch) of each step of the first level, counted from 0; for
-            AR the iteration is the patch's rank in scan order and the batch 0.
+        steps: int16 (number of steps, 2): (iteration, batch) of each step of the first level, counted from 0; for
+            AR the iteration is the patch's rank in scan order and the batch 0.  (Both are int32 in pieces of more
+            than 32,767 steps.)
         known: bool (128, T), cells that were given and not composed.
         generators: "ar" or "mar" per level.
         patch_sizes: height of the region that each level owns, the last one 1.
@@ -141,6 +142,13 @@ class Trace:
     def steps_per_bar(self) -> int:
         """Time steps of a bar, as ``settings`` say (default: four quarters)."""
         return _positive(self.settings.get("steps_per_bar"), 4 * self.steps_per_quarter)
+
+    @cached_property
+    def bars(self) -> tuple[int, ...]:
+        """Steps at which bars begin, by the meters that ``settings`` say, or else every ``steps_per_bar``."""
+        if self.settings.get("meters"):
+            return tuple(self.roll.downbeats().tolist())
+        return tuple(range(0, self.width, self.steps_per_bar))
 
     @cached_property
     def roll(self) -> PianoRoll:

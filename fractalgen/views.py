@@ -44,8 +44,8 @@ class Frame:
     shows blocks, None if there are none; ``elapsed`` seconds since sampling began, where the view follows the clock;
     ``progress`` the share of the replay that is done, 0..1; ``known`` the cells that were given and not composed,
     shaped like ``output``, None if all were composed; ``step`` of ``steps`` the place in the view's own count (0: it
-    has none); ``steps_per_bar`` how far bar lines are apart; ``blocks`` what is shown enlarged, the coarsest first,
-    and ``open`` the cells on which nothing is decided yet, where the view tells them from silence.
+    has none); ``bars`` where they begin, ``steps_per_bar`` how long most are; ``blocks`` what is shown enlarged, the
+    coarsest first, and ``open`` the cells on which nothing is decided yet, where the view tells them from silence.
     """
 
     level: int
@@ -59,6 +59,7 @@ class Frame:
     step: int = 0
     steps: int = 0
     steps_per_bar: int = STEPS_PER_BAR
+    bars: tuple[int, ...] | None = None
     shows: Literal["velocity", "chance"] = "velocity"
     blocks: tuple[Block, ...] = ()
     open: NDArray[np.bool_] | None = None
@@ -151,6 +152,7 @@ def hierarchical(trace: Trace, record_interval: int) -> Makers:
             step=done,
             steps=total,
             steps_per_bar=trace.steps_per_bar,
+            bars=trace.bars,
         )
 
     return [partial(frame, level, step) for level in range(levels) for step in range(trace.num_iter_list[level])]
@@ -249,6 +251,7 @@ def _after(trace: Trace, done: int) -> Frame:
         step=done,
         steps=count,
         steps_per_bar=trace.steps_per_bar,
+        bars=trace.bars,
     )
 
 

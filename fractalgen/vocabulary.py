@@ -27,6 +27,7 @@ UNITS = {
 DIGITS = 4  # decimals of edges and of what is compared with them
 TONICS = ("C", "Db", "D", "Eb", "E", "F", "Gb", "G", "Ab", "A", "Bb", "B")
 KEYS = tuple(f"{tonic} {mode}" for mode in ("major", "minor") for tonic in TONICS)
+SPELLED = {"Db minor": "C# minor", "Gb minor": "F# minor", "Ab minor": "G# minor"}  # as musicians write these
 _KEY = re.compile(r"([a-g])([#♯b♭]?)[\s:]*(major|maj|minor|min|m)", re.IGNORECASE)
 
 
@@ -99,13 +100,13 @@ class Attribute:
         )
 
     def describe(self, label: int) -> str:
-        """What a label means, for people."""
+        """What a label means, for people: keys as they are usually spelled."""
         if not 0 <= label < self.size:
             raise ValueError(f"label {label} of {self.name}: 0 to {self.size - 1}")
         if label == 0:
             return "free"
         if self.values:
-            return self.values[label - 1]
+            return SPELLED.get(self.values[label - 1], self.values[label - 1])
         return f"{self.edges[label - 1]:.3g} to {self.edges[label]:.3g} {self.unit}"
 
 
@@ -137,3 +138,9 @@ def check_names(asked: Mapping[str, str], attributes: Iterable[Attribute]) -> No
         if name not in known:
             has = f"it was trained with {', '.join(known)}" if known else "it was trained without --attributes"
             raise UserError(f"--{name} {text}: this model knows no {name} ({has})")
+
+
+def signature_key(signature: tuple[int, bool]) -> str:
+    """The name in :data:`KEYS` of a key signature: sharps, or flats below 0, and whether it is minor."""
+    fifths, minor = signature
+    return KEYS[(7 * fifths + (9 if minor else 0)) % 12 + (12 if minor else 0)]

@@ -176,7 +176,8 @@ def test_spellings_of_keys(text: str, key: str | None) -> None:
     assert spell_key(text) == key
     attribute = Attribute("key", KEYS)
     if key is not None:
-        assert attribute.describe(attribute.encode(text)) == key
+        assert attribute.values[attribute.encode(text) - 1] == key
+        assert attribute.encode(attribute.describe(attribute.encode(text))) == attribute.encode(text)
 
 
 def test_unknown_values_are_refused_with_what_exists() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fractalgen import PianoRoll
+from fractalgen import PianoRoll, Trace
 from fractalgen.cli import main
 from fractalgen.config import PrepareConfig
 from fractalgen.corpus import Corpus
@@ -22,6 +22,7 @@ from fractalgen.midi import find_tracks, read_midi
 from fractalgen.midi_events import read_file
 from fractalgen.pianoroll import ONSET
 from fractalgen.prepare import prepare
+from fractalgen.render.canvas import _bars
 from fractalgen.splice import splice_midi
 from tests.midi_files import delta, midi, off, on, scale
 
@@ -241,7 +242,15 @@ def test_messages_name_the_flag_that_was_given(capsys: pytest.CaptureFixture[str
 
 def test_pictures_and_pages_draw_the_bars_of_a_pickup(tmp_path: Path) -> None:
     roll = PianoRoll.from_midi(CASES / "pickup.mid")
-    assert roll.downbeats()[:3].tolist() == [0, 4, 20]
+    lines = roll.downbeats().tolist()
+    assert lines[:3] == [0, 4, 20]
+    assert roll.steps_per_bar == 16
+    base = ["generate", "--mode", "variation", "--strength", "0.01", "--input_midi", str(CASES / "pickup.mid")]
+    assert main([*base, "--save_trace", "--output_dir", str(tmp_path)]) == 0
+    trace = Trace.load(tmp_path / "variation_000.trace.npz")
+    for frame in (trace.frames()[0], trace.frames("hierarchical")[-1]):
+        assert list(frame.bars or ()) == lines
+        assert _bars(frame) == _bars(roll) == lines
 
 
 def test_workers_end_with_their_parent(tmp_path: Path) -> None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,12 +18,14 @@ from PIL import Image
 
 from fractalgen import FractalGen, PianoRoll, Trace, cli, render
 from fractalgen.checkpoint import save_pretrained
+from fractalgen.cli import main
 from fractalgen.config import GenerateConfig
 from fractalgen.errors import UserError
 from fractalgen.generate import QUALITY, iterations
 from fractalgen.model.fractal import FractalLevel
 from fractalgen.vocabulary import KEYS, Attribute
 from tests import tiny
+from tests.midi_files import delta, midi, off, on
 
 WIDTH = tiny.WIDTH
 ErrorLine = Callable[..., str]
@@ -166,7 +172,11 @@ def test_a_key_is_drawn_by_lot_for_each_piece(
     rows = [row for rows in asked[:3] for row in rows]
     assert all(1 <= key <= 24 and density == 2 for key, density in rows)
     assert len({key for key, _ in rows}) > 1
-    assert f"key: {KEYS[rows[0][0] - 1]}, " in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    key = Attribute("key", KEYS)
+    for number, (label, _) in enumerate(rows):  # whose key it is
+        assert f"unconditional_{number:03d} in {key.describe(label)} " in printed
+    assert "density: 2 to 3 notes (asked for: 2.5)" in printed
 
 
 def test_a_trace_of_given_music_keeps_its_tempo_and_meter(checkpoint: str, tmp_path: Path):
@@ -186,10 +196,10 @@ def test_any_tempo_is_written_and_the_nearest_asked_for(tmp_path: Path, asked: l
     tempo = Attribute("tempo", (), (60.0, 90.0, 120.0), (0.0, 0.5, 1.0), "quarters a minute")
     model = FractalGen(dataclasses.replace(tiny.model_config(), attributes=(tempo,)))
     path = save_pretrained(model, tmp_path / "timed.safetensors")
-    for number, label in ((40, 1), (100, 2), (210, 2)):
+    for index, (number, label) in enumerate(((40, 1), (100, 2), (210, 2))):
         generate(str(path), tmp_path / "out", "--tempo", str(number))
         assert asked.pop() == [[label]]
-        written = PianoRoll.from_midi(tmp_path / "out" / "unconditional_000.mid")
+        written = PianoRoll.from_midi(tmp_path / "out" / f"unconditional_{index:03d}.mid")
         assert written.tempos[0][1] == pytest.approx(number, abs=0.01)
 
 
@@ -319,3 +329,138 @@ def test_a_read_only_output_folder(checkpoint: str, tmp_path: Path, read_only: P
     for folder in (read_only, read_only / "sub", Path(checkpoint), Path(checkpoint) / "sub"):
         line = one_error_line("generate", "--checkpoint", checkpoint, "--output_dir", folder)
         assert f"--output_dir {folder}: cannot be written to" in line
+
+
+def test_pieces_are_never_overwritten_unless_asked(checkpoint: str, tmp_path: Path):
+    generate(checkpoint, tmp_path, "--num_samples", "2", "--seed", "1")
+    first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    (tmp_path / "unconditional_007.gif").write_bytes(b"a picture that somebody likes")
+    generate(checkpoint, tmp_path, "--seed", "2", "--save_gif")
+    assert all((tmp_path / name).read_bytes() == content for name, content in first.items())
+    assert {path.name for path in tmp_path.iterdir()} - set(first) == {
+        *("unconditional_007.gif", "unconditional_008.mid", "unconditional_008.png", "unconditional_008_process.gif")
+    }
+    (tmp_path / "unconditional_000_process.gif").write_bytes(b"of the piece before")
+    (tmp_path / "unconditional_000.html").write_bytes(b"of the piece before")
+    generate(checkpoint, tmp_path, "--seed", "3", "--overwrite")
+    assert (tmp_path / "unconditional_000.mid").read_bytes() != first["unconditional_000.mid"]
+    assert not (tmp_path / "unconditional_000_process.gif").exists()
+    assert not (tmp_path / "unconditional_000.html").exists()
+    assert (tmp_path / "unconditional_001.mid").read_bytes() == first["unconditional_001.mid"]
+
+
+def test_a_piece_is_made_again_from_its_file(checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    generate(checkpoint, tmp_path / "a", "--num_samples", "5", "--batch_size", "2", "--tempo", "90")
+    for index in (0, 3):
+        piece = tmp_path / "a" / f"unconditional_{index:03d}.mid"
+        assert main(["generate", "--like", str(piece), "--output_dir", str(tmp_path / f"b{index}")]) == 0
+        assert "1 x 32 steps" in capsys.readouterr().out
+        assert [path.name for path in (tmp_path / f"b{index}").glob("*.mid")] == ["unconditional_000.mid"]
+        assert (tmp_path / f"b{index}" / "unconditional_000.mid").read_bytes() == piece.read_bytes()
+    # flags that are given win
+    other = ["--like", str(piece), "--seed", "9", "--num_samples", "2", "--tempo", "70"]
+    assert main(["generate", *other, "--output_dir", str(tmp_path / "c")]) == 0
+    made = sorted((tmp_path / "c").glob("*.mid"))
+    assert len(made) == 2
+    assert PianoRoll.from_midi(made[0]).tempos[0][1] == pytest.approx(70, abs=0.01)
+    # music that is gone on from keeps its events, and its own recipe
+    goes_on = ["generate", "--checkpoint", checkpoint, "--mode", "conditional", "--condition_midi", str(piece)]
+    assert main([*goes_on, "--bars", "1", "--output_dir", str(tmp_path / "d")]) == 0
+    (after,) = (tmp_path / "d").glob("*.mid")
+    assert main(["generate", "--like", str(after), "--output_dir", str(tmp_path / "e")]) == 0
+    (again,) = (tmp_path / "e").glob("*.mid")
+    assert again.read_bytes() == after.read_bytes()
+    capsys.readouterr()
+    PianoRoll.from_midi(piece).to_midi(tmp_path / "plain.mid")
+    assert main(["generate", "--like", str(tmp_path / "plain.mid")]) == 2
+    assert "no recipe in it" in capsys.readouterr().err
+
+
+def test_every_batch_is_written_at_once_and_an_interruption_keeps_it(
+    checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    sample, calls = FractalGen.sample, []
+
+    def interrupted(self: FractalGen, *args: Any, **settings: Any) -> Any:
+        calls.append(sorted(path.name for path in tmp_path.glob("*.mid")))
+        if len(calls) == 3:
+            signal.raise_signal(signum)
+        return sample(self, *args, **settings)
+
+    monkeypatch.setattr(FractalGen, "sample", interrupted)
+    arguments = ["generate", "--checkpoint", checkpoint, "--output_dir", str(tmp_path), "--num_samples", "5"]
+    for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        signum = number
+        calls.clear()
+        for file in tmp_path.iterdir():
+            file.unlink()
+        assert main([*arguments, "--batch_size", "2"]) == status
+        names = [f"unconditional_{index:03d}" for index in range(5)]
+        assert calls == [[], [f"{name}.mid" for name in names[:2]], [f"{name}.mid" for name in names[:4]]]
+        told = capsys.readouterr().err.strip().splitlines()[-1]
+        assert f"4 of 5 pieces are in {tmp_path}/; not composed: {names[4]}" in told
+
+
+def test_a_terminal_that_cannot_show_a_character(checkpoint: str, tmp_path: Path):
+    folder = tmp_path / "für dich"
+    command = [sys.executable, "-m", "fractalgen", "generate", "--checkpoint", checkpoint, "--output_dir", str(folder)]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(Path(__file__).parent.parent)}
+    result = subprocess.run(command, capture_output=True, env=environment, check=False)
+    assert result.returncode == 0, result.stderr
+    assert b"f\\xfcr dich" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_size": 0}, "batch_size 0: must be from 1"),
+        ({"num_samples": 0}, "num_samples 0: must be from 1"),
+        ({"seed": 2**63}, "seed 9223372036854775808: must be from 0"),
+        ({"seed": -1}, "seed -1: must be from 0"),
+        ({"labels": [25, 0]}, r"labels \[25, 0\]: this model's are 0-24 0-2"),
+        ({"labels": [1]}, r"labels \[1\]: this model's are"),
+    ],
+)
+def test_wrong_settings_from_python(keyed: str, settings: dict[str, Any], message: str):
+    with pytest.raises(UserError, match=message):
+        FractalGen.from_pretrained(keyed).generate(width=16, **settings)
+
+
+def test_keys_of_music_given(keyed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    def heard(pitches: list[int], signature: bytes = b"", *flags: str) -> str:
+        notes = b"".join(on(0, pitch) + off(480, pitch) for pitch in pitches)
+        (tmp_path / "a.mid").write_bytes(midi(signature + notes))
+        base = ["generate", "--checkpoint", keyed, "--mode", "conditional", "--condition_midi", str(tmp_path / "a.mid")]
+        assert main([*base, "--bars", "1", "--output_dir", str(tmp_path / "out"), *flags]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        return next((line for line in lines if line.startswith("key: ")), "")
+
+    d_minor = [62, 65, 69, 62, 61, 64, 69, 62]
+    assert heard(d_minor) in ("key: D minor (guessed from the music given)", "")
+    assert heard([62, 64, 65, 67, 69, 71, 72, 74]) == ""  # seven white keys may be several keys
+    signature = delta(0) + bytes([0xFF, 0x59, 2, 0xFF, 1])
+    assert heard([60] * 8, signature) == "key: D minor (by the file's key signature)"
+    assert heard([67, 71, 74, 67, 62, 66, 69, 67] * 4) == "key: G major (guessed from the music given)"
+    # a scale that names no key leaves that of the music
+    assert heard([67, 71, 74, 67, 62, 66, 69, 67] * 4, b"", "--scale", "D dorian") == (
+        "key: G major (guessed from the music given)"
+    )
+    wrong = ["generate", "--checkpoint", keyed, "--scale", "D minor", "--key", "A major"]
+    assert main(wrong) == 2
+    assert "--scale D minor and --key A major" in capsys.readouterr().err
+
+
+def test_bars_as_on_a_score(checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    tokens = np.zeros((128, 12 * 6), np.uint8)
+    tokens[60, ::4] = 20
+    PianoRoll(tokens, time_signatures=((0, 3, 4),)).to_midi(tmp_path / "waltz.mid")
+    base = ["generate", "--checkpoint", checkpoint, "--mode", "inpainting", "--input_midi", str(tmp_path / "waltz.mid")]
+    for name, flags in (("a", ["--compose_bars", "2-3", "5"]), ("b", ["--mask", "bars=1:3", "--mask", "bars=4:5"])):
+        assert main([*base, *flags, "--seed", "1", "--output_dir", str(tmp_path / name)]) == 0
+    one, two = (PianoRoll.from_midi(tmp_path / name / "inpainting_000.mid") for name in "ab")
+    assert one == two
+    kept = np.r_[0:12, 36:48, 60:72]
+    assert np.array_equal(one.tokens[:, kept], tokens[:, kept])
+    for wrong in ("0-2", "7", "3-2", "two"):
+        assert main([*base, "--compose_bars", wrong]) == 2
+        assert f"--compose_bars {wrong}: " in capsys.readouterr().err

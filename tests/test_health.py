@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from fractalgen.evaluation.notes import crop_tokens
 from fractalgen.health import FIGURES, FINDINGS, POP909, Reference, check, health_summary, measure
 from fractalgen.pianoroll import HOLD, PianoRoll
 from fractalgen.trace import Trace
+from tests import tiny
 
 Roll = np.ndarray[Any, np.dtype[np.uint8]]
 WIDTH = 64  # 8 x 4 patches
@@ -324,3 +326,13 @@ def test_files_that_cannot_be_read(
     assert error.startswith(f"fractalgen: error: {path}: ")
     assert error.count("\n") == 1
     assert message in error
+
+
+def test_bars_are_those_of_the_piece() -> None:
+    tokens = np.zeros((128, 96), np.uint8)
+    tokens[60, 0], tokens[60, 1:80] = 9, 1  # twenty quarters at four steps each, ten at eight
+    assert measure(PianoRoll(tokens, 4))["longest_note"] == 5
+    assert measure(PianoRoll(tokens, 8))["longest_note"] == 2.5
+    assert measure(PianoRoll(tokens, 4, time_signatures=((0, 5, 4),)))["longest_note"] == 4
+    trace = replace(tiny.intermediates(tokens[None]).traces[0], settings={"steps_per_quarter": 8})
+    assert measure(trace)["longest_note"] == 2.5

@@ -87,7 +87,7 @@ def test_a_piece_of_more_steps_than_int16_can_count(tmp_path: Path, monkeypatch:
         )
         assert frames is not None
         trace = frames.traces[0]
-        assert (trace.steps.dtype, trace.decided.dtype) == (kind, kind)
+        assert trace.steps.dtype == trace.decided.dtype == np.dtype(kind)
         trace.save(tmp_path / "long.trace.npz")
         assert Trace.load(tmp_path / "long.trace.npz") == trace
         assert np.array_equal(trace.tokens, tokens[0].numpy())

@@ -57,7 +57,18 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def compose(checkpoint: str, folder: Path, *flags: object) -> tuple[PianoRoll, Trace]:
     """One piece and its trace."""
-    arguments = ["generate", "--checkpoint", checkpoint, "--output_dir", folder, "--seed", 1, "--save_trace", *flags]
+    arguments = [
+        "generate",
+        "--checkpoint",
+        checkpoint,
+        "--output_dir",
+        folder,
+        "--seed",
+        1,
+        "--save_trace",
+        "--overwrite",
+        *flags,
+    ]
     assert cli.main([str(argument) for argument in arguments]) == 0
     mode = flags[flags.index("--mode") + 1] if "--mode" in flags else "unconditional"
     trace = Trace.load(folder / f"{mode}_000.trace.npz")

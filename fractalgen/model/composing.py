@@ -66,7 +66,7 @@ def compose(
 
 
 def ranks(config: ModelConfig, width: int, start: int, steps: int) -> list[int]:
-    """The rank in a piece of ``width`` steps of each patch, in scan order, of the window of ``steps`` from ``start`` on."""
+    """Ranks in a piece of ``width`` steps of the patches, in scan order, of a window (``steps`` from ``start`` on)."""
     patch = config.levels[1].patch
     number = torch.arange(config.pitches // patch * (width // patch))
     shape = (config.pitches // patch, width // patch)

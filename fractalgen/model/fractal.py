@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from typing import Any, Literal, overload
@@ -289,6 +291,7 @@ class FractalGen(nn.Module):
         batch_size: int = 8,
         tempo: float = 120.0,
         progress: Callable[[int, int], None] | None = None,
+        each_batch: Callable[[int, list[PianoRoll]], object] | None = None,
         **settings: Any,
     ) -> list[PianoRoll] | tuple[list[PianoRoll], list[Trace]]:
         """Compose piano rolls of ``width`` time steps (default: the width trained on) at ``tempo`` quarters a minute.
@@ -299,8 +302,19 @@ class FractalGen(nn.Module):
         ``settings`` are those of :class:`fractalgen.config.SamplingConfig`.  The same seed, number of samples, batch
         size and settings give the same rolls on the same machine; without a seed a fresh one is drawn.  With
         ``return_trace`` also returns how each roll was composed.  ``progress(done, total)`` counts first-level patches
-        of all samples.
+        of all samples.  ``each_batch(first, rolls)`` gets the rolls of a batch as soon as they are composed, and the
+        number of the first of them; where it returns something true, the rest is not composed.
+
+        Raises:
+            ConfigError: settings or labels that cannot be.
         """
+        for name, value, low, high in (
+            ("num_samples", num_samples, 1, math.inf),
+            ("batch_size", batch_size, 1, math.inf),
+            ("seed", seed or 0, 0, 2**63 - 1),
+        ):
+            if not low <= value <= high:
+                raise ConfigError(f"{name} {value}: must be from {low} to {high}")
         rolls: list[PianoRoll] = []
         traces: list[Trace] = []
         unknown = set(settings) - {field.name for field in fields(SamplingConfig)}
@@ -308,8 +322,12 @@ class FractalGen(nn.Module):
             raise ConfigError(f"generate: there is no setting {sorted(unknown)[0]!r}")
         wanted = torch.zeros(0) if labels is None else torch.as_tensor(np.array(labels, np.int64))
         wanted = wanted.expand(num_samples, wanted.shape[-1])
+        sizes = torch.tensor(self.config.label_sizes)
+        if wanted.numel() and (wanted.shape[1] != len(sizes) or bool(((wanted < 0) | (wanted >= sizes)).any())):
+            limits = " ".join(f"0-{size - 1}" for size in sizes.tolist()) or "none"
+            raise ConfigError(f"labels {wanted[0].tolist()}: this model's are {limits}, one per attribute")
         generator = torch.Generator(self.device)
-        seed = generator.seed() if seed is None else seed
+        seed = secrets.randbelow(2**31) if seed is None else seed
         generator.manual_seed(seed)
         for first in range(0, num_samples, batch_size):
             count = min(batch_size, num_samples - first)
@@ -347,6 +365,8 @@ class FractalGen(nn.Module):
                     pairs = zip(self.config.attributes, row, strict=False)  # no row where nothing is asked for
                     asked = {attribute.name: attribute.describe(label) for attribute, label in pairs if label}
                     traces.append(replace(trace, seed=seed, settings={**recorded, **asked}))
+            if each_batch is not None and each_batch(first, rolls[first:]):
+                break
         return (rolls, traces) if return_trace else rolls
 
     @classmethod

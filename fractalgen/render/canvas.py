@@ -222,5 +222,7 @@ def _bars(source: Source) -> list[int]:
     """Steps at which bars begin."""
     if isinstance(source, PianoRoll):
         return [int(step) for step in source.downbeats()]
+    if isinstance(source, Frame) and source.bars is not None:
+        return list(source.bars)
     every = source.steps_per_bar if isinstance(source, Frame) else STEPS_PER_BAR
     return list(range(0, plane_of(source).shape[1], every))
