@@ -5,25 +5,18 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from fractalgen.errors import UserError
 from fractalgen.files import replacing
-from fractalgen.midi_events import (
-    DRUMS,
-    END_OF_TRACK,
-    NEVER,
-    Event,
-    midi_bytes,
-    parts_of,
-    read_file,
-    text_event,
-)
+from fractalgen.midi_events import DRUMS, END_OF_TRACK, NEVER, Event, Part, midi_bytes, read_file, text_event
 from fractalgen.pianoroll import (
     HOLD,
     MAX_STEPS,
@@ -39,7 +32,8 @@ from fractalgen.pianoroll import (
 
 # A marker at the last tick carries what notes alone cannot: the width, and which keys sounded from before step 0.
 END_MARKER = "FractalGen end of roll"
-GRIDS = (4, 8, 12, 16, 24, 48)  # time steps a quarter note that fit usual rhythms: 12 for triplets and sixteenths
+GRIDS = (4, 8, 12, 16, 24, 32, 48)  # usual time steps a quarter note: 12 for triplets beside sixteenths
+Changes: TypeAlias = tuple[tuple[int, int], ...]
 _BEAT_JITTER = 0.005  # seconds: beats that even spacing explains this well belong to one tempo
 
 
@@ -125,8 +119,9 @@ class BeatMap:
 class MidiEvents:
     """What a MIDI file says, in steps from the beginning of the roll: notes not yet rounded to the grid.
 
-    ``key``: the key signature at the beginning as (sharps, or flats below 0; whether minor), None where there is none.
-    ``pedalled``: how many notes the pedal lengthens.  ``remarks``: what is missing or was completed, a line each.
+    ``changes``: the tempi as the file has them, (ticks, microseconds a quarter).  ``key``: sharps (flats below 0) and
+    whether it is minor, as the first key signature says.  ``pedalled``: how many notes of the roll the pedal lengthens.
+    ``remarks``: what is missing or was completed, each in one line.
     """
 
     onset: npt.NDArray[np.float64]
@@ -138,16 +133,11 @@ class MidiEvents:
     steps_per_quarter: int
     width: int = 0
     held: tuple[int, ...] = ()
+    changes: Changes = ()
+    ticks_per_quarter: int = 1
     key: tuple[int, bool] | None = None
     pedalled: int = 0
     remarks: tuple[str, ...] = ()
-    clock: Clock | None = None
-
-    def tempos_before(self, step: int) -> Tempos:
-        """The tempo changes without those of the file that come at ``step`` or later."""
-        if self.clock is None:
-            return tuple(tempo for tempo in self.tempos if tempo[0] < step)
-        return self.clock.before(step, self.steps_per_quarter).tempos(self.steps_per_quarter)
 
     @property
     def grid_distance(self) -> float:
@@ -157,21 +147,26 @@ class MidiEvents:
     def misplaced(self, steps_per_quarter: int | None = None) -> tuple[int, int]:
         """How many notes a grid (default: this one) merges with others, and moves by more than a quarter of a step."""
         onset = self.onset * ((steps_per_quarter or self.steps_per_quarter) / self.steps_per_quarter)
-        moved = np.abs(onset - _nearest(onset)) > 0.25 + 1e-6
-        exact, rounded = (
-            len(np.unique(np.stack([self.pitch, place]), axis=1).T) for place in (self.onset, _nearest(onset))
-        )
-        return exact - rounded, int(moved.sum())
+        place = _nearest(onset)
+        apart = float(1 << 23)  # steps between two pitches: neither they nor fractions of a step are lost by it
+        exact, rounded = (len(np.unique(self.pitch * apart + steps)) for steps in (onset, place))
+        return max(0, exact - rounded), int((np.abs(onset - place) > 0.25 + 1e-6).sum())
 
     def fitting_grid(self) -> int | None:
         """The coarsest usual ``steps_per_quarter`` that merges no notes and moves 1 % at most; None if none does."""
-        finer = (grid for grid in GRIDS if grid > self.steps_per_quarter)
-        return next((grid for grid in finer if self.suits(grid)), None)
+        for grid in GRIDS:
+            if grid > self.steps_per_quarter:
+                merged, moved = self.misplaced(grid)
+                if merged == 0 and moved <= len(self.onset) // 100:
+                    return grid
+        return None
 
-    def suits(self, grid: int) -> bool:
-        """Whether ``grid`` steps a quarter note merge no notes and move 1 % of them at most."""
-        merged, moved = self.misplaced(grid)
-        return merged == 0 and moved <= len(self.onset) // 100
+    def tempos_before(self, step: int) -> Tempos:
+        """The tempi of a piece of which only what lies before ``step`` is kept: the last one goes on."""
+        before = [
+            change for change in self.changes if change[0] * self.steps_per_quarter < step * self.ticks_per_quarter
+        ]
+        return _tempos(before, self.ticks_per_quarter, self.steps_per_quarter)
 
     def roll(self, velocity_bins: int = 32) -> PianoRoll:
         """Round to the grid."""
@@ -190,67 +185,69 @@ def read_midi(
     path: str | os.PathLike[str],
     steps_per_quarter: int = 4,
     beats: BeatMap | None = None,
-    tracks: Collection[int] | None = None,
+    tracks: Collection[Part] | None = None,
     pedal: bool = True,
 ) -> MidiEvents:
     """Read a MIDI file of type 0 or 1 (tracks are merged); drums are left out.
 
-    Without a beat map the file's ticks are musical time and step 0 is tick 0; the piece reaches to the last
-    end-of-track event, completed to the bar.  With one, notes are placed by their time in seconds, and step 0 is the
-    downbeat at or before the first note.  With ``tracks`` (numbers that :func:`find_tracks` gave) only their notes are
-    read, and the roll is still as wide as the whole piece.  ``pedal``: notes sound on while the sustaining pedal is
-    down.
+    Without a beat map the file's ticks are musical time and step 0 is tick 0.  With one, notes are placed by their
+    time in seconds, and step 0 is the downbeat at or before the first note.  The piece reaches to its last end-of-track
+    event, completed to the bar.  With ``tracks`` (of :func:`find_tracks`) only their notes are read, and the roll is
+    still as wide as the whole piece.  With ``pedal`` notes sound on while their channel's sustaining pedal is down.
 
     Raises:
         UserError: the file is unreadable, without notes, or longer than ``MAX_STEPS``; the message names it.
     """
     path = Path(path)
     file = read_file(path)
-    found, _ = file.notes(pedal)
-    melodic = [note for note in found if note.channel != DRUMS]
-    ends = [(tick, content) for tick, content in file.meta(0x06) if content.startswith(END_MARKER.encode())]
-    if not melodic and not ends:
-        drums = len(found)
-        why = f"only drums ({drums} notes), which are left out" if drums else "no notes"
+    found, _ = file.notes()
+    melodic = found[found[:, 1] != DRUMS]
+    marks = [mark for mark in file.meta(0x06) if mark[1].startswith(END_MARKER.encode())]
+    if not len(melodic) and not marks:
+        why = f"only drums ({len(found)} notes), which are left out" if len(found) else "no notes"
         raise UserError("; ".join([f"{path}: {why}", *file.faults]))
-    quarter = file.ticks_per_quarter  # ticks * steps / quarter: halves are exact, whatever the two numbers are
-    start, stop, pitch, velocity = (
-        np.array([(note.start, note.sounds, note.pitch, note.velocity) for note in melodic], np.int64).reshape(-1, 4).T
+    quarter = file.ticks_per_quarter
+    _, _, pitch, velocity, start, ended, _, off = melodic.T
+    stop = ended
+    if pedal and (pedals := file.pedals()).channels:
+        sounds = (pedals.heard(row[1], row[5], row[0], row[7]) for row in melodic.tolist())
+        stop = np.fromiter(sounds, np.int64, len(melodic))
+    changes = tuple(
+        (tick, int.from_bytes(data[:3], "big")) for tick, data in file.meta(0x51) if len(data) >= 3 and any(data[:3])
     )
-    changes = [(tick, int.from_bytes(data, "big")) for tick, data in file.meta(0x51) if len(data) == 3 and any(data)]
-    clock = Clock(changes, quarter)
-    if beats is None or not melodic:
-        onset, end = start * steps_per_quarter / quarter, stop * steps_per_quarter / quarter
-        tempos = clock.tempos(steps_per_quarter)
+    ticks = np.r_[start, stop, ended, file.end]
+    if beats is None or not len(melodic):
+        steps = ticks * steps_per_quarter / quarter  # halves are exact, whatever the two numbers are
+        tempos = _tempos(changes, quarter, steps_per_quarter)
         meters = tuple(
             (_step(tick * steps_per_quarter / quarter), data[0], 1 << data[1])
             for tick, data in file.meta(0x58)
             if len(data) >= 2 and data[0] and data[1] <= 6
         )
+        meters = tuple({meter[0]: meter for meter in meters}.values())  # of several at one step the last one
     else:
-        onset, end = (beats.position(clock.seconds(ticks)) * steps_per_quarter for ticks in (start, stop))
-        origin = beats.origin(_step(onset.min()) / steps_per_quarter)
-        onset, end = onset - origin * steps_per_quarter, end - origin * steps_per_quarter
+        steps = beats.position(_seconds(changes, quarter, ticks)) * steps_per_quarter
+        origin = beats.origin(_step(steps[: len(start)].min()) / steps_per_quarter)
+        steps -= origin * steps_per_quarter
         tempos, meters = beats.tempos(origin, steps_per_quarter), beats.meters(origin, steps_per_quarter)
-    width = _step(ends[-1][0] * steps_per_quarter / quarter) if ends else 0
+    onset, end, keys_up = steps[:-1].reshape(3, -1)
+    width = _step(marks[-1][0] * steps_per_quarter / quarter) if marks else 0
     longest = max(width, end.max() if len(end) else 0)
     if longest > MAX_STEPS:
         raise UserError(f"{path}: lasts {longest:,.0f} steps, more than the {MAX_STEPS:,} a roll may have")
-    if not ends and beats is None:
-        reach = max(
-            int(_nearest(end).max()), int(_nearest(onset).max()) + 1, _step(file.end * steps_per_quarter / quarter)
-        )
-        width = whole_bars(meters, min(reach, MAX_STEPS), steps_per_quarter)
-    held = re.findall(rb"\d+", ends[-1][1]) if ends else []
-    if tracks is not None:
-        width = max(width, int(_nearest(end).max()) if len(end) else 0)
-        parts = parts_of(file, found)
-        chosen = {(parts[number].track, parts[number].channel) for number in tracks}
-        mine = np.array([(note.track, note.channel) in chosen for note in melodic], np.bool_)
-        onset, end, pitch, velocity = onset[mine], end[mine], pitch[mine], velocity[mine]
+    if not marks:
+        width = int(_nearest(np.maximum(end, onset + 1)).max())
+        width = whole_bars(meters, max(width, _step(steps[-1]) if steps[-1] <= MAX_STEPS else 0), steps_per_quarter)
+    pedalled = 0
+    if (stop > ended).any():
+        short, long = (merge_notes(pitch, _nearest(onset), _nearest(until), velocity) for until in (keys_up, end))
+        pedalled = int((long["duration"] > short["duration"]).sum())
     remarks = list(file.faults)
-    if never := sum(note.off == NEVER for note in melodic):
-        remarks.append(f"notes that are never ended ({never}) sound to the end of their track")
+    if never := int((off == NEVER).sum()):
+        remarks.append(f"notes that are never ended ({never}) sound until struck again or to the end of their track")
+    if tracks is not None:
+        mine = np.array([(row[0], row[1]) in tracks for row in melodic.tolist()], np.bool_)
+        onset, end, pitch, velocity = onset[mine], end[mine], pitch[mine], velocity[mine]
     keys = [
         (data[0] - 256 if data[0] > 127 else data[0], bool(data[1])) for _, data in file.meta(0x59) if len(data) == 2
     ]
@@ -263,36 +260,38 @@ def read_midi(
         meters,
         steps_per_quarter,
         width,
-        tuple(map(int, held)),
-        key=keys[0] if keys and abs(keys[0][0]) <= 7 else None,
-        pedalled=sum(note.sounds > note.end for note in melodic),
-        remarks=tuple(remarks),
-        clock=clock if beats is None else None,
+        tuple(int(key) for key in re.findall(rb"\d+", marks[-1][1])) if marks else (),
+        changes,
+        quarter,
+        next((key for key in keys if abs(key[0]) <= 7), None),
+        pedalled,
+        tuple(remarks),
     )
 
 
-def find_tracks(path: str | os.PathLike[str], wanted: str, flag: str = "--voice") -> tuple[tuple[int, ...], str]:
-    """Numbers of the tracks that ``wanted`` means, a number from 0 or a name (capitals do not matter), and their names.
+def find_tracks(path: str | os.PathLike[str], wanted: str, flag: str = "--voice") -> tuple[tuple[Part, ...], str]:
+    """The tracks that ``wanted`` means, a number from 0 or a name (capitals do not matter), and how to call them.
 
-    Every channel of a MIDI track counts as a track of its own, so a name may mean several.
+    Each channel of a MIDI track counts as a track, so a name may mean several.
 
     Raises:
         UserError: there is no such track; with the list of those that can be chosen: with notes, but no drums.
     """
     file = read_file(Path(path))
-    parts = parts_of(file, file.notes()[0])
-    names = {number: part.name for number, part in enumerate(parts) if part.channel != DRUMS}
+    counts = Counter(map(tuple, file.notes()[0][:, :2].tolist()))
+    parts = [(part, file.name(part[0])) for part in sorted(counts)]
+    names = {number: name for number, (part, name) in enumerate(parts) if part[1] != DRUMS}
     wanted = wanted.strip()
-    found = tuple(number for number, name in names.items() if wanted and name.casefold() == wanted.casefold())
+    found = [number for number, name in names.items() if wanted and name.casefold() == wanted.casefold()]
     if wanted.isdecimal() and int(wanted) in names:
-        found = (int(wanted),)
+        found = [int(wanted)]
 
     def listed(numbers: Iterable[int]) -> str:
-        return ", ".join(f"{number} {names[number]!r} ({parts[number].notes} notes)" for number in numbers)
+        return ", ".join(f"{number} {names[number]!r} ({counts[parts[number][0]]} notes)" for number in numbers)
 
     if not found:
         raise UserError(f"{flag} track:{wanted}: {path} has the tracks {listed(names) or '(none with notes)'}")
-    return found, listed(found)
+    return tuple(parts[number][0] for number in found), listed(found)
 
 
 def write_midi(roll: PianoRoll, path: Path, note: str = "") -> None:
@@ -325,46 +324,35 @@ def write_midi(roll: PianoRoll, path: Path, note: str = "") -> None:
         temporary.write_bytes(midi_bytes(tracks, ticks * roll.steps_per_quarter))
 
 
-class Clock:
-    """When ticks happen, by a file's tempo changes (tick, microseconds a quarter note)."""
+def _tempos(changes: Iterable[tuple[int, int]], ticks_per_quarter: int, steps_per_quarter: int) -> Tempos:
+    """Tempo changes (step, quarters a minute) by which every step begins when it does in the file.
 
-    def __init__(self, changes: Iterable[tuple[int, int]], ticks_per_quarter: int) -> None:
-        of_quarter = {0: 500_000, **dict(changes)}  # the standard's tempo where a file names none
-        self.starts = np.array(sorted(of_quarter), np.int64)
-        self.of_quarter = np.array([of_quarter[start] for start in self.starts.tolist()], np.int64)
-        self.ticks_per_quarter = ticks_per_quarter
-        per_tick = self.of_quarter / (1e6 * ticks_per_quarter)
-        self.elapsed = np.r_[0.0, np.cumsum(np.diff(self.starts) * per_tick[:-1])]
-        self.per_tick = per_tick
+    A step in which the tempo changes takes as long as the file says: its tempo is a mean.
+    """
+    tempo = 500_000
+    begins: dict[int, int] = {}  # microseconds a quarter from this step on
+    longer: dict[int, int] = defaultdict(int)  # how much longer this step takes than its beginning says
+    for tick, changed in dict(changes).items():
+        step, inside = divmod(tick * steps_per_quarter, ticks_per_quarter)
+        if inside:
+            begins.setdefault(step, tempo)
+            longer[step] += (changed - tempo) * (ticks_per_quarter - inside)
+            step += 1
+        begins[step] = tempo = changed
+    return tuple(
+        (step, 60e6 / ((2 * (tempo * ticks_per_quarter + longer[step]) + ticks_per_quarter) // (2 * ticks_per_quarter)))
+        for step, tempo in begins.items()
+    )
 
-    def before(self, step: int, steps_per_quarter: int) -> Clock:
-        """The clock that knows only the changes that come before a step."""
-        steps = _nearest(self.starts * steps_per_quarter / self.ticks_per_quarter)
-        kept = [
-            (int(tick), int(value))
-            for tick, value, at in zip(self.starts, self.of_quarter, steps, strict=True)
-            if at < step
-        ]
-        return Clock(kept, self.ticks_per_quarter)
 
-    def seconds(self, ticks: npt.NDArray[np.int64] | npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Seconds at which each tick falls."""
-        segment = np.searchsorted(self.starts, ticks, side="right") - 1
-        return np.asarray(self.elapsed[segment] + (ticks - self.starts[segment]) * self.per_tick[segment])
-
-    def tempos(self, steps_per_quarter: int) -> Tempos:
-        """Tempo changes (step, quarter notes a minute) by which each of these steps begins when it does in the file.
-
-        A step within which the tempo changes has a mean tempo of its own.
-        """
-        place = self.starts * steps_per_quarter / self.ticks_per_quarter
-        edges = np.unique(np.floor(np.r_[place, np.ceil(place)]).astype(np.int64))
-        ticks = edges * self.ticks_per_quarter / steps_per_quarter
-        lasts = np.diff(self.seconds(ticks)) / np.diff(edges) * steps_per_quarter
-        inside = np.searchsorted(place, edges, side="right") - 1
-        mixed = np.r_[np.searchsorted(place, edges[1:], side="left") - 1 > inside[:-1], False]
-        of_quarter = np.where(mixed, np.r_[lasts, 0.0] * 1e6, self.of_quarter[inside])
-        return tuple(zip(edges.tolist(), (60e6 / of_quarter).tolist(), strict=True))
+def _seconds(changes: Changes, ticks_per_quarter: int, ticks: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Seconds at which each tick falls, by the file's own tempi."""
+    tempos = {0: 500_000, **dict(changes)}
+    starts = np.array(list(tempos))
+    per_tick = np.array(list(tempos.values())) / (1e6 * ticks_per_quarter)
+    elapsed = np.r_[0.0, np.cumsum(np.diff(starts) * per_tick[:-1])]
+    segment = np.searchsorted(starts, ticks, side="right") - 1
+    return np.asarray(elapsed[segment] + (ticks - starts[segment]) * per_tick[segment])
 
 
 def _nearest(steps: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:

@@ -1,11 +1,11 @@
 """MIDI files event by event, without any loss: the one reader and writer of them.
 
-What other programs read is read: files with a wrong number of tracks or cut short, running status after system
-exclusive messages, packets of those, RIFF containers, gzip.  What is missing is told in ``MidiFile.faults``.
+What other programs read is read, and what is missing or wrong is told in ``MidiFile.faults``: files cut short, a wrong
+number of tracks, running status after system exclusive messages, packets of those, RIFF containers, gzip.
 
-No library does that.  mido (1.3.3) drops the time before a meta event that it does not know (0x08, the program name, is
-one), so that the rest of the track comes early; symusic (0.6.0) reads wrong times after packets (F7), and knows neither
-channels nor texts nor how a file was divided into tracks.
+mido (1.3.3) drops the time before a meta event that it does not know (0x08, the program name, is one), so that the rest
+of the track comes early; symusic (0.6.0) reads wrong times after packets (0xF7), and knows neither channels nor texts
+nor how a file was divided into tracks.
 """
 
 from __future__ import annotations
@@ -13,27 +13,34 @@ from __future__ import annotations
 import gzip
 import struct
 import zlib
-from bisect import bisect_left
-from collections import defaultdict, deque
-from collections.abc import Collection
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise
 from math import gcd
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
 
 from fractalgen.errors import UserError
 
 DRUMS = 9  # the channel that General MIDI gives to percussion
 END_OF_TRACK = b"\xff\x2f\x00"
-_MOST_TICKS = 0x7FFF  # a quarter note may have in a MIDI header
-_SYSTEM = {0xF1: 1, 0xF2: 2, 0xF3: 1}  # data bytes of messages out of place in a file; the other ones have none
-_LONGEST = 0x0FFFFFFF  # ticks between two events: four bytes of seven bits
-_MOST_BYTES = 1 << 24  # hours of dense music take less
-PEDAL, _RESET = 64, 121  # controllers: the sustaining pedal, and all of them back at rest
+PEDAL = 64  # the controller of the sustaining pedal: values of 64 and above are down
 NEVER = -1  # the place of an end that is not there
-Key = tuple[int, int]  # of an event: its track, and its place in that track
+_RESET, _SILENCE = 121, (120, 123, 124, 125, 126, 127)  # controllers: the pedal is let go; all notes are ended
+_MOST_TICKS = 0x7FFF  # a quarter note may have in a MIDI header
+_LONGEST = 0x0FFFFFFF  # ticks between two events: four bytes of seven bits
+_MOST_BYTES, _MOST_TRACKS = 1 << 21, 1024  # over 500,000 events: no piece has so many, and reading them takes seconds
+_STATUS = [bytes([status]) for status in range(256)]
+_SYSTEM = {0xF1: 1, 0xF2: 2, 0xF3: 1}  # data bytes of messages out of place in a file; the other ones have none
+
+Columns: TypeAlias = npt.NDArray[np.int64]
+Part: TypeAlias = tuple[int, int]  # what a voice is: a track, and a channel in it
+Key: TypeAlias = tuple[int, int]  # of an event: its track, and its place in that track
 
 
 class Event(NamedTuple):
@@ -43,12 +50,8 @@ class Event(NamedTuple):
     data: bytes
 
 
-@dataclass
-class MidiNote:
-    """A note of a file, in ticks, and where its two events are in its track (``off`` is NEVER if it is never ended).
-
-    ``sounds``: when it stops sounding, later than its ``end`` where a pedal is down.
-    """
+class NoteEvents(NamedTuple):
+    """A note, in ticks, and the places of its two events in its track (``off`` is NEVER if it is never ended)."""
 
     track: int
     channel: int
@@ -58,8 +61,28 @@ class MidiNote:
     end: int
     on: int
     off: int
-    sounds: int = 0
-    moved: bool = False  # its end is no longer that of the file
+
+
+@dataclass(frozen=True, eq=False)
+class Track:
+    """A column for each property of events: tick, status, where in ``content`` its data begin and stop."""
+
+    content: bytes
+    tick: Columns
+    status: Columns
+    begin: Columns
+    stop: Columns
+
+    @property
+    def end(self) -> int:
+        """The tick at which it ends."""
+        return int(self.tick[-1]) if len(self.tick) else 0
+
+    def events(self, kind: Columns | npt.NDArray[np.bool_]) -> Iterator[Event]:
+        """The events at these places."""
+        columns = (column[kind].tolist() for column in (self.tick, self.status, self.begin, self.stop))
+        for tick, status, begin, stop in zip(*columns, strict=True):
+            yield Event(tick, _STATUS[status] + self.content[begin:stop])
 
 
 class Grid(NamedTuple):
@@ -76,37 +99,65 @@ class Grid(NamedTuple):
         """The tick nearest to a step."""
         return (2 * step * self.ticks_per_quarter + self.steps_per_quarter) // (2 * self.steps_per_quarter)
 
+    def first(self, step: int) -> int:
+        """The first tick that is rounded to a step."""
+        return -(-(2 * step - 1) * self.ticks_per_quarter // (2 * self.steps_per_quarter))
+
+
+class Pedals:
+    """When the sustaining pedals are down: of each channel ``moves`` (tick, track, place, whether it goes down).
+
+    A pedal that never comes up does so at the end of the track that moved it (``ends``); ``held`` are those tracks.
+    """
+
+    def __init__(self, moves: dict[int, list[tuple[int, int, int, bool]]], ends: list[int]) -> None:
+        self.channels: dict[int, tuple[list[tuple[int, int, int]], list[int]]] = {}
+        self.held = {channel: found[-1][1] for channel, found in moves.items() if found and found[-1][3]}
+        for channel, found in moves.items():
+            releases, release = [], ends[self.held.get(channel, 0)]
+            for tick, _, _, down in reversed(found):
+                release = release if down else tick
+                releases.append(release)
+            self.channels[channel] = [move[:3] for move in found], releases[::-1]
+
+    def heard(self, channel: int, tick: int, track: int, place: int = -1) -> int:
+        """The tick until which a note sounds whose key comes up at ``tick``, at a place in the track (-1: first)."""
+        moves, releases = self.channels.get(channel, ([], []))
+        last = bisect_right(moves, (tick, track, place)) - 1
+        return max(tick, releases[last]) if last >= 0 else tick
+
 
 @dataclass(frozen=True)
 class MidiFile:
-    """A file: its ticks a quarter note, the events of each track, the tick at which each ends, and what is wrong."""
+    """A file: its ticks a quarter note, the events of each track, and what is wrong with it."""
 
     ticks_per_quarter: int
-    tracks: list[list[Event]]
-    ends: list[int]
+    columns: list[Track]
     faults: tuple[str, ...] = ()
+
+    @cached_property
+    def tracks(self) -> list[list[Event]]:
+        """The events of each track."""
+        return [list(track.events(np.arange(len(track.tick)))) for track in self.columns]
 
     @property
     def end(self) -> int:
         """The tick at which the last track ends."""
-        return max(self.ends)
+        return max(track.end for track in self.columns)
 
     @cached_property
-    def metas(self) -> list[tuple[int, int, bytes]]:
-        """Tick, track and bytes of all meta events, in order of time."""
-        found = [
-            (tick, track, data) for track, events in enumerate(self.tracks) for tick, data in events if data[0] == 0xFF
-        ]
+    def _metas(self) -> list[list[Event]]:
+        return [list(track.events(track.status == 0xFF)) for track in self.columns]
+
+    def meta(self, kind: int) -> list[tuple[int, bytes]]:
+        """Tick and content of all meta events of a kind, in order of time."""
+        found = [(tick, _content(data)) for events in self._metas for tick, data in events if data[1] == kind]
         return sorted(found, key=lambda event: event[0])
 
     def name(self, track: int) -> str:
         """The name of a track; empty where it has none."""
-        names = (text(data) for _, number, data in self.metas if number == track and data[1] == 0x03)
-        return decode(next(names, b"")).strip()
-
-    def meta(self, kind: int) -> list[tuple[int, bytes]]:
-        """Tick and content of all meta events of a kind, in order of time."""
-        return [(tick, text(data)) for tick, _, data in self.metas if data[1] == kind]
+        names = (_content(data) for _, data in self._metas[track] if data[1] == 0x03)
+        return " ".join(decode(next(names, b"")).split())
 
     def multiplied(self, path: Path, steps_per_quarter: int) -> MidiFile:
         """The same in ticks of which whole numbers make a time step.
@@ -114,7 +165,7 @@ class MidiFile:
         Where a quarter note would get more ticks than a header can say, nothing is multiplied.
 
         Raises:
-            UserError: a tick is longer than a step, or the file lasts longer than an editor can say.
+            UserError: a tick is longer than a step, or the file lasts longer than MIDI can say.
         """
         ticks = self.ticks_per_quarter
         factor = steps_per_quarter // gcd(ticks, steps_per_quarter)
@@ -124,124 +175,138 @@ class MidiFile:
                 raise UserError(f"{path}: {ticks} ticks a quarter note are too few for {steps_per_quarter} time steps")
         if self.end * factor > _LONGEST:
             raise UserError(f"{path}: too long to be edited ({self.end * factor:,} ticks of {ticks * factor})")
-        tracks = [[Event(tick * factor, data) for tick, data in events] for events in self.tracks]
-        return replace(self, ticks_per_quarter=ticks * factor, tracks=tracks, ends=[end * factor for end in self.ends])
+        return MidiFile(
+            ticks * factor, [replace(track, tick=track.tick * factor) for track in self.columns], self.faults
+        )
 
-    def notes(self, pedal: bool = True) -> tuple[list[MidiNote], set[Key]]:
-        """Notes, on each key the one struck first ended first, and lone ends.
+    def notes(self) -> tuple[Columns, set[Key]]:
+        """Notes, a row for each with the columns of :class:`NoteEvents`, and the lone ends of notes.
 
-        A note that is never ended sounds to the end of its track; drums have no such notes.  With ``pedal`` a note
-        sounds on as long as the sustaining pedal of its channel is down (64 and above).
+        On each key of a channel of a track the note struck first is ended first.  A note that is never ended lasts
+        until its key is struck again or all notes of its channel are silenced, else to the end of its track.  Drums are
+        among the notes, but only ended ones, and no lone ends of them: a player needs no end of a drum.
         """
-        notes: list[MidiNote] = []
+        found = [np.zeros((0, 8), np.int64)]
         lone: set[Key] = set()
-        for track, events in enumerate(self.tracks):
-            waiting: dict[tuple[int, int], deque[MidiNote]] = defaultdict(deque)
-            for place, (tick, data) in enumerate(events):
-                status = data[0]
-                if status >= 0xA0 or status < 0x80:
-                    continue
-                channel = status & 0xF
-                if status >= 0x90 and data[2]:
-                    waiting[channel, data[1]].append(MidiNote(track, channel, data[1], data[2], tick, 0, place, NEVER))
-                elif began := waiting[channel, data[1]]:
-                    note = began.popleft()
-                    note.end, note.off = tick, place
-                    notes.append(note)
-                elif channel != DRUMS:  # a player sounds a drum without an end
-                    lone.add((track, place))
-            for (channel, _), began in waiting.items():
-                for note in began:
-                    note.end = self.ends[track]
-                    if channel != DRUMS:
-                        notes.append(note)
-        down = self.pedals() if pedal else Pedals({})
-        for note in notes:
-            note.sounds = down.sounding(note.channel, note.end)
-        return notes, lone
+        for number, track in enumerate(self.columns):
+            place = np.flatnonzero(track.status < 0xA0)
+            status, begin = track.status[place], track.begin[place]
+            data = np.frombuffer(track.content, np.uint8).astype(np.int64)
+            pitch, velocity = data[begin], data[begin + 1]
+            velocity[status < 0x90] = 0
+            key = (status & 0xF) << 7 | pitch
+            order = np.argsort(key, kind="stable")
+            place, key, velocity = place[order], key[order], velocity[order]
+            first = np.flatnonzero(np.r_[True, np.diff(key) != 0]) if len(key) else np.zeros(0, np.int64)
+            length = np.diff(np.r_[first, len(key)])
+            odd = (np.arange(len(key)) - np.repeat(first, length)) % 2
+            # Keys on which each strike is followed by its end, which is nearly all of them, take no loop.
+            plain = np.add.reduceat((velocity > 0) == (odd == 0), first) == length if len(first) else odd > 0
+            plain &= length % 2 == 0
+            on = np.flatnonzero(np.repeat(plain, length) & (odd == 0))
+            columns = [key[on] >> 7, key[on] & 0x7F, velocity[on], track.tick[place[on]], track.tick[place[on + 1]]]
+            found.append(np.stack([np.full(len(on), number), *columns, place[on], place[on + 1]], axis=1))
+            rows: list[tuple[int, ...]] = []
+            for start, count in zip(first[~plain].tolist(), length[~plain].tolist(), strict=True):
+                group = slice(start, start + count)
+                moves = zip(
+                    place[group].tolist(), track.tick[place[group]].tolist(), velocity[group].tolist(), strict=True
+                )
+                channel, own = int(key[start]) >> 7, int(key[start]) & 0x7F
+                rows += self._paired(number, channel, own, list(moves), lone)
+            found.append(np.array(rows, np.int64).reshape(-1, 8))
+        return np.concatenate(found), lone
 
-    def pedals(self, stop: int | None = None) -> Pedals:
-        """When the sustaining pedal of each channel is down, up to the end of its track or the tick ``stop``."""
-        stop = self.end if stop is None else min(stop, self.end)
-        moves: dict[int, list[tuple[int, int, int, bool]]] = defaultdict(list)
-        for track, events in enumerate(self.tracks):
-            for place, (tick, data) in enumerate(events):
-                if data[0] >> 4 == 0xB and data[1] in (PEDAL, _RESET) and tick < stop:
-                    moves[data[0] & 0xF].append((tick, track, place, data[1] == PEDAL and data[2] >= 64))
-        spans: dict[int, tuple[list[int], list[int]]] = {}
-        for channel, found in moves.items():
-            began, ended = spans.setdefault(channel, ([], []))
-            for tick, track, _, down in sorted(found):
-                if down and len(began) == len(ended):
-                    began.append(tick)
-                    last = self.ends[track]
-                elif not down and len(began) > len(ended):
-                    ended.append(tick)
-            if len(began) > len(ended):
-                ended.append(min(stop, last))
-        return Pedals(spans)
+    def _paired(
+        self, track: int, channel: int, pitch: int, moves: list[tuple[int, int, int]], lone: set[Key]
+    ) -> Iterator[tuple[int, ...]]:
+        """Notes of one key, some overlap or are never ended; ``moves`` are (place, tick, velocity, 0 for an end)."""
+        struck: list[tuple[int, int, int]] = []  # since all notes had an end
+        ended: list[tuple[int, int]] = []
+        for place, tick, velocity in moves:
+            if velocity:
+                struck.append((place, tick, velocity))
+            elif struck:
+                ended.append((place, tick))
+                if len(struck) == len(ended):
+                    for (on, start, loud), (off, end) in zip(struck, ended, strict=True):
+                        yield track, channel, pitch, loud, start, end, on, off
+                    struck, ended = [], []
+            elif channel != DRUMS:
+                lone.add((track, place))
+        if channel == DRUMS:
+            return
+        # Some are never ended: an end belongs to the note struck last before it.
+        last, later = (len(self.columns[track].tick), self.columns[track].end, 0), 0
+        silences = self._silences[channel]
+        lone |= {(track, off) for off, _ in ended}
+        for (on, start, velocity), (following, latest, _) in zip(struck, [*struck[1:], last], strict=False):
+            while later < len(ended) and ended[later][0] < on:
+                later += 1
+            off, end = ended[later] if later < len(ended) else (following, latest)
+            if off >= following:
+                quiet = bisect_right(silences, start)
+                off, end = NEVER, min([latest, *silences[quiet : quiet + 1]])
+            lone.discard((track, off))
+            yield track, channel, pitch, velocity, start, end, on, off
+
+    @cached_property
+    def _controllers(self) -> dict[int, list[tuple[int, int, int, int, int]]]:
+        """Of each channel those that hold or end notes: (tick, track, place, controller, value), in order of time."""
+        found = defaultdict(list)
+        for number, track in enumerate(self.columns):
+            places = np.flatnonzero(track.status >> 4 == 0xB)
+            for place, (tick, data) in zip(places.tolist(), track.events(places), strict=True):
+                if data[1] == PEDAL or data[1] >= _SILENCE[0]:
+                    found[data[0] & 0xF].append((tick, number, place, data[1], data[2]))
+        for events in found.values():
+            events.sort()
+        return found
+
+    @cached_property
+    def _silences(self) -> dict[int, list[int]]:
+        """Ticks at which all notes of a channel are ended."""
+        found = defaultdict(list)
+        for channel, events in self._controllers.items():
+            found[channel] = [tick for tick, _, _, controller, _ in events if controller in _SILENCE]
+        return found
+
+    def pedals(self, before: int | None = None, end: int | None = None) -> Pedals:
+        """The pedals of all channels; with ``before`` moved only before that tick, and let go at ``end``."""
+        moves = {
+            channel: [
+                (tick, track, place, controller == PEDAL and value >= 64)
+                for tick, track, place, controller, value in events
+                if controller in (PEDAL, _RESET) and (before is None or tick < before)
+            ]
+            for channel, events in self._controllers.items()
+        }
+        return Pedals(moves, [track.end if end is None else end for track in self.columns])
 
 
-class Pedals(NamedTuple):
-    """Ticks at which the pedal of a channel goes down, and those at which it comes up again."""
-
-    spans: dict[int, tuple[list[int], list[int]]]
-
-    def sounding(self, channel: int, end: int) -> int:
-        """When a note stops sounding whose key comes up at the tick ``end``."""
-        if channel not in self.spans:
-            return end
-        began, ended = self.spans[channel]
-        last = bisect_left(began, end) - 1
-        return max(end, ended[last]) if last >= 0 else end
-
-
-class Part(NamedTuple):
-    """The notes of one channel of one track, which a user may choose: its name is that of the track."""
-
-    track: int
-    channel: int
-    name: str
-    notes: int
-
-
-def parts_of(file: MidiFile, notes: Collection[MidiNote]) -> list[Part]:
-    """The parts of a file in the order of its tracks, drums included."""
-    counts: dict[tuple[int, int], int] = defaultdict(int)
-    for note in sorted(notes, key=lambda note: (note.track, note.on)):
-        counts[note.track, note.channel] += 1
-    return [Part(track, channel, file.name(track), count) for (track, channel), count in counts.items()]
-
-
-def decode(content: bytes) -> str:
-    """A text of a MIDI file, which says nothing of its encoding: UTF-8, or else Shift-JIS, or else Latin-1."""
+def decode(text: bytes) -> str:
+    """A text of a MIDI file, which does not say its encoding: UTF-8, or else Shift-JIS, or else Latin-1."""
     for encoding in ("utf-8", "shift_jis"):
         try:
-            return content.decode(encoding)
+            return text.decode(encoding)
         except UnicodeDecodeError:
             continue
-    return content.decode("latin-1")
-
-
-def text(meta: bytes) -> bytes:
-    """The content of a meta event."""
-    _, start = _number(meta, 2)
-    return meta[start:]
+    return text.decode("latin-1")
 
 
 def read_file(path: Path) -> MidiFile:
-    """Read a MIDI file of type 0 or 1, also in a RIFF container (.rmi) or packed by gzip.
+    """Read a MIDI file of type 0 or 1, also in a RIFF container (.rmi) or compressed by gzip.
 
     Raises:
-        UserError: no MIDI file, nothing to be read in it, or ticks that are not musical time.
+        UserError: it cannot be read, is no MIDI file, has no tracks, or ticks that are not musical time.
     """
-    content = _unpack(path)
+    content = _unpacked(path)
     if not content:
         raise UserError(f"{path}: empty file")
     if content[:4] != b"MThd":
         raise UserError(f"{path}: not a MIDI file (it does not begin with MThd)")
     if len(content) < 14:
-        raise UserError(f"{path}: truncated ({len(content)} bytes)")
+        raise UserError(f"{path}: truncated (its header has {len(content)} of 14 bytes)")
     kind, count, division = struct.unpack(">HHH", content[8:14])
     if kind == 2 and count > 1:
         raise UserError(f"{path}: type 2, several sequences in one file; save each as type 0 or 1")
@@ -249,29 +314,28 @@ def read_file(path: Path) -> MidiFile:
         raise UserError(f"{path}: its header gives 0 ticks per quarter note")
     if division & 0x8000:
         raise UserError(f"{path}: its ticks are parts of SMPTE frames, not musical time")
-    tracks: list[list[Event]] = []
-    ends: list[int] = []
+    tracks: list[Track] = []
     faults: list[str] = []
-    place = 8 + int.from_bytes(content[4:8], "big")
-    while place + 8 <= len(content):
+    place = content.find(b"MTrk", 14)
+    while 0 <= place <= len(content) - 8:
         start, stop = place + 8, place + 8 + int.from_bytes(content[place + 4 : place + 8], "big")
         if content[place : place + 4] == b"MTrk":
-            events, end, fault = _events(content, start, min(stop, len(content)))
-            if fault is None and stop > len(content):
-                fault = "is cut off"
-            if fault is not None:
-                faults.append(f"track {len(tracks)} {fault} at tick {end}, what follows in it is missing")
-            tracks.append(events)
-            ends.append(end)
+            track, fault = _track(content[start:stop])
+            if fault or stop > len(content):
+                fault = fault or "is cut off"
+                faults.append(f"track {len(tracks)} {fault} at tick {track.end}, what follows in it is missing")
+            tracks.append(track)
         place = stop
+        if len(tracks) > _MOST_TRACKS:
+            raise UserError(f"{path}: more than {_MOST_TRACKS:,} tracks, too many for a piece of music")
     if not tracks:
         raise UserError(f"{path}: damaged or truncated (no track in it)")
     if len(tracks) != count:
         faults.append(f"the header says {count} tracks, there are {len(tracks)}")
-    return MidiFile(division, tracks, ends, tuple(faults))
+    return MidiFile(division, tracks, tuple(faults))
 
 
-def _unpack(path: Path) -> bytes:
+def _unpacked(path: Path) -> bytes:
     """The bytes of a file, out of gzip and RIFF."""
     try:
         with path.open("rb") as file:
@@ -285,7 +349,8 @@ def _unpack(path: Path) -> bytes:
         raise UserError(f"{path}: more than {_MOST_BYTES:,} bytes, too long for a piece of music")
     if content[:4] == b"RIFF" and content[8:12] == b"RMID":
         begin = content.find(b"MThd", 12)
-        return content[begin:] if begin >= 0 else b"RIFF"
+        size = int.from_bytes(content[begin - 4 : begin], "little")
+        return content[begin : begin + size] if begin >= 0 else b"RIFF"
     return content
 
 
@@ -293,74 +358,106 @@ def midi_bytes(tracks: list[list[Event]], ticks_per_quarter: int) -> bytes:
     """A type 1 file of tracks, whose events are in order of time; each track says its own end."""
     content = [b"MThd", struct.pack(">IHHH", 6, 1, len(tracks), ticks_per_quarter)]
     for events in tracks:
-        waits = (later - tick for tick, later in pairwise([0, *(event.tick for event in events)]))
-        body = b"".join(_variable(wait) + event.data for wait, event in zip(waits, events, strict=True))
-        content += [b"MTrk", len(body).to_bytes(4, "big"), body]
+        body, before = bytearray(), 0
+        for tick, data in events:
+            body += _variable(tick - before) + data
+            before = tick
+        content += [b"MTrk", len(body).to_bytes(4, "big"), bytes(body)]
     return b"".join(content)
 
 
-def text_event(kind: int, content: str) -> bytes:
+def text_event(kind: int, text: str) -> bytes:
     """A meta event that holds a text: ``kind`` 1 text, 3 track name, 6 marker."""
-    encoded = content.encode()
-    return bytes([0xFF, kind]) + _variable(len(encoded)) + encoded
+    content = text.encode()
+    return bytes([0xFF, kind]) + _variable(len(content)) + content
 
 
-def _events(content: bytes, place: int, stop: int) -> tuple[list[Event], int, str | None]:
-    """The events of a track up to its end, the tick there, and what is wrong, if anything.
+def _content(meta: bytes) -> bytes:
+    """What a meta event holds."""
+    return meta[_number(meta, 2)[1] :]
+
+
+def _track(content: bytes) -> tuple[Track, str]:
+    """The events of a track up to its end, and what is wrong, if anything.
 
     An event without a status byte has that of the channel event before, also across other events.
     """
-    events: list[Event] = []
-    append = events.append
-    tick = running = 0
+    size = len(content)
+    byte = np.zeros(size + 8, np.int64)
+    byte[:size] = np.frombuffer(content, np.uint8)
+    # Were there an event at each byte: where its status is, behind a wait of one to four bytes, and where the next
+    # event begins if it has two bytes of data (negative: without a status of its own; 0: anything else).
+    high = byte >= 0x80
+    wide = high[:-3]
+    behind = np.arange(1, size + 6) + wide
+    for later in (1, 2):
+        wide = wide & high[later : later - 3]
+        behind += wide
+    endless = (wide & high[3:])[:size]
+    behind = behind[:size]
+    status = byte[behind]
+    two = (status >= 0x80) & (status < 0xF0) & (status >> 5 != 6)
+    following = np.where(two, behind + 3, np.where(status < 0x80, -behind - 2, 0))
+    following = np.where(endless, 0, following).tolist()
+    starts: list[int] = []
+    place = running = 0  # the status that goes on; any of two bytes of data is as good
+    fault = ""
     try:
-        while place < stop:
-            byte = content[place]
-            place += 1
-            if byte < 0x80:
-                wait = byte
+        while place < size:
+            step = following[place]
+            starts.append(place)
+            if step > 0:
+                place, running = step, 0x80
+            elif step < 0 and running == 0x80:
+                place = -step
             else:
-                wait, place = _number(content, place - 1)
-            status = content[place]
-            if status >= 0x80:
-                place += 1
-            else:
-                status = running
-            if 0x80 <= status < 0xF0:
-                size = 1 if 0xC0 <= status < 0xE0 else 2
-                running = status
-            elif status in (0xF0, 0xF7, 0xFF):
-                length, begin = _number(content, place + (status == 0xFF))
-                size = begin + length - place
-            elif status:
-                size = _SYSTEM.get(status, 0)
-            else:
-                return events, tick, "has data without a status"
-            if place + size > stop:
-                return events, tick, "is cut off"
-            if status < 0xF0 and (content[place] | content[place + size - 1]) > 0x7F:
-                return events, tick, "has a status where data belong"
-            data = bytes((status,)) + content[place : place + size]
-            place += size
-            tick += wait
-            append(Event(tick, data))
-            if status == 0xFF and data[1] == 0x2F:
-                return events, tick, None
-    except IndexError:
-        return events, tick, "is cut off"
-    return events, tick, None
+                _, place = _number(content, place)
+                kind = content[place]
+                if kind < 0x80 and not running:
+                    fault = "has data without a status"
+                    place = len(content) + 1
+                elif kind < 0xF0:
+                    running = kind if kind >= 0x80 else running
+                    place += (kind >= 0x80) + (1 if running >> 5 == 6 else 2)
+                elif kind in (0xF0, 0xF7, 0xFF):
+                    count, data = _number(content, place + 1 + (kind == 0xFF))
+                    if content[place : place + 2] == END_OF_TRACK[:2]:
+                        size = data + count
+                    place = data + count
+                else:
+                    place += 1 + _SYSTEM.get(kind, 0)
+    except IndexError:  # it ends in the middle of an event
+        place = len(content) + 1
+    if place > len(content):
+        place, fault = starts.pop(), fault or "is cut off"
+    start = np.array(starts, np.int64)
+    begin = behind[start]
+    own = byte[begin] >= 0x80
+    going_on = np.maximum.accumulate(np.where(own & (byte[begin] < 0xF0), np.arange(len(start)), 0))
+    status = byte[np.where(own, begin, begin[going_on])]
+    wait = byte[start] & 0x7F
+    for later in (1, 2, 3):
+        wait = np.where(start + later < begin, wait << 7 | byte[start + later] & 0x7F, wait)
+    begin, stop = begin + own, np.r_[start[1:], place]
+    wrong = np.flatnonzero((status < 0xF0) & (high[begin] | high[stop - 1]))
+    if len(wrong):
+        fault = "has a status where data belong"
+    good = slice(wrong[0] if len(wrong) else None)
+    return Track(content, np.cumsum(wait)[good], status[good], begin[good], stop[good]), fault
 
 
 def _number(content: bytes, place: int) -> tuple[int, int]:
-    """A number of variable length, and the place after it."""
-    value, last = 0, place + 4
-    while True:
-        if place > last:
-            raise IndexError("a number of more than five bytes")
-        value = value << 7 | content[place] & 0x7F
-        place += 1
-        if content[place - 1] < 0x80:
-            return value, place
+    """A number of variable length, up to four bytes, and the place after it.
+
+    Raises:
+        IndexError: it does not end.
+    """
+    value = 0
+    for end in range(place, place + 4):
+        value = value << 7 | content[end] & 0x7F
+        if content[end] < 0x80:
+            return value, end + 1
+    raise IndexError
 
 
 def _variable(value: int) -> bytes:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from fractalgen.config import GenerateConfig, ModelConfig
 from fractalgen.errors import UserError
 from fractalgen.midi import MidiEvents, find_tracks, read_midi, write_midi
+from fractalgen.midi_events import Part
 from fractalgen.pianoroll import MAX_STEPS, PITCHES, PianoRoll
 from fractalgen.regions import (
     Task,
@@ -144,7 +145,7 @@ def assignment(cfg: GenerateConfig, model: ModelConfig, seed: int) -> Assignment
         padded = width if cfg.target_width else -(-width // patch) * patch
         return Assignment(None, width, padded, _allowed(cfg, model, padded), None, write_midi)
     path = Path(cfg.condition_midi or cfg.input_midi or "")
-    tracks: tuple[int, ...] | None = None
+    tracks: tuple[Part, ...] | None = None
     if cfg.mode == "accompany" and cfg.voice.startswith("track:"):
         tracks, named = find_tracks(path, cfg.voice.removeprefix("track:"))
         print(f"--voice {cfg.voice}: track {named}")

@@ -15,6 +15,7 @@ import os
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -152,11 +153,13 @@ def grid_steps(
 
 
 def whole_bars(meters: Meters, num_steps: int, steps_per_quarter: int = 4) -> int:
-    """``num_steps``, completed to the end of the bar that they end in, but no more than a roll may have."""
-    begun = [meter for meter in (DEFAULT_METER, *sorted(meters)) if meter[0] < max(num_steps, 1)]
-    start, numerator, denominator = begun[-1]
+    """``num_steps``, completed to the next bar line, but to no more than a roll may have."""
+    meters = (DEFAULT_METER, *sorted(meters, key=itemgetter(0)))
+    start, numerator, denominator = next(meter for meter in reversed(meters) if meter[0] < max(num_steps, 1))
     bar = 4 * steps_per_quarter * numerator / denominator
-    return min(MAX_STEPS, round(start + bar * math.ceil(max(num_steps - start, 0) / bar - 1e-9)))
+    bars = max(0, math.ceil((num_steps - 0.5 - start) / bar))
+    lines = [math.floor(start + bars * bar + 0.5), *(meter[0] for meter in meters if meter[0] >= num_steps > 0)]
+    return min(*lines, MAX_STEPS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,10 +188,16 @@ class PianoRoll:
         if tokens.size and not 0 <= int(tokens.min()) <= int(tokens.max()) < ONSET + self.velocity_bins:
             raise ValueError(f"tokens must lie in 0 to {ONSET + self.velocity_bins - 1}, found {tokens.max()}")
         object.__setattr__(self, "tokens", np.ascontiguousarray(tokens, np.uint8))
-        tempos = {max(int(step), 0): _midi_tempo(tempo) for step, tempo in (DEFAULT_TEMPO, *sorted(self.tempos))}
+        tempos = {
+            max(int(step), 0): _midi_tempo(tempo)
+            for step, tempo in (DEFAULT_TEMPO, *sorted(self.tempos, key=itemgetter(0)))
+        }
         kept = [(step, tempo) for step, tempo in tempos.items() if step == 0 or step < self.width]
         changed = [event for i, event in enumerate(kept) if i == 0 or event[1] != kept[i - 1][1]]
-        meters = {max(int(step), 0): (num, den) for step, num, den in (DEFAULT_METER, *sorted(self.time_signatures))}
+        meters = {
+            max(int(step), 0): (num, den)
+            for step, num, den in (DEFAULT_METER, *sorted(self.time_signatures, key=itemgetter(0)))
+        }
         for num, den in meters.values():
             if not (1 <= num <= 255 and 1 <= den <= 64 and den & (den - 1) == 0):
                 raise UserError(f"time signature {num}/{den}: MIDI knows 1 to 255 over a power of two up to 64")

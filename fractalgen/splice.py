@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -25,10 +26,10 @@ from fractalgen.midi_events import (
     Grid,
     Key,
     MidiFile,
-    MidiNote,
+    NoteEvents,
+    Part,
     Pedals,
     midi_bytes,
-    parts_of,
     read_file,
     text_event,
 )
@@ -36,7 +37,24 @@ from fractalgen.pianoroll import HOLD, ONSET, PianoRoll, midi_velocity, velocity
 
 TRACK_NAME = "FractalGen"
 _OLD_END_MARKER = re.compile(rb"\xff\x06[\x80-\xff]*[\x00-\x7f]" + END_MARKER.encode())
-_Added = tuple[int, int, int, int]  # a composed note: pitch, start and stop in steps, velocity bin
+_Added = tuple[int, int, int, int]  # a note of the new track: pitch, ticks of its start and end, velocity
+
+
+@dataclass
+class _Note:
+    """A note of the source (ticks), where its two events are in the track, and the time steps that it is heard."""
+
+    track: int
+    channel: int
+    pitch: int
+    velocity: int
+    start: int
+    end: int
+    on: int
+    off: int
+    step: int
+    stop: int = 0
+    moved: bool = False  # its end is not where it was
 
 
 def splice_midi(
@@ -46,25 +64,27 @@ def splice_midi(
     path: Path,
     *,
     cut: int | None = None,
-    tracks: Collection[int] | None = None,
+    tracks: Collection[Part] | None = None,
     pedal: bool = True,
     note: str = "",
 ) -> None:
     """Write ``roll`` as a copy of ``source`` in which only the composed cells were touched.
 
     ``composed``: Bool (128, T), the cells of the roll that did not come from the source.  ``tracks``: the given voice
-    is these tracks (numbers from ``find_tracks``); notes of others go away.  Drums stay.  ``pedal``: the roll was read
-    with the notes sounding on while it is down.  ``note``: a text event of the new track.  ``path`` appears whole or
-    not at all, and ``PianoRoll.from_midi(path)`` has the tokens of ``roll``.
+    is these tracks (of ``find_tracks``); notes of others go away.  Drums stay.  ``pedal``: as in ``read_midi``.
+    ``note``: a text for the new track.  ``path`` appears whole or not at all, and ``PianoRoll.from_midi(path)`` has the
+    tokens of ``roll``.
 
     - Notes of the source whose cells are all kept stay exactly as they were, in their track and channel.  If a note
       is kept but its tail was composed, or composed holds lengthen it, its start and velocity stay, and its end is on
-      the grid, unless the roll holds it to the same step as before.  (Of overlapping notes on one key of one
-      channel, the earlier ends with the later at the latest, because MIDI cannot tell their ends apart.)
+      the grid, unless the roll holds it to the same step as before.  Where a pedal would hold it on from there, it
+      moves to the new track.  (Of overlapping notes on one key of one channel, the earlier ends with the later at the
+      latest, because MIDI cannot tell their ends apart.)
     - Notes of the source that the roll does not have go away.  Notes of the roll that the source does not have stand
       on the grid in a new track, ``FractalGen`` (program 0, a channel that the source leaves free if there is one).
-    - Everything else stays: tempi, meters, keys, texts, controllers, programs, names.  Only lone halves of notes,
-      which no reader counts as notes, go away.
+    - Everything else stays: tempi, meters, keys, texts, controllers, programs, names.  Only lone ends of notes, which
+      no reader counts as notes, go away.  What hangs is ended where it was read to end: notes that are never ended, and
+      a pedal that is down at the end.
     - From the step ``cut`` on (a piece that goes on after its beginning) nothing of the source stays, drums included:
       tempo, meter and controllers go on as they stand there, but a pedal that is down is released.
     - If a time step is not a whole number of the source's ticks, all ticks are multiplied; the tempo counts quarter
@@ -78,129 +98,139 @@ def splice_midi(
     if composed.shape != roll.tokens.shape:
         raise ValueError(f"composed cells {composed.shape}, but a roll of {roll.tokens.shape}")
     file = read_file(source).multiplied(source, roll.steps_per_quarter)
-    grid, parts = Grid(file.ticks_per_quarter, roll.steps_per_quarter), file.tracks
-    notes, lone = file.notes(pedal)
-    given = [note for note in notes if note.channel != DRUMS]
-    if tracks is not None:
-        voices = parts_of(file, notes)
-        chosen = {(voices[number].track, voices[number].channel) for number in tracks}
-        given = [note for note in given if (note.track, note.channel) in chosen]
-    pedals = file.pedals(None if cut is None else grid.tick(cut)) if pedal else Pedals({})
-    for each in given:
-        if cut is not None and each.off == NEVER:
+    grid = Grid(file.ticks_per_quarter, roll.steps_per_quarter)
+    rows, lone = file.notes()
+    moved = file.pedals() if cut is None else file.pedals(grid.first(cut), grid.tick(cut))
+    pedals = moved if pedal else Pedals({}, [])
+    notes = []
+    for row in map(NoteEvents._make, rows.tolist()):
+        each = _Note(*row, grid.step(row.start))
+        if each.off == NEVER and cut is not None:
             each.end = min(each.end, grid.tick(cut))
-        each.sounds = pedals.sounding(each.channel, each.end)
+        heard = pedals.heard(each.channel, each.end, each.track, each.off)
+        each.stop = max(grid.step(heard), each.step + 1)
+        notes.append(each)
+    given = [
+        note for note in notes if note.channel != DRUMS and (tracks is None or (note.track, note.channel) in tracks)
+    ]
     kept, added = _match(roll, composed, given, grid, pedals)
-    kept += [each for each in notes if each.channel == DRUMS]
-    edited = _edit(file, notes, kept, lone, grid, cut)
-    edited.append(_new_track(roll, added, grid, parts, note))
+    kept += [note for note in notes if note.channel == DRUMS]
+    edited = _edit(file, notes, kept, lone, grid, cut, moved)
+    edited.append(_new_track(roll, added, grid, file.tracks, pedals, note))
     with replacing(path) as temporary:
         temporary.write_bytes(midi_bytes(edited, grid.ticks_per_quarter))
 
 
 def _match(
-    roll: PianoRoll, composed: npt.NDArray[np.bool_], given: list[MidiNote], grid: Grid, pedals: Pedals
-) -> tuple[list[MidiNote], list[_Added]]:
+    roll: PianoRoll, composed: npt.NDArray[np.bool_], given: list[_Note], grid: Grid, pedals: Pedals
+) -> tuple[list[_Note], list[_Added]]:
     """Notes of the source that the roll keeps (their ends moved where it ends them elsewhere), and the new ones."""
-    struck: dict[tuple[int, int], list[MidiNote]] = defaultdict(list)
+    struck: dict[tuple[int, int], list[_Note]] = defaultdict(list)
     for note in given:
-        struck[note.pitch, grid.step(note.start)].append(note)
-    kept: list[MidiNote] = []
+        struck[note.pitch, note.step].append(note)
+    kept: list[_Note] = []
     added: list[_Added] = []
     for pitch, start, duration, loudness in roll.notes().tolist():
         stop = start + duration
+        end = grid.tick(stop)
         together = struck[pitch, start]  # doubled notes are one note of the roll: the loudest velocity, the latest end
         before = roll.tokens[pitch, start] == HOLD  # began before the roll, so its velocity is not known
         loudest = velocity_bin(max((note.velocity for note in together), default=0), roll.velocity_bins)
         if composed[pitch, start] or not together or (loudest != loudness and not before):
-            added.append((pitch, start, stop, loudness))
+            added.append((pitch, grid.tick(start), end, int(midi_velocity(loudness, roll.velocity_bins))))
             continue
         struck_again = stop < roll.width and roll.tokens[pitch, stop] >= ONSET
-        stops = [max(grid.step(note.sounds), start + 1) for note in together]
-        end = grid.tick(stop)
-        moving = [
-            note
-            for note, found in zip(together, stops, strict=True)
-            if (found > stop and not struck_again) or found == max(stops) < stop
-        ]
-        if any(pedals.sounding(note.channel, end) > end for note in moving):  # a pedal would hold it on
-            added.append((pitch, start, stop, loudness))
-            continue
-        for note in moving:
-            note.end, note.moved = end, True
-        kept += together
-    _untangle(kept, grid)
+        latest = max(note.stop for note in together)
+        for note in together:
+            if not ((note.stop > stop and not struck_again) or note.stop == latest < stop):
+                kept.append(note)
+            elif pedals.heard(note.channel, end, note.track) > end:
+                added.append((pitch, note.start, end, note.velocity))
+            else:
+                note.end, note.moved = end, True
+                kept.append(note)
+    _untangle(kept)
     return kept, added
 
 
-def _untangle(kept: list[MidiNote], grid: Grid) -> None:
+def _untangle(kept: list[_Note]) -> None:
     """Make ends increase with starts on each key of each channel: an end belongs to the note that began first."""
-    keys: dict[tuple[int, int, int], list[MidiNote]] = defaultdict(list)
+    keys: dict[tuple[int, int, int], list[_Note]] = defaultdict(list)
     for note in sorted(kept, key=lambda note: note.on):
         keys[note.track, note.channel, note.pitch].append(note)
     for chain in keys.values():
         for later, note in pairwise(reversed(chain)):
-            if note.moved and grid.step(note.start) < grid.step(later.start):
+            if note.moved and note.step < later.step:
                 note.end = min(note.end, later.start)  # rounds to the same step: the roll ends it at the next onset
             if note.end > later.end:
                 note.end, note.moved = later.end, True
 
 
 def _edit(
-    file: MidiFile, notes: list[MidiNote], kept: list[MidiNote], lone: set[Key], grid: Grid, cut: int | None
+    file: MidiFile,
+    notes: list[_Note],
+    kept: list[_Note],
+    lone: set[Key],
+    grid: Grid,
+    cut: int | None,
+    pedals: Pedals,
 ) -> list[list[Event]]:
     """The source's tracks without the notes that go away, and without what comes at or after step ``cut``."""
 
-    def stays(tick: int) -> bool:
-        return cut is None or grid.step(tick) < cut
+    def stays(tick: int, data: bytes) -> bool:
+        if cut is None or data[:2] == b"\xff\x51":  # a tempo holds between steps too
+            return cut is None or tick * grid.steps_per_quarter < cut * grid.ticks_per_quarter
+        return grid.step(tick) < cut
 
-    stay = [note for note in kept if stays(note.start)]
+    stay = [note for note in kept if cut is None or note.step < cut]
     ends = {(note.track, note.off): note for note in stay}
     going = lone | {key for note in notes for key in ((note.track, note.on), (note.track, note.off))}
     going -= {(note.track, note.on) for note in stay} | set(ends)
+    struck = Counter((note.track, note.channel, note.pitch, note.start) for note in stay)
     edited = []
     for track, events in enumerate(file.tracks):
         rows: list[tuple[int, int, int, bytes]] = []  # at one tick: moved ends, then all as it was, then the pedals
-        pedals: dict[int, int] = {}
         for place, (tick, data) in enumerate(events):
             note = ends.get((track, place))
             if (track, place) in going or data[:2] == END_OF_TRACK[:2] or _OLD_END_MARKER.match(data):
                 continue
             if note is not None and note.moved:
                 rows.append((note.end, 0, place, data))
-            elif note is not None or stays(tick):
+            elif note is not None or stays(tick, data):
                 rows.append((tick, 1, place, data))
-                if data[0] >> 4 == 0xB and data[1] == PEDAL:
-                    pedals[data[0] & 0xF] = data[2]
-        length = file.ends[track]
-        if cut is not None:
-            length = min(length, grid.tick(cut))
-        end, length = length, max([length, *(tick for tick, *_ in rows)])
-        if cut is not None or length != end:  # where the track ended, so did what a pedal held
-            down = [channel for channel, value in pedals.items() if value >= 64]
-            rows += [(end, 2, channel, bytes([0xB0 | channel, PEDAL, 0])) for channel in down]
-        for note in stay:  # never ended, but moved, or its track gets longer
-            if note.track == track and note.off == NEVER and (note.moved or note.end != length):
-                rows.append((note.end, 0, note.on, bytes([0x80 | note.channel, note.pitch, 0])))
+        end = file.columns[track].end if cut is None else min(file.columns[track].end, grid.tick(cut))
+        length = max([end, *(tick for tick, *_ in rows)])
+        for note in stay:  # never ended: it is where nothing else ends it as before
+            again = struck[track, note.channel, note.pitch, note.end] > (note.end == note.start)
+            if note.track == track and note.off == NEVER and (note.moved or not (again or note.end == length)):
+                rows.append((max(note.end, note.start + 1), 0, note.on, bytes([0x80 | note.channel, note.pitch, 0])))
+        length = max([length, *(tick for tick, *_ in rows)])
+        if cut is not None or length > end:  # where the track ended, so did what a pedal held
+            down = [channel for channel, mover in pedals.held.items() if mover == track]
+            release = grid.tick(cut) if cut is not None else end
+            rows += [(release, 2, channel, bytes([0xB0 | channel, PEDAL, 0])) for channel in down]
+            length = max(length, release if down else 0)
         rows.sort()
         edited.append([*(Event(tick, data) for tick, _, _, data in rows), Event(length, END_OF_TRACK)])
     return edited
 
 
-def _new_track(roll: PianoRoll, added: list[_Added], grid: Grid, parts: list[list[Event]], note: str) -> list[Event]:
+def _new_track(
+    roll: PianoRoll, added: list[_Added], grid: Grid, parts: list[list[Event]], pedals: Pedals, note: str
+) -> list[Event]:
     """The composed notes, and the marker that keeps the width of the roll and what is held at its beginning."""
-    used = Counter(event.data[0] & 0xF for events in parts for event in events if event.data[0] < 0xF0)
-    channel = min((channel for channel in range(16) if channel != DRUMS), key=lambda channel: (used[channel], channel))
+    used = Counter(data[0] & 0xF for events in parts for _, data in events if data[0] < 0xF0)
+    free = (channel for channel in range(16) if channel != DRUMS)
+    channel = min(free, key=lambda channel: (channel in pedals.channels, used[channel], channel))
     events = [Event(0, text_event(0x03, TRACK_NAME))]
     if note:
         events.append(Event(0, text_event(0x01, note)))
     if not used[channel]:  # else no channel is free, and the program of a part that stays is not to change
         events.append(Event(0, bytes([0xC0 | channel, 0])))
     rows = []
-    for pitch, start, stop, loudness in added:
-        velocity = int(midi_velocity(loudness, roll.velocity_bins))
-        rows.append((grid.tick(start), 1, bytes([0x90 | channel, pitch, velocity])))
-        rows.append((grid.tick(stop), 0, bytes([0x80 | channel, pitch, 0])))
+    for pitch, start, end, velocity in added:
+        rows.append((start, 1, bytes([0x90 | channel, pitch, velocity])))
+        rows.append((end, 0, bytes([0x80 | channel, pitch, 0])))
     events += [Event(tick, data) for tick, _, data in sorted(rows)]
     held = np.flatnonzero(roll.tokens[:, :1] == HOLD)
     end = grid.tick(roll.width)

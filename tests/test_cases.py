@@ -19,7 +19,7 @@ from fractalgen.config import PrepareConfig
 from fractalgen.corpus import Corpus
 from fractalgen.errors import UserError
 from fractalgen.midi import find_tracks, read_midi
-from fractalgen.midi_events import read_file
+from fractalgen.midi_events import NEVER, NoteEvents, Track, _number, _track, read_file
 from fractalgen.pianoroll import ONSET
 from fractalgen.prepare import prepare
 from fractalgen.render.canvas import _bars
@@ -92,9 +92,11 @@ def test_notes_that_are_never_ended_sound_to_the_end(tmp_path: Path, name: str, 
     assert len(told) == 1
     assert notes is None or len(roll.notes()) == notes
     file = read_file(CASES / name)
-    never = [note for note in file.notes()[0] if note.off < 0]
+    never = [note for note in map(NoteEvents._make, file.notes()[0].tolist()) if note.off == NEVER]
     assert len(never) == (notes or 3)
-    assert all(note.end == file.end for note in never)
+    struck = {(note.pitch, note.start) for note in never}
+    assert all(note.end == file.end or (note.pitch, note.end) in struck for note in never)
+    assert sum(note.end == file.end for note in never) == len({note.pitch for note in never})
     copied(CASES / name, tmp_path / "copy.mid", [(100, 0, ONSET + 9)])
     assert read_file(tmp_path / "copy.mid").tracks[0] == file.tracks[0]
     # lengthened by composed holds, they get an end
@@ -104,6 +106,79 @@ def test_notes_that_are_never_ended_sound_to_the_end(tmp_path: Path, name: str, 
         pytest.fail("it reaches to the end")
     shorter = [(note.pitch, last, 0)]
     copied(CASES / name, tmp_path / "shorter.mid", shorter)
+
+
+def test_one_lost_end_does_not_lengthen_the_notes_after_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.mid"
+    again = on(240, 60) + off(240, 60)
+    path.write_bytes(midi(on(0, 60) + off(240, 60) + on(240, 60) + again * 3 + on(0, 64) + off(480, 64)))
+    with pytest.warns(RuntimeWarning, match=r"never ended \(1\)"):
+        roll = PianoRoll.from_midi(path)
+    assert lengths(roll) == {(60, 0): 2, (60, 4): 2, (60, 6): 2, (60, 10): 2, (60, 14): 2, (64, 16): 4}
+    copied(path, tmp_path / "copy.mid", [(100, 0, ONSET)])
+    assert read_file(tmp_path / "copy.mid").tracks[0] == read_file(path).tracks[0]
+    # without the note that ended it, it gets an end of its own
+    copied(path, tmp_path / "gone.mid", [(60, 6, 0), (60, 7, 0)])
+
+
+def test_all_notes_off_ends_what_is_never_ended(tmp_path: Path) -> None:
+    path = tmp_path / "a.mid"
+    path.write_bytes(midi(on(0, 60) + on(0, 64, channel=1) + delta(480) + bytes([0xB0, 123, 0]) + scale(2, first=70)))
+    with pytest.warns(RuntimeWarning, match="never ended"):
+        roll = PianoRoll.from_midi(path)
+    assert lengths(roll) == {(60, 0): 4, (64, 0): 12, (70, 4): 4, (71, 8): 4}
+
+
+def events_one_by_one(content: bytes) -> list[tuple[int, bytes]]:
+    """What a track says, read without any haste, up to its end or to what is wrong."""
+    found: list[tuple[int, bytes]] = []
+    place = tick = running = 0
+    try:
+        while place < len(content):
+            wait, place = _number(content, place)
+            own = content[place] >= 0x80
+            status = content[place] if own else running
+            place += own
+            if not status:
+                break
+            begin = place
+            if status < 0xF0:
+                running = status
+                place += 1 if status >> 4 in (0xC, 0xD) else 2
+            elif status in (0xF0, 0xF7, 0xFF):
+                size, place = _number(content, place + (status == 0xFF))
+                place += size
+            else:
+                place += {0xF1: 1, 0xF2: 2, 0xF3: 1}.get(status, 0)
+            data = content[begin:place]
+            if place > len(content) or (status < 0xF0 and max(data) > 127):
+                break
+            tick += wait
+            found.append((tick, bytes([status]) + data))
+            if found[-1][1][:2] == b"\xff\x2f":
+                break
+    except IndexError:
+        pass
+    return found
+
+
+def events_of(track: Track) -> list[tuple[int, bytes]]:
+    return list(track.events(np.arange(len(track.tick))))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_events_of_any_bytes(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    likely = [0, 1, 60, 64, 100, 0x81, 0x82, 0x90, 0x80, 0xB0, 0xC1, 0xD2, 0xE0, 0xF0, 0xF2, 0xF7, 0xF8, 0xFF, 0x51, 3]
+    files = [path.read_bytes() for path in sorted(CASES.glob("*.mid"))]
+    for _ in range(400):
+        content = bytes(random.choice(likely, random.integers(0, 40)).tolist())
+        if random.random() < 0.3:
+            changed = bytearray(files[random.integers(len(files))][22:])
+            for place in random.integers(0, len(changed), random.integers(0, 3)).tolist():
+                changed[place] = random.integers(256)
+            content = bytes(changed)
+        assert events_of(_track(content)[0]) == events_one_by_one(content)
 
 
 def test_a_piece_reaches_to_its_end_completed_to_the_bar(tmp_path: Path) -> None:
@@ -195,8 +270,8 @@ def test_seconds_of_a_roll_are_those_of_the_file() -> None:
 
 
 def test_the_track_that_is_kept_is_named(tmp_path: Path) -> None:
-    numbers, named = find_tracks(CASES / "hands.mid", "1")
-    assert numbers == (1,)
+    tracks, named = find_tracks(CASES / "hands.mid", "1")
+    assert tracks == ((2, 1),)
     assert "Left" in named or "left" in named
     with pytest.raises(
         UserError, match=r"--voice track:7: .* has the tracks 0 '.+' \(\d+ notes\), 1 '.+' \(\d+ notes\)"

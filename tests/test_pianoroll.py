@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fractalgen.errors import UserError
 from fractalgen.midi import BeatMap, read_midi
-from fractalgen.midi_events import read_file
+from fractalgen.midi_events import NoteEvents, read_file
 from fractalgen.pianoroll import (
     HOLD,
     MAX_STEPS,
@@ -218,7 +218,7 @@ def test_notes_are_those_that_symusic_reads(tmp_path: Path) -> None:
     path.write_bytes(midi(*tracks))
     score: Any = symusic.Score(path)
     theirs = sorted((n.time, n.end, n.pitch, n.velocity) for track in score.tracks for n in track.notes)
-    notes, _ = read_file(path).notes()
+    notes = map(NoteEvents._make, read_file(path).notes()[0].tolist())
     assert sorted((n.start, n.end, n.pitch, n.velocity) for n in notes) == theirs
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fractalgen.errors import UserError
 from fractalgen.midi import find_tracks, read_midi
-from fractalgen.midi_events import DRUMS, Event, Grid, MidiFile, MidiNote, read_file
+from fractalgen.midi_events import DRUMS, PEDAL, Event, Grid, NoteEvents, read_file
 from fractalgen.pianoroll import HOLD, ONSET, PianoRoll
 from fractalgen.regions import Task, accompaniment, continuation, inpainting, time_span
 from fractalgen.splice import splice_midi
@@ -85,27 +85,30 @@ def composing(task: Task, seed: int, bins: int) -> np.ndarray[Any, Any]:
     return tokens.astype(np.uint8)
 
 
-def events_of(path: Path, steps_per_quarter: int = 4) -> tuple[Grid, MidiFile]:
+def events_of(path: Path, steps_per_quarter: int = 4) -> tuple[Grid, list[list[Event]], list[NoteEvents]]:
+    """Tracks and notes in ticks of which whole numbers make a step."""
     file = read_file(path).multiplied(path, steps_per_quarter)
-    return Grid(file.ticks_per_quarter, steps_per_quarter), file
+    notes = [NoteEvents(*row) for row in file.notes()[0].tolist()]
+    return Grid(file.ticks_per_quarter, steps_per_quarter), file.tracks, notes
 
 
-def heard(note: MidiNote) -> tuple[int, int, int, int]:
-    """What can be heard of a note, whatever track it is in."""
-    return note.start, note.end, note.pitch, note.velocity
-
-
-def notes_of(path: Path, steps_per_quarter: int = 4) -> Counter[tuple[Any, ...]]:
-    _, file = events_of(path, steps_per_quarter)
-    return Counter((note.track, note.channel, *heard(note)) for note in file.notes()[0])
+def notes_of(path: Path, steps_per_quarter: int = 4) -> Counter[tuple[int, ...]]:
+    """Track, channel, start, end, pitch and velocity of notes."""
+    return Counter((t, c, start, end, p, v) for t, c, p, v, start, end, _, _ in events_of(path, steps_per_quarter)[2])
 
 
 def others_of(path: Path, steps_per_quarter: int = 4) -> list[list[Event]]:
-    """All events but notes, ends of tracks and the marker of the width."""
-    _, file = events_of(path, steps_per_quarter)
+    """All events but notes, ends of tracks, releases of the pedal and the marker of the width."""
     return [
-        [e for e in part if e.data[0] >> 4 not in (8, 9) and e.data[:2] != b"\xff\x2f" and b"end of roll" not in e.data]
-        for part in file.tracks
+        [
+            Event(tick, data)
+            for tick, data in part
+            if data[0] >> 4 not in (8, 9)
+            and data[:2] != b"\xff\x2f"
+            and b"end of roll" not in data
+            and data[1:] != bytes([PEDAL, 0])
+        ]
+        for part in events_of(path, steps_per_quarter)[1]
     ]
 
 
@@ -128,24 +131,22 @@ def test_what_is_kept_is_as_it_was(tmp_path: Path, content: bytes, data: st.Data
     splice_midi(source, result, task.composed, path)
 
     assert PianoRoll.from_midi(path, per_quarter) == result  # tokens, tempi and meters
-    released = bytes([64, 0])  # where a track got longer
-    for mine, theirs in zip(others_of(path, per_quarter)[:-1], others_of(source, per_quarter), strict=True):
-        assert [e for e in mine if e.data[1:] != released] == [e for e in theirs if e.data[1:] != released]
+    assert others_of(path, per_quarter)[:-1] == others_of(source, per_quarter)
     before, after = notes_of(source, per_quarter), notes_of(path, per_quarter)
-    grid, file = events_of(source, per_quarter)
-    for note in file.notes()[0]:
-        stop = max(grid.step(note.sounds), grid.step(note.start) + 1)
-        key = (note.track, note.channel, *heard(note))
-        goes_on = stop < roll.width and result.tokens[note.pitch, stop] == HOLD  # lengthened by what follows
-        whole = not task.composed[note.pitch, grid.step(note.start) : stop].any() and not goes_on
-        if note.channel == DRUMS or whole:
+    grid, _, _ = events_of(source, per_quarter)
+    for key in before:
+        _, channel, start, _, pitch, velocity = key
+        step = grid.step(start)
+        stop = step + 1  # where the roll ends it: a pedal may hold it longer than its key is down
+        while stop < roll.width and roll.tokens[pitch, stop] == HOLD:
+            stop += 1
+        goes_on = stop < roll.width and result.tokens[pitch, stop] == HOLD  # lengthened by what follows
+        if channel == DRUMS or not (task.composed[pitch, step:stop].any() or goes_on):
             assert after[key] == before[key]
-        elif note.channel in file.pedals().spans:
-            continue  # where a pedal would hold it on, it stands in the new track
-        elif task.composed[note.pitch, grid.step(note.start)]:
+        elif task.composed[pitch, step]:
             assert not after[key]
-        else:  # kept, and composed from some step on
-            assert any((t, c, s, p, v) == (*key[:3], *key[4:]) for t, c, s, _, p, v in after)
+        else:  # kept, and composed from some step on: in its place, or beside its pedal in the new track
+            assert any((s, p, v) == (start, pitch, velocity) for _, _, s, _, p, v in after)
 
 
 @given(sources(overlapping=True), st.integers(0, 99), st.data())
@@ -180,11 +181,15 @@ def test_a_piece_goes_on_after_its_beginning(tmp_path: Path, content: bytes, see
     result = PianoRoll(composing(task, seed, roll.velocity_bins), tempos=tempos, time_signatures=meters)
     splice_midi(source, result, task.composed, path, cut=cut)
     assert PianoRoll.from_midi(path) == result
-    grid, file = events_of(path, 4)
-    pedal = bytes([64, 0])
+    grid, parts, notes = events_of(path)
     for before, after in zip(others_of(source), others_of(path)[:-1], strict=True):
-        assert [e for e in after if e.data[1:] != pedal] == [e for e in before if grid.step(e.tick) < cut]
-    assert all(grid.step(note.start) < cut or note.track == len(file.tracks) - 1 for note in file.notes()[0])
+        tempos_stay = [data[:2] == b"\xff\x51" and tick < grid.tick(cut) for tick, data in before]
+        assert after == [
+            (tick, data)
+            for (tick, data), stays in zip(before, tempos_stay, strict=True)
+            if stays or (grid.step(tick) < cut and data[:2] != b"\xff\x51")
+        ]
+    assert all(grid.step(note.start) < cut or note.track == len(parts) - 1 for note in notes)
 
 
 def read(path: Path) -> PianoRoll:
@@ -221,8 +226,7 @@ def test_a_note_is_lengthened_up_to_the_next_one_on_its_key(tmp_path: Path, seco
     splice_midi(source, result, composed, path)
     assert read(path) == result
     assert notes_of(path) == Counter([(0, 0, 0, end, 60, 66), (0, 0, second, second + 5, 60, 66)])
-    _, file = events_of(path, 4)
-    assert [event.data[0] for event in file.tracks[0]] == [
+    assert [data[0] for _, data in events_of(path)[1][0]] == [
         0x90,
         0x80,
         0x90,
@@ -242,7 +246,7 @@ def test_overlapping_notes_of_one_key_end_in_the_order_in_which_they_began(tmp_p
     assert notes_of(path) == Counter([(0, 0, 0, 720, 60, 66), (0, 0, 480, 720, 60, 99)])
 
 
-def test_lone_halves_of_notes_do_not_end_what_is_lengthened(tmp_path: Path) -> None:
+def test_lone_ends_of_notes_do_not_end_what_is_lengthened(tmp_path: Path) -> None:
     source, path = tmp_path / "a.mid", tmp_path / "b.mid"
     lone = off(240, 60) + off(0, 36, channel=9)
     source.write_bytes(midi(on(0, 60) + off(240, 60) + lone + on(0, 64) + off(720, 64)))
@@ -250,7 +254,7 @@ def test_lone_halves_of_notes_do_not_end_what_is_lengthened(tmp_path: Path) -> N
     splice_midi(source, result, composed, path)
     assert read(path) == result
     assert notes_of(path) == Counter([(0, 0, 0, 960, 60, 66), (0, 0, 480, 1200, 64, 66)])
-    assert sum(event.data[0] == 0x89 for event in events_of(path, 4)[1].tracks[0]) == 1  # drums are left alone
+    assert sum(data[0] == 0x89 for _, data in events_of(path)[1][0]) == 1  # drums are left alone
 
 
 def test_a_note_that_the_source_has_otherwise_is_taken_from_the_roll(tmp_path: Path) -> None:
@@ -290,7 +294,7 @@ def test_a_program_of_the_source_is_left_alone_where_no_channel_is_free(tmp_path
     composed[60, :4] = True
     splice_midi(source, replace(roll, tokens=tokens), composed, path)
     assert read(path).tokens.tolist() == tokens.tolist()
-    assert [e.data for part in others_of(path) for e in part if e.data[0] >> 4 == 0xC] == [
+    assert [data for part in others_of(path) for _, data in part if data[0] >> 4 == 0xC] == [
         bytes([0xC0 | channel, 70]) for channel in range(16)
     ]
 
@@ -325,7 +329,8 @@ def test_from_the_cut_on_only_the_music_composed_goes_on(tmp_path: Path) -> None
     assert read(path) == result
     assert result.seconds == pytest.approx(1.6)
     assert {note[2:4] for note in notes_of(path) if note[1] == DRUMS} == {(240 * i, 240 * i + 240) for i in range(4)}
-    assert others_of(path)[1] == [Event(0, pedal[1:]), Event(960, bytes([0xB0, 64, 0]))]
+    moves = [(tick, data) for tick, data in events_of(path)[1][1] if data[0] == 0xB0]
+    assert moves == [(0, pedal[1:]), (960, bytes([0xB0, 64, 0]))]
 
 
 def test_one_track_is_the_voice(tmp_path: Path) -> None:
@@ -335,7 +340,7 @@ def test_one_track_is_the_voice(tmp_path: Path) -> None:
     other = on(0, 72, 99) + off(1920, 72) + on(0, 48) + off(480, 48)
     source.write_bytes(midi(other, flute, on(0, 36, channel=9) + off(240, 36, channel=9)))
     tracks, named = find_tracks(source, "melody")
-    assert (tracks, named) == find_tracks(source, "1") == ((1,), "1 'Melody' (1 notes)")
+    assert (tracks, named) == find_tracks(source, "1") == (((1, 2),), "1 'Melody' (1 notes)")
     roll = read_midi(source, tracks=tracks).roll()
     assert roll.notes().tolist() == [(72, 0, 8, 12)]
     assert roll.width == 32  # that of the whole piece
@@ -394,15 +399,15 @@ def test_odd_events_stay_byte_for_byte(tmp_path: Path, odd: bytes) -> None:
     roll = read(source)
     splice_midi(source, roll, np.zeros(roll.tokens.shape, np.bool_), path)
     assert read(path) == roll
-    assert others_of(path)[0] == [Event(0, odd[1:])]
+    assert others_of(path)[0] == [(0, odd[1:])]
 
 
 def test_an_event_of_an_unknown_kind_stays_at_its_time(tmp_path: Path) -> None:
     source, path = tmp_path / "a.mid", tmp_path / "b.mid"
     name, unknown = meta(8, b"Piano"), meta(0x4B, b"\xff\x00")
     source.write_bytes(midi(on(0, 60) + delta(120) + name + delta(120) + unknown + off(240, 60)))
-    splice_midi(source, read(source), np.zeros(read(source).tokens.shape, np.bool_), path)
-    assert others_of(path)[0] == [Event(120, name), Event(240, unknown)]
+    splice_midi(source, read(source), np.zeros((128, 16), np.bool_), path)
+    assert others_of(path)[0] == [(120, name), (240, unknown)]
     assert notes_of(path) == Counter([(0, 0, 0, 480, 60, 66)])
 
 
@@ -410,9 +415,9 @@ def test_a_track_that_does_not_say_its_end(tmp_path: Path) -> None:
     source, path = tmp_path / "a.mid", tmp_path / "b.mid"
     whole = midi(on(0, 60) + off(480, 60))
     source.write_bytes(whole[:18] + (len(whole) - 22 - len(END)).to_bytes(4, "big") + whole[22 : -len(END)])
-    splice_midi(source, read(source), np.zeros(read(source).tokens.shape, np.bool_), path)
+    splice_midi(source, read(source), np.zeros((128, 16), np.bool_), path)
     assert read(path) == read(source)
-    assert [event.data[0] for event in events_of(path, 4)[1].tracks[0]] == [0x90, 0x80, 0xFF]
+    assert [data[0] for _, data in events_of(path)[1][0]] == [0x90, 0x80, 0xFF]
 
 
 def test_what_was_held_before_a_roll_of_ours_is_still_held(tmp_path: Path) -> None:
