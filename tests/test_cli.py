@@ -54,6 +54,8 @@ def test_every_field_is_a_flag_that_reaches_its_field():
         hints = cli.field_types(command.config)
         needed = {item.name: "x" for item in dataclasses.fields(command.config) if item.default is dataclasses.MISSING}
         for item in dataclasses.fields(command.config):
+            if item.name == "like":  # it is read at once: tests/test_generate.py
+                continue
             option = cli.members(hints[item.name])[0][0]
             text = {bool: ["true"], int: ["7"], float: ["0.5"], str: ["some text"]}.get(option)
             if text is None and getattr(option, "__origin__", None) is tuple:
