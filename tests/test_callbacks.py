@@ -18,6 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 from fractalgen import callbacks, render
 from fractalgen.callbacks import Pictures
 from fractalgen.health import FINDINGS
+from fractalgen.trace import Intermediates
 from tests import tiny
 
 
@@ -32,10 +33,14 @@ class Model(torch.nn.Linear):
     """What the pictures need of a model."""
 
     config = tiny.model_config()
-    sample = tiny.sample
 
     def __init__(self) -> None:
         super().__init__(1, 1)
+
+    def sample(self, batch_size: int, **_: Any) -> tuple[torch.Tensor, Intermediates]:
+        """The same rolls at every call, in no time; tests/test_training.py draws from a real model."""
+        rolls = np.stack([tiny.tokens(seed) for seed in range(batch_size)])
+        return torch.from_numpy(rolls.astype(np.int64)), tiny.intermediates(rolls)
 
 
 @pytest.fixture

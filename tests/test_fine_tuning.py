@@ -102,8 +102,7 @@ def test_another_architecture_is_refused(tmp_path: Path, changes: dict[str, Any]
         pair(tmp_path, "ar ar ar ar", changes)
 
 
-def test_training_starts_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(FractalGen, "sample", tiny.sample)
+def test_training_starts_there(tmp_path: Path) -> None:
     tiny.corpus(tmp_path / "corpus.safetensors")
     plain = tiny.train_config(tmp_path, output_dir=str(tmp_path / "a"), max_steps=3, num_images_to_log=0)
     first = train(plain) / "checkpoints" / "last.ckpt"

@@ -26,11 +26,6 @@ from fractalgen.training import Tally, Training, train
 from tests import tiny
 
 
-@pytest.fixture(autouse=True)
-def quick_samples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(FractalGen, "sample", tiny.sample)
-
-
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.corpus(tmp_path_factory.mktemp("corpus") / "corpus.safetensors")
@@ -416,10 +411,11 @@ def test_the_moving_average_is_what_is_validated_and_saved(run: Any, corpus: Pat
 
 def test_pictures_show_the_moving_average(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = []
+    draw = FractalGen.sample
 
     def sample(self: FractalGen, batch_size: int, **settings: Any) -> Any:
         drawn.append(self.null.detach().clone())
-        return tiny.sample(self, batch_size, **settings)
+        return draw(self, batch_size, **settings)
 
     monkeypatch.setattr(FractalGen, "sample", sample)
     version = run(ema_decay=0.9, learning_rate=0.01)
@@ -457,12 +453,10 @@ def test_training_needs_no_optional_packages() -> None:
 TWO_DEVICES = """
 import sys, torch
 from pathlib import Path
-from fractalgen.model.fractal import FractalGen
 from fractalgen.training import train
 from tests import tiny
 
 torch.set_num_threads(1)
-FractalGen.sample = tiny.sample
 if __name__ == "__main__":
     train(tiny.train_config(Path(sys.argv[1]), data=sys.argv[2], devices="2", strategy="ddp"))
 """

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from fractalgen.config import ModelConfig, TrainConfig
 from fractalgen.corpus import Song, write_corpus
@@ -59,6 +58,7 @@ def train_config(folder: Path, **changes: Any) -> TrainConfig:
         "num_workers": 0,
         "accelerator": "cpu",
         "devices": "1",
+        "precision": "32",
     }
     return TrainConfig(**{**settings, **changes})
 
@@ -91,18 +91,3 @@ def intermediates(rolls: np.ndarray) -> Intermediates:
             for roll in rolls
         ]
     )
-
-
-def sample(self: Any, batch_size: int, **settings: Any) -> tuple[torch.Tensor, Intermediates | None]:
-    """Stands in for ``FractalGen.sample``, in no time."""
-    assert settings.pop("return_intermediates")
-    assert settings == {
-        "cond_list": None,
-        "num_iter_list": [8, 4, 2, 1],
-        "cfg": 1.0,
-        "cfg_schedule": "constant",
-        "temperature": 1.0,
-        "filter_threshold": 0,
-    }
-    rolls = np.stack([tokens(seed) for seed in range(batch_size)])
-    return torch.from_numpy(rolls.astype(np.int64)), intermediates(rolls)
