@@ -10,6 +10,7 @@ import argparse
 import json
 import math
 import pickle
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -322,3 +323,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         args.run(args)
 
     return exit_status("note_events", command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

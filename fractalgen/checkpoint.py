@@ -190,6 +190,7 @@ def export(cfg: ExportConfig) -> None:
         facts["train"] = {**facts["train"], "data": Path(facts["train"]["data"]).name}
     facts |= {"corpus": cfg.corpus, "licence": cfg.licence}
     written = save_pretrained(model, cfg.out, facts, {"32": torch.float32, "bf16": torch.bfloat16}[cfg.precision])
-    print(
-        f"{written}: {written.stat().st_size / 1e6:.1f} MB, step {facts.get('step')}, val_loss {facts.get('val_loss')}"
-    )
+    step, loss = facts.get("step"), facts.get("val_loss")
+    trained = "" if step is None else f", step {step}"
+    trained += f", val_loss {loss:.4f}" if isinstance(loss, float) else ""
+    print(f"{written}: {written.stat().st_size / 1e6:.1f} MB{trained}")

@@ -205,4 +205,12 @@ def compare(
         index = BarIndex.from_corpus(corpus, steps_per_bar=bar)
         result["copying"] = {"generated": index.share(tokens), "real": index.share(real)}
         for name, found in result["copying"].items():
-            print(f"bars copied from training songs, {name}: {found}")
+            told = (
+                ""
+                if not found["bars"]
+                else (
+                    f": {found['exact']:.2%} at the same pitches, {found['transposed']:.2%} at any,"
+                    f" at most {found['longest']} in a row"
+                )
+            )
+            print(f"bars copied from training songs, of {found['bars']} {name}{told}")
