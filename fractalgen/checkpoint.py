@@ -10,13 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import pickle
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -88,11 +88,19 @@ def read_checkpoint(path: Path, flag: str = "checkpoint") -> tuple[dict[str, Any
                 for name, value in content["state_dict"].items()
                 if name.startswith(WEIGHTS_PREFIX)
             }
-    except (SafetensorError, json.JSONDecodeError, pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
-        raise UserError(f"{refused} ({_first_line(error)})") from error
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(f"--{flag} {path}: {error.strerror or _first_line(error)}") from error
+    except Exception as error:  # torch, pickle, zipfile and safetensors raise what they like at damaged files
+        raise UserError(f"{refused} ({_first_line(error)})") from error
+    if odd := [name for name, value in weights.items() if not _is_weight(value)]:
+        raise UserError(f"{refused} ({reprlib.repr(odd[0])} is no array of numbers)")
     return header, weights
+
+
+def _is_weight(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.layout == torch.strided and value.is_floating_point()
 
 
 def _check_header(header: Any, path: Path, flag: str) -> None:
@@ -120,6 +128,30 @@ def weights_hash(weights: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()[:8]
 
 
+def read_model(path: Path, flag: str = "checkpoint") -> tuple[ModelConfig, dict[str, Tensor]]:
+    """Configuration and weights of a checkpoint, which fit each other.
+
+    Raises:
+        UserError: as :func:`read_checkpoint`, or weights that are not those of this program's model.
+    """
+    header, weights = read_checkpoint(path, flag)
+    try:
+        config = ModelConfig.from_dict(header["model"])
+        with torch.device("meta"):  # shapes only: a damaged header may ask for more memory than there is
+            wanted = {name: value.shape for name, value in FractalGen(config).state_dict().items()}
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
+        raise UserError(f"--{flag} {path}: damaged checkpoint ({_first_line(error)})") from error
+    found = {name: value.shape for name, value in weights.items()}
+    odd = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+    if odd:
+        there, here = (tuple(shapes.get(odd[0], ())) or "nothing" for shapes in (found, wanted))
+        raise UserError(
+            f"--{flag} {path}: {len(odd)} weights are not those of this program's model, which has changed since or"
+            f" is another ({odd[0]}: {there} in the file, {here} expected)"
+        )
+    return config, weights
+
+
 def load_pretrained(
     name_or_path: str | os.PathLike[str] | None = None, device: str | torch.device = "cpu"
 ) -> FractalGen:
@@ -131,20 +163,8 @@ def load_pretrained(
         UserError: missing file, not a FractalGen checkpoint, another version, weights that do not fit.
     """
     path = resolve(name_or_path)
-    header, weights = read_checkpoint(path)
-    try:
-        model = FractalGen(ModelConfig.from_dict(header["model"]))
-    except (KeyError, TypeError, UserError) as error:
-        raise UserError(f"--checkpoint {path}: damaged checkpoint ({_first_line(error)})") from error
-    wanted = {name: value.shape for name, value in model.state_dict().items()}
-    found = {name: value.shape for name, value in weights.items()}
-    odd = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
-    if odd:
-        there, here = (tuple(shapes.get(odd[0], ())) or "nothing" for shapes in (found, wanted))
-        raise UserError(
-            f"--checkpoint {path}: {len(odd)} weights are not those of this program's model, which has changed since or"
-            f" is another ({odd[0]}: {there} in the file, {here} expected)"
-        )
+    config, weights = read_model(path)
+    model = FractalGen(config)
     model.load_state_dict(weights)
     model.checkpoint_id = f"{path.stem}-{weights_hash(weights)}"
     return model.float().eval().to(device)

@@ -13,6 +13,7 @@ import difflib
 import functools
 import io
 import os
+import reprlib
 import sys
 import types
 import typing
@@ -116,9 +117,9 @@ def convert(name: str, hint: Any, value: Any) -> Any:
             return _convert(name, option, value)
         except UserError:
             raise
-        except (TypeError, ValueError, LookupError):
+        except (TypeError, ValueError, LookupError, OverflowError):
             continue
-    raise UserError(f"--{name}: expected {describe(hint)}, not {value!r}")
+    raise UserError(f"--{name}: expected {describe(hint)}, not {reprlib.repr(value)}")
 
 
 def _convert(name: str, hint: Any, value: Any) -> Any:
@@ -162,8 +163,10 @@ def read_config(path: str) -> dict[str, Any]:
     except FileNotFoundError:
         names = ", ".join(sorted(file.stem for file in CONFIGS.glob("*.yaml")))
         raise UserError(f"--config {path}: no such file (shipped: {names})") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except OSError as error:
         raise UserError(f"--config {path}: cannot be read ({_one_line(error)})") from None
+    except Exception as error:  # noqa: BLE001 (yaml's constructors of dates, numbers and deep lists raise what they like)
+        raise UserError(f"--config {path}: cannot be read ({_one_line(error)[:200]})") from None
     if data is None:
         return {}
     if not isinstance(data, dict):
@@ -185,7 +188,7 @@ def resolve(config: type, given: dict[str, Any], files: Sequence[str] = ()) -> A
     for path in files:
         for key, value in read_config(path).items():
             if key not in hints:
-                raise UserError(f"--config {path}: unknown key {key!r}{_suggestion(str(key), hints)}")
+                raise UserError(f"--config {path}: unknown key {reprlib.repr(key)}{_suggestion(str(key), hints)}")
             values[key] = convert(key, hints[key], value)
     values |= {key: convert(key, hints[key], value) for key, value in given.items()}
     for item in dataclasses.fields(config):

@@ -22,6 +22,9 @@ Pedal = Literal["follow", "ignore"]
 Precision = Literal["auto", "32", "bf16"]
 View = Literal["process", "hierarchical", "levels", "density"]
 
+MOST_LEVELS, MOST_BLOCKS, WIDEST, FARTHEST = 8, 256, 16_384, 4_096
+"""Bounds of a model: what lies beyond them is a mistake, or a damaged checkpoint."""
+
 DEFAULT_MODEL = "pop909-ar"
 """Name of the shipped model (fractalgen/assets/models/NAME.safetensors) that is used when none is named."""
 
@@ -68,8 +71,13 @@ class ModelConfig:
     listens: bool = False  # AR levels see known cells ahead of them too, as MAR levels always do
 
     def __post_init__(self) -> None:
-        if len(self.levels) < 2:
-            raise ConfigError(f"patch_sizes: at least two levels are needed, not {len(self.levels)}")
+        if not 2 <= len(self.levels) <= MOST_LEVELS:
+            raise ConfigError(f"patch_sizes: 2 to {MOST_LEVELS} levels, not {len(self.levels)}")
+        if len({attribute.name for attribute in self.attributes}) < len(self.attributes):
+            raise ConfigError("attributes: one of them stands there twice")
+        for name, highest in (("velocity_bins", 64), ("steps_per_quarter", 480)):
+            if not 1 <= getattr(self, name) <= highest:
+                raise ConfigError(f"{name}: 1 to {highest}, not {getattr(self, name)}")
         for outer, inner in itertools.pairwise(self.levels):
             if (
                 inner.patch < 1
@@ -77,6 +85,8 @@ class ModelConfig:
                 or (outer.patch == inner.patch and outer is not self.levels[0])
             ):
                 raise ConfigError(f"patch_sizes: {outer.patch} cannot be split into patches of {inner.patch}")
+        if self.max_children and len(self.max_children) != len(self.levels):
+            raise ConfigError(f"max_children: {len(self.max_children)} numbers for {len(self.levels)} levels")
         if any(self.levels[-1].context) or (self.max_children and self.max_children[0]):
             raise ConfigError("the last context_* (a single cell) and the first max_children (the roll) must be 0")
         if not 0 <= self.dropout < 1 or not 0 <= self.label_dropout <= 1:
@@ -84,18 +94,24 @@ class ModelConfig:
         if self.levels[-1].patch != 1:
             raise ConfigError(f"patch_sizes: the last level must be 1 (a single cell), not {self.levels[-1].patch}")
         for level in self.levels:
-            if level.heads < 1 or level.depth < 1:
-                raise ConfigError(f"num_heads, num_blocks: at least 1, not {level.heads} and {level.depth}")
-            if level.width % 2 or level.width < 2:
-                raise ConfigError(f"embed_dims: positive and even, not {level.width}")
-            if min(level.context) < 0:
-                raise ConfigError(f"context_pitches, context_past, context_future: not negative, {level.context} is")
+            if level.heads < 1 or not 1 <= level.depth <= MOST_BLOCKS:
+                raise ConfigError(
+                    f"num_heads at least 1, num_blocks 1 to {MOST_BLOCKS}, not {level.heads} and {level.depth}"
+                )
+            if level.width % 2 or not 2 <= level.width <= WIDEST:
+                raise ConfigError(f"embed_dims: even numbers from 2 to {WIDEST}, not {level.width}")
+            if len(level.context) != 3 or not 0 <= min(level.context) <= max(level.context) <= FARTHEST:
+                raise ConfigError(
+                    f"context_pitches, context_past, context_future: 0 to {FARTHEST}, not {level.context}"
+                )
             if level.width % level.heads:
                 raise ConfigError(f"embed_dims: {level.width} is not divisible by num_heads {level.heads}")
             if level.generator not in ("ar", "mar"):
                 raise ConfigError(f"generator_types: 'ar' or 'mar', not {level.generator!r}")
-        if 0 in self.echoes or len(set(self.echoes)) < len(self.echoes):
-            raise ConfigError(f"echoes: different distances other than 0, not {' '.join(map(str, self.echoes))}")
+        if any(not 0 < abs(distance) <= FARTHEST for distance in self.echoes):
+            raise ConfigError(f"echoes: 1 to {FARTHEST} patches away, not {' '.join(map(str, self.echoes))}")
+        if len(set(self.echoes)) < len(self.echoes):
+            raise ConfigError(f"echoes: different distances, not {' '.join(map(str, self.echoes))}")
         if self.levels[0].generator == "ar" and not self.listens and any(distance < 0 for distance in self.echoes):
             raise ConfigError(f"echoes: an AR first level has no later patches to show, {min(self.echoes)} is negative")
         if self.scan_order not in ("column_major", "row_major"):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -23,7 +24,17 @@ from tqdm import tqdm
 from fractalgen import attributes
 from fractalgen.errors import UserError
 from fractalgen.files import replacing
-from fractalgen.pianoroll import NOTE, Meters, Notes, PianoRoll, Tempos, grid_steps, tokens_from_notes
+from fractalgen.pianoroll import (
+    MAX_STEPS,
+    NOTE,
+    PITCHES,
+    Meters,
+    Notes,
+    PianoRoll,
+    Tempos,
+    grid_steps,
+    tokens_from_notes,
+)
 from fractalgen.vocabulary import KEYS, Attribute
 
 FORMAT, VERSION = "fractalgen-corpus", 1
@@ -31,6 +42,31 @@ ASSETS = Path(__file__).parent / "assets"
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 _DTYPES = {"U8": np.uint8, "U16": np.uint16, "I32": np.int32, "F64": np.float64}
+_METERS = "meters.step_numerator_denominator"
+_COLUMNS: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
+    "notes.start": (np.int32, ()),
+    "notes.duration": (np.uint16, ()),
+    "notes.pitch": (np.uint8, ()),
+    "notes.velocity": (np.uint8, ()),
+    "songs.notes": (np.int32, ()),
+    "songs.num_steps": (np.int32, ()),
+    "songs.tempos": (np.int32, ()),
+    "songs.meters": (np.int32, ()),
+    "songs.keys": (np.int32, ()),
+    "tempos.step": (np.int32, ()),
+    "tempos.quarters_per_minute": (np.float64, ()),
+    _METERS: (np.int32, (3,)),
+    "keys.step": (np.int32, ()),
+    "keys.key": (np.uint8, ()),
+}
+_KEYS = ("songs.keys", "keys.step", "keys.key")  # there, or all computed
+_TABLES = {
+    "songs.notes": ("notes.start", "notes.duration", "notes.pitch", "notes.velocity"),
+    "songs.tempos": ("tempos.step", "tempos.quarters_per_minute"),
+    "songs.meters": (_METERS,),
+    "songs.keys": ("keys.step", "keys.key"),
+}
+"""The columns that a table of offsets cuts into songs."""
 
 
 @dataclass(frozen=True)
@@ -262,14 +298,77 @@ def _map(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"corpus {path}: not a packed corpus (make one with `fractalgen prepare`)") from error
     if found != FORMAT:
-        raise UserError(f"corpus {path}: its format is {found!r}, not {FORMAT!r}")
+        raise UserError(f"corpus {path}: its format is {reprlib.repr(found)}, not {FORMAT!r}")
     if version != VERSION:
-        raise UserError(f"corpus {path}: its version is {version}, this program reads {VERSION}")
-    if size != 8 + length + max(entry["data_offsets"][1] for entry in header.values()):
-        raise UserError(f"corpus {path}: truncated ({size} bytes); prepare it again")
-    raw = np.memmap(path, np.uint8, mode="r", offset=8 + length)
-    tensors = {
-        name: raw[slice(*entry["data_offsets"])].view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
-        for name, entry in header.items()
-    }
+        raise UserError(f"corpus {path}: its version is {reprlib.repr(version)}, this program reads {VERSION}")
+    try:
+        if size != 8 + length + max(entry["data_offsets"][1] for entry in header.values()):
+            raise UserError(f"corpus {path}: truncated ({size} bytes); prepare it again")
+        raw = np.memmap(path, np.uint8, mode="r", offset=8 + length)
+        tensors = {
+            name: raw[slice(*entry["data_offsets"])].view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
+            for name, entry in header.items()
+        }
+        damage = _damage(metadata, tensors)
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError) as error:
+        if isinstance(error, UserError):
+            raise
+        damage = f"{type(error).__name__}: {reprlib.repr(str(error))}"
+    if damage:
+        raise UserError(f"corpus {path}: damaged ({damage}); prepare it again")
     return metadata, tensors
+
+
+def _damage(about: dict[str, Any], tensors: dict[str, npt.NDArray[Any]]) -> str:
+    """What does not fit together in a corpus, or nothing: after this every song of it can be read."""
+    for name, (dtype, width) in _COLUMNS.items():
+        if name not in tensors:
+            if name not in _KEYS:
+                return f"{name} is missing"
+        elif tensors[name].dtype != dtype or tensors[name].shape[1:] != width or not tensors[name].ndim:
+            return f"{name} is {tensors[name].dtype} {tensors[name].shape}"
+    if any(name in tensors for name in _KEYS) and not all(name in tensors for name in _KEYS):
+        return "some of the keys are missing"
+    songs = about["songs"]
+    if not isinstance(songs, list) or len(tensors["songs.num_steps"]) != len(songs):
+        return "its songs are not those of its tables"
+    for name in ("songs", "splits", "styles"):
+        texts = about.get(name, songs)
+        if not isinstance(texts, list) or len(texts) != len(songs) or not all(isinstance(text, str) for text in texts):
+            return f"{name}: not a text for each song"
+    if not set(about["splits"]) <= set(SPLITS):
+        return "a split that there is not"
+    for name, highest in (("steps_per_quarter", 480), ("velocity_bins", 64)):
+        if type(about[name]) is not int or not 1 <= about[name] <= highest:
+            return f"{name} is not a number from 1 to {highest}"
+    steps = tensors["songs.num_steps"]
+    if len(steps) and not 1 <= steps.min() <= steps.max() <= MAX_STEPS:
+        return f"a song of {steps.min()} or {steps.max()} steps"
+    for table, columns in _TABLES.items():
+        if table not in tensors:
+            continue
+        offsets, rows = tensors[table].astype(np.int64), len(tensors[columns[0]])
+        if len(offsets) != len(songs) + 1 or offsets[0] != 0 or offsets[-1] != rows or (np.diff(offsets) < 0).any():
+            return f"{table} does not cut {rows} rows into {len(songs)} songs"
+        if any(len(tensors[name]) != rows for name in columns):
+            return f"the columns {', '.join(columns)} differ in length"
+    notes = {name: tensors[f"notes.{name}"].astype(np.int64) for name in ("start", "duration", "pitch", "velocity")}
+    ends = np.repeat(steps, np.diff(tensors["songs.notes"]))
+    outside = (notes["start"] < 0) | (notes["duration"] < 1) | (notes["start"] + notes["duration"] > ends)
+    if (outside | (notes["pitch"] >= PITCHES) | (notes["velocity"] >= about["velocity_bins"])).any():
+        return "a note lies outside its song, the pitches or the velocity bins"
+    for table, at in (("songs.tempos", tensors["tempos.step"]), ("songs.meters", tensors[_METERS][:, 0])):
+        offsets = tensors[table]
+        back = np.flatnonzero(np.diff(at) < 0) + 1
+        if (np.diff(offsets) < 1).any() or at[offsets[:-1]].any() or not np.isin(back, offsets).all():
+            return f"{table}: not from the first step of each song on"
+    tempos, (beats, units) = tensors["tempos.quarters_per_minute"], tensors[_METERS][:, 1:].T
+    if not ((tempos > 0) & np.isfinite(tempos)).all():
+        return "a tempo that is no number above 0"
+    if not ((beats >= 1) & (beats <= 255) & (units >= 1) & (units <= 64) & (units & (units - 1) == 0)).all():
+        return "a meter that there is not"
+    if "keys.key" in tensors and tensors["keys.key"].max(initial=0) >= len(KEYS):
+        return "a key that there is not"
+    for attribute in about.get("attributes", ()):
+        Attribute.from_dict(attribute)
+    return ""

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fractalgen.checkpoint import read_checkpoint, resolve
-from fractalgen.config import ModelConfig
+from fractalgen.checkpoint import read_model, resolve
 from fractalgen.errors import UserError
 from fractalgen.model.fractal import FractalGen
 from fractalgen.model.grid import Margin
@@ -27,9 +26,9 @@ def start_from(model: FractalGen, name_or_path: str) -> None:
     Raises:
         UserError: no such model, or one of another architecture.
     """
-    header, found = read_checkpoint(resolve(name_or_path, flag="init_from"), flag="init_from")
+    old, found = read_model(resolve(name_or_path, flag="init_from"), flag="init_from")
     found = {name: value.float() for name, value in found.items()}
-    old, new = ModelConfig.from_dict(header["model"]), model.config
+    new = model.config
     if old.listens and not new.listens:
         raise UserError(f"--init_from {name_or_path}: it listens to known cells, so --reveal_share must be more than 0")
     for name in ("patch", "width", "depth", "heads", "generator"):

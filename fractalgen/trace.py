@@ -8,9 +8,9 @@ level are computed from it on demand.  Nothing here knows the model or how frame
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
-import zipfile
-import zlib
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from fractalgen.config import View
 from fractalgen.errors import UserError
 from fractalgen.files import replacing
-from fractalgen.pianoroll import DEFAULT_TEMPO, PITCHES, PianoRoll, velocities
+from fractalgen.pianoroll import DEFAULT_TEMPO, MAX_STEPS, ONSET, PITCHES, SILENCE, PianoRoll, velocities
 from fractalgen.views import VIEWS, Frame, Frames
 
 FORMAT = "fractalgen.trace"
@@ -39,6 +39,7 @@ _ARRAYS: dict[str, type[np.generic]] = {
 }
 _OPTIONAL = {"chances"}
 _LONG = {"decided": np.int32, "steps": np.int32}  # where a piece has more steps than int16 can count
+_MOST_BYTES = 2 * 128 * MAX_STEPS * 24  # of the longest piece, in six levels of int32
 DEFAULT_STEPS_PER_QUARTER = 4
 
 
@@ -87,6 +88,7 @@ class Trace:
     chances: NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
+        self._check_facts()
         cells = self.tokens.shape
         levels = len(self.patch_sizes)
         count = len(self.steps)
@@ -102,18 +104,43 @@ class Trace:
             array = getattr(self, name)
             if array is None and name in _OPTIONAL:
                 continue
-            if array.shape != shape or array.dtype not in (_ARRAYS[name], _LONG.get(name)):
+            if array.shape != shape or array.dtype not in (_ARRAYS[name], _LONG.get(name, _ARRAYS[name])):
                 wanted = f"{np.dtype(_ARRAYS[name])} {shape}"
                 raise ValueError(f"trace: {name} must be {wanted}, not {array.dtype} {array.shape}")
-        for name in ("generators", "num_iter_list"):
-            if len(getattr(self, name)) != levels:
-                raise ValueError(f"trace: {name} has {len(getattr(self, name))} values for {levels} levels")
-        if levels < 2 or self.patch_sizes[-1] != 1 or any(cells[1] % patch for patch in self.patch_sizes[1:]):
+        if any(cells[1] % patch for patch in self.patch_sizes[1:]):
             raise ValueError(f"trace: patch sizes {self.patch_sizes} do not tile a roll of {cells[1]} steps")
-        if self.decided[0].max(initial=-1) >= count:
-            raise ValueError(f"trace: a cell was decided at step {self.decided[0].max()} of {count}")
+        if self.tokens.max(initial=SILENCE) >= ONSET + self.velocity_bins:
+            raise ValueError(f"trace: token {self.tokens.max()} with {self.velocity_bins} velocity bins")
+        if self.decided.min(initial=-1) < -1 or self.decided[0].max(initial=-1) >= count:
+            raise ValueError(f"trace: a cell was decided at step {self.decided[0].max(initial=-1)} of {count}")
+        if not np.isfinite(self.seconds).all():
+            raise ValueError("trace: seconds must be finite")
         if self.chances is not None and self.chances[self.known].any():
             raise ValueError("trace: chances of known cells must be 0")
+
+    def _check_facts(self) -> None:
+        """Refuse a header that no model could have written (ValueError)."""
+        sizes = self.patch_sizes
+        if not all(type(size) is int and size > 0 for size in sizes) or len(sizes) < 2 or sizes[-1] != 1:
+            raise ValueError(f"trace: patch sizes {reprlib.repr(sizes)} do not end in single cells")
+        if sizes[0] > PITCHES or any(outer % inner for outer, inner in itertools.pairwise(sizes)):
+            raise ValueError(f"trace: patch sizes {reprlib.repr(sizes)} do not divide each other")
+        known = {
+            "generators": [generator in ("ar", "mar") for generator in self.generators],
+            "num_iter_list": [type(count) is int and 0 < count <= MAX_STEPS for count in self.num_iter_list],
+        }
+        for name, right in known.items():
+            if len(right) != len(sizes) or not all(right):
+                value = reprlib.repr(getattr(self, name))
+                raise ValueError(f"trace: {name} {value} does not fit {len(sizes)} levels")
+        if self.scan_order not in ("column_major", "row_major"):
+            raise ValueError(f"trace: scan order {reprlib.repr(self.scan_order)}")
+        if type(self.velocity_bins) is not int or not 1 <= self.velocity_bins <= 64:
+            raise ValueError(f"trace: {reprlib.repr(self.velocity_bins)} velocity bins")
+        if not isinstance(self.settings, dict) or not isinstance(self.checkpoint, str):
+            raise ValueError("trace: settings must be an object and checkpoint a text")
+        if self.seed is not None and type(self.seed) is not int:
+            raise ValueError(f"trace: seed {reprlib.repr(self.seed)}")
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Trace):
@@ -223,6 +250,9 @@ class Trace:
         """
         try:
             with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
+                unpacked = sum(member.file_size for member in file.zip.infolist())
+                if unpacked > _MOST_BYTES:
+                    raise ValueError(f"{unpacked:,} bytes of arrays, more than any piece has")
                 header = json.loads(str(file["header"]))
                 if header["format"] != FORMAT:
                     raise ValueError(f"its format is {header['format']!r}")
@@ -233,14 +263,17 @@ class Trace:
                 for name in ("generators", "patch_sizes", "num_iter_list"):
                     fields[name] = tuple(fields[name])
                 present = [name for name in _ARRAYS if name not in _OPTIONAL or name in file]
-                return cls(**fields, **{name: file[name] for name in present})
-        except UserError:
-            raise
+                trace = cls(**fields, **{name: file[name] for name in present})
+                _ = trace.bars, trace.roll  # what the settings say of tempi and meters can be used
+                return trace
+        except UserError as error:
+            raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
         except OSError as error:
             raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
-        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, IndexError, TypeError) as error:
-            # The last four: a foreign array file, or a trace whose parts do not fit together.
-            raise UserError(f"{path}: not a FractalGen trace ({error})") from error
+        except Exception as error:
+            # A damaged archive, foreign arrays, parts that do not fit together: NumPy, zipfile, zlib and the parsers
+            # of array headers raise what they like.
+            raise UserError(f"{path}: not a FractalGen trace ({_one_line(error)})") from error
 
 
 class Intermediates(Sequence[Frame]):
@@ -275,3 +308,7 @@ class Intermediates(Sequence[Frame]):
 def _positive(value: object, default: int) -> int:
     """A whole number above 0 out of settings, which may hold anything."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else default
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

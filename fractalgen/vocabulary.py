@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import re
+import reprlib
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 from fractalgen.errors import UserError
@@ -51,8 +52,18 @@ class Attribute:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Attribute:
-        """From plain data; tuples may have become lists on the way."""
-        data = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
+        """From plain data; tuples may have become lists on the way.
+
+        Raises:
+            UserError: data of another kind.
+        """
+        data = {name: tuple(value) if isinstance(value, list) else value for name, value in dict(data).items()}
+        numbers = (*data.get("edges", ()), *data.get("ranks", ()))
+        right = data.get("name") in NAMES and isinstance(data.get("unit", ""), str)
+        right &= all(isinstance(value, str) for value in data.get("values", ()))
+        right &= all(isinstance(number, int | float) and math.isfinite(number) for number in numbers)
+        if not right or not data.keys() <= {field.name for field in fields(cls)}:
+            raise UserError(f"an attribute that there is not: {reprlib.repr(data)}")
         return cls(**data)
 
     @property

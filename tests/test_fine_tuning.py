@@ -19,7 +19,7 @@ from fractalgen.vocabulary import KEYS, Attribute
 from tests import tiny
 from tests.properties.helpers import random_model, random_rolls, tiny_config
 
-KEY, MOOD = Attribute("key", KEYS), Attribute("mood", ("calm", "wild"))
+KEY, STYLE = Attribute("key", KEYS), Attribute("style", ("calm", "wild"))
 
 
 def pair(tmp_path: Path, generators: str, changes: dict[str, Any], **old: Any) -> tuple[FractalGen, FractalGen]:
@@ -48,9 +48,9 @@ def changed(config: ModelConfig, context: tuple[int, int, int] | None = None, **
         ("ar ar ar ar", {"context": (0, 0, 0)}, {"context": (1, 1, 0)}),
         ("ar ar ar ar", {"context": (0, 0, 0), "echoes": ()}, {"listens": True, "echoes": (2, -1)}),
         ("ar ar ar ar", {"echoes": (2, 1)}, {"listens": True, "echoes": (1, 3, 2, -1, -2)}),
-        ("mar ar ar ar", {}, {"listens": True, "attributes": (KEY, MOOD)}),
+        ("mar ar ar ar", {}, {"listens": True, "attributes": (KEY, STYLE)}),
         ("ar ar ar ar", {"label_sizes": (3, 2)}, {"attributes": (KEY,)}),
-        ("ar ar ar ar", {"attributes": (KEY, MOOD)}, {"attributes": (MOOD,)}),
+        ("ar ar ar ar", {"attributes": (KEY, STYLE)}, {"attributes": (STYLE,)}),
     ],
 )
 def test_what_is_new_says_nothing_at_first(
@@ -127,5 +127,5 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
     trained = random_model(config)
     del trained.root.gate
     path = save_pretrained(trained, tmp_path / "damaged.safetensors")
-    with pytest.raises(UserError, match=r"--init_from .*: damaged \(root.gate.weight: nothing there"):
+    with pytest.raises(UserError, match=r"--init_from .*: 2 weights are not those of .* \(root.gate.bias: nothing in"):
         start_from(random_model(config), str(path))

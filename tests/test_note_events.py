@@ -206,7 +206,24 @@ class TestCommands:
         report = tmp_path / "report.json"
         data = arguments[2]
         capsys.readouterr()
-        assert main(["evaluate", "--checkpoint", whole, "--data", data, "--split", "valid", "--json", str(report)]) == 0
+        assert (
+            main(
+                [
+                    "evaluate",
+                    "--precision",
+                    "32",
+                    "--checkpoint",
+                    whole,
+                    "--data",
+                    data,
+                    "--split",
+                    "valid",
+                    "--json",
+                    str(report),
+                ]
+            )
+            == 0
+        )
         result = json.loads(report.read_text())
         assert json.loads(capsys.readouterr().out) == result
         crops = ValidCrops(Corpus.open(data), "valid", tiny.WIDTH)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fractalgen.config import LevelConfig, ModelConfig
 from fractalgen.model.fractal import FractalGen
-from fractalgen.vocabulary import Attribute
+from fractalgen.vocabulary import NAMES, Attribute
 
 
 def tiny_config(
@@ -31,7 +31,8 @@ def tiny_config(
     )
     settings.setdefault("echoes", (1, -1) if kinds[0] == "mar" or settings.get("listens") else (1,))
     attributes = tuple(
-        Attribute(f"attribute {i}", tuple(f"value {j}" for j in range(1, size))) for i, size in enumerate(label_sizes)
+        Attribute(name, tuple(f"value {j}" for j in range(1, size)))
+        for name, size in zip(NAMES[1:], label_sizes, strict=False)
     )
     return ModelConfig(
         levels,

@@ -1,0 +1,557 @@
+"""Hostile input: files damaged at random, and what users do with them.
+
+A case is a seed: it chooses a good file, damages it (by bytes, or by structure: a valid container of wrong content),
+and gives it to the code that a command would run.  A file may be accepted or refused with one line (``UserError``).
+Everything else is a fault: another exception, code out of the file, seconds, gigabytes.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import random
+import shutil
+import signal
+import struct
+import time
+import warnings
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+import safetensors.torch
+import torch
+
+from fractalgen import cli, corpus
+from fractalgen.checkpoint import load_pretrained, save_pretrained
+from fractalgen.config import GenerateConfig, TrainConfig
+from fractalgen.data import CropDataset, ValidCrops
+from fractalgen.errors import UserError
+from fractalgen.fine_tuning import start_from
+from fractalgen.health import check as check_health
+from fractalgen.model.fractal import FractalGen
+from fractalgen.modes import assignment
+from fractalgen.pianoroll import PianoRoll
+from fractalgen.trace import Trace
+from tests import tiny
+
+LIMIT_SECONDS = 5
+LONGEST_LINE = 500
+NASTY: tuple[Any, ...] = (
+    *(None, True, False, 0, 1, -1, 2, 3, 7, 255, 256, 2**31 - 1, 2**31, 2**63, 10**30, -(10**30)),
+    *(0.5, -0.0, 1e308, float("nan"), float("inf"), "", "x", "ar", "../../etc/passwd", "\x00", "é" * 50),
+    *([], {}, [[]], [None], [0, 0], [-1, 2**40], {"": 0}, [[0, 4, 4]], [[0, 0, 0]], [[5, 3, 8], [1, 4, 4]]),
+)
+TOUCHED = "FRACTALGEN_FUZZ_TOUCHED"  # names a file that code in a hostile file would make
+
+
+class Payload:
+    """Makes a file if it is ever unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f'touch "${TOUCHED}"',)
+
+
+# ---------------------------------------------------------------------------------------------------- damage
+
+
+def damage_bytes(content: bytes, dice: random.Random) -> bytes:
+    """A few bytes flipped, deleted, inserted, doubled or cut off."""
+    data = bytearray(content)
+    for _ in range(dice.choice((1, 1, 2, 4, 16))):
+        place = dice.randrange(len(data) + 1) if dice.random() < 0.7 else dice.randrange(min(len(data), 200) + 1)
+        size = dice.choice((1, 1, 2, 4, 8, 64))
+        match dice.randrange(6):
+            case 0:
+                data[place : place + 1] = bytes([dice.randrange(256)])
+            case 1:
+                del data[place : place + size]
+            case 2:
+                data[place:place] = dice.randbytes(size)
+            case 3:
+                data[place:place] = data[place : place + size]
+            case 4:
+                number = dice.choice((0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**32 - 1))
+                packed = struct.pack(dice.choice("<>") + "I", number)[-min(size, 4) :]
+                data[place : place + len(packed)] = packed
+            case 5 if dice.random() < 0.3:
+                del data[place:]
+    return bytes(data)
+
+
+def damage_data(data: Any, dice: random.Random) -> Any:
+    """Plain data (as of JSON) with one to three parts replaced, left out, doubled or added."""
+    root = [deepcopy(data)]
+    for _ in range(dice.choice((1, 1, 2, 3))):
+        holder, key = dice.choice(list(_places(root)))
+        match dice.randrange(4):
+            case 0 if holder is not root:
+                del holder[key]
+            case 1 if isinstance(holder, list):
+                holder.insert(key, deepcopy(holder[key]))
+            case 1 if isinstance(holder, dict):
+                holder[dice.choice(("x", "", "seed", "levels", "echoes"))] = deepcopy(dice.choice(NASTY))
+            case 2 if isinstance(holder[key], int | float) and not isinstance(holder[key], bool):
+                holder[key] = dice.choice((holder[key] + 1, -holder[key], holder[key] * 1000, holder[key] / 3))
+            case _:
+                holder[key] = deepcopy(dice.choice(NASTY))
+    return root[0]
+
+
+def _places(holder: Any) -> Iterator[tuple[Any, Any]]:
+    for key in range(len(holder)) if isinstance(holder, list) else list(holder):
+        yield holder, key
+        if isinstance(holder[key], list | dict):
+            yield from _places(holder[key])
+
+
+def damage_array(array: np.ndarray, dice: random.Random) -> np.ndarray:
+    """An array of another shape, type or range."""
+    if array.dtype.kind in "US":
+        return dice.choice((np.array(3), np.array([]), np.array(["a", "b"]), np.array(b"\xff")))
+    match dice.randrange(7):
+        case 0:
+            return array[: dice.randrange(len(array) + 1)] if array.ndim else array.reshape(1)
+        case 1:
+            return array[None] if dice.random() < 0.5 else array.reshape(-1)
+        case 2:
+            return np.concatenate([array, array]) if array.ndim else array
+        case 3:
+            with np.errstate(all="ignore"):
+                return array.astype(dice.choice((np.uint8, np.int8, np.int64, np.float32, np.float64, np.bool_, ">i4")))
+        case 4:
+            return np.swapaxes(array, 0, -1).copy() if array.ndim else array
+        case 5:
+            return np.zeros((0,) * dice.randrange(1, 4), array.dtype)
+        case _:
+            changed = array.astype(np.float64) if dice.random() < 0.1 else array.copy()
+            lowest, highest = (0, 1) if changed.dtype.kind == "b" else (-128, 127)
+            if np.issubdtype(changed.dtype, np.integer):
+                bounds: Any = np.iinfo(changed.dtype)
+                lowest, highest = bounds.min, bounds.max
+            worth = dice.choice(
+                (lowest, highest, 0, 1, -1 if lowest else 2, *([float("nan")] * (changed.dtype.kind == "f")))
+            )
+            flat = changed.reshape(-1)
+            for _ in range(dice.choice((1, 4, flat.size))):
+                if flat.size:
+                    flat[dice.randrange(flat.size)] = worth
+            return flat.reshape(changed.shape)
+
+
+def damage_arrays(arrays: dict[str, np.ndarray], dice: random.Random) -> dict[str, np.ndarray]:
+    """Arrays by name, one of them changed, missing, swapped for another or added."""
+    arrays = dict(arrays)
+    name = dice.choice(sorted(arrays))
+    match dice.randrange(6):
+        case 0:
+            del arrays[name]
+        case 1:
+            arrays[name] = arrays[dice.choice(sorted(arrays))]
+        case 2:
+            arrays["more"] = arrays[name]
+        case _:
+            arrays[name] = damage_array(arrays[name], dice)
+    return arrays
+
+
+# ------------------------------------------------------------------------------------------------------ MIDI
+
+
+@cache
+def midi_files(_: Path) -> list[bytes]:
+    """Small good (and some odd) files."""
+    folder = Path(__file__).parents[1] / "cases"
+    return [path.read_bytes() for path in sorted(folder.iterdir()) if path.suffix in (".mid", ".kar", ".rmi", ".gz")]
+
+
+def _variable(number: int) -> bytes:
+    out = [number & 0x7F]
+    while number := number >> 7:
+        out.append(number & 0x7F | 0x80)
+    return bytes(reversed(out))
+
+
+def midi_grammar(_: bytes, dice: random.Random) -> bytes:
+    """A file whose chunks are well formed and whose events are not."""
+
+    def event() -> bytes:
+        status = dice.choice(
+            (0x80, 0x90, 0x90, 0xA0, 0xB0, 0xC0, 0xD0, 0xE0, 0xF0, 0xF7, 0xFF, 0xFF, dice.randrange(256))
+        )
+        if status in (0xF0, 0xF7):
+            body = dice.randbytes(dice.randrange(6))
+            return bytes([status]) + _variable(dice.choice((len(body), 0, 1, 2**21))) + body
+        if status == 0xFF:
+            kind = dice.choice((0x00, 0x01, 0x03, 0x06, 0x2F, 0x51, 0x54, 0x58, 0x59, 0x7F, dice.randrange(256)))
+            body = dice.choice((b"", dice.randbytes(dice.randrange(8)), bytes(5), b"\x04\x02\x18\x08", b"\x07\xa1\x20"))
+            return bytes([status, kind]) + _variable(dice.choice((len(body), len(body), 0, 300))) + body
+        if status < 0x80:
+            return bytes([status, dice.randrange(256)])  # running status
+        pitch = dice.choice((0, 60, 60, 61, 127, 64, 123, 255))
+        return bytes([status | dice.randrange(2), pitch]) + bytes([dice.randrange(128)]) * (status & 0xE0 != 0xC0)
+
+    def track() -> bytes:
+        waits = (0, 0, 1, 120, 480, 480, 2**14, 2**21, 2**28 - 1)
+        weights = (8, 8, 4, 8, 8, 8, 1, 0.1, 0.05)
+        body = b"".join(
+            _variable(dice.choices(waits, weights)[0]) + event() for _ in range(dice.choice((0, 1, 5, 40, 200)))
+        )
+        body += dice.choice((b"\x00\xff\x2f\x00", b"", b"\x87\xff\xff\x7f\xff\x2f\x00"))
+        length = dice.choice((len(body), len(body), len(body), 0, len(body) + 9, 2**32 - 1))
+        return dice.choice((b"MTrk", b"MTrk", b"MTrk", b"XFIH")) + struct.pack(">I", length) + body
+
+    tracks = [track() for _ in range(dice.choice((0, 1, 1, 2, 5)))]
+    division = dice.choice((480, 480, 96, 1, 0, 32767, 0xE250, 0x8000))
+    header = struct.pack(">HHH", dice.choice((0, 1, 1, 2, 9)), dice.choice((len(tracks), 0, 9)), division)
+    return b"MThd" + struct.pack(">I", dice.choice((6, 6, 6, 0, 7, 2**31))) + header + b"".join(tracks)
+
+
+def use_midi(path: Path) -> None:
+    """As music given: its health, and something composed around it written into a copy."""
+    check_health(PianoRoll.from_midi(path))
+    dice = random.Random(path.stat().st_size)
+    modes: tuple[dict[str, Any], ...] = (
+        {"mode": "conditional", "condition_midi": str(path), "bars": 2.0},
+        {"mode": "inpainting", "input_midi": str(path), "mask_start": 0, "mask_end": 8},
+        {"mode": "accompany", "input_midi": str(path), "voice": dice.choice(("highest", "track:0", "track:x"))},
+        {"mode": "variation", "input_midi": str(path), "strength": 0.5, "pedal": dice.choice(("follow", "ignore"))},
+    )
+    task = assignment(GenerateConfig(**dice.choice(modes)), tiny.model_config(), seed=0)
+    known = task.known()
+    assert known is not None
+    task.write(
+        task.finish(PianoRoll(np.where(known < 0, 0, known).astype(np.uint8))), path.with_name("out.mid"), "a note"
+    )
+    PianoRoll.from_midi(path.with_name("out.mid"))
+
+
+# ---------------------------------------------------------------------------------------------------- traces
+
+
+@cache
+def traces(folder: Path) -> list[bytes]:
+    """The record of a small piece, with chances and without."""
+    (plain,) = tiny.intermediates(tiny.tokens(0)[None]).traces
+    settings = {"tempos": [[0, 90.0]], "meters": [[0, 3, 4]], "steps_per_bar": 12, "steps_per_quarter": 4}
+    made = (plain, replace(plain, settings=settings, chances=plain.tokens))
+    for index, trace in enumerate(made):
+        trace.save(folder / f"{index}.npz")
+    return [(folder / f"{index}.npz").read_bytes() for index in range(len(made))]
+
+
+def trace_structure(content: bytes, dice: random.Random) -> bytes:
+    """An archive of arrays, with wrong arrays, header, array headers or packing."""
+    with np.load(io.BytesIO(content)) as file:
+        arrays = {name: file[name] for name in file}
+    if dice.random() < 0.5:
+        arrays["header"] = np.array(json.dumps(damage_data(json.loads(str(arrays["header"])), dice)))
+    else:
+        arrays = damage_arrays(arrays, dice)
+    if dice.random() < 0.05:
+        arrays[dice.choice(sorted(arrays))] = np.array([Payload()], object)
+    packed = io.BytesIO()
+    np.savez(packed, **arrays)
+    if dice.random() < 0.6:
+        return packed.getvalue()
+    method = dice.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA))
+    again = io.BytesIO()
+    with zipfile.ZipFile(packed) as source, zipfile.ZipFile(again, "w", method) as target:
+        for name in source.namelist():
+            inside = source.read(name)
+            if dice.random() < 0.2:
+                inside = inside[:8] + damage_bytes(inside[8:128], dice) + inside[128:]
+            target.writestr(name, inside)
+    return again.getvalue()
+
+
+def use_trace(path: Path) -> None:
+    """Loaded, judged, and every view of it looked at."""
+    trace = Trace.load(path)
+    check_health(trace)
+    trace.bars  # noqa: B018
+    for view in ("process", "hierarchical", "levels", *(["density"] if trace.chances is not None else [])):
+        frames = trace.frames(view, max_frames=3)  # type: ignore[arg-type]
+        for index in range(len(frames)):
+            frames[index]
+
+
+# --------------------------------------------------------------------------------------------------- corpora
+
+
+@cache
+def corpora(folder: Path) -> list[bytes]:
+    """A small corpus."""
+    return [tiny.corpus(folder / "corpus.safetensors").read_bytes()]
+
+
+def _table(content: bytes) -> dict[str, Any]:
+    """What stands at the head of a .safetensors file."""
+    table: dict[str, Any] = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return table
+
+
+def safetensors_structure(content: bytes, dice: random.Random) -> bytes:
+    """Damage to the table of tensors, to their content, or to the JSON that describes them."""
+    table = _table(content)
+    arrays, about = safetensors.numpy.load(content), json.loads(table["__metadata__"]["fractalgen"])
+    match dice.randrange(3):
+        case 0:
+            about = damage_data(about, dice)
+        case 1:
+            arrays = damage_arrays(arrays, dice)
+        case _:
+            body = content[8 + int.from_bytes(content[:8], "little") :]
+            damaged = json.dumps(damage_data(table, dice)).encode()
+            return len(damaged).to_bytes(8, "little") + damaged + body
+    arrays = {name: np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="))) for name, array in arrays.items()}
+    return safetensors.numpy.save(arrays, metadata={"fractalgen": json.dumps(about)})
+
+
+def use_corpus(path: Path) -> None:
+    """Opened, its crops drawn for training and validation, all that is told of a song asked for."""
+    found = corpus.Corpus.open(path)
+    attributes = found.vocabulary
+    for split in ("train", "valid"):
+        if found.indices(split):
+            crops = ValidCrops(found, split, tiny.WIDTH, 3, attributes=attributes)
+            for index in range(len(crops)):
+                crops[index]
+    drawn = CropDataset(found, "train", tiny.WIDTH, transpose=(-2, 2), attributes=attributes)
+    for _ in range(3):
+        drawn[0]
+    for index in range(min(len(found), 3)):
+        found.roll(index).downbeats()
+        found.keys(index)
+        found.song(index)
+
+
+# ----------------------------------------------------------------------------------------------- checkpoints
+
+
+@cache
+def checkpoints(folder: Path) -> list[bytes]:
+    """A small model to share."""
+    path = folder / "model.safetensors"
+    torch.manual_seed(0)
+    save_pretrained(FractalGen(tiny.model_config(embed_dims=(8, 8, 8, 8))), path, dtype=torch.float32)
+    return [path.read_bytes()]
+
+
+def checkpoint_structure(content: bytes, dice: random.Random) -> bytes:
+    """As :func:`safetensors_structure`, or a training checkpoint with wrong content, or with code in it."""
+    if dice.random() < 0.6:
+        return safetensors_structure(content, dice)
+    header = json.loads(_table(content)["__metadata__"]["fractalgen"])
+    state = {f"model.{name}": value for name, value in safetensors.torch.load(content).items()}
+    whole: Any = {"fractalgen": header, "state_dict": state, "global_step": 3}
+    match dice.randrange(4):
+        case 0:
+            whole["fractalgen"] = damage_data(header, dice)
+        case 1:
+            name = dice.choice(sorted(state))
+            odd: tuple[Any, ...] = (None, 3, "x", torch.zeros(0), torch.zeros(3, 3, 3), state[name].long(), [1])
+            state[name] = dice.choice((*odd, state[name].to_sparse(), state[name] * float("nan")))
+        case 2:
+            whole[dice.choice(sorted(whole))] = dice.choice((*NASTY, Payload()))
+        case 3:
+            whole = dice.choice((*NASTY, Payload(), state))
+    made = io.BytesIO()
+    torch.save(whole, made)
+    return made.getvalue() if dice.random() < 0.8 else damage_bytes(made.getvalue(), dice)
+
+
+def use_checkpoint(path: Path) -> None:
+    """Loaded to compose with, and to train from."""
+    model = load_pretrained(path)
+    start_from(FractalGen(model.config), str(path))
+
+
+# ------------------------------------------------------------------------------------------------------ YAML
+
+
+@cache
+def yaml_files(_: Path) -> list[bytes]:
+    """The shipped configurations."""
+    return [path.read_bytes() for path in sorted(cli.CONFIGS.glob("*.yaml"))]
+
+
+YAML_VALUES = (
+    *(
+        "",
+        "~",
+        "null",
+        "true",
+        "-1",
+        "0",
+        "1",
+        "3",
+        "1e400",
+        ".nan",
+        ".inf",
+        "0x7fffffffffffffff",
+        "9" * 400,
+        "9" * 5000,
+    ),
+    *("[]", "{}", "[1, 2]", "[1, [2]]", "{a: 1}", "!!python/object/apply:os.system ['touch $FRACTALGEN_FUZZ_TOUCHED']"),
+    *(
+        "!!binary aGk=",
+        "2026-01-01",
+        "2026-13-45",
+        "!!set {a}",
+        "&a [*a]",
+        "*b",
+        "'",
+        '"\\ud800"',
+        "[" * 200 + "]" * 200,
+    ),
+    *(
+        "[" * 5000,
+        "{" * 3000,
+        "!!int x",
+        "!!float x",
+        "!!timestamp x",
+        "? a",
+        "<<: 3",
+        "- 1",
+        "\t1",
+        "é",
+        "1:59:59",
+        "0b2",
+    ),
+)
+YAML_LINES = (
+    "1: 2",
+    "[1]: 2",
+    "{a: b}: c",
+    "null: 3",
+    "? [a]\n: b",
+    "--- \na: 1",
+    "%YAML 9.9",
+    "a: &x [*x]",
+    "<<: [1]",
+)
+
+
+def yaml_structure(content: bytes, dice: random.Random) -> bytes:
+    """Lines with other values, or lines that no configuration has."""
+    lines = content.decode().splitlines()
+    names = [line.split(":")[0] for line in lines if ":" in line and not line.startswith("#")]
+    for _ in range(dice.choice((1, 1, 2, 4))):
+        place = dice.randrange(len(lines) + 1)
+        name = dice.choice([*names, *TrainConfig.__dataclass_fields__])
+        value = dice.choice((*YAML_VALUES, *map(str, NASTY)))
+        lines = [line for line in lines if not line.startswith(f"{name}:")] if dice.random() < 0.9 else lines
+        lines.insert(place, f"{name}: {value}" if dice.random() < 0.8 else dice.choice(YAML_LINES))
+    return "\n".join(lines).encode("utf-8", "surrogatepass")
+
+
+def use_yaml(path: Path) -> None:
+    """Settings of a training, whose model is laid out, or else of a composition."""
+    try:
+        cli.resolve(TrainConfig, {}, [str(path)]).model_config()
+    except UserError:
+        cli.resolve(GenerateConfig, {}, [str(path)])
+
+
+# ------------------------------------------------------------------------------------------------- all kinds
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file: its ending, good ones (made in a folder), damage by structure, and what is done with it."""
+
+    ending: str
+    good: Callable[[Path], list[bytes]]
+    structure: Callable[[bytes, random.Random], bytes]
+    use: Callable[[Path], None]
+
+
+KINDS = {
+    "midi": Kind(".mid", midi_files, midi_grammar, use_midi),
+    "trace": Kind(".npz", traces, trace_structure, use_trace),
+    "corpus": Kind(".safetensors", corpora, safetensors_structure, use_corpus),
+    "checkpoint": Kind(".safetensors", checkpoints, checkpoint_structure, use_checkpoint),
+    "yaml": Kind(".yaml", yaml_files, yaml_structure, use_yaml),
+}
+
+
+@dataclass
+class Tally:
+    """What became of the cases of one kind; ``faults`` are (seed, what went wrong)."""
+
+    accepted: int = 0
+    refused: int = 0
+    slowest: float = 0.0
+    faults: list[tuple[int, str]] = field(default_factory=list)
+
+
+def make_case(kind: Kind, seed: int, folder: Path) -> Path:
+    """The damaged file of a seed, in ``folder``."""
+    dice = random.Random(seed)
+    content = dice.choice(kind.good(folder / "good"))
+    content = kind.structure(content, dice) if dice.random() < 0.6 else damage_bytes(content, dice)
+    ending = ".ckpt" if kind.good is checkpoints and content[:2] == b"PK" else kind.ending
+    path = folder / f"case{ending}"
+    path.write_bytes(content)
+    return path
+
+
+def run(name: str, seeds: Iterable[int], folder: Path) -> Tally:
+    """Damage and use a file for each seed; a faulty one is kept in ``folder`` under the name of its kind and seed."""
+    kind, tally = KINDS[name], Tally()
+    (folder / "good").mkdir(parents=True, exist_ok=True)
+    touched = folder / "touched"
+    os.environ[TOUCHED] = str(touched)
+    for seed in seeds:
+        path = make_case(kind, seed, folder)
+        began, fault = time.perf_counter(), ""
+        try:
+            with _at_most(4 * LIMIT_SECONDS), redirect_stdout(io.StringIO()), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                warnings.filterwarnings("error", "(divide|invalid|overflow|underflow) ", RuntimeWarning)  # of NumPy
+                kind.use(path)
+            tally.accepted += 1
+        except UserError as error:
+            tally.refused += 1
+            fault = "" if len(str(error)) < LONGEST_LINE else f"a message of {len(str(error))} characters"
+        except BaseException as error:  # pytest's and the alarm's too
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            fault = f"{type(error).__name__}: {str(error)[:200]}"
+        seconds = time.perf_counter() - began
+        tally.slowest = max(tally.slowest, seconds)
+        if touched.exists():
+            touched.unlink()
+            fault = "code out of the file was run"
+        if seconds > LIMIT_SECONDS:
+            fault = fault or f"{seconds:.1f} seconds"
+        if fault:
+            tally.faults.append((seed, fault))
+            shutil.copy(path, folder / f"{name}_{seed}{path.suffix}")
+    return tally
+
+
+@contextmanager
+def _at_most(seconds: int) -> Iterator[None]:
+    """A ``TimeoutError`` after so many seconds."""
+
+    def alarm(signum: int, frame: FrameType | None) -> None:
+        raise TimeoutError(f"more than {seconds} seconds")
+
+    before = signal.signal(signal.SIGALRM, alarm)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
