@@ -152,11 +152,7 @@ def asked_lines(cfg: GenerateConfig, config: ModelConfig, work: Assignment, labe
         wish = getattr(cfg, attribute.name)
         meant = attribute.describe(column[0])
         if attribute.name == "key" and wish is None:
-            meant += (
-                " (of --scale)"
-                if cfg.scale and spell_key(cfg.scale)
-                else (" (by the file's key signature)" if trusted(work) else " (guessed from the music given)")
-            )
+            meant += f" ({key_source(cfg, work)})"
         lines.append(f"{attribute.name}: {meant}" + (f" (asked for: {wish})" if attribute.edges else ""))
         if attribute.name == "polyphony":
             lines.append("polyphony is a wish that models obey weakly; --max_polyphony is kept exactly")
@@ -332,6 +328,15 @@ def choose_labels(cfg: GenerateConfig, config: ModelConfig, work: Assignment, se
     if cfg.cfg != 1 and not labels.any():
         raise UserError(f"--cfg {cfg.cfg}: guidance needs something to guide by, such as --key or --density")
     return labels
+
+
+def key_source(cfg: GenerateConfig, work: Assignment) -> str:
+    """Where a key comes from that nobody asked for, in words."""
+    if cfg.scale and spell_key(cfg.scale):
+        return "of --scale"
+    if work.task is None:
+        return "drawn by lot"
+    return "by the file's key signature" if trusted(work) else "guessed from the music given"
 
 
 def trusted(work: Assignment) -> bool:

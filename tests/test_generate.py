@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -445,6 +446,9 @@ def test_keys_of_music_given(keyed: str, tmp_path: Path, capsys: pytest.CaptureF
     assert heard([67, 71, 74, 67, 62, 66, 69, 67] * 4, b"", "--scale", "D dorian") == (
         "key: G major (guessed from the music given)"
     )
+    nothing = ["generate", "--checkpoint", keyed, "--target_width", "16", "--output_dir", str(tmp_path / "nothing")]
+    assert main(nothing) == 0
+    assert re.search(r"^key: \S+ (major|minor) \(drawn by lot\)$", capsys.readouterr().out, re.MULTILINE)
     wrong = ["generate", "--checkpoint", keyed, "--scale", "D minor", "--key", "A major"]
     assert main(wrong) == 2
     assert "--scale D minor and --key A major" in capsys.readouterr().err
