@@ -128,7 +128,7 @@ def check_ffmpeg() -> ModuleType:
 
         imageio_ffmpeg.get_ffmpeg_exe()
     except (ImportError, RuntimeError) as error:
-        raise UserError("MP4 needs imageio-ffmpeg: pip install 'fractalgen[mp4]'") from error
+        raise UserError("MP4 needs imageio-ffmpeg: pip install imageio-ffmpeg") from error
     return imageio_ffmpeg
 
 
