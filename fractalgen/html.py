@@ -21,12 +21,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fractalgen.attributes import key_between, key_changes
 from fractalgen.config import RenderConfig, View
 from fractalgen.errors import UserError
 from fractalgen.files import replacing
 from fractalgen.pianoroll import PianoRoll, grid_steps
 from fractalgen.render.colours import LINE, RAMP, palette
 from fractalgen.trace import Trace
+from fractalgen.vocabulary import spell_key, writes_flats
 
 PLAYER = Path(__file__).parent / "assets" / "player"
 PAPERS = {"dark": (0x15, 0x18, 0x1C), "light": (0xFD, 0xFC, 0xFA)}  # behind the notes; --roll in player.css
@@ -98,6 +100,7 @@ def page(
         # The window may follow the process where that moves on in time, one patch after the other.
         "follow": trace.generators[0] == "ar" and trace.scan_order == "column_major",
         "facts": _facts(trace, roll),
+        "flats": _flats(trace, roll),
         "tempos": roll.tempos,
         "steps_per_quarter": roll.steps_per_quarter,
         **{unit + "s": _grid(roll, unit) for unit in ("bar", "beat")},
@@ -146,6 +149,14 @@ def _facts(trace: Trace, roll: PianoRoll) -> list[tuple[str, str]]:
     }
     facts |= {name: value for name, value in trace.settings.items() if value is not None}
     return [(name, _plain(value)) for name, value in facts.items()]
+
+
+def _flats(trace: Trace, roll: PianoRoll) -> bool:
+    """Whether notes are called by flats: in the key that was asked for, or else in the one that most of it is in."""
+    key = spell_key(str(trace.settings.get("key"))) or key_between(
+        key_changes(roll.tokens, roll.steps_per_quarter), 0, roll.width
+    )
+    return key is not None and writes_flats(key)
 
 
 def _plain(value: object) -> str:

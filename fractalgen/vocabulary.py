@@ -155,3 +155,9 @@ def signature_key(signature: tuple[int, bool]) -> str:
     """The name in :data:`KEYS` of a key signature: sharps, or flats below 0, and whether it is minor."""
     fifths, minor = signature
     return KEYS[(7 * fifths + (9 if minor else 0)) % 12 + (12 if minor else 0)]
+
+
+def writes_flats(key: str) -> bool:
+    """Whether the signature of a key of :data:`KEYS` has flats."""
+    minor, tonic = divmod(KEYS.index(key), 12)
+    return 7 * (tonic + 3 * minor) % 12 > 5  # steps up the circle of fifths from C, of the relative major

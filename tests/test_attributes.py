@@ -21,7 +21,7 @@ from fractalgen.masks import drop_labels
 from fractalgen.model.fractal import FractalGen
 from fractalgen.optimisers import make_optimizer
 from fractalgen.pianoroll import PianoRoll, merge_notes, tokens_from_notes
-from fractalgen.vocabulary import KEYS, Attribute, encode_all, spell_key
+from fractalgen.vocabulary import KEYS, Attribute, encode_all, spell_key, writes_flats
 from tests import tiny
 from tests.properties.helpers import tiny_config
 
@@ -343,3 +343,20 @@ def test_the_right_label_is_more_likely_after_training(tmp_path: Path) -> None:
 def test_attributes_are_plain_data() -> None:
     for attribute in (Attribute("key", KEYS), DENSITY):
         assert Attribute.from_dict(json.loads(json.dumps(asdict(attribute)))) == attribute
+
+
+@pytest.mark.parametrize(
+    ("key", "flats"),
+    [
+        ("C major", False),
+        ("F major", True),
+        ("Gb major", True),
+        ("B major", False),
+        ("D minor", True),
+        ("E minor", False),
+        ("Ab minor", False),  # of G# minor
+        ("Eb minor", True),
+    ],
+)
+def test_keys_with_flats(key: str, flats: bool) -> None:
+    assert writes_flats(key) is flats

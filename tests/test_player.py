@@ -154,8 +154,14 @@ def in_current_patch(trace: Trace, pitch: int, step: int) -> bool:
     return bool(trace.decided[0][pitch, step] == 15)
 
 
+def test_flats_are_written_in_flat_keys(show: Any) -> None:
+    for key, name in (("C minor", "E♭4"), ("E minor", "D♯4")):
+        player = show(dataclasses.replace(made_up(), settings={"key": key}))
+        assert player.run("fractalgen.pitchName(63)") == name
+
+
 def test_pointing_at_a_cell_tells_about_it(show: Any) -> None:
-    trace = made_up()
+    trace = dataclasses.replace(made_up(), settings={"key": "A minor"})
     pitch, step = (int(n) for n in np.argwhere((trace.tokens >= ONSET) & (np.arange(64) >= 20))[0])
     names = ["C", "C♯", "D", "D♯", "E", "F", "F♯", "G", "G♯", "A", "A♯", "B"]
     name = f"{names[pitch % 12]}{pitch // 12 - 1}"

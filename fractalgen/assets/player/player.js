@@ -249,6 +249,7 @@ window.fractalgen = {
   stages: () => Array.from(stage),
   values: () => Array.from(stage, (_, i) => shown(i)),
   cellAt,
+  pitchName,
   place: (pitch, step) => {
     const { left, top } = canvas.getBoundingClientRect();
     return { x: left + (X(step) + X(step + 1)) / 2 / box.ratio, y: top + (Y(pitch) + Y(pitch + 1)) / 2 / box.ratio };

@@ -6,7 +6,9 @@ const [ROWS, WIDTH] = piece.shape;
 const SIZE = ROWS * WIDTH;
 const LEVELS = piece.patch_sizes.length;
 const HOLD = 1, ONSET = 2; // tokens: 0 silence, 1 hold, 2 + v onset with velocity bin v
-const NAMES = ["C", "C♯", "D", "D♯", "E", "F", "F♯", "G", "G♯", "A", "A♯", "B"];
+const NAMES = piece.flats
+  ? ["C", "D♭", "D", "E♭", "E", "F", "G♭", "G", "A♭", "A", "B♭", "B"]
+  : ["C", "C♯", "D", "D♯", "E", "F", "F♯", "G", "G♯", "A", "A♯", "B"];
 const pitchName = (pitch) => NAMES[pitch % 12] + (Math.floor(pitch / 12) - 1);
 const isBlack = (pitch) => NAMES[pitch % 12].length > 1;
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
@@ -16,7 +18,7 @@ const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
 async function unpack() {
   if (!window.DecompressionStream) $("about").textContent = "This browser is too old: it needs one of 2023 or later.";
-  const types = { float32: Float32Array, int16: Int16Array, uint8: Uint8Array };
+  const types = { float32: Float32Array, int32: Int32Array, int16: Int16Array, uint8: Uint8Array };
   const packed = Uint8Array.from(atob($("arrays").textContent), (letter) => letter.charCodeAt(0));
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
   const bytes = await new Response(stream).arrayBuffer();
