@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from fractalgen.config import DEFAULT_MODEL, ExportConfig, ModelConfig
-from fractalgen.errors import UserError
+from fractalgen.errors import UserError, quoted, shown
 from fractalgen.files import replacing
 from fractalgen.model.fractal import FractalGen
 
@@ -95,7 +94,9 @@ def read_checkpoint(path: Path, flag: str = "checkpoint") -> tuple[dict[str, Any
     except Exception as error:  # torch, pickle, zipfile and safetensors raise what they like at damaged files
         raise UserError(f"{refused} ({_first_line(error)})") from error
     if odd := [name for name, value in weights.items() if not _is_weight(value)]:
-        raise UserError(f"{refused} ({reprlib.repr(odd[0])} is no array of numbers)")
+        raise UserError(f"{refused} ({shown(odd[0])} is no array of numbers)")
+    if sum(value.numel() * value.element_size() for value in weights.values()) > path.stat().st_size:
+        raise UserError(f"{refused} (its weights are larger than the file)")
     return header, weights
 
 
@@ -105,11 +106,11 @@ def _is_weight(value: Any) -> bool:
 
 def _check_header(header: Any, path: Path, flag: str) -> None:
     if not isinstance(header, dict) or header.get("format") != FORMAT:
-        found = header.get("format") if isinstance(header, dict) else None
-        raise UserError(f"--{flag} {path}: not a FractalGen checkpoint (format {found!r}, expected {FORMAT!r})")
+        found = quoted(header.get("format") if isinstance(header, dict) else None)
+        raise UserError(f"--{flag} {path}: not a FractalGen checkpoint (format {found}, expected {FORMAT!r})")
     if header.get("version") != VERSION:
         raise UserError(
-            f"--{flag} {path}: checkpoint version {header.get('version')!r}, this program reads version {VERSION}"
+            f"--{flag} {path}: checkpoint version {shown(header.get('version'))}, this program reads version {VERSION}"
         )
 
 
@@ -147,8 +148,10 @@ def read_model(path: Path, flag: str = "checkpoint") -> tuple[ModelConfig, dict[
         there, here = (tuple(shapes.get(odd[0], ())) or "nothing" for shapes in (found, wanted))
         raise UserError(
             f"--{flag} {path}: {len(odd)} weights are not those of this program's model, which has changed since or"
-            f" is another ({odd[0]}: {there} in the file, {here} expected)"
+            f" is another ({shown(odd[0])}: {there} in the file, {here} expected)"
         )
+    if wild := [name for name, value in weights.items() if not torch.isfinite(value.float()).all()]:
+        raise UserError(f"--{flag} {path}: damaged checkpoint (infinite or undefined numbers in {wild[0]})")
     return config, weights
 
 
@@ -206,11 +209,12 @@ def export(cfg: ExportConfig) -> None:
     model = load_pretrained(path)
     header, _ = read_checkpoint(path)
     facts = {name: value for name, value in header.items() if name not in ("format", "version", "model")}
-    if isinstance(facts.get("train"), dict):  # where the corpus lay on one machine is of no use on another
-        facts["train"] = {**facts["train"], "data": Path(facts["train"]["data"]).name}
+    train = facts.get("train")
+    if isinstance(train, dict) and isinstance(train.get("data"), str):  # where it lay on one machine is of no use
+        facts["train"] = {**train, "data": Path(train["data"]).name}
     facts |= {"corpus": cfg.corpus, "licence": cfg.licence}
     written = save_pretrained(model, cfg.out, facts, {"32": torch.float32, "bf16": torch.bfloat16}[cfg.precision])
     step, loss = facts.get("step"), facts.get("val_loss")
-    trained = "" if step is None else f", step {step}"
+    trained = f", step {step}" if isinstance(step, int) else ""
     trained += f", val_loss {loss:.4f}" if isinstance(loss, float) else ""
     print(f"{written}: {written.stat().st_size / 1e6:.1f} MB{trained}")

@@ -13,11 +13,11 @@ import difflib
 import functools
 import io
 import os
-import reprlib
 import sys
 import types
 import typing
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -35,9 +35,10 @@ from fractalgen.config import (
     RenderCommandConfig,
     TrainConfig,
 )
-from fractalgen.errors import Stopped, UserError
+from fractalgen.errors import Stopped, UserError, quoted, reason, shown
 
 CONFIGS = Path(__file__).parent / "assets" / "configs"
+MOST_NESTED = 20  # lists in lists of a YAML file
 BOOLEANS = {"true": True, "false": False}
 
 
@@ -119,13 +120,15 @@ def convert(name: str, hint: Any, value: Any) -> Any:
             raise
         except (TypeError, ValueError, LookupError, OverflowError):
             continue
-    raise UserError(f"--{name}: expected {describe(hint)}, not {reprlib.repr(value)}")
+    raise UserError(f"--{name}: expected {describe(hint)}, not {quoted(value)}")
 
 
 def _convert(name: str, hint: Any, value: Any) -> Any:
     if typing.get_origin(hint) is tuple:
         item = typing.get_args(hint)[0]
         return tuple(convert(name, item, part) for part in (value if isinstance(value, list | tuple) else [value]))
+    if not isinstance(value, str | int | float):
+        raise TypeError(value)
     if typing.get_origin(hint) is Literal:
         return {str(choice): choice for choice in typing.get_args(hint)}[str(value)]
     if isinstance(value, bool) != (hint is bool) and not isinstance(value, str):
@@ -134,20 +137,39 @@ def _convert(name: str, hint: Any, value: Any) -> Any:
         return value if isinstance(value, bool) else BOOLEANS[value.lower()]
     if hint is int and isinstance(value, float) and not value.is_integer():
         raise ValueError(value)
-    if hint is str and not isinstance(value, str | int | float):
-        raise ValueError(value)
     return hint(value)
 
 
-class UniqueKeys(yaml.SafeLoader):
-    """Reads YAML, in which a key may stand once."""
+class PlainYaml(yaml.SafeLoader):
+    """Reads YAML of settings: a key stands once, lists are hardly nested, and ``*name`` stands for no nested ones.
+
+    (Nested aliases are how a short file becomes a large one.)
+    """
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """A part of the file."""
+        alias = self.check_event(yaml.AliasEvent)
+        self.depth += 1
+        node = super().compose_node(parent, index) if self.depth <= MOST_NESTED else None
+        if self.depth > MOST_NESTED or (alias and isinstance(node, yaml.CollectionNode) and _nested(node)):
+            raise yaml.YAMLError("lists nested too deeply")
+        self.depth -= 1
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """A mapping; PyYAML would keep the last of several values."""
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        if twice := [key for key in keys if keys.count(key) > 1]:
-            raise yaml.YAMLError(f"the key {twice[0]!r} stands there twice")
+        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        if twice := [key for key, count in keys.items() if count > 1]:
+            raise yaml.YAMLError(f"the key {quoted(twice[0])} stands there twice")
         return super().construct_mapping(node, deep)
+
+
+def _nested(node: yaml.CollectionNode) -> bool:
+    """Whether there are lists or mappings in a list or mapping."""
+    parts = node.value if isinstance(node, yaml.SequenceNode) else [part for pair in node.value for part in pair]
+    return any(isinstance(part, yaml.CollectionNode) for part in parts)
 
 
 def read_config(path: str) -> dict[str, Any]:
@@ -159,14 +181,14 @@ def read_config(path: str) -> dict[str, Any]:
     shipped = CONFIGS / f"{path}.yaml"
     file = shipped if Path(path).name == path and shipped.is_file() else Path(path)
     try:
-        data = yaml.load(file.read_text(encoding="utf-8"), UniqueKeys)
+        data = yaml.load(file.read_text(encoding="utf-8"), PlainYaml)
     except FileNotFoundError:
         names = ", ".join(sorted(file.stem for file in CONFIGS.glob("*.yaml")))
         raise UserError(f"--config {path}: no such file (shipped: {names})") from None
     except OSError as error:
         raise UserError(f"--config {path}: cannot be read ({_one_line(error)})") from None
     except Exception as error:  # noqa: BLE001 (yaml's constructors of dates, numbers and deep lists raise what they like)
-        raise UserError(f"--config {path}: cannot be read ({_one_line(error)[:200]})") from None
+        raise UserError(f"--config {path}: cannot be read ({reason(error)})") from None
     if data is None:
         return {}
     if not isinstance(data, dict):
@@ -188,8 +210,12 @@ def resolve(config: type, given: dict[str, Any], files: Sequence[str] = ()) -> A
     for path in files:
         for key, value in read_config(path).items():
             if key not in hints:
-                raise UserError(f"--config {path}: unknown key {reprlib.repr(key)}{_suggestion(str(key), hints)}")
-            values[key] = convert(key, hints[key], value)
+                close = _suggestion(key, hints) if isinstance(key, str) else ""
+                raise UserError(f"--config {path}: unknown key {quoted(key)}{close}")
+            try:
+                values[key] = convert(key, hints[key], value)
+            except UserError as error:
+                raise UserError(f"--config {path}: {error}") from None
     values |= {key: convert(key, hints[key], value) for key, value in given.items()}
     for item in dataclasses.fields(config):
         required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
@@ -205,7 +231,7 @@ def resolve(config: type, given: dict[str, Any], files: Sequence[str] = ()) -> A
 
 def _flag(name: str, values: dict[str, Any]) -> str:
     value = values[name]
-    return f"--{name} {' '.join(map(str, value)) if isinstance(value, tuple) else value}"
+    return f"--{name} {shown(' '.join(map(str, value)) if isinstance(value, tuple) else str(value))}"
 
 
 def build_parser() -> Parser:

@@ -11,7 +11,7 @@ import itertools
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from fractalgen.errors import UserError
+from fractalgen.errors import UserError, quoted, shown
 from fractalgen.vocabulary import Attribute, AttributeName
 
 Generator = Literal["ar", "mar"]
@@ -22,6 +22,7 @@ Pedal = Literal["follow", "ignore"]
 Precision = Literal["auto", "32", "bf16"]
 View = Literal["process", "hierarchical", "levels", "density"]
 
+MAX_STEPS = 65_535  # 4,095 bars of 4/4, over two hours: what is longer is a damaged file
 MOST_LEVELS, MOST_BLOCKS, WIDEST, FARTHEST = 8, 256, 16_384, 4_096
 """Bounds of a model: what lies beyond them is a mistake, or a damaged checkpoint."""
 
@@ -71,6 +72,7 @@ class ModelConfig:
     listens: bool = False  # AR levels see known cells ahead of them too, as MAR levels always do
 
     def __post_init__(self) -> None:
+        self._check_types()
         if not 2 <= len(self.levels) <= MOST_LEVELS:
             raise ConfigError(f"patch_sizes: 2 to {MOST_LEVELS} levels, not {len(self.levels)}")
         if len({attribute.name for attribute in self.attributes}) < len(self.attributes):
@@ -85,6 +87,8 @@ class ModelConfig:
                 or (outer.patch == inner.patch and outer is not self.levels[0])
             ):
                 raise ConfigError(f"patch_sizes: {outer.patch} cannot be split into patches of {inner.patch}")
+        if min(self.max_children, default=0) < 0:
+            raise ConfigError(f"max_children: 0 or more, not {min(self.max_children)}")
         if self.max_children and len(self.max_children) != len(self.levels):
             raise ConfigError(f"max_children: {len(self.max_children)} numbers for {len(self.levels)} levels")
         if any(self.levels[-1].context) or (self.max_children and self.max_children[0]):
@@ -107,16 +111,32 @@ class ModelConfig:
             if level.width % level.heads:
                 raise ConfigError(f"embed_dims: {level.width} is not divisible by num_heads {level.heads}")
             if level.generator not in ("ar", "mar"):
-                raise ConfigError(f"generator_types: 'ar' or 'mar', not {level.generator!r}")
+                raise ConfigError(f"generator_types: 'ar' or 'mar', not {quoted(level.generator)}")
         if any(not 0 < abs(distance) <= FARTHEST for distance in self.echoes):
-            raise ConfigError(f"echoes: 1 to {FARTHEST} patches away, not {' '.join(map(str, self.echoes))}")
+            raise ConfigError(f"echoes: 1 to {FARTHEST} patches away, not {shown(' '.join(map(str, self.echoes)))}")
         if len(set(self.echoes)) < len(self.echoes):
-            raise ConfigError(f"echoes: different distances, not {' '.join(map(str, self.echoes))}")
+            raise ConfigError(f"echoes: different distances, not {shown(' '.join(map(str, self.echoes)))}")
         if self.levels[0].generator == "ar" and not self.listens and any(distance < 0 for distance in self.echoes):
             raise ConfigError(f"echoes: an AR first level has no later patches to show, {min(self.echoes)} is negative")
         if self.scan_order not in ("column_major", "row_major"):
-            raise ConfigError(f"scan_order: 'column_major' or 'row_major', not {self.scan_order!r}")
+            raise ConfigError(f"scan_order: 'column_major' or 'row_major', not {quoted(self.scan_order)}")
         self.check_width(self.crop_length, "crop_length")
+
+    def _check_types(self) -> None:
+        """Refuse what is no number, which only a damaged checkpoint holds."""
+        counts = {name: (getattr(self, name),) for name in ("crop_length", "velocity_bins", "steps_per_quarter")}
+        counts |= {"max_children": self.max_children, "echoes": self.echoes}
+        for name in ("patch", "width", "depth", "heads"):
+            counts[name] = tuple(getattr(level, name) for level in self.levels)
+        counts["context"] = tuple(number for level in self.levels for number in level.context)
+        for name, numbers in counts.items():
+            if odd := [number for number in numbers if type(number) is not int]:
+                raise ConfigError(f"{name}: whole numbers, not {shown(odd[0])}")
+        for name in ("dropout", "label_dropout"):
+            if type(getattr(self, name)) not in (int, float):
+                raise ConfigError(f"{name}: a number, not {shown(getattr(self, name))}")
+        if type(self.listens) is not bool:
+            raise ConfigError(f"listens: true or false, not {shown(self.listens)}")
 
     @property
     def pitches(self) -> int:
@@ -136,8 +156,11 @@ class ModelConfig:
     def check_width(self, width: int, flag: str = "target_width") -> None:
         """Refuse a roll width that the first level cannot split."""
         patch = self.levels[1].patch
-        if width <= 0 or width % patch:
-            raise ConfigError(f"--{flag} {width}: the width must be a positive multiple of the patch size {patch}")
+        if width <= 0 or width % patch or width > MAX_STEPS:
+            limit = f", at most {MAX_STEPS:,}" if width > MAX_STEPS else ""
+            raise ConfigError(
+                f"--{flag} {shown(width)}: the width must be a positive multiple of the patch size {patch}{limit}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for a checkpoint."""
@@ -341,7 +364,7 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         temperatures = self.temperature if isinstance(self.temperature, tuple) else (self.temperature,)
         if not temperatures or not all(0.01 <= value <= 100 for value in temperatures):
-            raise ConfigError(f"--temperature {' '.join(map(str, temperatures))}: must be from 0.01 to 100")
+            raise ConfigError(f"--temperature {shown(' '.join(map(str, temperatures)))}: must be from 0.01 to 100")
         for name, low, high in (
             ("cfg", 0, 1000),
             ("filter_threshold", 0, 1),

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -22,7 +21,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from fractalgen import attributes
-from fractalgen.errors import UserError
+from fractalgen.errors import UserError, quoted, reason, shown
 from fractalgen.files import replacing
 from fractalgen.pianoroll import (
     MAX_STEPS,
@@ -295,12 +294,12 @@ def _map(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
         found, version = metadata.get("format"), metadata.get("version", 0)
     except OSError as error:
         raise UserError(f"corpus {path}: cannot be read ({error.strerror or error})") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"corpus {path}: not a packed corpus (make one with `fractalgen prepare`)") from error
     if found != FORMAT:
-        raise UserError(f"corpus {path}: its format is {reprlib.repr(found)}, not {FORMAT!r}")
+        raise UserError(f"corpus {path}: its format is {quoted(found)}, not {FORMAT!r}")
     if version != VERSION:
-        raise UserError(f"corpus {path}: its version is {reprlib.repr(version)}, this program reads {VERSION}")
+        raise UserError(f"corpus {path}: its version is {shown(version)}, this program reads {VERSION}")
     try:
         if size != 8 + length + max(entry["data_offsets"][1] for entry in header.values()):
             raise UserError(f"corpus {path}: truncated ({size} bytes); prepare it again")
@@ -313,7 +312,7 @@ def _map(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError) as error:
         if isinstance(error, UserError):
             raise
-        damage = f"{type(error).__name__}: {reprlib.repr(str(error))}"
+        damage = f"{type(error).__name__}: {reason(error)}"
     if damage:
         raise UserError(f"corpus {path}: damaged ({damage}); prepare it again")
     return metadata, tensors

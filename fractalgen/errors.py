@@ -1,12 +1,31 @@
-"""The exceptions that the command line turns into one line: a user's mistake, and a run that was asked to stop."""
+"""The exceptions that the command line turns into one line (a user's mistake, a run that was asked to stop), and how
+what is quoted in one is shortened.
+"""
 
 from __future__ import annotations
 
+import reprlib
 import signal
 
 
 class UserError(ValueError):
     """A user's mistake, told in one line; the command line prints it without a traceback and exits with status 2."""
+
+
+def shown(value: object, most: int = 60) -> str:
+    """A value out of a file as it stands in a message: on one line, of at most so many characters."""
+    text = " ".join((value[: 2 * most] if isinstance(value, str) else reprlib.repr(value)).split())
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def quoted(value: object) -> str:
+    """As :func:`shown`, a text in quotation marks."""
+    return shown(repr(value[:120]) if isinstance(value, str) else value)
+
+
+def reason(error: BaseException) -> str:
+    """What an exception of a library says, on one short line; its type where it says nothing."""
+    return shown(str(error), 160) or type(error).__name__
 
 
 class Stopped(Exception):

@@ -14,7 +14,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from fractalgen.errors import UserError
+from fractalgen.errors import UserError, shown
 from fractalgen.files import replacing
 from fractalgen.midi_events import DRUMS, END_OF_TRACK, NEVER, Event, Part, midi_bytes, read_file, text_event
 from fractalgen.pianoroll import (
@@ -34,6 +34,7 @@ from fractalgen.pianoroll import (
 END_MARKER = "FractalGen end of roll"
 GRIDS = (4, 8, 12, 16, 24, 32, 48)  # usual time steps a quarter note: 12 for triplets beside sixteenths
 Changes: TypeAlias = tuple[tuple[int, int], ...]
+_MOST_LISTED = 20  # tracks in a message
 _BEAT_JITTER = 0.005  # seconds: beats that even spacing explains this well belong to one tempo
 
 
@@ -260,7 +261,7 @@ def read_midi(
         meters,
         steps_per_quarter,
         width,
-        tuple(int(key) for key in re.findall(rb"\d+", marks[-1][1])) if marks else (),
+        tuple(int(key) for key in re.findall(rb"\b\d{1,3}\b", marks[-1][1])) if marks else (),
         changes,
         quarter,
         next((key for key in keys if abs(key[0]) <= 7), None),
@@ -287,7 +288,9 @@ def find_tracks(path: str | os.PathLike[str], wanted: str, flag: str = "--voice"
         found = [int(wanted)]
 
     def listed(numbers: Iterable[int]) -> str:
-        return ", ".join(f"{number} {names[number]!r} ({counts[parts[number][0]]} notes)" for number in numbers)
+        numbers = list(numbers)
+        texts = [f"{n} {shown(names[n], 40)!r} ({counts[parts[n][0]]} notes)" for n in numbers[:_MOST_LISTED]]
+        return ", ".join(texts + [f"and {len(numbers) - len(texts)} more"] * (len(numbers) > len(texts)))
 
     if not found:
         raise UserError(f"{flag} track:{wanted}: {path} has the tracks {listed(names) or '(none with notes)'}")

@@ -35,6 +35,7 @@ _RESET, _SILENCE = 121, (120, 123, 124, 125, 126, 127)  # controllers: the pedal
 _MOST_TICKS = 0x7FFF  # a quarter note may have in a MIDI header
 _LONGEST = 0x0FFFFFFF  # ticks between two events: four bytes of seven bits
 _MOST_BYTES, _MOST_TRACKS = 1 << 21, 1024  # over 500,000 events: no piece has so many, and reading them takes seconds
+_MOST_FAULTS = 3  # damaged tracks that are told one by one
 _STATUS = [bytes([status]) for status in range(256)]
 _SYSTEM = {0xF1: 1, 0xF2: 2, 0xF3: 1}  # data bytes of messages out of place in a file; the other ones have none
 
@@ -330,6 +331,8 @@ def read_file(path: Path) -> MidiFile:
             raise UserError(f"{path}: more than {_MOST_TRACKS:,} tracks, too many for a piece of music")
     if not tracks:
         raise UserError(f"{path}: damaged or truncated (no track in it)")
+    if len(faults) > _MOST_FAULTS:
+        faults = [*faults[:_MOST_FAULTS], f"{len(faults) - _MOST_FAULTS} more tracks are damaged"]
     if len(tracks) != count:
         faults.append(f"the header says {count} tracks, there are {len(tracks)}")
     return MidiFile(division, tracks, tuple(faults))

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from fractalgen.config import MAX_STEPS
 from fractalgen.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ SILENCE = 0
 HOLD = 1
 ONSET = 2
 UNKNOWN, NO_HOLD = -1, -2  # cells to be composed: as the model likes, or so that the given note before stays as it is
-MAX_STEPS = 65_535  # 4,095 bars of 4/4, over two hours: what is longer is a damaged file
 NOTE = np.dtype([("pitch", "u1"), ("start", "i4"), ("duration", "i4"), ("velocity", "u1")])
 DEFAULT_TEMPO = (0, 120.0)  # what the MIDI standard assumes when a file is silent about it
 DEFAULT_METER = (0, 4, 4)

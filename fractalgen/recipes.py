@@ -40,8 +40,8 @@ def read_recipe(path: str) -> dict[str, Any]:
         if text.startswith(PREFIX):
             try:
                 recipe = json.loads(text.removeprefix(PREFIX))
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
-            if isinstance(recipe, dict) and all(isinstance(key, str) for key in recipe):
-                return recipe
+            if isinstance(recipe, dict):  # a file of a stranger does not say where files go
+                return {name: value for name, value in recipe.items() if name not in APART}
     raise UserError(f"--like {path}: no recipe in it; only pieces composed by `fractalgen generate` hold one")

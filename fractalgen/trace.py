@@ -20,8 +20,8 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from fractalgen.config import View
-from fractalgen.errors import UserError
+from fractalgen.config import MOST_LEVELS, View
+from fractalgen.errors import UserError, reason
 from fractalgen.files import replacing
 from fractalgen.pianoroll import DEFAULT_TEMPO, MAX_STEPS, ONSET, PITCHES, SILENCE, PianoRoll, velocities
 from fractalgen.views import VIEWS, Frame, Frames
@@ -39,7 +39,8 @@ _ARRAYS: dict[str, type[np.generic]] = {
 }
 _OPTIONAL = {"chances"}
 _LONG = {"decided": np.int32, "steps": np.int32}  # where a piece has more steps than int16 can count
-_MOST_BYTES = 2 * 128 * MAX_STEPS * 24  # of the longest piece, in six levels of int32
+_MOST_BYTES = PITCHES * MAX_STEPS * (4 * MOST_LEVELS + 16)  # of the longest piece, in levels of int32
+_MOST_HEADER = 1 << 24  # bytes of JSON, four a character: more than tempi and meters of the longest piece take
 DEFAULT_STEPS_PER_QUARTER = 4
 
 
@@ -109,6 +110,8 @@ class Trace:
                 raise ValueError(f"trace: {name} must be {wanted}, not {array.dtype} {array.shape}")
         if any(cells[1] % patch for patch in self.patch_sizes[1:]):
             raise ValueError(f"trace: patch sizes {self.patch_sizes} do not tile a roll of {cells[1]} steps")
+        if count > 2 * self.num_patches:  # in each of them at least one patch is decided, of one of the pieces at least
+            raise ValueError(f"trace: {count:,} steps for {self.num_patches:,} patches")
         if self.tokens.max(initial=SILENCE) >= ONSET + self.velocity_bins:
             raise ValueError(f"trace: token {self.tokens.max()} with {self.velocity_bins} velocity bins")
         if self.decided.min(initial=-1) < -1 or self.decided[0].max(initial=-1) >= count:
@@ -121,9 +124,13 @@ class Trace:
     def _check_facts(self) -> None:
         """Refuse a header that no model could have written (ValueError)."""
         sizes = self.patch_sizes
-        if not all(type(size) is int and size > 0 for size in sizes) or len(sizes) < 2 or sizes[-1] != 1:
+        if not all(type(size) is int and size > 0 for size in sizes) or sizes[-1:] != (1,):
             raise ValueError(f"trace: patch sizes {reprlib.repr(sizes)} do not end in single cells")
-        if sizes[0] > PITCHES or any(outer % inner for outer, inner in itertools.pairwise(sizes)):
+        if (
+            not 2 <= len(sizes) <= MOST_LEVELS
+            or sizes[0] > PITCHES
+            or any(outer % inner for outer, inner in itertools.pairwise(sizes))
+        ):
             raise ValueError(f"trace: patch sizes {reprlib.repr(sizes)} do not divide each other")
         known = {
             "generators": [generator in ("ar", "mar") for generator in self.generators],
@@ -250,10 +257,12 @@ class Trace:
         """
         try:
             with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-                unpacked = sum(member.file_size for member in file.zip.infolist())
-                if unpacked > _MOST_BYTES:
-                    raise ValueError(f"{unpacked:,} bytes of arrays, more than any piece has")
-                header = json.loads(str(file["header"]))
+                sizes = {member.filename: member.file_size for member in file.zip.infolist()}
+                if sum(sizes.values()) > _MOST_BYTES:
+                    raise ValueError(f"{sum(sizes.values()):,} bytes of arrays, more than any piece has")
+                if sizes["header.npy"] > _MOST_HEADER:
+                    raise ValueError(f"a header of {sizes['header.npy']:,} bytes")
+                header = json.loads(str(file["header.npy"]))
                 if header["format"] != FORMAT:
                     raise ValueError(f"its format is {header['format']!r}")
                 if header["version"] > VERSION:
@@ -263,7 +272,7 @@ class Trace:
                 for name in ("generators", "patch_sizes", "num_iter_list"):
                     fields[name] = tuple(fields[name])
                 present = [name for name in _ARRAYS if name not in _OPTIONAL or name in file]
-                trace = cls(**fields, **{name: file[name] for name in present})
+                trace = cls(**fields, **{name: file[f"{name}.npy"] for name in present})
                 _ = trace.bars, trace.roll  # what the settings say of tempi and meters can be used
                 return trace
         except UserError as error:
@@ -273,7 +282,7 @@ class Trace:
         except Exception as error:
             # A damaged archive, foreign arrays, parts that do not fit together: NumPy, zipfile, zlib and the parsers
             # of array headers raise what they like.
-            raise UserError(f"{path}: not a FractalGen trace ({_one_line(error)})") from error
+            raise UserError(f"{path}: not a FractalGen trace ({reason(error)})") from error
 
 
 class Intermediates(Sequence[Frame]):
@@ -308,7 +317,3 @@ class Intermediates(Sequence[Frame]):
 def _positive(value: object, default: int) -> int:
     """A whole number above 0 out of settings, which may hold anything."""
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else default
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
