@@ -134,7 +134,7 @@ def _convert(name: str, hint: Any, value: Any) -> Any:
     if isinstance(value, bool) != (hint is bool) and not isinstance(value, str):
         raise ValueError(value)
     if hint is bool:
-        return value if isinstance(value, bool) else BOOLEANS[value.lower()]
+        return value if isinstance(value, bool) else BOOLEANS[str(value).lower()]
     if hint is int and isinstance(value, float) and not value.is_integer():
         raise ValueError(value)
     return hint(value)

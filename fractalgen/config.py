@@ -124,7 +124,9 @@ class ModelConfig:
 
     def _check_types(self) -> None:
         """Refuse what is no number, which only a damaged checkpoint holds."""
-        counts = {name: (getattr(self, name),) for name in ("crop_length", "velocity_bins", "steps_per_quarter")}
+        counts: dict[str, tuple[Any, ...]] = {
+            name: (getattr(self, name),) for name in ("crop_length", "velocity_bins", "steps_per_quarter")
+        }
         counts |= {"max_children": self.max_children, "echoes": self.echoes}
         for name in ("patch", "width", "depth", "heads"):
             counts[name] = tuple(getattr(level, name) for level in self.levels)

@@ -302,7 +302,7 @@ def _map(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
         raise UserError(f"corpus {path}: its version is {shown(version)}, this program reads {VERSION}")
     try:
         if size != 8 + length + max(entry["data_offsets"][1] for entry in header.values()):
-            raise UserError(f"corpus {path}: truncated ({size} bytes); prepare it again")
+            raise UserError(f"truncated, {size} bytes")
         raw = np.memmap(path, np.uint8, mode="r", offset=8 + length)
         tensors = {
             name: raw[slice(*entry["data_offsets"])].view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
@@ -310,9 +310,7 @@ def _map(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
         }
         damage = _damage(metadata, tensors)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError) as error:
-        if isinstance(error, UserError):
-            raise
-        damage = f"{type(error).__name__}: {reason(error)}"
+        damage = reason(error) if isinstance(error, UserError) else f"{type(error).__name__}: {reason(error)}"
     if damage:
         raise UserError(f"corpus {path}: damaged ({damage}); prepare it again")
     return metadata, tensors
@@ -362,8 +360,9 @@ def _damage(about: dict[str, Any], tensors: dict[str, npt.NDArray[Any]]) -> str:
         if (np.diff(offsets) < 1).any() or at[offsets[:-1]].any() or not np.isin(back, offsets).all():
             return f"{table}: not from the first step of each song on"
     tempos, (beats, units) = tensors["tempos.quarters_per_minute"], tensors[_METERS][:, 1:].T
-    if not ((tempos > 0) & np.isfinite(tempos)).all():
-        return "a tempo that is no number above 0"
+    microseconds = np.rint(60e6 / np.clip(tempos, 1, 1e9))  # a quarter
+    if not ((microseconds >= 1) & (microseconds < 1 << 24)).all():
+        return "a tempo that MIDI does not know"
     if not ((beats >= 1) & (beats <= 255) & (units >= 1) & (units <= 64) & (units & (units - 1) == 0)).all():
         return "a meter that there is not"
     if "keys.key" in tensors and tensors["keys.key"].max(initial=0) >= len(KEYS):

@@ -187,22 +187,26 @@ def _edit(
     going = lone | {key for note in notes for key in ((note.track, note.on), (note.track, note.off))}
     going -= {(note.track, note.on) for note in stay} | set(ends)
     struck = Counter((note.track, note.channel, note.pitch, note.start) for note in stay)
+    hanging: dict[int, list[_Note]] = defaultdict(list)
+    for note in stay:
+        if note.off == NEVER:
+            hanging[note.track].append(note)
     edited = []
     for track, events in enumerate(file.tracks):
         rows: list[tuple[int, int, int, bytes]] = []  # at one tick: moved ends, then all as it was, then the pedals
         for place, (tick, data) in enumerate(events):
-            note = ends.get((track, place))
+            ended = ends.get((track, place))
             if (track, place) in going or data[:2] == END_OF_TRACK[:2] or _OLD_END_MARKER.match(data):
                 continue
-            if note is not None and note.moved:
-                rows.append((note.end, 0, place, data))
-            elif note is not None or stays(tick, data):
+            if ended is not None and ended.moved:
+                rows.append((ended.end, 0, place, data))
+            elif ended is not None or stays(tick, data):
                 rows.append((tick, 1, place, data))
         end = file.columns[track].end if cut is None else min(file.columns[track].end, grid.tick(cut))
         length = max([end, *(tick for tick, *_ in rows)])
-        for note in stay:  # never ended: it is where nothing else ends it as before
+        for note in hanging[track]:  # never ended: it is where nothing else ends it as before
             again = struck[track, note.channel, note.pitch, note.end] > (note.end == note.start)
-            if note.track == track and note.off == NEVER and (note.moved or not (again or note.end == length)):
+            if note.moved or not (again or note.end == length):
                 rows.append((max(note.end, note.start + 1), 0, note.on, bytes([0x80 | note.channel, note.pitch, 0])))
         length = max([length, *(tick for tick, *_ in rows)])
         if cut is not None or length > end:  # where the track ended, so did what a pedal held

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import math
 import re
-import reprlib
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
-from fractalgen.errors import UserError
+from fractalgen.errors import UserError, shown
 
 AttributeName = Literal["key", "density", "polyphony", "register", "velocity", "tempo", "style"]
 NAMES: tuple[AttributeName, ...] = get_args(AttributeName)
@@ -63,7 +62,7 @@ class Attribute:
         right &= all(isinstance(value, str) for value in data.get("values", ()))
         right &= all(isinstance(number, int | float) and math.isfinite(number) for number in numbers)
         if not right or not data.keys() <= {field.name for field in fields(cls)}:
-            raise UserError(f"an attribute that there is not: {reprlib.repr(data)}")
+            raise UserError(f"an attribute that there is not: {shown(data, 120)}")
         return cls(**data)
 
     @property

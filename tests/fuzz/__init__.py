@@ -1,8 +1,9 @@
 """Hostile input: files damaged at random, and what users do with them.
 
 A case is a seed: it chooses a good file, damages it (by bytes, or by structure: a valid container of wrong content),
-and gives it to the code that a command would run.  A file may be accepted or refused with one line (``UserError``).
-Everything else is a fault: another exception, code out of the file, seconds, gigabytes.
+and gives it to the code that a command would run.  A file may be accepted, or refused (``UserError``) with one line
+that names it.  Everything else is a fault: another exception, another message, code out of the file, more than
+``LIMIT_SECONDS`` or ``LIMIT_MEGABYTES``.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import io
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import struct
@@ -18,7 +20,7 @@ import time
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -32,25 +34,31 @@ import safetensors.torch
 import torch
 
 from fractalgen import cli, corpus
-from fractalgen.checkpoint import load_pretrained, save_pretrained
-from fractalgen.config import GenerateConfig, TrainConfig
+from fractalgen.checkpoint import export, load_pretrained, save_pretrained
+from fractalgen.config import ExportConfig, GenerateConfig, ModelConfig, RenderConfig, TrainConfig
 from fractalgen.data import CropDataset, ValidCrops
 from fractalgen.errors import UserError
+from fractalgen.evaluation.statistics import music_statistics
 from fractalgen.fine_tuning import start_from
 from fractalgen.health import check as check_health
+from fractalgen.midi import END_MARKER
 from fractalgen.model.fractal import FractalGen
-from fractalgen.modes import assignment
+from fractalgen.modes import assignment, check
 from fractalgen.pianoroll import PianoRoll
+from fractalgen.recipes import PREFIX, write_recipe
+from fractalgen.render.stills import image
 from fractalgen.trace import Trace
 from tests import tiny
 
 LIMIT_SECONDS = 5
-LONGEST_LINE = 500
+LIMIT_MEGABYTES = 1000
+LONGEST_LINE = 500  # characters, the path of the file apart
 NASTY: tuple[Any, ...] = (
     *(None, True, False, 0, 1, -1, 2, 3, 7, 255, 256, 2**31 - 1, 2**31, 2**63, 10**30, -(10**30)),
     *(0.5, -0.0, 1e308, float("nan"), float("inf"), "", "x", "ar", "../../etc/passwd", "\x00", "é" * 50),
     *([], {}, [[]], [None], [0, 0], [-1, 2**40], {"": 0}, [[0, 4, 4]], [[0, 0, 0]], [[5, 3, 8], [1, 4, 4]]),
 )
+SETTINGS = (*TrainConfig.__dataclass_fields__, *GenerateConfig.__dataclass_fields__)
 TOUCHED = "FRACTALGEN_FUZZ_TOUCHED"  # names a file that code in a hostile file would make
 
 
@@ -112,6 +120,27 @@ def _places(holder: Any) -> Iterator[tuple[Any, Any]]:
         yield holder, key
         if isinstance(holder[key], list | dict):
             yield from _places(holder[key])
+
+
+def damage_json(text: str, dice: random.Random) -> str:
+    """JSON text with other content, or such that parsers stumble over: deep nesting, long or odd numbers, no JSON."""
+    if dice.random() < 0.7:
+        return json.dumps(damage_data(json.loads(text), dice))
+    if dice.random() < 0.2:
+        return damage_bytes(text.encode(), dice).decode("latin-1")
+    deep = dice.choice((50, 900, 20_000))
+    odd: tuple[str, ...] = (
+        "[" * deep + "]" * deep,
+        '{"a":' * deep + "1" + "}" * deep,
+        "[" * deep,
+        "9" * 5000,
+        "1e999",
+        "-Infinity",
+    )
+    odd += ("NaN", '"\\ud800"', '"\\u0000"', '"' + "x" * 5000 + '"', "0," * 5000, f"[{'0,' * 5000}0]", "tru", '"')
+    begin = dice.choice([index for index, sign in enumerate(text) if sign in ":,["]) + 1
+    value = dice.choice(odd)
+    return dice.choice((text[:begin] + value + text[begin + dice.choice((0, 1)) :], value, f"[{text}]", text + text))
 
 
 def damage_array(array: np.ndarray, dice: random.Random) -> np.ndarray:
@@ -190,34 +219,75 @@ def midi_grammar(_: bytes, dice: random.Random) -> bytes:
         )
         if status in (0xF0, 0xF7):
             body = dice.randbytes(dice.randrange(6))
-            return bytes([status]) + _variable(dice.choice((len(body), 0, 1, 2**21))) + body
+            return bytes([status]) + _variable(dice.choice((len(body), len(body), 0, 1, 2**21))) + body
         if status == 0xFF:
             kind = dice.choice((0x00, 0x01, 0x03, 0x06, 0x2F, 0x51, 0x54, 0x58, 0x59, 0x7F, dice.randrange(256)))
-            body = dice.choice((b"", dice.randbytes(dice.randrange(8)), bytes(5), b"\x04\x02\x18\x08", b"\x07\xa1\x20"))
+            body = dice.choice((b"", dice.randbytes(dice.randrange(8)), bytes(5), b"\x07\xa1\x20"))
+            match kind:
+                case 0x51 if dice.random() < 0.5:
+                    body = dice.choice((b"\0\0\0", b"\0\0\1", b"\xff\xff\xff", dice.randbytes(3)))
+                case 0x58 if dice.random() < 0.8:
+                    body = bytes([dice.randrange(256), dice.choice((2, 3, dice.randrange(256))), 24, 8])
+                case 0x59 if dice.random() < 0.5:
+                    body = dice.randbytes(2)
+                case 0x01 if dice.random() < 0.3:
+                    body = write_recipe(GenerateConfig(bars=2.0), 1, 0, "a").encode()
+                    head = len(PREFIX)
+                    body = body[:head] + damage_json(body[head:].decode(), dice).encode("utf-8", "replace")
+                case 0x06 if dice.random() < 0.5:
+                    held = " ".join(dice.choice(("0", "60", "127", "128", "9" * 9, "9" * 5000)) for _ in range(3))
+                    body = f"{END_MARKER} {held}".encode()
             return bytes([status, kind]) + _variable(dice.choice((len(body), len(body), 0, 300))) + body
         if status < 0x80:
             return bytes([status, dice.randrange(256)])  # running status
         pitch = dice.choice((0, 60, 60, 61, 127, 64, 123, 255))
         return bytes([status | dice.randrange(2), pitch]) + bytes([dice.randrange(128)]) * (status & 0xE0 != 0xC0)
 
-    def track() -> bytes:
+    def track(most: int) -> bytes:
         waits = (0, 0, 1, 120, 480, 480, 2**14, 2**21, 2**28 - 1)
         weights = (8, 8, 4, 8, 8, 8, 1, 0.1, 0.05)
         body = b"".join(
-            _variable(dice.choices(waits, weights)[0]) + event() for _ in range(dice.choice((0, 1, 5, 40, 200)))
+            _variable(dice.choices(waits, weights)[0]) + event() for _ in range(dice.choice((0, 1, 5, 40, most)))
         )
         body += dice.choice((b"\x00\xff\x2f\x00", b"", b"\x87\xff\xff\x7f\xff\x2f\x00"))
         length = dice.choice((len(body), len(body), len(body), 0, len(body) + 9, 2**32 - 1))
         return dice.choice((b"MTrk", b"MTrk", b"MTrk", b"XFIH")) + struct.pack(">I", length) + body
 
-    tracks = [track() for _ in range(dice.choice((0, 1, 1, 2, 5)))]
+    if dice.random() < 0.01:  # as many events of few kinds as a file may have
+        return _many_events(dice)
+    tracks = [track(200) for _ in range(dice.choice((0, 1, 1, 2, 5, 40)))]
     division = dice.choice((480, 480, 96, 1, 0, 32767, 0xE250, 0x8000))
     header = struct.pack(">HHH", dice.choice((0, 1, 1, 2, 9)), dice.choice((len(tracks), 0, 9)), division)
     return b"MThd" + struct.pack(">I", dice.choice((6, 6, 6, 0, 7, 2**31))) + header + b"".join(tracks)
 
 
+def _many_events(dice: random.Random) -> bytes:
+    kinds: list[Callable[[], bytes]] = [
+        lambda: bytes([dice.choice((0x80, 0x90)), dice.randrange(128), dice.randrange(128)]),
+        lambda: bytes([0x90, dice.choice((60, 60, 61)), dice.choice((0, 64, 64))]),
+        lambda: bytes([0xB0, 64, dice.choice((0, 127))]),
+        lambda: bytes([0xB0, dice.choice((120, 121, 123)), 0]),
+        lambda: b"\xff\x51\x03" + dice.randbytes(3),
+        lambda: b"\xff\x58\x04" + bytes([dice.randrange(1, 256), dice.randrange(7), 24, 8]),
+        lambda: b"\xff\x06" + _variable(len(END_MARKER)) + END_MARKER.encode(),
+        lambda: b"\xff\x03\x04name",
+        lambda: bytes([0x90 | dice.randrange(16), 60, 64]),
+    ]
+    used, waits = dice.sample(kinds, dice.choice((1, 2, 3))), dice.choice((b"\0", b"\0\0\0\1", b"\1\2", b"\x30"))
+    count, tracks = dice.choice((2000, 20_000, 200_000)), dice.choice((1, 1, 1, 1000))
+    made = []
+    for _ in range(tracks):
+        events = [bytes([dice.choice(waits)]) + dice.choice(used)() for _ in range(count // tracks)]
+        body = b"".join([*events, b"\0\x90\x3c\x40\x60\x80\x3c\x40\0\xff\x2f\0"])
+        made.append(b"MTrk" + struct.pack(">I", len(body)) + body)
+    division = dice.choice((24, 480, 480, 32767))
+    return b"MThd" + struct.pack(">IHHH", 6, 1, tracks, division) + b"".join(made)
+
+
 def use_midi(path: Path) -> None:
-    """As music given: its health, and something composed around it written into a copy."""
+    """As a recipe, and as music given: its health, and something composed around it written into a copy."""
+    with suppress(UserError):
+        cli.resolve(GenerateConfig, {"like": str(path)})
     check_health(PianoRoll.from_midi(path))
     dice = random.Random(path.stat().st_size)
     modes: tuple[dict[str, Any], ...] = (
@@ -254,7 +324,9 @@ def trace_structure(content: bytes, dice: random.Random) -> bytes:
     with np.load(io.BytesIO(content)) as file:
         arrays = {name: file[name] for name in file}
     if dice.random() < 0.5:
-        arrays["header"] = np.array(json.dumps(damage_data(json.loads(str(arrays["header"])), dice)))
+        arrays["header"] = np.array(damage_json(str(arrays["header"]), dice))
+    elif dice.random() < 0.02:
+        return _bomb(arrays, dice)
     else:
         arrays = damage_arrays(arrays, dice)
     if dice.random() < 0.05:
@@ -270,12 +342,63 @@ def trace_structure(content: bytes, dice: random.Random) -> bytes:
             inside = source.read(name)
             if dice.random() < 0.2:
                 inside = inside[:8] + damage_bytes(inside[8:128], dice) + inside[128:]
+            elif dice.random() < 0.1:
+                inside = _array_header(inside, dice)
+            name = dice.choice((name[:-4], name.upper(), f"../{name}", "x")) if dice.random() < 0.05 else name
             target.writestr(name, inside)
-    return again.getvalue()
+            if dice.random() < 0.05:
+                target.writestr(name, inside)
+    return _zip_fields(again.getvalue(), dice) if dice.random() < 0.3 else again.getvalue()
+
+
+def _array_header(content: bytes, dice: random.Random) -> bytes:
+    """An array whose header says another type, order or shape (or no literal at all) than its bytes have."""
+    shape = dice.choice(
+        ("(1099511627776,)", "(0, 9999999999)", "(-1,)", "(True,)", "(1, 2", "[1]", "(4096,) * 9", "(1e9,)")
+    )
+    kind = dice.choice(("'|u1'", "'<U100000000'", "'|O'", "[('a', '|O')]", "'|V2000000000'", "'x'", "1", "'<m8[Y]'"))
+    order = dice.choice(("True", "False", "__import__('os')", "(" * 300 + ")" * 300, "1"))
+    shape, kind = dice.choice(((shape, "'|u1'"), ("(128, 32)", kind), (shape, kind)))
+    text = f"{{'descr': {kind}, 'fortran_order': {order}, 'shape': {shape}, }}".encode()
+    body = content[10 + int.from_bytes(content[8:10], "little") :]
+    return content[:6] + dice.choice((b"\1\0", b"\1\0", b"\x03\0")) + struct.pack("<H", len(text)) + text + body
+
+
+def _bomb(arrays: dict[str, np.ndarray], dice: random.Random) -> bytes:
+    """A small archive of arrays that are large, or said to be."""
+    count = dice.choice((10**6, 10**7, 2 * 10**7))
+    match dice.randrange(4):
+        case 0:
+            arrays |= {"steps": np.zeros((count, 2), np.int16), "seconds": np.zeros(count, np.float32)}
+        case 1:
+            arrays["header"] = np.array(f"[{'0,' * count}0]")
+        case 2:
+            width = dice.choice((65_520, 65_536, 10**6))
+            arrays |= {"tokens": np.zeros((128, width), np.uint8), "known": np.zeros((128, width), bool)}
+            arrays["decided"] = np.full((4, 128, width), -1, np.int16)
+        case _:
+            arrays["more"] = np.zeros(20 * count, np.uint8)
+    packed = io.BytesIO()
+    np.savez_compressed(packed, **arrays)  # type: ignore[arg-type]
+    return packed.getvalue()
+
+
+def _zip_fields(content: bytes, dice: random.Random) -> bytes:
+    """Another number in an entry of the archive's directory, or in the header of a member."""
+    data = bytearray(content)
+    mark, places = dice.choice(
+        ((b"PK\1\2", (8, 10, 16, 20, 24, 28, 30, 32, 42)), (b"PK\3\4", (6, 8, 14, 18, 22, 26, 28)))
+    )
+    found = [place for place in range(len(data)) if data[place : place + 4] == mark]
+    place = dice.choice(found) + dice.choice(places)
+    number = dice.choice((0, 1, 8, 9, 12, 14, 93, 95, 99, 0x0800, 0xFFFF, 2**31 - 1, 2**32 - 1))
+    size = 4 if number > 0xFFFF else 2
+    data[place : place + size] = number.to_bytes(size, "little")
+    return bytes(data)
 
 
 def use_trace(path: Path) -> None:
-    """Loaded, judged, and every view of it looked at."""
+    """Loaded, judged, every view of it looked at, and one picture drawn."""
     trace = Trace.load(path)
     check_health(trace)
     trace.bars  # noqa: B018
@@ -283,6 +406,8 @@ def use_trace(path: Path) -> None:
         frames = trace.frames(view, max_frames=3)  # type: ignore[arg-type]
         for index in range(len(frames)):
             frames[index]
+    if trace.width <= 4 * tiny.WIDTH:
+        image(trace.frames()[-1], RenderConfig(gif_scale=1, gif_grid=True, gif_stats=True))
 
 
 # --------------------------------------------------------------------------------------------------- corpora
@@ -304,17 +429,19 @@ def safetensors_structure(content: bytes, dice: random.Random) -> bytes:
     """Damage to the table of tensors, to their content, or to the JSON that describes them."""
     table = _table(content)
     arrays, about = safetensors.numpy.load(content), json.loads(table["__metadata__"]["fractalgen"])
+    text = json.dumps(about)
     match dice.randrange(3):
         case 0:
-            about = damage_data(about, dice)
+            text = damage_json(text, dice)
         case 1:
             arrays = damage_arrays(arrays, dice)
         case _:
             body = content[8 + int.from_bytes(content[:8], "little") :]
-            damaged = json.dumps(damage_data(table, dice)).encode()
-            return len(damaged).to_bytes(8, "little") + damaged + body
+            damaged = damage_json(json.dumps(table), dice).encode()
+            length = len(damaged) if dice.random() < 0.95 else dice.choice((0, 2**40, 2**63, 2**64 - 1))
+            return length.to_bytes(8, "little") + damaged + body
     arrays = {name: np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="))) for name, array in arrays.items()}
-    return safetensors.numpy.save(arrays, metadata={"fractalgen": json.dumps(about)})
+    return safetensors.numpy.save(arrays, metadata={"fractalgen": text})
 
 
 def use_corpus(path: Path) -> None:
@@ -330,9 +457,13 @@ def use_corpus(path: Path) -> None:
     for _ in range(3):
         drawn[0]
     for index in range(min(len(found), 3)):
-        found.roll(index).downbeats()
+        roll = found.roll(index)
+        roll.downbeats()
+        found.beats(index)
         found.keys(index)
         found.song(index)
+        if roll.width <= 4096:
+            music_statistics(roll.tokens[None], roll.steps_per_bar)
 
 
 # ----------------------------------------------------------------------------------------------- checkpoints
@@ -357,9 +488,12 @@ def checkpoint_structure(content: bytes, dice: random.Random) -> bytes:
     match dice.randrange(4):
         case 0:
             whole["fractalgen"] = damage_data(header, dice)
+            if dice.random() < 0.2:
+                whole = _large_model(header, dice)
         case 1:
             name = dice.choice(sorted(state))
             odd: tuple[Any, ...] = (None, 3, "x", torch.zeros(0), torch.zeros(3, 3, 3), state[name].long(), [1])
+            odd += (torch.zeros(1).expand(state[name].shape), state[name].to(torch.float8_e4m3fn), state[name] * 1e30)
             state[name] = dice.choice((*odd, state[name].to_sparse(), state[name] * float("nan")))
         case 2:
             whole[dice.choice(sorted(whole))] = dice.choice((*NASTY, Payload()))
@@ -370,10 +504,26 @@ def checkpoint_structure(content: bytes, dice: random.Random) -> bytes:
     return made.getvalue() if dice.random() < 0.8 else damage_bytes(made.getvalue(), dice)
 
 
+def _large_model(header: dict[str, Any], dice: random.Random) -> dict[str, Any]:
+    """The weights of a model of many gigabytes, of which the file holds one number."""
+    model = deepcopy(header["model"])
+    for level in model["levels"]:
+        level |= {"width": dice.choice((64, 8192, 16_384)), "depth": dice.choice((1, 32, 256))}
+    with torch.device("meta"):
+        shapes = {name: value.shape for name, value in FractalGen(ModelConfig.from_dict(model)).state_dict().items()}
+    one = torch.zeros(1)
+    weights = {f"model.{name}": one.expand(shape) for name, shape in shapes.items()}
+    return {"fractalgen": {**header, "model": model}, "state_dict": weights, "global_step": 3}
+
+
 def use_checkpoint(path: Path) -> None:
-    """Loaded to compose with, and to train from."""
+    """Loaded to compose with, to train from, and to be shared."""
+    with suppress(UserError):  # asks for a file of another name, maybe
+        export(ExportConfig(checkpoint=str(path), out=str(path.with_name("out.safetensors"))))
     model = load_pretrained(path)
     start_from(FractalGen(model.config), str(path))
+    patch = model.config.levels[1].patch
+    model.generate(width=patch, seed=0, num_iter_list=(1,) * len(model.config.levels))
 
 
 # ------------------------------------------------------------------------------------------------------ YAML
@@ -381,8 +531,9 @@ def use_checkpoint(path: Path) -> None:
 
 @cache
 def yaml_files(_: Path) -> list[bytes]:
-    """The shipped configurations."""
-    return [path.read_bytes() for path in sorted(cli.CONFIGS.glob("*.yaml"))]
+    """The shipped configurations, and one to compose by."""
+    composing = b"mode: unconditional\nquality: best\nbars: 4\nmask: [bars=1:2]\nkey: A minor\ntemperature: [1, 0.9]\n"
+    return [*(path.read_bytes() for path in sorted(cli.CONFIGS.glob("*.yaml"))), composing]
 
 
 YAML_VALUES = (
@@ -427,6 +578,11 @@ YAML_VALUES = (
         "é",
         "1:59:59",
         "0b2",
+        "[" + "1, " * 3000 + "1]",
+        "x" * 5000,
+        "- " * 3000,
+        "&h [1, 2]",
+        "*h",
     ),
 )
 YAML_LINES = (
@@ -439,6 +595,11 @@ YAML_LINES = (
     "%YAML 9.9",
     "a: &x [*x]",
     "<<: [1]",
+    "\n".join(["a0: &a0 [x, x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12))]),
+    "\n".join(["a0: &a0 {x: 1}", *(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}" for n in range(1, 12))]),
+    "scan_order: &a [&b [&c [&d [&e [x, x, x], *e, *e, *e, *e], *d, *d, *d, *d], *c, *c, *c, *c], *b, *b, *b, *b]",
+    "\n".join(f"k{n}: 1" for n in range(5000)),
+    "? " * 2000,
 )
 
 
@@ -456,11 +617,19 @@ def yaml_structure(content: bytes, dice: random.Random) -> bytes:
 
 
 def use_yaml(path: Path) -> None:
-    """Settings of a training, whose model is laid out, or else of a composition."""
-    try:
-        cli.resolve(TrainConfig, {}, [str(path)]).model_config()
-    except UserError:
-        cli.resolve(GenerateConfig, {}, [str(path)])
+    """Settings of a training, whose model is laid out, and of a composition; refused if neither."""
+    refused = []
+    for config in (TrainConfig, GenerateConfig):
+        try:
+            found = cli.resolve(config, {}, [str(path)])
+            if isinstance(found, TrainConfig):
+                found.model_config()
+            else:
+                check(found)
+        except UserError as error:
+            refused.append(error)
+    if len(refused) == 2:
+        raise refused[0 if "unknown key" not in str(refused[0]) else 1]
 
 
 # ------------------------------------------------------------------------------------------------- all kinds
@@ -492,6 +661,8 @@ class Tally:
     accepted: int = 0
     refused: int = 0
     slowest: float = 0.0
+    megabytes: float = 0.0
+    """The most memory that a case took."""
     faults: list[tuple[int, str]] = field(default_factory=list)
 
 
@@ -514,44 +685,90 @@ def run(name: str, seeds: Iterable[int], folder: Path) -> Tally:
     os.environ[TOUCHED] = str(touched)
     for seed in seeds:
         path = make_case(kind, seed, folder)
+        before = _fresh_memory()
         began, fault = time.perf_counter(), ""
         try:
-            with _at_most(4 * LIMIT_SECONDS), redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            with (
+                _at_most(4 * LIMIT_SECONDS, 2 * LIMIT_MEGABYTES),
+                redirect_stdout(io.StringIO()),
+                warnings.catch_warnings(),
+            ):
                 warnings.simplefilter("ignore")
                 warnings.filterwarnings("error", "(divide|invalid|overflow|underflow) ", RuntimeWarning)  # of NumPy
                 kind.use(path)
             tally.accepted += 1
         except UserError as error:
             tally.refused += 1
-            fault = "" if len(str(error)) < LONGEST_LINE else f"a message of {len(str(error))} characters"
+            fault = _wrong_message(error, path)
         except BaseException as error:  # pytest's and the alarm's too
             if isinstance(error, KeyboardInterrupt):
                 raise
             fault = f"{type(error).__name__}: {str(error)[:200]}"
         seconds = time.perf_counter() - began
-        tally.slowest = max(tally.slowest, seconds)
+        megabytes = _memory("VmHWM") - before
+        tally.slowest, tally.megabytes = max(tally.slowest, seconds), max(tally.megabytes, megabytes)
         if touched.exists():
             touched.unlink()
             fault = "code out of the file was run"
         if seconds > LIMIT_SECONDS:
             fault = fault or f"{seconds:.1f} seconds"
+        if megabytes > LIMIT_MEGABYTES:
+            fault = fault or f"{megabytes:.0f} MB"
         if fault:
             tally.faults.append((seed, fault))
             shutil.copy(path, folder / f"{name}_{seed}{path.suffix}")
     return tally
 
 
+def _wrong_message(error: UserError, path: Path) -> str:
+    """What is wrong with a refusal: it is to be one short line that names the file or a flag of it, and no guess."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, MemoryError) or "allocate" in str(cause):
+            return f"asked for memory: {cause}"[:200]
+        cause = cause.__cause__ or cause.__context__
+    message = str(error)
+    if len(message.replace(str(path), "")) > LONGEST_LINE:
+        return f"a message of {len(message)} characters"
+    if not message.isprintable():
+        return f"a message that is no line: {message!a}"[:200]
+    flags = path.suffix in (".yaml", ".mid")  # what is asked of a good file may not fit it
+    named = str(path) in message or (flags and any(name in message for name in SETTINGS))
+    return "" if named else f"a message that names no file: {message}"[:200]
+
+
+def _memory(what: str) -> float:
+    """Memory of this process in MB, VmRSS now or VmHWM at most since :func:`_fresh_memory`; 0 where nothing tells."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith(f"{what}:")), 0.0)
+
+
+def _fresh_memory() -> float:
+    """Memory in MB, from which on the most is counted anew."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    return _memory("VmHWM")
+
+
 @contextmanager
-def _at_most(seconds: int) -> Iterator[None]:
-    """A ``TimeoutError`` after so many seconds."""
+def _at_most(seconds: int, megabytes: int) -> Iterator[None]:
+    """A ``TimeoutError`` after so many seconds, a ``MemoryError`` where so much more would be taken at once."""
 
     def alarm(signum: int, frame: FrameType | None) -> None:
         raise TimeoutError(f"more than {seconds} seconds")
 
     before = signal.signal(signal.SIGALRM, alarm)
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if size := _memory("VmSize"):
+        most = int(size + megabytes) << 20
+        resource.setrlimit(resource.RLIMIT_AS, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
     signal.alarm(seconds)
     try:
         yield
     finally:
         signal.alarm(0)
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
         signal.signal(signal.SIGALRM, before)
