@@ -174,7 +174,11 @@ def measure(piece: Piece, reference: Reference = POP909) -> dict[str, float]:
     keys = np.flatnonzero((tokens != SILENCE).any(axis=1))
     per_pitch = onsets.sum(axis=1)
     notes = int(per_pitch.sum())
-    figures |= {"notes": notes, "density": float((tokens != SILENCE).mean()), "orphan_holds": orphan_holds(tokens)}
+    figures |= {
+        "notes": notes,
+        "density": np.count_nonzero(tokens) / max(tokens.size, 1),
+        "orphan_holds": orphan_holds(tokens),
+    }
     if len(keys):
         longest = notes_from_tokens(tokens)["duration"].max()
         figures |= {"pitch_min": float(keys[0]), "pitch_max": float(keys[-1]), "longest_note": longest / bar}

@@ -10,7 +10,9 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
 import reprlib
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fractalgen.config import MOST_LEVELS, View
-from fractalgen.errors import UserError, reason
+from fractalgen.errors import UserError, reason, shown
 from fractalgen.files import replacing
 from fractalgen.pianoroll import DEFAULT_TEMPO, MAX_STEPS, ONSET, PITCHES, SILENCE, PianoRoll, velocities
 from fractalgen.views import VIEWS, Frame, Frames
@@ -256,23 +258,23 @@ class Trace:
             UserError: no such file, not a trace, damaged, or written by a newer version.
         """
         try:
-            with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-                sizes = {member.filename: member.file_size for member in file.zip.infolist()}
-                if sum(sizes.values()) > _MOST_BYTES:
-                    raise ValueError(f"{sum(sizes.values()):,} bytes of arrays, more than any piece has")
-                if sizes["header.npy"] > _MOST_HEADER:
-                    raise ValueError(f"a header of {sizes['header.npy']:,} bytes")
-                header = json.loads(str(file["header.npy"]))
+            with open(path, "rb") as stream, zipfile.ZipFile(stream) as file:
+                if (unpacked := sum(member.file_size for member in file.infolist())) > _MOST_BYTES:
+                    raise ValueError(f"{unpacked:,} bytes of arrays, more than any piece has")
+                header = json.loads(str(_array(file, "header", most=_MOST_HEADER)))
                 if header["format"] != FORMAT:
                     raise ValueError(f"its format is {header['format']!r}")
                 if header["version"] > VERSION:
-                    message = f"trace version {header['version']}; this program reads up to {VERSION}"
+                    message = f"trace version {shown(header['version'])}; this program reads up to {VERSION}"
                     raise UserError(f"{path}: {message}: update FractalGen")
-                fields = {name: value for name, value in header.items() if name not in ("format", "version")}
+                fields: dict[str, Any] = {
+                    name: value for name, value in header.items() if name not in ("format", "version")
+                }
                 for name in ("generators", "patch_sizes", "num_iter_list"):
                     fields[name] = tuple(fields[name])
-                present = [name for name in _ARRAYS if name not in _OPTIONAL or name in file]
-                trace = cls(**fields, **{name: file[f"{name}.npy"] for name in present})
+                present = [name for name in _ARRAYS if name not in _OPTIONAL or f"{name}.npy" in file.namelist()]
+                arrays: dict[str, Any] = {name: _array(file, name) for name in present}
+                trace = cls(**fields, **arrays)
                 _ = trace.bars, trace.roll  # what the settings say of tempi and meters can be used
                 return trace
         except UserError as error:
@@ -283,6 +285,24 @@ class Trace:
             # A damaged archive, foreign arrays, parts that do not fit together: NumPy, zipfile, zlib and the parsers
             # of array headers raise what they like.
             raise UserError(f"{path}: not a FractalGen trace ({reason(error)})") from error
+
+
+def _array(file: zipfile.ZipFile, name: str, most: int = _MOST_BYTES) -> NDArray[Any]:
+    """An array of an archive that :func:`numpy.savez` wrote; no code in it is run.
+
+    Raises:
+        ValueError: it is larger than ``most`` bytes, or its header says that it is larger than it is.
+    """
+    size = file.getinfo(f"{name}.npy").file_size
+    with file.open(f"{name}.npy") as member:
+        version = np.lib.format.read_magic(member)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read_header(member)
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > size or size > most:
+        raise ValueError(f"{name}: {dtype} {shape} in {size:,} bytes")
+    with file.open(f"{name}.npy") as member:
+        array: NDArray[Any] = np.lib.format.read_array(member, allow_pickle=False)
+    return array
 
 
 class Intermediates(Sequence[Frame]):
