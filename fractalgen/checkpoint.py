@@ -116,7 +116,7 @@ def _check_header(header: Any, path: Path, flag: str) -> None:
 
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:120] if lines else 'no message'}"
+    return f"{type(error).__name__}: {shown(lines[0], 120) if lines else 'no message'}"
 
 
 def weights_hash(weights: Mapping[str, Tensor]) -> str:
@@ -129,6 +129,18 @@ def weights_hash(weights: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()[:8]
 
 
+def read_config(header: Mapping[str, Any], path: Path, flag: str = "checkpoint") -> ModelConfig:
+    """The configuration in the header of a checkpoint.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        return ModelConfig.from_dict(header["model"])
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise UserError(f"--{flag} {path}: damaged checkpoint ({_first_line(error)})") from error
+
+
 def read_model(path: Path, flag: str = "checkpoint") -> tuple[ModelConfig, dict[str, Tensor]]:
     """Configuration and weights of a checkpoint, which fit each other.
 
@@ -136,11 +148,11 @@ def read_model(path: Path, flag: str = "checkpoint") -> tuple[ModelConfig, dict[
         UserError: as :func:`read_checkpoint`, or weights that are not those of this program's model.
     """
     header, weights = read_checkpoint(path, flag)
+    config = read_config(header, path, flag)
     try:
-        config = ModelConfig.from_dict(header["model"])
         with torch.device("meta"):  # shapes only: a damaged header may ask for more memory than there is
             wanted = {name: value.shape for name, value in FractalGen(config).state_dict().items()}
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
+    except (ValueError, OverflowError, RuntimeError) as error:
         raise UserError(f"--{flag} {path}: damaged checkpoint ({_first_line(error)})") from error
     found = {name: value.shape for name, value in weights.items()}
     odd = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))

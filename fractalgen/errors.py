@@ -13,19 +13,20 @@ class UserError(ValueError):
 
 
 def shown(value: object, most: int = 60) -> str:
-    """A value out of a file as it stands in a message: on one line, of at most so many characters."""
+    """A value out of a file as it stands in a message: on one line, of at most so many characters, all printable."""
     text = " ".join((value[: 2 * most] if isinstance(value, str) else reprlib.repr(value)).split())
+    text = "".join(sign if sign.isprintable() else "?" for sign in text)
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def quoted(value: object) -> str:
     """As :func:`shown`, a text in quotation marks."""
-    return shown(repr(value[:120]) if isinstance(value, str) else value)
+    return shown(repr(value[:200]) if isinstance(value, str) else value)
 
 
 def reason(error: BaseException) -> str:
     """What an exception of a library says, on one short line; its type where it says nothing."""
-    return shown(str(error), 160) or type(error).__name__
+    return shown(str(error), 200) or type(error).__name__
 
 
 class Stopped(Exception):

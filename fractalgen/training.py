@@ -265,7 +265,7 @@ def resume_point(cfg: TrainConfig, config: ModelConfig) -> tuple[TrainConfig, in
     path = newest_whole(Path(cfg.resume))
     cfg = replace(cfg, resume=str(path))
     header, _ = checkpoint.read_checkpoint(path, flag="resume")
-    saved, wanted = ModelConfig.from_dict(header["model"]).to_dict(), config.to_dict()
+    saved, wanted = checkpoint.read_config(header, path, flag="resume").to_dict(), config.to_dict()
     if saved["listens"] != wanted["listens"]:
         does = "listens to known cells" if saved["listens"] else "does not listen to known cells"
         raise UserError(f"--resume {path}: the model there {does}, --reveal_share {cfg.reveal_share} makes another")
@@ -276,10 +276,12 @@ def resume_point(cfg: TrainConfig, config: ModelConfig) -> tuple[TrainConfig, in
         old, new = (" ".join(attribute["name"] for attribute in side["attributes"]) for side in (saved, wanted))
         another = " of another corpus" if old == new else ""
         raise UserError(f"--resume {path}: attributes there are {old or 'none'}{another}, here {new or 'none'}")
-    step, before = int(header["step"]), header.get("train", {})
+    step, before = header.get("step"), header.get("train", {})
+    if type(step) is not int or not isinstance(before, dict) or type(before.get("max_steps", 0)) is not int:
+        raise UserError(f"--resume {path}: damaged checkpoint (its step or its settings are missing)")
     branches = cfg.cooldown_steps > 0 and not before.get("cooldown_steps")
     if cfg.cooldown_steps:
-        cfg = replace(cfg, max_steps=step + cfg.cooldown_steps if branches else before["max_steps"])
+        cfg = replace(cfg, max_steps=step + cfg.cooldown_steps if branches else before.get("max_steps", step))
     if step >= cfg.max_steps:
         raise UserError(f"--resume {path}: already at step {step}, --max_steps is {cfg.max_steps}")
     folder = path.resolve().parent.parent

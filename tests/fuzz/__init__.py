@@ -662,7 +662,7 @@ class Tally:
     refused: int = 0
     slowest: float = 0.0
     megabytes: float = 0.0
-    """The most memory that a case took."""
+    """The most memory that a case took besides what the process had."""
     faults: list[tuple[int, str]] = field(default_factory=list)
 
 
@@ -670,7 +670,9 @@ def make_case(kind: Kind, seed: int, folder: Path) -> Path:
     """The damaged file of a seed, in ``folder``."""
     dice = random.Random(seed)
     content = dice.choice(kind.good(folder / "good"))
-    content = kind.structure(content, dice) if dice.random() < 0.6 else damage_bytes(content, dice)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # zipfile's, of names that stand there twice
+        content = kind.structure(content, dice) if dice.random() < 0.6 else damage_bytes(content, dice)
     ending = ".ckpt" if kind.good is checkpoints and content[:2] == b"PK" else kind.ending
     path = folder / f"case{ending}"
     path.write_bytes(content)

@@ -32,7 +32,7 @@ def main() -> int:
         tally = run(name, tqdm(seeds, name, unit="case", dynamic_ncols=True), Path(args.out).resolve())
         print(
             f"{name}: {args.count} cases in {time.perf_counter() - began:.0f} s, {tally.accepted} accepted,"
-            f" {tally.refused} refused, slowest {tally.slowest:.2f} s, peak memory {tally.megabytes:.0f} MB,"
+            f" {tally.refused} refused, slowest {tally.slowest:.2f} s, at most {tally.megabytes:.0f} MB a case,"
             f" {len(tally.faults)} faults"
         )
         for seed, fault in tally.faults:
