@@ -188,13 +188,15 @@ def read_midi(
     beats: BeatMap | None = None,
     tracks: Collection[Part] | None = None,
     pedal: bool = True,
+    within: npt.NDArray[np.bool_] | None = None,
 ) -> MidiEvents:
     """Read a MIDI file of type 0 or 1 (tracks are merged); drums are left out.
 
     Without a beat map the file's ticks are musical time and step 0 is tick 0.  With one, notes are placed by their
     time in seconds, and step 0 is the downbeat at or before the first note.  The piece reaches to its last end-of-track
     event, completed to the bar.  With ``tracks`` (of :func:`find_tracks`) only their notes are read, and the roll is
-    still as wide as the whole piece.  With ``pedal`` notes sound on while their channel's sustaining pedal is down.
+    still as wide as the whole piece; with ``within``, bool (T,), so are notes of others struck at steps outside of it.
+    With ``pedal`` notes sound on while their channel's sustaining pedal is down.
 
     Raises:
         UserError: the file is unreadable, without notes, or longer than ``MAX_STEPS``; the message names it.
@@ -248,6 +250,8 @@ def read_midi(
         remarks.append(f"notes that are never ended ({never}) sound until struck again or to the end of their track")
     if tracks is not None:
         mine = np.array([(row[0], row[1]) in tracks for row in melodic.tolist()], np.bool_)
+        if within is not None:
+            mine |= ~within[np.minimum(_nearest(onset), len(within) - 1)]
         onset, end, pitch, velocity = onset[mine], end[mine], pitch[mine], velocity[mine]
     keys = [
         (data[0] - 256 if data[0] > 127 else data[0], bool(data[1])) for _, data in file.meta(0x59) if len(data) == 2

@@ -155,6 +155,7 @@ def assignment(cfg: GenerateConfig, model: ModelConfig, seed: int) -> Assignment
         print(f"{path}: {line}")
     roll = events.roll(model.velocity_bins)
     cut = None
+    within = score_bars(cfg.compose_bars, roll) if cfg.compose_bars else None
     if cfg.mode == "conditional":
         cut, asked = roll.width, f"--condition_midi {path}"
         if cfg.condition_bars is not None:
@@ -172,18 +173,24 @@ def assignment(cfg: GenerateConfig, model: ModelConfig, seed: int) -> Assignment
         )
     elif cfg.mode == "inpainting":
         spans = [] if cfg.mask_start is None else [time_span(roll, cfg.mask_start, cfg.mask_end or 0)]
-        if cfg.compose_bars:
-            spans.append(score_bars(cfg.compose_bars, roll))
+        if within is not None:
+            spans.append(within)
         task = inpainting(roll, [*spans, *(parse_rectangle(text, roll) for text in cfg.mask)], patch)
     else:
-        within = score_bars(cfg.compose_bars, roll) if cfg.compose_bars else None
         if cfg.mode == "accompany":
-            task = accompaniment(roll, "all" if tracks else _voice(cfg.voice), cfg.side, patch, within)
+            voice: Voice | PianoRoll = roll if tracks else _voice(cfg.voice)
+            if tracks and within is not None:  # outside of these bars the other tracks stay
+                given = read_midi(path, model.steps_per_quarter, tracks=tracks, pedal=pedal, within=within[0])
+                roll = given.roll(model.velocity_bins)
+            task = accompaniment(roll, voice, cfg.side, patch, within)
         else:
             task = variation(roll, cfg.strength, np.random.default_rng(seed), patch, within)
 
     def write(piece: PianoRoll, target: Path, note: str) -> None:
-        splice_midi(path, piece, task.composed, target, cut=cut, tracks=tracks, pedal=pedal, note=note)
+        others_go = None if within is None else within[0]
+        splice_midi(
+            path, piece, task.composed, target, cut=cut, tracks=tracks, within=others_go, pedal=pedal, note=note
+        )
 
     allowed = _allowed(cfg, model, task.known.shape[1])
     if allowed is not None and not (allowed & (task.known < 0)).any():

@@ -216,22 +216,27 @@ def inpainting(roll: PianoRoll, rectangles: Sequence[Plane], patch: int = 16) ->
     return _compose(roll.tokens, region, patch)
 
 
-def accompaniment(roll: PianoRoll, voice: Voice, side: Side, patch: int = 16, within: Plane | None = None) -> Task:
+def accompaniment(
+    roll: PianoRoll, voice: Voice | PianoRoll, side: Side, patch: int = 16, within: Plane | None = None
+) -> Task:
     """Keep one voice of the roll and compose all that lies strictly ``below`` or ``above`` it.
 
-    Outside of ``within`` (128, T), if given, everything stays as it is.
+    Outside of ``within`` (128, T), if given, everything stays as it is, but for the rest of notes that go away in it.
 
-    ``voice``: ``all`` keeps every note (a file, or a track of it, that is the voice alone).  ``highest`` is the
-    skyline: going through the notes in time, of those struck together the highest is kept, unless a kept note that is
-    higher still sounds; ``lowest`` is its mirror image.  All other notes are forgotten.  While the voice sounds, its
-    pitch (the outermost one towards ``side`` if there are several) is the border; while it rests, the pitch that it
-    had last; before its first note, the first one.
+    ``voice``: ``all`` keeps every note (a file that is the voice alone).  ``highest`` is the skyline: going through the
+    notes in time, of those struck together the highest is kept, unless a kept note that is higher still sounds;
+    ``lowest`` is its mirror image.  A roll is the voice itself, a part of ``roll``.  All other notes are forgotten.
+    While the voice sounds, its pitch (the outermost one towards ``side`` if there are several) is the border; while it
+    rests, the pitch that it had last; before its first note, the first one.
     """
-    if voice not in get_args(Voice) or side not in get_args(Side):
+    if not (isinstance(voice, PianoRoll) or voice in get_args(Voice)) or side not in get_args(Side):
         raise UserError(f"--voice {voice} --side {side}: known are {get_args(Voice)} and {get_args(Side)}")
     if not roll.tokens.any():
         raise UserError("--mode accompany: the input has no notes to accompany")
-    kept = roll.tokens if voice == "all" else _outer_voice(roll.tokens, voice)
+    if isinstance(voice, PianoRoll):
+        kept = voice.tokens
+    else:
+        kept = roll.tokens if voice == "all" else _outer_voice(roll.tokens, voice)
     pitches = np.arange(PITCHES)[:, None]
     outermost = np.where(kept != SILENCE, pitches, PITCHES).min(0) if side == "below" else _top(kept)
     sounding = np.flatnonzero((kept != SILENCE).any(0))
@@ -239,7 +244,9 @@ def accompaniment(roll: PianoRoll, voice: Voice, side: Side, patch: int = 16, wi
     border = outermost[sounding[latest]]
     region = pitches < border if side == "below" else pitches > border
     if within is not None:
-        region, kept = region & within, np.where(within, kept, roll.tokens)
+        region = region & within
+        forgotten = within & (kept == SILENCE)
+        kept = np.where(forgotten | _rest(roll.tokens, forgotten & ~region), SILENCE, roll.tokens)
     if not region.any():
         raise UserError(f"--side {side}: no pitch lies {side} the given voice, nothing to compose")
     return _compose(kept, region, patch)
@@ -274,13 +281,18 @@ def variation(
 def _compose(tokens: npt.NDArray[np.uint8], region: Plane, patch: int) -> Task:
     """The task to compose ``region`` and the rest of every note that is composed in part; known silence fills up."""
     width = tokens.shape[1]
-    steps = np.arange(width)
-    begun = np.maximum.accumulate(np.where(tokens != HOLD, steps, 0), axis=1)  # where the note of each hold begins
-    latest = np.maximum.accumulate(np.where(region, steps, UNKNOWN), axis=1)
-    composed = region | ((tokens == HOLD) & (latest >= begun))
+    composed = region | _rest(tokens, region)
     known = np.zeros((PITCHES, _whole_patches(width, patch)), np.int16)
     known[:, :width] = np.where(composed, UNKNOWN, tokens.astype(np.int16))
     return Task(_ended(known, tokens), width, int((composed & ~region).sum()))
+
+
+def _rest(tokens: npt.NDArray[np.uint8], cells: Plane) -> Plane:
+    """The rest of notes: holds (128, T) that are or follow one of the cells in their note."""
+    steps = np.arange(tokens.shape[1])
+    begun = np.maximum.accumulate(np.where(tokens != HOLD, steps, 0), axis=1)  # where the note of each hold begins
+    latest = np.maximum.accumulate(np.where(cells, steps, UNKNOWN), axis=1)
+    return (tokens == HOLD) & (latest >= begun)
 
 
 def _ended(known: npt.NDArray[np.int16], tokens: npt.NDArray[np.uint8]) -> npt.NDArray[np.int16]:

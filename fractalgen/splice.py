@@ -65,13 +65,15 @@ def splice_midi(
     *,
     cut: int | None = None,
     tracks: Collection[Part] | None = None,
+    within: npt.NDArray[np.bool_] | None = None,
     pedal: bool = True,
     note: str = "",
 ) -> None:
     """Write ``roll`` as a copy of ``source`` in which only the composed cells were touched.
 
     ``composed``: Bool (128, T), the cells of the roll that did not come from the source.  ``tracks``: the given voice
-    is these tracks (of ``find_tracks``); notes of others go away.  Drums stay.  ``pedal``: as in ``read_midi``.
+    is these tracks (of ``find_tracks``); notes of others go away, but not those struck at steps outside of ``within``,
+    bool (T,).  Drums stay.  ``pedal``: as in ``read_midi``.
     ``note``: a text for the new track.  ``path`` appears whole or not at all, and ``PianoRoll.from_midi(path)`` has the
     tokens of ``roll``.
 
@@ -111,7 +113,14 @@ def splice_midi(
         each.stop = max(grid.step(heard), each.step + 1)
         notes.append(each)
     given = [
-        note for note in notes if note.channel != DRUMS and (tracks is None or (note.track, note.channel) in tracks)
+        note
+        for note in notes
+        if note.channel != DRUMS
+        and (
+            tracks is None
+            or (note.track, note.channel) in tracks
+            or (within is not None and not within[min(note.step, len(within) - 1)])
+        )
     ]
     kept, added = _match(roll, composed, given, grid, pedals)
     kept += [note for note in notes if note.channel == DRUMS]
@@ -203,7 +212,7 @@ def _edit(
             elif ended is not None or stays(tick, data):
                 rows.append((tick, 1, place, data))
         end = file.columns[track].end if cut is None else min(file.columns[track].end, grid.tick(cut))
-        length = max([end, *(tick for tick, *_ in rows)])
+        length = max([end, *(tick for tick, *_ in rows), *(note.end for note in hanging[track])])
         for note in hanging[track]:  # never ended: it is where nothing else ends it as before
             again = struck[track, note.channel, note.pitch, note.end] > (note.end == note.start)
             if note.moved or not (again or note.end == length):

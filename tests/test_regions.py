@@ -345,6 +345,25 @@ def test_any_voice(roll: PianoRoll, voice: Voice, side: Side) -> None:
     assert np.array_equal(mirror.known[::-1], task.known)
 
 
+@given(rolls(), st.sampled_from(["highest", "lowest", "all"]), st.sampled_from(["below", "above"]), st.data())
+@settings(max_examples=100)
+def test_any_voice_in_a_part_of_a_piece(roll: PianoRoll, voice: Voice, side: Side, data: st.DataObject) -> None:
+    if roll.tokens[[0, 127]].any():
+        return
+    start = data.draw(st.integers(0, roll.width - 1))
+    within = time_span(roll, start, data.draw(st.integers(start + 1, roll.width)))
+    task = accompaniment(roll, voice, side, within=within)
+    check(task, np.where(task.known[:, : roll.width] == 0, 0, roll.tokens))
+    assert np.array_equal(task.known[:, :start], roll.tokens[:, :start])
+
+
+def test_what_goes_away_in_a_part_of_a_piece_goes_to_its_end() -> None:
+    roll = piece((60, 0, 40), (70, 20, 36), (50, 18, 30), (50, 32, 34), (52, 10, 30))
+    task = accompaniment(roll, "lowest", "below", within=time_span(roll, 16, 24))
+    known = PianoRoll(np.maximum(task.known[:, :40], 0))
+    assert known.notes().tolist() == [(60, 0, 40, 10), (52, 10, 20, 10), (50, 18, 12, 10), (50, 32, 2, 10)]
+
+
 def test_the_highest_voice_of_a_chorale_is_its_soprano() -> None:
     soprano = [(72, 0, 4), (71, 4, 6), (72, 6, 8), (74, 8, 16), (72, 20, 24)]
     others = [(67, 0, 8), (60, 0, 2), (62, 2, 4), (67, 8, 16), (48, 0, 16), (52, 20, 24), (64, 20, 24)]

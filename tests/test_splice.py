@@ -247,6 +247,18 @@ def test_overlapping_notes_of_one_key_end_in_the_order_in_which_they_began(tmp_p
     assert notes_of(path) == Counter([(0, 0, 0, 720, 60, 66), (0, 0, 480, 720, 60, 99)])
 
 
+def test_notes_never_ended_are_not_lengthened_by_others_that_are(tmp_path: Path) -> None:
+    source, path = tmp_path / "a.mid", tmp_path / "b.mid"
+    source.write_bytes(midi(on(0, 60) + on(0, 62) + on(480, 64) + off(960, 59)))
+    roll = read_midi(source).roll()
+    task = continuation(roll, 8, 8)
+    tokens = np.maximum(task.known[:, :16], 0).astype(np.uint8)
+    tokens[62, 8:12] = HOLD
+    result = replace(roll, tokens=tokens)
+    splice_midi(source, result, task.composed, path, cut=8)
+    assert read_midi(path).roll() == result
+
+
 def test_lone_ends_of_notes_do_not_end_what_is_lengthened(tmp_path: Path) -> None:
     source, path = tmp_path / "a.mid", tmp_path / "b.mid"
     lone = off(240, 60) + off(0, 36, channel=9)
@@ -356,6 +368,25 @@ def test_one_track_is_the_voice(tmp_path: Path) -> None:
             UserError, match=r"^--voice track:.* has the tracks 0 '' \(2 notes\), 1 'Melody' \(1 notes\)$"
         ):
             find_tracks(source, wanted)
+
+
+def test_one_track_is_the_voice_in_some_bars(tmp_path: Path) -> None:
+    source, path = tmp_path / "a.mid", tmp_path / "b.mid"
+    high = b"".join(on(13 if i == 0 else 0, 72, 50 + i, channel=2) + off(480, 72, channel=2) for i in range(12))
+    low = b"".join(on(0, pitch, 80) + off(960, pitch) for pitch in (40, 72, 80, 43, 74, 45))
+    source.write_bytes(midi(low, high))
+    tracks, _ = find_tracks(source, "1")
+    within = time_span(read(source), 16, 32)
+    voice, roll = (read_midi(source, tracks=tracks, within=bars).roll() for bars in (None, within[0]))
+    task = accompaniment(roll, voice, "below", within=within)
+    assert np.array_equal(task.known[:, :16], read(source).tokens[:, :16])
+    tokens = np.maximum(task.known[:, : roll.width], 0).astype(np.uint8)
+    tokens[50, 18] = ONSET
+    result = replace(roll, tokens=tokens)
+    splice_midi(source, result, task.composed, path, tracks=tracks, within=within[0])
+    assert read(path) == result
+    gone = {(0, 0, 1920, 2880, 80, 80), (0, 0, 2880, 3840, 43, 80)}
+    assert notes_of(path) == notes_of(source) - Counter(gone) + Counter([(2, 1, 2160, 2280, 50, 2)])
 
 
 def test_a_status_that_runs_on_after_a_text_and_notes_ended_by_velocity_0(tmp_path: Path) -> None:
