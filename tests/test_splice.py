@@ -133,15 +133,17 @@ def test_what_is_kept_is_as_it_was(tmp_path: Path, content: bytes, data: st.Data
     assert PianoRoll.from_midi(path, per_quarter) == result  # tokens, tempi and meters
     assert others_of(path, per_quarter)[:-1] == others_of(source, per_quarter)
     before, after = notes_of(source, per_quarter), notes_of(path, per_quarter)
-    grid, _, _ = events_of(source, per_quarter)
-    for key in before:
-        _, channel, start, end, pitch, velocity = key
+    grid, _, notes = events_of(source, per_quarter)
+    pedals = read_file(source).multiplied(source, per_quarter).pedals()
+    for track_number, channel, pitch, velocity, start, end, _, off_place in notes:
+        key = track_number, channel, start, end, pitch, velocity
         step = grid.step(start)
         stop = step + 1  # where the roll ends it: a pedal may hold it longer than its key is down
         while stop < roll.width and roll.tokens[pitch, stop] == HOLD:
             stop += 1
         goes_on = stop < roll.width and result.tokens[pitch, stop] == HOLD  # lengthened by what follows
-        stop = max(stop, grid.step(end))  # and its key may be down longer, while another part strikes the pitch again
+        heard = pedals.heard(channel, end, track_number, off_place)
+        stop = max(stop, grid.step(heard))  # and it may sound longer, while another part strikes the pitch again
         if channel == DRUMS or not (task.composed[pitch, step:stop].any() or goes_on):
             assert after[key] == before[key]
         elif task.composed[pitch, step]:
