@@ -18,13 +18,16 @@ from torch import Tensor
 from fractalgen.config import MarOrder, SamplingConfig
 from fractalgen.model.ar import Autoregressive
 from fractalgen.model.composing import drop_orphans
+from fractalgen.model.dice import Draw
 from fractalgen.model.drawing import GATE, INSIDE, ORDER
 from fractalgen.model.fractal import FractalGen
 from fractalgen.model.grid import Margin, interior, surround, windows
 from fractalgen.model.level import FractalLevel, VelocityHead
+from fractalgen.model.losses import NLL, Ledger, gate_nll, wide
 from fractalgen.model.mar import ranks
-from fractalgen.model.parts import HOLD, NLL, ONSET, SILENCE, Condition, Ledger, Regions
-from fractalgen.sampling import Draw, Schedule, gate_nll, schedule_steps, wide
+from fractalgen.model.regions import Condition, Regions
+from fractalgen.model.schedule import Schedule, schedule_steps
+from fractalgen.pianoroll import HOLD, ONSET, SILENCE
 
 
 def dense_nll(

@@ -41,9 +41,10 @@ from fractalgen.files import write_json
 from fractalgen.model.fractal import FractalGen
 from fractalgen.model.grid import interior, surround, windows
 from fractalgen.model.level import FractalLevel, VelocityHead
+from fractalgen.model.losses import wide
 from fractalgen.model.mar import MaskedAutoregressive
-from fractalgen.model.parts import HOLD, SILENCE, Condition, Regions
-from fractalgen.sampling import wide
+from fractalgen.model.regions import Condition, Regions
+from fractalgen.pianoroll import HOLD, SILENCE
 
 
 def column(

@@ -39,7 +39,7 @@ from fractalgen.evaluation.statistics import STATISTICS, Comparison, Statistics,
 from fractalgen.files import write_json
 from fractalgen.generate import resolve_device
 from fractalgen.model.fractal import FractalGen
-from fractalgen.sampling import Schedule
+from fractalgen.model.schedule import Schedule
 
 BATCH = 8  # crops scored, and samples drawn, together
 MASKS = 4  # random masks of each crop, averaged for the bound

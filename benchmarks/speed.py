@@ -30,7 +30,7 @@ from fractalgen.device import autocast, choose_precision
 from fractalgen.errors import UserError
 from fractalgen.model.fractal import FractalGen
 from fractalgen.model.level import FractalLevel
-from fractalgen.model.parts import HOLD, ONSET, SILENCE
+from fractalgen.pianoroll import HOLD, ONSET, SILENCE
 from fractalgen.training import LOSS_SCALE, Training
 
 BAR = 16  # time steps

@@ -14,7 +14,7 @@ from fractalgen.model.fractal import FractalGen
 from fractalgen.model.grid import Margin
 from fractalgen.model.level import FractalLevel
 
-FEATURES = 4  # numbers a cell, see fractalgen.model.parts.CellFeatures
+FEATURES = 4  # numbers a cell, see fractalgen.model.embeddings.CellFeatures
 
 
 def start_from(model: FractalGen, name_or_path: str) -> None:

@@ -22,7 +22,7 @@ from fractalgen.evaluation.likelihood import Scores
 from fractalgen.evaluation.notes import crop_tokens
 from fractalgen.evaluation.statistics import music_statistics
 from fractalgen.model.fractal import FractalLevel
-from fractalgen.sampling import Schedule
+from fractalgen.model.schedule import Schedule
 from tests import tiny
 
 

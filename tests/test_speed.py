@@ -21,7 +21,7 @@ from benchmarks.dense import dense_nll, dense_sample
 from benchmarks.speed import Plan, Timing
 from fractalgen.errors import UserError
 from fractalgen.model.level import VelocityHead
-from fractalgen.model.parts import Regions
+from fractalgen.model.regions import Regions
 from fractalgen.pianoroll import PianoRoll
 from tests import tiny
 from tests.properties.helpers import random_model, random_rolls, tiny_config

@@ -9,9 +9,12 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from fractalgen.model.dice import Draw
 from fractalgen.model.grid import surround
-from fractalgen.model.parts import HOLD, ONSET, SILENCE, Composed, Condition, Limits, Regions, StepLog
-from fractalgen.sampling import Draw
+from fractalgen.model.limits import Limits
+from fractalgen.model.recording import Composed, StepLog
+from fractalgen.model.regions import Condition, Regions
+from fractalgen.pianoroll import HOLD, ONSET, SILENCE
 
 if TYPE_CHECKING:
     from fractalgen.config import ModelConfig

@@ -11,10 +11,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from fractalgen.model.ar import Autoregressive
+from fractalgen.model.dice import Draw, streams
 from fractalgen.model.grid import Grid, Margin, cut, earlier, interior, surround, windows
+from fractalgen.model.limits import PatchLimits
 from fractalgen.model.mar import MaskedAutoregressive
-from fractalgen.model.parts import HOLD, SILENCE, Composed, Condition, PatchLimits, Regions, StepLog, streams
-from fractalgen.sampling import Draw
+from fractalgen.model.recording import Composed, StepLog
+from fractalgen.model.regions import Condition, Regions
+from fractalgen.pianoroll import HOLD, SILENCE
 
 if TYPE_CHECKING:
     from fractalgen.model.level import FractalLevel

@@ -19,11 +19,16 @@ from fractalgen.config import CfgSchedule, ConfigError, MarOrder, ModelConfig, S
 from fractalgen.device import limited_threads
 from fractalgen.masks import drop_labels
 from fractalgen.model.composing import Composer, compose
+from fractalgen.model.degrees import lowest_degree
+from fractalgen.model.dice import Draw
 from fractalgen.model.grid import surround
 from fractalgen.model.level import FractalLevel, VelocityHead
-from fractalgen.model.parts import NLL, SILENCE, Composed, Condition, Ledger, Limits, Regions, StepLog, lowest_degree
-from fractalgen.pianoroll import NO_HOLD, UNKNOWN, PianoRoll
-from fractalgen.sampling import Draw, Schedule
+from fractalgen.model.limits import Limits
+from fractalgen.model.losses import NLL, Ledger
+from fractalgen.model.recording import Composed, StepLog
+from fractalgen.model.regions import Condition, Regions
+from fractalgen.model.schedule import Schedule
+from fractalgen.pianoroll import NO_HOLD, SILENCE, UNKNOWN, PianoRoll
 from fractalgen.trace import Intermediates, Trace
 
 SHORT = np.iinfo(np.int16).max  # steps that a trace can count in half the space

@@ -13,29 +13,19 @@ from torch import Tensor, nn
 
 from fractalgen.config import LevelConfig, ModelConfig
 from fractalgen.model.ar import Autoregressive
+from fractalgen.model.degrees import DEGREES, raised
+from fractalgen.model.dice import Draw, streams
 from fractalgen.model.drawing import settle, walk
 from fractalgen.model.echo import echoes
+from fractalgen.model.embeddings import CellFeatures, Place, mlp
 from fractalgen.model.grid import Grid, Margin, cut, interior, surround, windows
+from fractalgen.model.losses import Ledger, gate_nll, wide
 from fractalgen.model.mar import MaskedAutoregressive
-from fractalgen.model.parts import (
-    DEGREES,
-    HOLD,
-    ONSET,
-    SILENCE,
-    CellFeatures,
-    Composed,
-    Condition,
-    Ledger,
-    Place,
-    Regions,
-    StepLog,
-    mlp,
-    raised,
-    streams,
-)
+from fractalgen.model.recording import Composed, StepLog
+from fractalgen.model.regions import Condition, Regions
+from fractalgen.model.schedule import Schedule
 from fractalgen.model.transformer import Transformer
-from fractalgen.pianoroll import NO_HOLD
-from fractalgen.sampling import Draw, Schedule, gate_nll, wide
+from fractalgen.pianoroll import HOLD, NO_HOLD, ONSET, SILENCE
 
 
 class VelocityHead(nn.Module):

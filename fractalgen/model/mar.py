@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from fractalgen.config import LevelConfig, MarOrder
 from fractalgen.model.ar import Lesson, Look
+from fractalgen.model.schedule import schedule_steps
 from fractalgen.model.transformer import Transformer
-from fractalgen.sampling import schedule_steps
 
 
 @dataclass(frozen=True)

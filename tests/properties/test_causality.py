@@ -10,7 +10,7 @@ from fractalgen.config import MarOrder
 from fractalgen.model.fractal import FractalGen
 from fractalgen.model.grid import surround
 from fractalgen.model.level import FractalLevel
-from fractalgen.model.parts import Condition, Regions
+from fractalgen.model.regions import Condition, Regions
 from tests.properties.helpers import random_model, random_rolls, tiny_config
 
 

@@ -13,13 +13,15 @@ from torch import Tensor
 from fractalgen.config import ConfigError, LevelConfig, SamplingConfig, ScanOrder
 from fractalgen.model import drawing
 from fractalgen.model.composing import drop_orphans
+from fractalgen.model.dice import Draw
 from fractalgen.model.drawing import Sight
 from fractalgen.model.fractal import FractalGen
 from fractalgen.model.grid import earlier, interior, neighbours, surround, windows
 from fractalgen.model.level import FractalLevel
-from fractalgen.model.parts import Condition, Regions
+from fractalgen.model.losses import gate_nll
+from fractalgen.model.regions import Condition, Regions
+from fractalgen.model.schedule import schedule_steps
 from fractalgen.model.transformer import Decoder, Transformer, ahead
-from fractalgen.sampling import Draw, gate_nll, schedule_steps
 from tests.properties.helpers import every_roll, random_model, random_rolls, tiny_config
 
 KINDS = ["ar ar ar ar", "mar mar mar mar", "ar mar ar mar", "mar ar mar ar"]

@@ -1,46 +1,18 @@
-"""How randomness becomes decisions: schedules, temperature, guidance.  Shared by every level."""
+"""How randomness becomes decisions: temperature, filter, guidance.  Shared by every level."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from fractalgen.config import MarOrder, SamplingConfig
+from fractalgen.config import SamplingConfig
 from fractalgen.model.grid import Grid
-
-
-def wide(logits: Tensor) -> Tensor:
-    """Logits in at least float32: probabilities and losses are never computed in half precision."""
-    return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
-
-
-class Schedule(NamedTuple):
-    """In how many iterations each level draws its children, and in what order, where it is MAR."""
-
-    iterations: tuple[int, ...]
-    order: MarOrder = "random"
-
-
-def schedule_steps(rank: Int[Tensor, "b n"], count: Int[Tensor, " b"], iterations: int) -> Int[Tensor, "b n"]:
-    """Iteration in which the child of each rank is drawn, under the cosine schedule of MaskGIT and MAR.
-
-    After iteration ``k`` of ``K``, ``floor(count * cos(pi / 2 * (k + 1) / K))`` of the ``count`` children are still
-    masked; the first iteration draws at least one.  With as many iterations as children each is drawn alone.
-    """
-    if iterations >= rank.shape[1]:
-        return rank
-    fractions = torch.cos(math.pi / 2 * torch.arange(1, iterations + 1, device=count.device) / iterations)
-    masked = (count[:, None] * fractions + 1e-3).floor().long()
-    masked[:, -1] = 0
-    decided = (count[:, None] - masked).clamp(min=1)
-    return (rank[:, :, None] >= decided[:, None]).sum(-1).clamp(max=iterations - 1)
+from fractalgen.model.losses import wide
 
 
 @dataclass(frozen=True)
@@ -131,29 +103,6 @@ class Draw:
         return (opened | forced) & target, chance.masked_fill(forced, 1.0)
 
 
-def log1mexp(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """``log(1 - exp(x))`` for ``x < 0``, accurate at both ends (Maechler 2012)."""
-    near = x > -math.log(2)
-    return torch.where(
-        near,
-        (-torch.expm1(torch.where(near, x, -1.0))).clamp(min=torch.finfo(x.dtype).tiny).log(),
-        torch.log1p(-torch.exp(torch.where(near, -1.0, x))),
-    )
-
-
-def gate_nll(
-    logits: Float[Tensor, "b n"],
-    active: Bool[Tensor, "b n"],
-    target: Bool[Tensor, "b n"],
-    final: Bool[Tensor, "b n"],
-    not_all_silent: Bool[Tensor, " b"],
-) -> Float[Tensor, "b n"]:
-    """Negative log-probability (nats) of the gates of ``target`` children, as :meth:`Draw.gates` draws them."""
-    nll = F.binary_cross_entropy_with_logits(logits, active.to(logits), reduction="none") * target
-    count = final.sum(1)
-    conditioned = not_all_silent & (count > 0) & ~(active & ~final).any(1)
-    nll = nll.masked_fill(final & (conditioned & (count == 1))[:, None], 0.0)  # a forced gate costs exactly nothing
-    group = conditioned & (count > 1)
-    all_silent = (F.logsigmoid(-logits) * final).sum(1)
-    share = torch.where(group, log1mexp(torch.where(group, all_silent, -1.0)), 0.0) / count.clamp(min=1)
-    return nll + share[:, None] * final
+def streams(x: Float[Tensor, "sb *n"], draw: Draw) -> Float[Tensor, "s b *n"]:
+    """Separate the guidance streams, stacked along the batch."""
+    return x.unflatten(0, (draw.streams, -1))
