@@ -17,15 +17,15 @@ from torch import Tensor
 
 from fractalgen.config import MarOrder, SamplingConfig
 from fractalgen.model.ar import Autoregressive
-from fractalgen.model.composing import drop_orphans
-from fractalgen.model.dice import Draw
-from fractalgen.model.drawing import GATE, INSIDE, ORDER
 from fractalgen.model.fractal import FractalGen
 from fractalgen.model.grid import Margin, interior, surround, windows
 from fractalgen.model.level import FractalLevel, VelocityHead
 from fractalgen.model.losses import NLL, Ledger, gate_nll, wide
 from fractalgen.model.mar import ranks
 from fractalgen.model.regions import Condition, Regions
+from fractalgen.model.sampling.composing import drop_orphans
+from fractalgen.model.sampling.dice import GATE, INSIDE, ORDER, Draw
+from fractalgen.model.sampling.recursion import draw_cells
 from fractalgen.model.schedule import Schedule, schedule_steps
 from fractalgen.pianoroll import HOLD, ONSET, SILENCE
 
@@ -184,7 +184,7 @@ def fill(
         if isinstance(level.child, FractalLevel):
             inside = fill(level.child, parts, below, draw)
         else:
-            inside = level.child.sample(parts, below, draw, record=False).tokens
+            inside = draw_cells(level.child, parts, below, draw).tokens
         flat[region[:, None, None], own[child]] = torch.where(opened[region, slot][:, None, None], inside, SILENCE)
     return interior(canvas, level.margin)
 

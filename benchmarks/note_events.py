@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from fractalgen.config import SamplingConfig
 from fractalgen.errors import UserError
-from fractalgen.model.dice import Draw
+from fractalgen.model.sampling.dice import Draw
 from fractalgen.model.transformer import Decoder, Transformer
 from fractalgen.pianoroll import HOLD, ONSET, SILENCE, notes_from_tokens
 

@@ -11,8 +11,8 @@ import torch
 from fractalgen import FractalGen, Trace
 from fractalgen.cli import main
 from fractalgen.model import fractal
-from fractalgen.model.composing import ranks
-from fractalgen.model.recording import StepLog
+from fractalgen.model.sampling.composing import ranks
+from fractalgen.model.sampling.recording import StepLog
 from fractalgen.training import train
 from tests import tiny
 from tests.properties.helpers import random_model, tiny_config

@@ -18,15 +18,15 @@ from torch import Tensor, nn
 from fractalgen.config import CfgSchedule, ConfigError, MarOrder, ModelConfig, SamplingConfig
 from fractalgen.device import limited_threads
 from fractalgen.masks import drop_labels
-from fractalgen.model.composing import Composer, compose
 from fractalgen.model.degrees import lowest_degree
-from fractalgen.model.dice import Draw
 from fractalgen.model.grid import surround
 from fractalgen.model.level import FractalLevel, VelocityHead
 from fractalgen.model.limits import Limits
 from fractalgen.model.losses import NLL, Ledger
-from fractalgen.model.recording import Composed, StepLog
 from fractalgen.model.regions import Condition, Regions
+from fractalgen.model.sampling.composing import Composer, compose
+from fractalgen.model.sampling.dice import Draw
+from fractalgen.model.sampling.recording import Composed, StepLog
 from fractalgen.model.schedule import Schedule
 from fractalgen.pianoroll import NO_HOLD, SILENCE, UNKNOWN, PianoRoll
 from fractalgen.trace import Intermediates, Trace

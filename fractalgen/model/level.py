@@ -14,14 +14,11 @@ from torch import Tensor, nn
 from fractalgen.config import LevelConfig, ModelConfig
 from fractalgen.model.ar import Autoregressive
 from fractalgen.model.degrees import DEGREES, raised
-from fractalgen.model.dice import Draw, streams
-from fractalgen.model.drawing import settle, walk
 from fractalgen.model.echo import echoes
 from fractalgen.model.embeddings import CellFeatures, Place, mlp
 from fractalgen.model.grid import Grid, Margin, cut, interior, surround, windows
 from fractalgen.model.losses import Ledger, gate_nll, wide
 from fractalgen.model.mar import MaskedAutoregressive
-from fractalgen.model.recording import Composed, StepLog
 from fractalgen.model.regions import Condition, Regions
 from fractalgen.model.schedule import Schedule
 from fractalgen.model.transformer import Transformer
@@ -97,21 +94,6 @@ class VelocityHead(nn.Module):
             nats = F.cross_entropy(wide(self.velocities(x[onset])), token[onset] - ONSET, reduction="none")
             ledger.add(f"{self.name}/velocity", nats, crop[onset], weight[onset], kind="velocity")
 
-    def sample(self, regions: Regions, cond: Condition, draw: Draw, record: bool = False) -> Composed:
-        """Draw cells that sound."""
-        assert regions.noise is not None
-        draw = draw.at(self.index, 1.0)
-        x = self.cond(cond.vector)
-        pair = x[:, None] if self.joint else torch.stack([x, x + self.struck], 1)
-        y = self.transformer(pair, causal=True)
-        choice = draw.categorical(streams(self.choice(y[:, 0], regions), draw), regions.noise[:, 0])
-        if not self.joint:
-            onset = choice == 1
-            struck = self.velocity(streams(y[:, 1], draw)[:, onset])
-            choice[onset] += draw.categorical(struck, regions.noise[onset, 1])
-        tokens = (choice + HOLD).view(-1, 1, 1)
-        return Composed(tokens)  # there is nothing to record: its only step is step 0
-
 
 class FractalLevel(nn.Module):
     """A grid of child patches: a generator says what each child is to be, a gate whether it is silent at all."""
@@ -148,7 +130,7 @@ class FractalLevel(nn.Module):
         self.gate = nn.Linear(config.width, 1)
         self.child = child
         self.height: int = 1 + child.height  # levels from here down
-        self.numbers_per_child = 2 + child.numbers  # random numbers: see fractalgen.model.drawing
+        self.numbers_per_child = 2 + child.numbers  # random numbers: see fractalgen.model.sampling.dice
         self.numbers: int = self.rows**2 * self.numbers_per_child
 
     def grid(self, canvas: Tensor) -> Grid:
@@ -298,14 +280,3 @@ class FractalLevel(nn.Module):
         given = grid.split(regions.given).flatten(2)
         filled = (given > SILENCE).any(-1)
         return (given < 0).any(-1), filled, below & ~filled.any(1)
-
-    # -------------------------------------------------------------------------------------------------- sampling
-
-    @torch.no_grad()
-    def sample(
-        self, regions: Regions, cond: Condition, draw: Draw, record: bool, log: StepLog | None = None
-    ) -> Composed:
-        """Draw regions; the canvas may be written to.  Cells given beforehand come out as they went in."""
-        if self.config.generator == "ar":
-            return settle(self, regions, cond, draw, record, log)
-        return walk(self, regions, cond, draw, record, log)

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from fractalgen.config import ConfigError, LevelConfig, SamplingConfig, ScanOrder
-from fractalgen.model import drawing
-from fractalgen.model.composing import drop_orphans
-from fractalgen.model.dice import Draw
-from fractalgen.model.drawing import Sight
 from fractalgen.model.fractal import FractalGen
 from fractalgen.model.grid import earlier, interior, neighbours, surround, windows
 from fractalgen.model.level import FractalLevel
 from fractalgen.model.losses import gate_nll
 from fractalgen.model.regions import Condition, Regions
+from fractalgen.model.sampling import ar
+from fractalgen.model.sampling.ar import Sight
+from fractalgen.model.sampling.composing import drop_orphans
+from fractalgen.model.sampling.dice import Draw
 from fractalgen.model.schedule import schedule_steps
 from fractalgen.model.transformer import Decoder, Transformer, ahead
 from tests.properties.helpers import every_roll, random_model, random_rolls, tiny_config
@@ -155,7 +155,7 @@ def test_looking_ahead_draws_the_very_same_music(
     for settings in cases:
         results, numbers = [], []
         for span in (1, 5, 16):
-            monkeypatch.setattr(drawing, "SPAN", span)
+            monkeypatch.setattr(ar, "SPAN", span)
             passes.clear()
             results.append(
                 model.sample(5, generator=generator(), return_intermediates=True, num_iter_list=iterations, **settings)
@@ -259,7 +259,7 @@ def test_no_orphan_holds(generators: str, monkeypatch: pytest.MonkeyPatch) -> No
     tokens, _ = model.sample(16, generator=generator())
     assert (tokens == 1).any()
     assert not has_orphans(tokens)
-    monkeypatch.setattr("fractalgen.model.composing.drop_orphans", lambda tokens: tokens)
+    monkeypatch.setattr("fractalgen.model.sampling.composing.drop_orphans", lambda tokens: tokens)
     composed, _ = model.sample(16, generator=generator())
     assert has_orphans(composed) == ("mar" in generators)
     assert torch.equal(drop_orphans(composed), tokens)

@@ -1,9 +1,8 @@
-"""Drawing regions of a level: step by step, as a MAR generator orders, or in passes that look ahead (AR)."""
+"""Drawing regions of an AR level in passes that look ahead: as child by child, in far fewer passes."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -11,110 +10,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from fractalgen.model.ar import Autoregressive
-from fractalgen.model.dice import Draw, streams
-from fractalgen.model.grid import Grid, Margin, cut, earlier, interior, surround, windows
+from fractalgen.model.grid import Margin, earlier, interior, surround, windows
+from fractalgen.model.level import FractalLevel
 from fractalgen.model.limits import PatchLimits
-from fractalgen.model.mar import MaskedAutoregressive
-from fractalgen.model.recording import Composed, StepLog
 from fractalgen.model.regions import Condition, Regions
+from fractalgen.model.sampling.dice import GATE, INSIDE, Draw, streams
+from fractalgen.model.sampling.recording import Composed, Sampler, StepLog, finished
 from fractalgen.pianoroll import HOLD, SILENCE
-
-if TYPE_CHECKING:
-    from fractalgen.model.level import FractalLevel
-
-# The random numbers of a child: for its gate, its place in a random order, and from there on for what is inside it.
-# They belong to the place, not to the moment, so that music does not depend on what is drawn together with what.
-GATE, ORDER, INSIDE = 0, 1, 2
 
 SPAN = 8
 """Children of a region that an AR level looks at in a pass: more of them save passes, fewer save work."""
-
-
-def walk(
-    level: FractalLevel,
-    regions: Regions,
-    cond: Condition,
-    draw: Draw,
-    record: bool,
-    log: StepLog | None = None,
-) -> Composed:
-    """Draw regions of a MAR level step by step: decide the gates, let the child fill what is not silent."""
-    assert isinstance(level.generator, MaskedAutoregressive)
-    canvas, given, noise = regions.canvas, regions.given, regions.noise
-    assert given is not None
-    assert noise is not None
-    grid = level.grid(canvas)
-    noise = noise.unflatten(1, (len(grid), -1))
-    undecided, filled, sounds = level.tasks(regions, grid)
-    silent = ~filled.any(1)
-    given_patches = grid.split(given)
-    own, _ = windows(grid, level.margin, Margin(), canvas.device)
-    around, _ = windows(grid, level.margin, level.child.margin, canvas.device)
-    flat = canvas.view(len(canvas), -1)
-    limits = None if regions.limits is None else regions.limits.split(grid)
-    planes = chances = None
-    if record:
-        shape = (*given_patches.shape[:2], level.height, level.patch, level.patch)
-        planes = torch.full(shape, -1, dtype=torch.int32, device=canvas.device)
-        chances = torch.zeros(given_patches.shape, device=canvas.device)
-    interior(canvas, level.margin).copy_(torch.where(given >= 0, given, level.unknown))
-    read = Reader(level, regions, cond, draw)
-    degrees = streams(level.degrees(cond, grid), draw)
-    # under a limit on polyphony children are drawn one at a time, since each leaves less room to the others
-    alone = limits is not None and limits.room is not None
-    iterations = len(grid) if alone else draw.settings.num_iter_list[level.index]
-    schedule = (iterations, draw.settings.mar_order)
-    ended = level.ended(given, grid)
-    for step in level.generator.walk(read, undecided, noise[..., ORDER], schedule):
-        dice = draw.at(level.index, (step.iteration + 1) / iterations)
-        undecided &= ~step.target
-        possible = undecided.new_ones(()) if limits is None else limits.possible(given_patches)
-        may = step.target & (possible if limits is None else possible | filled)
-        last = sounds & silent & may.any(1) & ~(undecided & possible).any(1)
-        gates = streams(level.gate(step.z)[..., 0], draw)
-        if ended is not None:
-            r, c = (ended & step.target).nonzero(as_tuple=True)
-            z = streams(step.z, draw)[:, r, c]
-            gates[:, r, c] += level.struck_share(z, flat[r[:, None, None], around[c]]).to(gates)
-        opened, chance = dice.gates(gates, noise[..., GATE], may, filled, last)
-        silent = silent & ~opened.any(1)
-
-        region, child = step.target.nonzero(as_tuple=True)
-        sounding = opened[region, child]
-        if chances is not None:
-            chances[region, child] = chance[region, child].to(chances)[:, None, None]
-        cells = flat[region[:, None, None], around[child]]
-        z, degree = streams(step.z, draw)[:, region, child], degrees[:, region, child]
-        echo = level.echo(regions, region, child)
-        batch = (step.target.cumsum(1) - 1)[region, child] // draw.settings.batch_generate_size
-        for number in range(int(batch.max()) + 1 if len(batch) else 0):
-            moment = log.add(step.iteration, number) if log else step.iteration
-            mine = batch == number
-            flat[region[mine][:, None, None], own[child[mine]]] = SILENCE
-            if planes is not None:
-                planes[region[mine], child[mine], 0] = moment
-            mine &= sounding
-            if mine.any():
-                r, c = region[mine], child[mine]
-                parts = Regions(
-                    cells[mine],
-                    given_patches[r, c],
-                    None if echo is None else echo[mine],
-                    None if limits is None else limits.at(r, c),
-                    noise[r, c, INSIDE:],
-                )
-                below = Condition(z[:, mine].flatten(0, 1), degree[:, mine].flatten())
-                part = level.child.sample(parts, below, dice, record)
-                if limits is not None:
-                    limits.fill(r, c, (part.tokens > SILENCE) & (given_patches[r, c] < 0))
-                flat[r[:, None, None], own[c]] = part.tokens.to(flat)
-                if planes is not None:
-                    planes[r, c, 1:] = 0 if part.planes is None else part.planes
-                if chances is not None and part.chances is not None:
-                    chances[r, c] *= part.chances
-            if log:
-                log.progress(float(undecided.float().mean()))
-    return finished(level, regions, grid, planes, chances)
 
 
 def settle(
@@ -122,6 +27,7 @@ def settle(
     regions: Regions,
     cond: Condition,
     draw: Draw,
+    below: Sampler,
     record: bool,
     log: StepLog | None = None,
 ) -> Composed:
@@ -131,8 +37,8 @@ def settle(
     be silent, as most are, or that a note is held; one pass says what each would be if the guess were right, and that
     is the next guess.  Where all before a child is right it comes out right: up to and including the first that differs
     from its guess all are certain, and never looked at again (Jacobi decoding: Song et al. 2021, arXiv 2002.03629).
-    Children of several cells are dear: they are filled when all before them is certain.  Every region goes at its own
-    pace.
+    Children of several cells are dear: ``below`` draws them when all before them is certain.  Every region goes at its
+    own pace.
     """
     given, noise = regions.given, regions.noise
     assert given is not None
@@ -191,8 +97,8 @@ def settle(
         number, slot = fill.nonzero(as_tuple=True)
         if len(number):
             r, c = live[number], child[number, slot]
-            below = sight.below(r, c, z[:, number, slot], given_patches, limits, noise)
-            part = level.child.sample(*below, draw, record)
+            parts, under = sight.below(r, c, z[:, number, slot], given_patches, limits, noise)
+            part = below(level.child, parts, under, draw, record)
             found[number, slot] = part.tokens.to(found)
             if limits is not None:
                 limits.fill(r, c, (part.tokens > SILENCE) & (given_patches[r, c] < 0))
@@ -259,22 +165,6 @@ class Record:
             return torch.cat([when, (sounds.to(torch.int32) - 1)[..., None, None, None]], 2), chances
         planes, inside = self.inner
         return torch.cat([when.expand(-1, -1, 1, self.size, self.size), planes], 2), chances * inside
-
-
-def finished(
-    level: FractalLevel,
-    regions: Regions,
-    grid: Grid,
-    planes: Tensor | None = None,
-    chances: Tensor | None = None,
-) -> Composed:
-    """The regions as they are now, and what was recorded of their children."""
-    assert regions.given is not None
-    tokens = torch.where(regions.given >= 0, regions.given, interior(regions.canvas, level.margin).to(regions.given))
-    if planes is None or chances is None:
-        return Composed(tokens)
-    planes = grid.join(planes.transpose(1, 2).flatten(0, 1)).unflatten(0, (-1, level.height))
-    return Composed(tokens, planes, grid.join(chances))
 
 
 class Sight:
@@ -365,22 +255,3 @@ class Sight:
             return codes
         place = (row, everything[child])
         return torch.where(self.shown[place], self.flat[place], codes)
-
-
-class Reader:
-    """Answers a MAR generator's questions while its level is sampling; see :class:`fractalgen.model.mar.Reader`."""
-
-    def __init__(self, level: FractalLevel, regions: Regions, cond: Condition, draw: Draw) -> None:
-        self.level, self.canvas, self.streams = level, regions.canvas, draw.streams
-        self.grid = level.grid(self.canvas)
-        self.recalled = level.recalled(regions)
-        self.base = level.base(cond, self.grid, draw.kept)
-
-    def content(self) -> Float[Tensor, "sb n d"]:
-        patches = self.grid.split(interior(self.canvas, self.level.margin))
-        return self.level.embed(self.level.features(patches)).repeat(self.streams, 1, 1)
-
-    def look(self) -> Float[Tensor, "sb n d"]:
-        window, _ = windows(self.grid, self.level.margin, self.level.context, self.canvas.device)
-        context = self.level.surroundings(self.level.features(cut(self.canvas, window))) + self.recalled
-        return context.repeat(self.streams, 1, 1)

@@ -14,6 +14,10 @@ from fractalgen.config import SamplingConfig
 from fractalgen.model.grid import Grid
 from fractalgen.model.losses import wide
 
+# The random numbers of a child: for its gate, its place in a random order, and from there on for what is inside it.
+# They belong to the place, not to the moment, so that music does not depend on what is drawn together with what.
+GATE, ORDER, INSIDE = 0, 1, 2
+
 
 @dataclass(frozen=True)
 class Draw:

@@ -5,9 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from fractalgen.model.grid import Grid, interior
+from fractalgen.model.level import FractalLevel, VelocityHead
+from fractalgen.model.regions import Condition, Regions
+from fractalgen.model.sampling.dice import Draw
 
 
 @dataclass
@@ -54,3 +61,28 @@ class StepLog:
         self.seconds.append(time.perf_counter() - self.began)
         if self.report:
             self.report(self.total - self.later - round(left * self.here), self.total)
+
+
+def finished(
+    level: FractalLevel,
+    regions: Regions,
+    grid: Grid,
+    planes: Tensor | None = None,
+    chances: Tensor | None = None,
+) -> Composed:
+    """The regions as they are now, and what was recorded of their children."""
+    assert regions.given is not None
+    tokens = torch.where(regions.given >= 0, regions.given, interior(regions.canvas, level.margin).to(regions.given))
+    if planes is None or chances is None:
+        return Composed(tokens)
+    planes = grid.join(planes.transpose(1, 2).flatten(0, 1)).unflatten(0, (-1, level.height))
+    return Composed(tokens, planes, grid.join(chances))
+
+
+class Sampler(Protocol):
+    """Draws regions of a level, and everything below them."""
+
+    def __call__(
+        self, level: FractalLevel | VelocityHead, regions: Regions, cond: Condition, draw: Draw, record: bool
+    ) -> Composed:
+        """Tokens of the regions, and what was recorded if ``record``."""

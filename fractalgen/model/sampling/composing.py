@@ -9,11 +9,12 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from fractalgen.model.dice import Draw
 from fractalgen.model.grid import surround
 from fractalgen.model.limits import Limits
-from fractalgen.model.recording import Composed, StepLog
 from fractalgen.model.regions import Condition, Regions
+from fractalgen.model.sampling.dice import Draw
+from fractalgen.model.sampling.recording import Composed, StepLog
+from fractalgen.model.sampling.recursion import draw_regions
 from fractalgen.pianoroll import HOLD, ONSET, SILENCE
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class Composer:
         canvas = surround(torch.full_like(given, vocabulary), root.margin, vocabulary + 1)
         noise = self.draw.uniform((len(given), len(root.grid(canvas)) * root.numbers_per_child))
         regions = Regions(canvas, given, limits=limits, noise=noise)
-        composed = root.sample(regions, self.cond, self.draw, self.record, self.log)
+        composed = draw_regions(root, regions, self.cond, self.draw, self.record, self.log)
         if any(level.generator == "mar" for level in self.model.config.levels[:-1]):
             composed.tokens = torch.where(given >= 0, given, drop_orphans(composed.tokens.cpu()).to(given))
         return composed
