@@ -20,8 +20,9 @@ import torch
 from benchmarks import exit_status, train_note_events
 from benchmarks.compare_tables import BASELINE, OURS, tables
 from benchmarks.note_events import NoteEventConfig, NoteEventTransformer, sample
+from fractalgen.api import FractalGen, load_pretrained
 from fractalgen.attributes import drawn_by_lot
-from fractalgen.checkpoint import load_pretrained, read_checkpoint, resolve
+from fractalgen.checkpoint import read_checkpoint, resolve
 from fractalgen.cli import Parser
 from fractalgen.config import DEFAULT_MODEL, ModelConfig
 from fractalgen.corpus import Corpus
@@ -33,7 +34,6 @@ from fractalgen.evaluation.notes import crop_tokens, faults
 from fractalgen.evaluation.statistics import STATISTICS, Comparison, compare, music_statistics, three_rows
 from fractalgen.files import replacing, write_json
 from fractalgen.generate import composing_bar, resolve_device
-from fractalgen.model.fractal import FractalGen
 
 BATCH = 8  # rolls computed together, of both models
 

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from fractalgen.api import FractalGen
 from fractalgen.config import MarOrder, SamplingConfig
 from fractalgen.model.ar import Autoregressive
-from fractalgen.model.fractal import FractalGen
 from fractalgen.model.grid import Margin, interior, surround, windows
 from fractalgen.model.level import FractalLevel, VelocityHead
 from fractalgen.model.losses import NLL, Ledger, gate_nll, wide

@@ -29,7 +29,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks import exit_status
-from fractalgen.checkpoint import load_pretrained
+from fractalgen.api import FractalGen, load_pretrained
 from fractalgen.cli import Parser
 from fractalgen.config import Precision
 from fractalgen.corpus import SPLITS, Corpus
@@ -38,7 +38,6 @@ from fractalgen.device import autocast, choose_precision
 from fractalgen.errors import UserError
 from fractalgen.evaluation.likelihood import ratio_error
 from fractalgen.files import write_json
-from fractalgen.model.fractal import FractalGen
 from fractalgen.model.grid import interior, surround, windows
 from fractalgen.model.level import FractalLevel, VelocityHead
 from fractalgen.model.losses import wide

@@ -19,8 +19,8 @@ import torch
 from tqdm import tqdm
 
 from benchmarks import exit_status
+from fractalgen.api import load_pretrained
 from fractalgen.attributes import measure
-from fractalgen.checkpoint import load_pretrained
 from fractalgen.cli import Parser
 from fractalgen.corpus import Corpus
 from fractalgen.data import ValidCrops, evenly

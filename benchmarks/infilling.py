@@ -22,7 +22,7 @@ from torch import Tensor
 
 from benchmarks import exit_status
 from benchmarks.compare_tables import markdown
-from fractalgen.checkpoint import load_pretrained
+from fractalgen.api import FractalGen, load_pretrained
 from fractalgen.cli import Parser
 from fractalgen.config import SamplingConfig
 from fractalgen.corpus import SPLITS, Corpus
@@ -32,7 +32,6 @@ from fractalgen.evaluation.notes import crop_tokens
 from fractalgen.evaluation.statistics import compare, music_statistics
 from fractalgen.files import write_json
 from fractalgen.generate import composing_bar
-from fractalgen.model.fractal import FractalGen
 from fractalgen.pianoroll import HOLD, ONSET
 
 Rolls = npt.NDArray[np.uint8]

@@ -26,8 +26,8 @@ import torch
 from benchmarks import exit_status
 from benchmarks.compare_tables import markdown
 from benchmarks.speed import Plan, row, take_turns
+from fractalgen.api import FractalGen, load_pretrained
 from fractalgen.attributes import drawn_by_lot
-from fractalgen.checkpoint import load_pretrained
 from fractalgen.cli import Parser
 from fractalgen.config import GenerateConfig, MarOrder, SamplingConfig
 from fractalgen.corpus import SPLITS, Corpus
@@ -38,7 +38,6 @@ from fractalgen.evaluation.notes import crop_tokens
 from fractalgen.evaluation.statistics import STATISTICS, Comparison, Statistics, compare, music_statistics
 from fractalgen.files import write_json
 from fractalgen.generate import resolve_device
-from fractalgen.model.fractal import FractalGen
 from fractalgen.model.schedule import Schedule
 
 BATCH = 8  # crops scored, and samples drawn, together

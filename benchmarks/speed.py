@@ -22,13 +22,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.dense import dense_nll, dense_sample
+from fractalgen.api import FractalGen
 from fractalgen.cli import CONFIGS, resolve
 from fractalgen.config import Generator, TrainConfig
 from fractalgen.corpus import Corpus
 from fractalgen.data import CropDataset
 from fractalgen.device import autocast, choose_precision
 from fractalgen.errors import UserError
-from fractalgen.model.fractal import FractalGen
 from fractalgen.model.level import FractalLevel
 from fractalgen.pianoroll import HOLD, ONSET, SILENCE
 from fractalgen.training import LOSS_SCALE, Training

@@ -21,12 +21,11 @@ from tqdm import tqdm
 
 from benchmarks import exit_status
 from benchmarks.compare_tables import markdown
+from fractalgen.api import FractalGen, load_pretrained
 from fractalgen.attributes import measure
-from fractalgen.checkpoint import load_pretrained
 from fractalgen.cli import Parser
 from fractalgen.errors import UserError
 from fractalgen.files import write_json
-from fractalgen.model.fractal import FractalGen
 from fractalgen.vocabulary import Attribute
 
 BATCH = 25

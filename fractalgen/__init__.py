@@ -9,14 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fractalgen.model.fractal import FractalGen
+    from fractalgen.api import FractalGen
     from fractalgen.pianoroll import PianoRoll
     from fractalgen.trace import Trace
 
 __version__ = "0.1.0"
 __all__ = ["FractalGen", "PianoRoll", "Trace"]
 
-_HOMES = {"FractalGen": "fractalgen.model.fractal", "PianoRoll": "fractalgen.pianoroll", "Trace": "fractalgen.trace"}
+_HOMES = {"FractalGen": "fractalgen.api", "PianoRoll": "fractalgen.pianoroll", "Trace": "fractalgen.trace"}
 
 
 def __getattr__(name: str) -> Any:

@@ -8,17 +8,14 @@ crop), its tempo and style are those of its song.  :func:`measure` is also what 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from fractalgen.errors import UserError
 from fractalgen.pianoroll import ONSET, SILENCE, Tempos, midi_velocity
+from fractalgen.song import Song
 from fractalgen.vocabulary import DIGITS, KEYS, NAMES, UNITS, Attribute
-
-if TYPE_CHECKING:
-    from fractalgen.corpus import Corpus, Song
 
 Keys = tuple[tuple[int, str], ...]
 Facts = dict[str, float | str | None]
@@ -49,10 +46,11 @@ def measure(tokens: npt.NDArray[Any], steps_per_quarter: int = 4, velocity_bins:
     notes struck.  ``velocity``: their mean MIDI velocity.  ``key``: the one that holds most of the roll.
     """
     key = key_between(key_changes(tokens, steps_per_quarter), 0, tokens.shape[1])
-    return {**_numbers(tokens, steps_per_quarter, velocity_bins), "key": key}
+    return {**numbers(tokens, steps_per_quarter, velocity_bins), "key": key}
 
 
-def _numbers(tokens: npt.NDArray[Any], steps_per_quarter: int, velocity_bins: int) -> Facts:
+def numbers(tokens: npt.NDArray[Any], steps_per_quarter: int, velocity_bins: int) -> Facts:
+    """The attributes of :func:`measure` that are numbers."""
     struck, sounding = tokens >= ONSET, tokens != SILENCE
     voices = sounding.sum(axis=0)
     pitches = np.nonzero(struck)[0]
@@ -162,7 +160,7 @@ def vocabulary(songs: Iterable[Song], steps_per_quarter: int = 4, velocity_bins:
         styles.add(song.style)
         tokens = song.tokens()
         for start in range(0, max(1, song.num_steps - crop // 2), crop):
-            facts = _numbers(tokens[:, start : start + crop], steps_per_quarter, velocity_bins)
+            facts = numbers(tokens[:, start : start + crop], steps_per_quarter, velocity_bins)
             facts["tempo"] = pace(song.tempos, start, start + crop)
             sounds |= facts["polyphony"] is not None
             for name, values in found.items():
@@ -188,23 +186,6 @@ def _bins(name: str, values: npt.NDArray[np.float64]) -> Attribute | None:
     return Attribute(name, (), tuple(map(float, edges)), (*ranks, 1.0), UNITS[name])
 
 
-def chosen(corpus: Corpus, names: Sequence[str] | None) -> tuple[Attribute, ...]:
-    """The attributes of a corpus that ``--attributes`` names, in the order of :data:`NAMES`; ``all``: what it has.
-
-    Raises:
-        UserError: the songs of the corpus do not differ by one of them.
-    """
-    if not names:
-        return ()
-    known = corpus.vocabulary
-    has = [attribute.name for attribute in known]
-    for name in names:
-        if name not in ("all", *has):
-            which = ", ".join(has) or "nothing"
-            raise UserError(f"--attributes {name}: the training songs of {corpus.path} differ only by {which}")
-    return known if "all" in names else tuple(attribute for attribute in known if attribute.name in names)
-
-
 def drawn_by_lot(attributes: Sequence[Attribute], count: int, seed: int) -> npt.NDArray[np.int64]:
     """Labels (count, number of attributes) of so many pieces: a key each, all as probable, and nothing else set."""
     labels = np.zeros((count, len(attributes)), np.int64)
@@ -212,22 +193,3 @@ def drawn_by_lot(attributes: Sequence[Attribute], count: int, seed: int) -> npt.
         if attribute.name == "key":
             labels[:, column] = np.random.default_rng(seed).integers(1, attribute.size, count)
     return labels
-
-
-class Labeller:
-    """Labels of the crops of a corpus, one per attribute; a crop takes less than a millisecond."""
-
-    def __init__(self, corpus: Corpus, attributes: Sequence[Attribute]) -> None:
-        self.corpus, self.attributes = corpus, tuple(attributes)
-
-    def __call__(self, tokens: npt.NDArray[np.uint8], song: int, start: int, shift: int = 0) -> npt.NDArray[np.int64]:
-        """Labels (num_attributes,) of ``tokens`` (128, T): ``song`` from ``start`` on, ``shift`` semitones up."""
-        if not self.attributes:
-            return np.zeros(0, np.int64)
-        corpus, stop = self.corpus, start + tokens.shape[1]
-        facts = _numbers(tokens, corpus.steps_per_quarter, corpus.velocity_bins)
-        key = key_between(corpus.keys(song), start, stop)
-        facts["key"] = None if key is None else transposed(key, shift)
-        facts["tempo"] = pace(corpus.tempos(song), start, stop)
-        facts["style"] = corpus.style(song)
-        return np.array([attribute.label(facts[attribute.name]) for attribute in self.attributes], np.int64)

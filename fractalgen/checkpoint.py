@@ -22,7 +22,7 @@ from torch import Tensor
 from fractalgen.config import DEFAULT_MODEL, ExportConfig, ModelConfig
 from fractalgen.errors import UserError, quoted, shown
 from fractalgen.files import replacing
-from fractalgen.model.fractal import FractalGen
+from fractalgen.model.fractal import FractalNetwork
 
 FORMAT = "fractalgen"
 VERSION = 1
@@ -151,7 +151,7 @@ def read_model(path: Path, flag: str = "checkpoint") -> tuple[ModelConfig, dict[
     config = read_config(header, path, flag)
     try:
         with torch.device("meta"):  # shapes only: a damaged header may ask for more memory than there is
-            wanted = {name: value.shape for name, value in FractalGen(config).state_dict().items()}
+            wanted = {name: value.shape for name, value in FractalNetwork(config).state_dict().items()}
     except (ValueError, OverflowError, RuntimeError) as error:
         raise UserError(f"--{flag} {path}: damaged checkpoint ({_first_line(error)})") from error
     found = {name: value.shape for name, value in weights.items()}
@@ -167,26 +167,8 @@ def read_model(path: Path, flag: str = "checkpoint") -> tuple[ModelConfig, dict[
     return config, weights
 
 
-def load_pretrained(
-    name_or_path: str | os.PathLike[str] | None = None, device: str | torch.device = "cpu"
-) -> FractalGen:
-    """The model of a checkpoint in float32, in evaluation mode, on ``device``; None is the default shipped model.
-
-    ``model.checkpoint_id`` is the file's name and a hash of its weights.
-
-    Raises:
-        UserError: missing file, not a FractalGen checkpoint, another version, weights that do not fit.
-    """
-    path = resolve(name_or_path)
-    config, weights = read_model(path)
-    model = FractalGen(config)
-    model.load_state_dict(weights)
-    model.checkpoint_id = f"{path.stem}-{weights_hash(weights)}"
-    return model.float().eval().to(device)
-
-
 def save_pretrained(
-    model: FractalGen,
+    model: FractalNetwork,
     path: str | os.PathLike[str],
     metadata: Mapping[str, Any] | None = None,
     dtype: torch.dtype = torch.bfloat16,
@@ -218,7 +200,9 @@ def export(cfg: ExportConfig) -> None:
     if not cfg.checkpoint:
         raise UserError("--checkpoint: which training checkpoint (.ckpt)?")
     path = resolve(cfg.checkpoint)
-    model = load_pretrained(path)
+    config, weights = read_model(path)
+    model = FractalNetwork(config)
+    model.load_state_dict(weights)
     header, _ = read_checkpoint(path)
     facts = {name: value for name, value in header.items() if name not in ("format", "version", "model")}
     train = facts.get("train")

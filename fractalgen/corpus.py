@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -34,6 +34,7 @@ from fractalgen.pianoroll import (
     grid_steps,
     tokens_from_notes,
 )
+from fractalgen.song import Song
 from fractalgen.vocabulary import KEYS, Attribute
 
 FORMAT, VERSION = "fractalgen-corpus", 1
@@ -66,46 +67,6 @@ _TABLES = {
     "songs.keys": ("keys.step", "keys.key"),
 }
 """The columns that a table of offsets cuts into songs."""
-
-
-@dataclass(frozen=True)
-class Song:
-    """One song on its way into a corpus; ``notes`` begin at step 0 and do not overlap on one pitch.
-
-    ``style`` is a label of the collection's own, empty where there is none.
-    """
-
-    name: str
-    notes: Notes
-    num_steps: int
-    tempos: Tempos
-    meters: Meters
-    style: str = ""
-
-    def tokens(self) -> npt.NDArray[np.uint8]:
-        """Tokens (128, num_steps)."""
-        return tokens_from_notes(self.notes, 0, self.num_steps)
-
-    @classmethod
-    def from_roll(cls, name: str, roll: PianoRoll) -> Song:
-        """Whole bars only: empty bars at the beginning are dropped, the last bar is filled up with silence."""
-        notes = roll.notes()
-        last = int((notes["start"] + notes["duration"]).max())
-        bars = grid_steps(roll.time_signatures, last + 1, roll.steps_per_quarter)
-        origin = int(bars[np.searchsorted(bars, notes["start"].min(), side="right") - 1])
-        notes["start"] -= origin
-        step, numerator, denominator = roll.time_signatures[-1]
-        # one more bar than needed, so that the bar line that ends the last bar is on the list
-        beyond = max(last, step) + -(-numerator * 4 * roll.steps_per_quarter // denominator) + 1
-        bars = grid_steps(roll.time_signatures, beyond, roll.steps_per_quarter)
-        num_steps = int(bars[np.searchsorted(bars, last)]) - origin
-        return cls(name, notes, num_steps, _shift(roll.tempos, origin), _shift(roll.time_signatures, origin))
-
-
-def _shift(events: tuple[Any, ...], origin: int) -> tuple[Any, ...]:
-    """Events (step, value...) seen from ``origin``: the one in force there moves to step 0."""
-    force = max(i for i, event in enumerate(events) if event[0] <= origin)
-    return tuple((max(0, event[0] - origin), *event[1:]) for event in events[force:])
 
 
 def write_corpus(

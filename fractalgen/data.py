@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fractalgen.attributes import Labeller
 from fractalgen.corpus import Corpus, Split
 from fractalgen.errors import UserError
+from fractalgen.labels import Labeller
 from fractalgen.pianoroll import ONSET
 from fractalgen.vocabulary import Attribute
 

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from fractalgen.checkpoint import read_model, resolve
 from fractalgen.errors import UserError
-from fractalgen.model.fractal import FractalGen
+from fractalgen.model.fractal import FractalNetwork
 from fractalgen.model.grid import Margin
 from fractalgen.model.level import FractalLevel
 
 FEATURES = 4  # numbers a cell, see fractalgen.model.embeddings.CellFeatures
 
 
-def start_from(model: FractalGen, name_or_path: str) -> None:
+def start_from(model: FractalNetwork, name_or_path: str) -> None:
     """Give ``model`` the weights of a trained one (a shipped model by name, ``.ckpt`` or ``.safetensors``).
 
     Wider windows, more echoes, other labels and levels that begin to listen may be new: they weigh nothing at first,

@@ -33,7 +33,7 @@ from fractalgen.render.video import check_ffmpeg
 from fractalgen.vocabulary import NAMES, encode_all, signature_key, spell_key
 
 if TYPE_CHECKING:
-    from fractalgen.model.fractal import FractalGen
+    from fractalgen.api import FractalGen
     from fractalgen.pianoroll import PianoRoll
     from fractalgen.trace import Trace
 
@@ -55,7 +55,8 @@ def generate(cfg: GenerateConfig) -> int:
     check(cfg)
     device = resolve_device(cfg.device)
     # Imported here and not above: torch takes seconds, and mistakes should be answered at once.
-    from fractalgen.checkpoint import load_pretrained, resolve
+    from fractalgen.api import load_pretrained
+    from fractalgen.checkpoint import resolve
 
     model = load_pretrained(resolve(cfg.checkpoint, cfg.model), device)
     cfg = dataclasses.replace(cfg, num_iter_list=iterations(cfg, model), quality=None)

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
-from fractalgen.attributes import chosen
 from fractalgen.config import TrainConfig
 from fractalgen.data import Corpus, CropDataset, ValidCrops
 from fractalgen.errors import UserError
+from fractalgen.labels import chosen
 
 Batch = dict[str, Tensor]
 CROPS, MASKS, VALIDATION = range(3)  # streams of random numbers

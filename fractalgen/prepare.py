@@ -25,11 +25,12 @@ import numpy as np
 from tqdm import tqdm
 
 from fractalgen.config import PrepareConfig
-from fractalgen.corpus import ASSETS, SPLITS, Song, Split, write_corpus
+from fractalgen.corpus import ASSETS, SPLITS, Split, write_corpus
 from fractalgen.errors import UserError
 from fractalgen.files import replacing
 from fractalgen.midi import BeatMap, read_midi
 from fractalgen.pianoroll import Notes, PianoRoll, merge_notes
+from fractalgen.song import Song
 
 MIDI_ENDINGS = (".mid", ".midi", ".kar", ".rmi", ".smf")  # each also packed: .mid.gz
 OTHER_ENDINGS = (".abc", ".gp", ".gp3", ".gp4", ".gp5", ".gpx", ".mscx", ".mscz", ".mus", ".musicxml", ".mxl", ".sib")

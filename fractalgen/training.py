@@ -26,7 +26,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from fractalgen import checkpoint
-from fractalgen.attributes import chosen
+from fractalgen.api import FractalGen
 from fractalgen.callbacks import AveragedWeights, LastCheckpoint, Pictures, StepBar, WholeFiles
 from fractalgen.config import ModelConfig, TrainConfig
 from fractalgen.data import Corpus
@@ -34,15 +34,15 @@ from fractalgen.device import choose_precision
 from fractalgen.errors import UserError
 from fractalgen.files import replacing
 from fractalgen.fine_tuning import start_from
+from fractalgen.labels import chosen
 from fractalgen.loaders import MASKS, VALIDATION, Batch, CropData, stream
 from fractalgen.masks import random_known
-from fractalgen.model.fractal import FractalGen
 from fractalgen.model.transformer import Transformer
 from fractalgen.optimisers import make_optimizer
 from fractalgen.pianoroll import PITCHES
 
 if TYPE_CHECKING:
-    from fractalgen.model.fractal import NLL
+    from fractalgen.model.losses import NLL
 
 # Nats per hundred cells: close to nats per note (about 0.9 onsets in a hundred cells of POP909), so that the
 # gradient's norm has a scale for which clipping at 1 and AdamW's epsilon were made; nats per cell are far smaller.

@@ -21,9 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from fractalgen.corpus import ASSETS, SPLITS, Song, write_corpus
+from fractalgen.corpus import ASSETS, SPLITS, write_corpus
 from fractalgen.pianoroll import Meters, PianoRoll, grid_steps, merge_notes, velocity_bin
 from fractalgen.prepare import split_by_hash
+from fractalgen.song import Song
 
 STEPS = 4  # per quarter note
 BINS = 32

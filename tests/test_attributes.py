@@ -12,15 +12,17 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from fractalgen.attributes import chosen, key_between, key_changes, measure, pace, transposed, vocabulary
+from fractalgen.api import FractalGen
+from fractalgen.attributes import key_between, key_changes, measure, pace, transposed, vocabulary
 from fractalgen.config import ModelConfig
-from fractalgen.corpus import Corpus, Song, Split, write_corpus
+from fractalgen.corpus import Corpus, Split, write_corpus
 from fractalgen.data import CropDataset, ValidCrops
 from fractalgen.errors import UserError
+from fractalgen.labels import chosen
 from fractalgen.masks import drop_labels
-from fractalgen.model.fractal import FractalGen
 from fractalgen.optimisers import make_optimizer
 from fractalgen.pianoroll import PianoRoll, merge_notes, tokens_from_notes
+from fractalgen.song import Song
 from fractalgen.vocabulary import KEYS, Attribute, encode_all, spell_key, writes_flats
 from tests import tiny
 from tests.properties.helpers import tiny_config

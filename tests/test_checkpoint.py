@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import save_file
 
 from fractalgen import checkpoint
-from fractalgen.checkpoint import load_pretrained, make_header, read_checkpoint, save_pretrained
+from fractalgen.api import FractalGen, load_pretrained
+from fractalgen.checkpoint import make_header, read_checkpoint, save_pretrained
 from fractalgen.config import ExportConfig
 from fractalgen.errors import UserError
-from fractalgen.model.fractal import FractalGen
 from tests import tiny
 
 

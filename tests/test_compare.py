@@ -15,14 +15,14 @@ from benchmarks import train_note_events
 from benchmarks.compare import BASELINE, OURS, main, nearer
 from benchmarks.compare_tables import markdown, number
 from benchmarks.note_events import NoteEventConfig, NoteEventTransformer, sample
-from fractalgen.checkpoint import load_pretrained, save_pretrained
+from fractalgen.api import FractalGen, load_pretrained
+from fractalgen.checkpoint import save_pretrained
 from fractalgen.data import Corpus, ValidCrops
 from fractalgen.evaluation import note_statistics
 from fractalgen.evaluation.copying import BarIndex
 from fractalgen.evaluation.likelihood import crop_windows, score
 from fractalgen.evaluation.notes import crop_tokens
 from fractalgen.evaluation.statistics import STATISTICS
-from fractalgen.model.fractal import FractalGen
 from tests import tiny
 
 LIMIT, SAMPLES = 4, 2

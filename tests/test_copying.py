@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fractalgen.corpus import Corpus, Song, write_corpus
+from fractalgen.corpus import Corpus, write_corpus
 from fractalgen.data import ValidCrops
 from fractalgen.errors import UserError
 from fractalgen.evaluation.copying import BarIndex, _longest_run
 from fractalgen.evaluation.notes import crop_tokens
 from fractalgen.pianoroll import Meters, PianoRoll
+from fractalgen.song import Song
 from tests import tiny
 
 Note = tuple[int, int, int]

@@ -16,11 +16,12 @@ from hypothesis import HealthCheck, given, settings
 from safetensors.numpy import save_file
 from torch.utils.data import DataLoader
 
-from fractalgen.corpus import Song, Split, write_corpus
+from fractalgen.corpus import Split, write_corpus
 from fractalgen.data import Corpus, CropDataset, ValidCrops
 from fractalgen.errors import UserError
 from fractalgen.evaluation.copying import BarIndex
 from fractalgen.pianoroll import ONSET, SILENCE, PianoRoll, merge_notes
+from fractalgen.song import Song
 from tests.test_pianoroll import rolls
 
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from fractalgen import device
+from fractalgen.api import FractalGen
 from fractalgen.cli import main
 from fractalgen.device import choose_precision, fast_dtype, product_speeds
 from fractalgen.errors import UserError
-from fractalgen.model.fractal import FractalGen
 from tests import tiny
 
 CPU = torch.device("cpu")

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from fractalgen.checkpoint import load_pretrained, save_pretrained
+from fractalgen.api import FractalGen, load_pretrained
+from fractalgen.checkpoint import save_pretrained
 from fractalgen.config import ModelConfig
 from fractalgen.errors import UserError
 from fractalgen.fine_tuning import start_from
-from fractalgen.model.fractal import FractalGen
 from fractalgen.training import train
 from fractalgen.vocabulary import KEYS, Attribute
 from tests import tiny

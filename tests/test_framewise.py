@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from benchmarks.framewise import frame_log_probabilities, main
+from fractalgen.api import FractalGen
 from fractalgen.checkpoint import save_pretrained
-from fractalgen.model.fractal import FractalGen
 from tests.properties.helpers import every_roll, random_model, random_rolls, tiny_config
 
 

@@ -23,7 +23,7 @@ from fractalgen.cli import main
 from fractalgen.config import GenerateConfig
 from fractalgen.errors import UserError
 from fractalgen.generate import QUALITY, iterations
-from fractalgen.model.fractal import FractalLevel
+from fractalgen.model.level import FractalLevel
 from fractalgen.vocabulary import KEYS, Attribute
 from tests import tiny
 from tests.midi_files import delta, midi, off, on

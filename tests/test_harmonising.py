@@ -14,7 +14,7 @@ from benchmarks.harmonising import main, task_of
 from fractalgen import FractalGen, PianoRoll
 from fractalgen.checkpoint import save_pretrained
 from fractalgen.corpus import Corpus
-from fractalgen.model.fractal import FractalLevel
+from fractalgen.model.level import FractalLevel
 from tests import tiny
 
 

@@ -13,7 +13,7 @@ import torch
 from benchmarks.infilling import agreement, bits_per_note, distance, held, main
 from fractalgen import FractalGen
 from fractalgen.checkpoint import save_pretrained
-from fractalgen.model.fractal import FractalLevel
+from fractalgen.model.level import FractalLevel
 from tests import tiny
 
 

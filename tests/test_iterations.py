@@ -21,7 +21,7 @@ from fractalgen.data import ValidCrops
 from fractalgen.evaluation.likelihood import Scores
 from fractalgen.evaluation.notes import crop_tokens
 from fractalgen.evaluation.statistics import music_statistics
-from fractalgen.model.fractal import FractalLevel
+from fractalgen.model.level import FractalLevel
 from fractalgen.model.schedule import Schedule
 from tests import tiny
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
+from fractalgen.api import FractalGen
 from fractalgen.checkpoint import save_pretrained
 from fractalgen.cli import main
 from fractalgen.corpus import Corpus
 from fractalgen.data import ValidCrops
 from fractalgen.evaluation.likelihood import Scores, Window, crop_windows, ratio_error, score, sliding_windows
-from fractalgen.model.fractal import FractalGen
 from tests import tiny
 
 

@@ -14,7 +14,7 @@ import torch
 from fractalgen import FractalGen, PianoRoll, Trace, cli
 from fractalgen.checkpoint import save_pretrained
 from fractalgen.config import GenerateConfig
-from fractalgen.model.fractal import FractalLevel
+from fractalgen.model.level import FractalLevel
 from fractalgen.modes import assignment
 from fractalgen.pianoroll import ONSET, SILENCE
 from tests import tiny

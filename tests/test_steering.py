@@ -13,7 +13,7 @@ import torch
 from benchmarks.steering import labels_of, main, met, requests
 from fractalgen import FractalGen
 from fractalgen.checkpoint import save_pretrained
-from fractalgen.model.fractal import FractalLevel
+from fractalgen.model.level import FractalLevel
 from fractalgen.vocabulary import KEYS, Attribute
 from tests import tiny
 

@@ -16,12 +16,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.data import Dataset
 
 from fractalgen import training
-from fractalgen.checkpoint import load_pretrained, read_checkpoint, resolve
+from fractalgen.api import FractalGen, load_pretrained
+from fractalgen.checkpoint import read_checkpoint, resolve
 from fractalgen.cli import read_config
 from fractalgen.config import TrainConfig
 from fractalgen.errors import UserError
 from fractalgen.loaders import CropData, Endless, SeededCrops, stream
-from fractalgen.model.fractal import NLL, FractalGen
+from fractalgen.model.losses import NLL
 from fractalgen.training import Tally, Training, train
 from tests import tiny
 

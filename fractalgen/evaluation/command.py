@@ -22,9 +22,9 @@ from fractalgen.generate import composing_bar, resolve_device
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from fractalgen.api import FractalGen
     from fractalgen.data import ValidCrops
     from fractalgen.evaluation.likelihood import Scores
-    from fractalgen.model.fractal import FractalGen
     from fractalgen.pianoroll import PianoRoll
     from fractalgen.trace import Trace
 
@@ -44,7 +44,8 @@ def evaluate(cfg: EvaluateConfig) -> int:
     splits = chosen_splits(cfg, corpus)
     device = resolve_device(cfg.device)
     # Imported here and not above: torch takes seconds, and mistakes should be answered at once.
-    from fractalgen.checkpoint import load_pretrained, resolve
+    from fractalgen.api import load_pretrained
+    from fractalgen.checkpoint import resolve
     from fractalgen.data import ValidCrops
     from fractalgen.device import choose_precision
 

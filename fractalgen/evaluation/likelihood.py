@@ -18,7 +18,7 @@ from fractalgen.device import autocast
 from fractalgen.pianoroll import ONSET
 
 if TYPE_CHECKING:
-    from fractalgen.model.fractal import FractalGen
+    from fractalgen.model.fractal import FractalNetwork
 
 Floats = npt.NDArray[np.float64]
 
@@ -122,7 +122,7 @@ def ratio_error(values: npt.ArrayLike, counts: npt.ArrayLike, songs: npt.ArrayLi
 
 @torch.no_grad()
 def score(
-    model: FractalGen,
+    model: FractalNetwork,
     corpus: Corpus,
     windows: Sequence[Window],
     *,

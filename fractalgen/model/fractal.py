@@ -1,46 +1,33 @@
-"""FractalGen: a generator that calls generators, from the whole roll down to the velocity of a single cell."""
+"""The network: a generator that calls generators, from the whole roll down to the velocity of a single cell."""
 
 from __future__ import annotations
 
-import math
-import os
-import secrets
-from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
-from typing import Any, Literal, overload
+from collections.abc import Sequence
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
-from fractalgen.config import CfgSchedule, ConfigError, MarOrder, ModelConfig, SamplingConfig
-from fractalgen.device import limited_threads
+from fractalgen.config import ConfigError, MarOrder, ModelConfig, SamplingConfig
 from fractalgen.masks import drop_labels
 from fractalgen.model.degrees import lowest_degree
 from fractalgen.model.grid import surround
 from fractalgen.model.level import FractalLevel, VelocityHead
-from fractalgen.model.limits import Limits
 from fractalgen.model.losses import NLL, Ledger
 from fractalgen.model.regions import Condition, Regions
-from fractalgen.model.sampling.composing import Composer, compose
-from fractalgen.model.sampling.dice import Draw
-from fractalgen.model.sampling.recording import Composed, StepLog
 from fractalgen.model.schedule import Schedule
-from fractalgen.pianoroll import NO_HOLD, SILENCE, UNKNOWN, PianoRoll
-from fractalgen.trace import Intermediates, Trace
-
-SHORT = np.iinfo(np.int16).max  # steps that a trace can count in half the space
+from fractalgen.pianoroll import NO_HOLD, UNKNOWN
 
 
-class FractalGen(nn.Module):
-    """The whole model.  Tokens are integers (b, pitches, T): 0 silence, 1 hold, 2.. onset by velocity bin."""
+class FractalNetwork(nn.Module):
+    """The whole model, as far as it is tensors.
+
+    Tokens are integers (b, pitches, T): 0 silence, 1 hold, 2.. onset by velocity bin.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.checkpoint_id = "untrained"
         widths = [config.levels[0].width, *(level.width for level in config.levels)]
         last = len(config.levels) - 1
         child: FractalLevel | VelocityHead = VelocityHead(config.levels[last], widths[last], config, last)
@@ -147,268 +134,3 @@ class FractalGen(nn.Module):
                 f"--num_iter_list {given}: {len(self.config.levels)} positive numbers are needed, one per level"
             )
         return tuple(num_iter_list)
-
-    @torch.no_grad()
-    def sample(
-        self,
-        batch_size: int = 1,
-        cond_list: Sequence[Int[Tensor, " b"]] | None = None,
-        num_iter_list: Sequence[int] = SamplingConfig.num_iter_list,
-        cfg: float = SamplingConfig.cfg,
-        cfg_schedule: CfgSchedule = SamplingConfig.cfg_schedule,
-        temperature: float | tuple[float, ...] = SamplingConfig.temperature,
-        filter_threshold: float = SamplingConfig.filter_threshold,
-        return_intermediates: bool = False,
-        *,
-        width: int | None = None,
-        known: Int[Tensor, "b p t"] | None = None,
-        batch_generate_size: int = SamplingConfig.batch_generate_size,
-        mar_order: MarOrder = SamplingConfig.mar_order,
-        window: int | None = None,
-        candidates: int = SamplingConfig.candidates,
-        threads: int = SamplingConfig.threads,
-        allowed: Bool[Tensor, "p t"] | None = None,
-        max_polyphony: int = SamplingConfig.max_polyphony,
-        generator: torch.Generator | None = None,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> tuple[Int[Tensor, "b p t"], Intermediates | None]:
-        """Draw rolls, from the model as it is (call ``eval()`` first if it has dropout).
-
-        Where a level is MAR, holds that follow no onset are silenced at the end.
-
-        Args:
-            batch_size: number of rolls.
-            cond_list: one (b,) tensor of integers per label, 0 for unset; None leaves all unset.
-            num_iter_list, mar_order: iterations of each level where it is MAR, and the order of its patches.
-            cfg, cfg_schedule: guidance scale, constant or growing linearly over a level's steps; 1 is none.
-            temperature: divides the logits; one number, or one per level.
-            filter_threshold: choices less likely than this are ruled out.
-            return_intermediates: record how the rolls are made.
-            width: time steps, a multiple of the first level's patch (default: the width trained on).
-            known: cells decided beforehand, which come out as they are; elsewhere -1, or -2 where a hold is ruled out.
-                MAR levels, and all levels of a model that listens, are conditioned on all of them, other AR levels on
-                those earlier in scan order.
-            batch_generate_size: patches per roll that a MAR iteration fills together; bounds the memory.
-            window: time steps composed at once (default: the width trained on), see :func:`.composing.compose`.
-            candidates: where a model that is AR and does not listen has known cells ahead, draw so many times and keep
-                what fits them, see :func:`.composing.Composer.best_fit`.
-            threads: processor threads to draw with; those of PyTorch are set back at the end.
-            allowed: cells that may sound, known ones apart (default: all).
-            max_polyphony: most cells that may sound at a step, known ones included (0: no limit).
-            generator: the source of randomness (on the model's device); the same state gives the same rolls.
-            progress: called after every first-level step with patches decided and in all, over the batch.
-
-        Returns:
-            ``(tokens, intermediates)``: integers (batch_size, pitches, width) and the frames of their making, or None
-            unless asked for.  Recording changes no bit.
-
-        Raises:
-            ConfigError: a setting that does not fit the model.
-        """
-        config = self.config
-        settings = SamplingConfig(
-            num_iter_list=self.iterations(num_iter_list),
-            temperature=temperature,
-            cfg=cfg,
-            cfg_schedule=cfg_schedule,
-            filter_threshold=filter_threshold,
-            batch_generate_size=batch_generate_size,
-            mar_order=mar_order,
-            max_polyphony=max_polyphony,
-            candidates=candidates,
-            threads=threads,
-        )
-        if width is None:
-            width = config.crop_length if known is None else known.shape[-1]
-        config.check_width(width)
-        window = config.crop_length if window is None else window
-        config.check_width(window, "window")
-        if batch_size < 1:
-            raise ConfigError(f"batch_size {batch_size}: must be at least 1")
-        shape = (batch_size, config.pitches, width)
-        if known is None:
-            known = torch.full(shape, -1, device=self.device)
-        if tuple(known.shape) != shape:
-            raise ConfigError(f"known cells have the shape {tuple(known.shape)}, the samples {shape}")
-        if known.min() < NO_HOLD or known.max() >= config.vocabulary:
-            found = f"{int(known.min())} to {int(known.max())}"
-            raise ConfigError(f"known cells are -1, -2 or tokens below {config.vocabulary}, these are {found}")
-        guided = cond_list is not None and len(self.labels) > 0 and cfg != 1.0
-        cond = self.condition(cond_list, batch_size)
-        if guided:
-            free = self.condition(None, batch_size)
-            cond = Condition(torch.cat([cond.vector, free.vector]), torch.cat([cond.degree, free.degree]))
-        draw = Draw(settings, generator, self.device, streams=2 if guided else 1)
-        known = known.to(self.device)
-        limits = self._limits(known, allowed, max_polyphony)
-        patch = config.levels[1].patch
-        log = StepLog(batch_size * (config.pitches // patch) * (width // patch), progress)
-        deaf = not config.listens and all(level.generator == "ar" for level in config.levels[:-1])
-        with torch.inference_mode(), limited_threads(settings.threads):
-            composed = compose(
-                Composer(self, cond, draw, log, record=return_intermediates),
-                known,
-                window=window,
-                limits=limits,
-                candidates=candidates if deaf else 1,
-            )
-        tokens = composed.tokens.clone()  # an ordinary tensor again
-        return tokens, self._intermediates(tokens, known, composed, log, settings) if return_intermediates else None
-
-    def _limits(
-        self, known: Int[Tensor, "b p t"], allowed: Bool[Tensor, "p t"] | None, polyphony: int
-    ) -> Limits | None:
-        """What may sound, checked."""
-        if allowed is None and not polyphony:
-            return None
-        if allowed is None:
-            allowed = torch.ones(known.shape[1:], dtype=torch.bool, device=self.device)
-        if allowed.shape != known.shape[1:]:
-            raise ConfigError(
-                f"allowed cells have the shape {tuple(allowed.shape)}, the rolls {tuple(known.shape[1:])}"
-            )
-        room = None
-        if polyphony:
-            loudest = int((known > SILENCE).sum(1).max())
-            if loudest > polyphony:
-                raise ConfigError(f"--max_polyphony {polyphony}: in the known cells {loudest} notes sound together")
-            room = torch.full((len(known), known.shape[2]), polyphony, device=self.device)
-        return Limits(allowed.to(self.device).expand(known.shape), room)
-
-    @overload
-    def generate(
-        self, num_samples: int = ..., *, return_trace: Literal[False] = ..., **settings: Any
-    ) -> list[PianoRoll]: ...
-    @overload
-    def generate(
-        self, num_samples: int = ..., *, return_trace: Literal[True], **settings: Any
-    ) -> tuple[list[PianoRoll], list[Trace]]: ...
-    def generate(
-        self,
-        num_samples: int = 1,
-        *,
-        width: int | None = None,
-        known: npt.NDArray[np.integer] | None = None,
-        allowed: npt.NDArray[np.bool_] | None = None,
-        labels: npt.ArrayLike | None = None,
-        seed: int | None = None,
-        return_trace: bool = False,
-        batch_size: int = 8,
-        tempo: float = 120.0,
-        progress: Callable[[int, int], None] | None = None,
-        each_batch: Callable[[int, list[PianoRoll]], object] | None = None,
-        **settings: Any,
-    ) -> list[PianoRoll] | tuple[list[PianoRoll], list[Trace]]:
-        """Compose piano rolls of ``width`` time steps (default: the width trained on) at ``tempo`` quarters a minute.
-
-        ``known``: tokens (128, width), -1 where to compose (-2: anything but a hold); ``allowed``: bool (128, width),
-        cells that may sound; ``labels``: one per attribute of the model, 0 for unset, see
-        :func:`fractalgen.vocabulary.encode_all`, or a row of them for each sample.
-        ``settings`` are those of :class:`fractalgen.config.SamplingConfig`.  The same seed, number of samples, batch
-        size and settings give the same rolls on the same machine; without a seed a fresh one is drawn.  With
-        ``return_trace`` also returns how each roll was composed.  ``progress(done, total)`` counts first-level patches
-        of all samples.  ``each_batch(first, rolls)`` gets the rolls of a batch as soon as they are composed, and the
-        number of the first of them; where it returns something true, the rest is not composed.
-
-        Raises:
-            ConfigError: settings or labels that cannot be.
-        """
-        for name, value, low, high in (
-            ("num_samples", num_samples, 1, math.inf),
-            ("batch_size", batch_size, 1, math.inf),
-            ("seed", seed or 0, 0, 2**63 - 1),
-        ):
-            if not low <= value <= high:
-                raise ConfigError(f"{name} {value}: must be from {low} to {high}")
-        rolls: list[PianoRoll] = []
-        traces: list[Trace] = []
-        unknown = set(settings) - {field.name for field in fields(SamplingConfig)}
-        if unknown:
-            raise ConfigError(f"generate: there is no setting {sorted(unknown)[0]!r}")
-        wanted = torch.zeros(0) if labels is None else torch.as_tensor(np.array(labels, np.int64))
-        wanted = wanted.expand(num_samples, wanted.shape[-1])
-        sizes = torch.tensor(self.config.label_sizes)
-        if wanted.numel() and (wanted.shape[1] != len(sizes) or bool(((wanted < 0) | (wanted >= sizes)).any())):
-            limits = " ".join(f"0-{size - 1}" for size in sizes.tolist()) or "none"
-            raise ConfigError(f"labels {wanted[0].tolist()}: this model's are {limits}, one per attribute")
-        generator = torch.Generator(self.device)
-        seed = secrets.randbelow(2**31) if seed is None else seed
-        generator.manual_seed(seed)
-        for first in range(0, num_samples, batch_size):
-            count = min(batch_size, num_samples - first)
-
-            def advance(done: int, total: int, first: int = first, count: int = count) -> None:
-                if progress:
-                    patches = total // count
-                    progress(first * patches + done, num_samples * patches)
-
-            given = None if known is None else torch.from_numpy(known.astype(np.int64)).expand(count, -1, -1)
-            tokens, intermediates = self.sample(
-                count,
-                cond_list=list(wanted[first : first + count].unbind(1)) if wanted.any() else None,
-                width=width,
-                known=given,
-                allowed=None if allowed is None else torch.from_numpy(allowed),
-                generator=generator,
-                return_intermediates=return_trace,
-                progress=advance,
-                **settings,
-            )
-            for roll in tokens.cpu().numpy().astype(np.uint8):
-                rolls.append(
-                    PianoRoll(
-                        roll,
-                        steps_per_quarter=self.config.steps_per_quarter,
-                        velocity_bins=self.config.velocity_bins,
-                        tempos=((0, tempo),),
-                    )
-                )
-            if intermediates is not None:
-                recorded = {**settings, "width": tokens.shape[-1], "batch_size": batch_size, "tempo": tempo}
-                recorded["steps_per_quarter"] = self.config.steps_per_quarter
-                for trace, row in zip(intermediates.traces, wanted[first : first + count].tolist(), strict=True):
-                    pairs = zip(self.config.attributes, row, strict=False)  # no row where nothing is asked for
-                    asked = {attribute.name: attribute.describe(label) for attribute, label in pairs if label}
-                    traces.append(replace(trace, seed=seed, settings={**recorded, **asked}))
-            if each_batch is not None and each_batch(first, rolls[first:]):
-                break
-        return (rolls, traces) if return_trace else rolls
-
-    @classmethod
-    def from_pretrained(cls, name_or_path: str | os.PathLike[str] | None = None, device: str = "cpu") -> FractalGen:
-        """Load the shipped model, another shipped one by name, or a checkpoint file (.safetensors or .ckpt).
-
-        Raises:
-            UserError: no such model or file, or one of another format or a newer version.
-        """
-        from fractalgen.checkpoint import load_pretrained  # checkpoint.py builds models, so it imports this module
-
-        return load_pretrained(name_or_path, device)
-
-    def _intermediates(
-        self, tokens: Tensor, known: Tensor, composed: Composed, log: StepLog, settings: SamplingConfig
-    ) -> Intermediates:
-        assert composed.planes is not None
-        assert composed.chances is not None
-        config = self.config
-        steps = np.array(log.steps, np.int64).reshape(-1, 2)
-        number = np.int16 if max(len(steps), steps.max(initial=0)) <= SHORT else np.int32
-        common: dict[str, Any] = {
-            "steps": steps.astype(number),
-            "generators": tuple(level.generator for level in config.levels),
-            "patch_sizes": tuple(level.patch for level in config.levels),
-            "scan_order": config.scan_order,
-            "num_iter_list": settings.num_iter_list,
-            "seconds": np.array(log.seconds, np.float32),
-            "velocity_bins": config.velocity_bins,
-            "checkpoint": self.checkpoint_id,
-        }
-        given = (known >= 0).cpu()
-        planes = composed.planes.masked_fill(given[:, None], -1)
-        arrays = (tokens.byte().cpu(), planes, given, composed.chances.masked_fill(given, 0))
-        return Intermediates(
-            [
-                Trace(tokens=roll, decided=decided.astype(number), known=known, chances=chances, **common)
-                for roll, decided, known, chances in zip(*(array.numpy() for array in arrays), strict=True)
-            ]
-        )

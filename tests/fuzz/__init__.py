@@ -34,7 +34,8 @@ import safetensors.torch
 import torch
 
 from fractalgen import cli, corpus
-from fractalgen.checkpoint import export, load_pretrained, save_pretrained
+from fractalgen.api import FractalGen, load_pretrained
+from fractalgen.checkpoint import export, save_pretrained
 from fractalgen.config import ExportConfig, GenerateConfig, ModelConfig, RenderConfig, TrainConfig
 from fractalgen.data import CropDataset, ValidCrops
 from fractalgen.errors import UserError
@@ -42,7 +43,6 @@ from fractalgen.evaluation.statistics import music_statistics
 from fractalgen.fine_tuning import start_from
 from fractalgen.health import check as check_health
 from fractalgen.midi import END_MARKER
-from fractalgen.model.fractal import FractalGen
 from fractalgen.modes import assignment, check
 from fractalgen.pianoroll import PianoRoll
 from fractalgen.recipes import PREFIX, write_recipe

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from fractalgen import cli
-from fractalgen.checkpoint import load_pretrained, make_header
+from fractalgen.api import FractalGen, load_pretrained
+from fractalgen.checkpoint import make_header
 from fractalgen.config import GenerateConfig, ModelConfig, TrainConfig
 from fractalgen.corpus import Corpus
 from fractalgen.errors import UserError
 from fractalgen.midi import END_MARKER
 from fractalgen.midi_events import END_OF_TRACK, Event, midi_bytes, text_event
-from fractalgen.model.fractal import FractalGen
 from fractalgen.pianoroll import PianoRoll
 from fractalgen.recipes import PREFIX
 from fractalgen.trace import Trace

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fractalgen.api import FractalGen
 from fractalgen.config import LevelConfig, ModelConfig
-from fractalgen.model.fractal import FractalGen
 from fractalgen.vocabulary import NAMES, Attribute
 
 

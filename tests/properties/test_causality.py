@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from fractalgen.api import FractalGen
 from fractalgen.config import MarOrder
-from fractalgen.model.fractal import FractalGen
 from fractalgen.model.grid import surround
 from fractalgen.model.level import FractalLevel
 from fractalgen.model.regions import Condition, Regions

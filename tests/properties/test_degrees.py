@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from fractalgen.api import FractalGen
 from fractalgen.model.degrees import lowest_degree, raised
-from fractalgen.model.fractal import FractalGen
 from fractalgen.model.level import FractalLevel
 from fractalgen.vocabulary import KEYS, Attribute
 from tests.properties.helpers import every_roll, random_model, random_rolls, tiny_config

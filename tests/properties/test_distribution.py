@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from fractalgen.api import FractalGen
 from fractalgen.config import MarOrder
-from fractalgen.model.fractal import FractalGen
 from tests.properties.helpers import every_roll, random_model, random_rolls, tiny_config
 
 MIXES = ["ar ar ar", "ar ar mar", "mar mar ar", "mar ar mar", "ar mar ar", "mar mar mar"]

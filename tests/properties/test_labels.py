@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fractalgen.model.fractal import FractalGen
+from fractalgen.api import FractalGen
 from tests.properties.helpers import random_model, random_rolls, tiny_config
 
 LABELS = [torch.tensor([1, 2, 1, 2]), torch.tensor([3, 3, 0, 1])]

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from fractalgen.checkpoint import load_pretrained, save_pretrained
+from fractalgen.api import FractalGen, load_pretrained
+from fractalgen.checkpoint import save_pretrained
 from fractalgen.config import LevelConfig, ModelConfig
-from fractalgen.model.fractal import FractalGen
 
 WIDTH, LOWEST, HIGHEST = 32, 43, 79
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from fractalgen.api import FractalGen
 from fractalgen.config import ConfigError, LevelConfig, SamplingConfig, ScanOrder
-from fractalgen.model.fractal import FractalGen
 from fractalgen.model.grid import earlier, interior, neighbours, surround, windows
 from fractalgen.model.level import FractalLevel
 from fractalgen.model.losses import gate_nll

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from fractalgen.config import ModelConfig
+from fractalgen.model.fractal import FractalNetwork
 from fractalgen.model.grid import surround
 from fractalgen.model.limits import Limits
 from fractalgen.model.regions import Condition, Regions
@@ -16,10 +17,6 @@ from fractalgen.model.sampling.dice import Draw
 from fractalgen.model.sampling.recording import Composed, StepLog
 from fractalgen.model.sampling.recursion import draw_regions
 from fractalgen.pianoroll import HOLD, ONSET, SILENCE
-
-if TYPE_CHECKING:
-    from fractalgen.config import ModelConfig
-    from fractalgen.model.fractal import FractalGen
 
 
 def compose(
@@ -83,7 +80,7 @@ def ranks(config: ModelConfig, width: int, start: int, steps: int) -> list[int]:
 class Composer:
     """Draws windows: from which model, under which condition, with which dice, and what is written down on the way."""
 
-    model: FractalGen
+    model: FractalNetwork
     cond: Condition
     draw: Draw
     log: StepLog
