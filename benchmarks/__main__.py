@@ -48,9 +48,9 @@ from benchmarks.speed import (
     training_crops,
 )
 from fractalgen.cli import Parser
+from fractalgen.data.prepare import MIDI_ENDINGS
 from fractalgen.errors import UserError
 from fractalgen.files import write_json
-from fractalgen.prepare import MIDI_ENDINGS
 
 ROOT = Path(__file__).resolve().parent.parent
 OF_MODELS = {"training": training, "sampling": sampling, "lengths": lengths}

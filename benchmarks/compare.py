@@ -21,19 +21,19 @@ from benchmarks import exit_status, train_note_events
 from benchmarks.compare_tables import BASELINE, OURS, tables
 from benchmarks.note_events import NoteEventConfig, NoteEventTransformer, sample
 from fractalgen.api import FractalGen, load_pretrained
-from fractalgen.attributes import drawn_by_lot
 from fractalgen.checkpoint import read_checkpoint, resolve
 from fractalgen.cli import Parser
+from fractalgen.compose.command import composing_bar, resolve_device
 from fractalgen.config import DEFAULT_MODEL, ModelConfig
-from fractalgen.corpus import Corpus
-from fractalgen.data import ValidCrops, every_other_song
+from fractalgen.data.attributes import drawn_by_lot
+from fractalgen.data.corpus import Corpus
+from fractalgen.data.crops import ValidCrops, every_other_song
 from fractalgen.errors import UserError
 from fractalgen.evaluation import likelihood
 from fractalgen.evaluation.copying import BarIndex
 from fractalgen.evaluation.notes import crop_tokens, faults
 from fractalgen.evaluation.statistics import STATISTICS, Comparison, compare, music_statistics, three_rows
 from fractalgen.files import replacing, write_json
-from fractalgen.generate import composing_bar, resolve_device
 
 BATCH = 8  # rolls computed together, of both models
 

@@ -23,11 +23,11 @@ from fractalgen.model.level import FractalLevel, VelocityHead
 from fractalgen.model.losses import NLL, Ledger, gate_nll, wide
 from fractalgen.model.mar import ranks
 from fractalgen.model.regions import Condition, Regions
-from fractalgen.model.sampling.composing import drop_orphans
-from fractalgen.model.sampling.dice import GATE, INSIDE, ORDER, Draw
 from fractalgen.model.sampling.recursion import draw_cells
+from fractalgen.model.sampling.token_sampler import GATE, INSIDE, ORDER, Draw
+from fractalgen.model.sampling.windows import drop_orphans
 from fractalgen.model.schedule import Schedule, schedule_steps
-from fractalgen.pianoroll import HOLD, ONSET, SILENCE
+from fractalgen.music.tokens import HOLD, ONSET, SILENCE
 
 
 def dense_nll(

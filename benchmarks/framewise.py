@@ -32,9 +32,9 @@ from benchmarks import exit_status
 from fractalgen.api import FractalGen, load_pretrained
 from fractalgen.cli import Parser
 from fractalgen.config import Precision
-from fractalgen.corpus import SPLITS, Corpus
-from fractalgen.data import evenly
-from fractalgen.device import autocast, choose_precision
+from fractalgen.data.corpus import SPLITS, Corpus
+from fractalgen.data.crops import evenly
+from fractalgen.devices import autocast, choose_precision
 from fractalgen.errors import UserError
 from fractalgen.evaluation.likelihood import ratio_error
 from fractalgen.files import write_json
@@ -43,7 +43,7 @@ from fractalgen.model.level import FractalLevel, VelocityHead
 from fractalgen.model.losses import wide
 from fractalgen.model.mar import MaskedAutoregressive
 from fractalgen.model.regions import Condition, Regions
-from fractalgen.pianoroll import HOLD, SILENCE
+from fractalgen.music.tokens import HOLD, SILENCE
 
 
 def column(

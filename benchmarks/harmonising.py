@@ -20,17 +20,17 @@ from tqdm import tqdm
 
 from benchmarks import exit_status
 from fractalgen.api import load_pretrained
-from fractalgen.attributes import measure
 from fractalgen.cli import Parser
-from fractalgen.corpus import Corpus
-from fractalgen.data import ValidCrops, evenly
+from fractalgen.compose.selection import accompaniment
+from fractalgen.data.attributes import measure
+from fractalgen.data.corpus import Corpus
+from fractalgen.data.crops import ValidCrops, evenly
 from fractalgen.errors import UserError
 from fractalgen.evaluation.notes import crop_tokens
 from fractalgen.evaluation.statistics import compare, comparison_table, music_statistics
 from fractalgen.files import write_json
-from fractalgen.pianoroll import PianoRoll
-from fractalgen.regions import accompaniment
-from fractalgen.vocabulary import Attribute
+from fractalgen.music.labels import Attribute
+from fractalgen.music.pianoroll import PianoRoll
 
 BATCH = 16
 

@@ -24,15 +24,15 @@ from benchmarks import exit_status
 from benchmarks.compare_tables import markdown
 from fractalgen.api import FractalGen, load_pretrained
 from fractalgen.cli import Parser
+from fractalgen.compose.command import composing_bar
 from fractalgen.config import SamplingConfig
-from fractalgen.corpus import SPLITS, Corpus
-from fractalgen.data import ValidCrops, evenly
+from fractalgen.data.corpus import SPLITS, Corpus
+from fractalgen.data.crops import ValidCrops, evenly
 from fractalgen.errors import UserError
 from fractalgen.evaluation.notes import crop_tokens
 from fractalgen.evaluation.statistics import compare, music_statistics
 from fractalgen.files import write_json
-from fractalgen.generate import composing_bar
-from fractalgen.pianoroll import HOLD, ONSET
+from fractalgen.music.tokens import HOLD, ONSET
 
 Rolls = npt.NDArray[np.uint8]
 BARS = 16

@@ -27,17 +27,17 @@ from benchmarks import exit_status
 from benchmarks.compare_tables import markdown
 from benchmarks.speed import Plan, row, take_turns
 from fractalgen.api import FractalGen, load_pretrained
-from fractalgen.attributes import drawn_by_lot
 from fractalgen.cli import Parser
+from fractalgen.compose.command import resolve_device
 from fractalgen.config import GenerateConfig, MarOrder, SamplingConfig
-from fractalgen.corpus import SPLITS, Corpus
-from fractalgen.data import ValidCrops, every_other_song
+from fractalgen.data.attributes import drawn_by_lot
+from fractalgen.data.corpus import SPLITS, Corpus
+from fractalgen.data.crops import ValidCrops, every_other_song
 from fractalgen.errors import UserError
 from fractalgen.evaluation.likelihood import Scores, crop_windows, ratio_error, score
 from fractalgen.evaluation.notes import crop_tokens
 from fractalgen.evaluation.statistics import STATISTICS, Comparison, Statistics, compare, music_statistics
 from fractalgen.files import write_json
-from fractalgen.generate import resolve_device
 from fractalgen.model.schedule import Schedule
 
 BATCH = 8  # crops scored, and samples drawn, together

@@ -26,9 +26,9 @@ from tqdm import tqdm
 
 from fractalgen.config import SamplingConfig
 from fractalgen.errors import UserError
-from fractalgen.model.sampling.dice import Draw
+from fractalgen.model.sampling.token_sampler import Draw
 from fractalgen.model.transformer import Decoder, Transformer
-from fractalgen.pianoroll import HOLD, ONSET, SILENCE, notes_from_tokens
+from fractalgen.music.tokens import HOLD, ONSET, SILENCE, notes_from_tokens
 
 KINDS = ("shift", "pitch", "velocity", "duration")
 """The four tokens of a note, in order; note tables have the same columns but the absolute onset in shift's place."""

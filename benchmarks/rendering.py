@@ -31,12 +31,12 @@ from benchmarks import exit_status, peak_megabytes
 from fractalgen import render
 from fractalgen.cli import Parser
 from fractalgen.config import RenderCommandConfig, RenderConfig
-from fractalgen.corpus import Corpus
-from fractalgen.data import ValidCrops
+from fractalgen.data.corpus import Corpus
+from fractalgen.data.crops import ValidCrops
 from fractalgen.files import write_json
 from fractalgen.render.command import ENDINGS
 from fractalgen.trace import Trace
-from fractalgen.views import Frame
+from fractalgen.trace.views import Frame
 
 PATCHES = (128, 16, 4, 1)
 SAMPLES, WIDTH, LONG = 4, 256, 2400

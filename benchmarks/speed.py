@@ -25,13 +25,13 @@ from benchmarks.dense import dense_nll, dense_sample
 from fractalgen.api import FractalGen
 from fractalgen.cli import CONFIGS, resolve
 from fractalgen.config import Generator, TrainConfig
-from fractalgen.corpus import Corpus
-from fractalgen.data import CropDataset
-from fractalgen.device import autocast, choose_precision
+from fractalgen.data.corpus import Corpus
+from fractalgen.data.crops import CropDataset
+from fractalgen.devices import autocast, choose_precision
 from fractalgen.errors import UserError
 from fractalgen.model.level import FractalLevel
-from fractalgen.pianoroll import HOLD, ONSET, SILENCE
-from fractalgen.training import LOSS_SCALE, Training
+from fractalgen.music.tokens import HOLD, ONSET, SILENCE
+from fractalgen.training.command import LOSS_SCALE, Training
 
 BAR = 16  # time steps
 VELOCITY_BINS = 32

@@ -22,11 +22,11 @@ from tqdm import tqdm
 from benchmarks import exit_status
 from benchmarks.compare_tables import markdown
 from fractalgen.api import FractalGen, load_pretrained
-from fractalgen.attributes import measure
 from fractalgen.cli import Parser
+from fractalgen.data.attributes import measure
 from fractalgen.errors import UserError
 from fractalgen.files import write_json
-from fractalgen.vocabulary import Attribute
+from fractalgen.music.labels import Attribute
 
 BATCH = 25
 MEASURED = ("key", "density", "polyphony", "register", "velocity")  # what is heard in the tokens alone

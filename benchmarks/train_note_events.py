@@ -26,16 +26,16 @@ from benchmarks import exit_status
 from benchmarks.note_events import KINDS, NoteEventConfig, NoteEventTransformer
 from fractalgen.cli import Parser
 from fractalgen.config import Precision
-from fractalgen.corpus import SPLITS, Corpus
-from fractalgen.data import CropDataset, ValidCrops
-from fractalgen.device import autocast, choose_precision
+from fractalgen.data.corpus import SPLITS, Corpus
+from fractalgen.data.crops import CropDataset, ValidCrops
+from fractalgen.data.loaders import SeededCrops
+from fractalgen.devices import autocast, choose_precision
 from fractalgen.errors import UserError
 from fractalgen.evaluation.likelihood import ratio_error
 from fractalgen.files import replacing, write_json
-from fractalgen.loaders import SeededCrops
-from fractalgen.optimisers import make_optimizer
-from fractalgen.pianoroll import ONSET
-from fractalgen.training import LOSS_SCALE
+from fractalgen.music.tokens import ONSET
+from fractalgen.training.command import LOSS_SCALE
+from fractalgen.training.optimisers import make_optimizer
 
 FORMAT, VERSION = "note-event-transformer", 1
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fractalgen.api import FractalGen
-    from fractalgen.pianoroll import PianoRoll
+    from fractalgen.music.pianoroll import PianoRoll
     from fractalgen.trace import Trace
 
 __version__ = "0.1.0"
 __all__ = ["FractalGen", "PianoRoll", "Trace"]
 
-_HOMES = {"FractalGen": "fractalgen.api", "PianoRoll": "fractalgen.pianoroll", "Trace": "fractalgen.trace"}
+_HOMES = {"FractalGen": "fractalgen.api", "PianoRoll": "fractalgen.music.pianoroll", "Trace": "fractalgen.trace"}
 
 
 def __getattr__(name: str) -> Any:

@@ -17,14 +17,15 @@ from torch import Tensor
 
 from fractalgen.checkpoint import read_model, resolve, weights_hash
 from fractalgen.config import CfgSchedule, ConfigError, MarOrder, SamplingConfig
-from fractalgen.device import limited_threads
-from fractalgen.model.fractal import FractalNetwork
+from fractalgen.devices import limited_threads
 from fractalgen.model.limits import Limits
+from fractalgen.model.network import FractalNetwork
 from fractalgen.model.regions import Condition
-from fractalgen.model.sampling.composing import Composer, compose
-from fractalgen.model.sampling.dice import Draw
-from fractalgen.model.sampling.recording import Composed, StepLog
-from fractalgen.pianoroll import NO_HOLD, SILENCE, PianoRoll
+from fractalgen.model.sampling.recorder import Composed, StepLog
+from fractalgen.model.sampling.token_sampler import Draw
+from fractalgen.model.sampling.windows import Composer, compose
+from fractalgen.music.pianoroll import PianoRoll
+from fractalgen.music.tokens import NO_HOLD, SILENCE
 from fractalgen.trace import Intermediates, Trace
 
 SHORT = np.iinfo(np.int16).max  # steps that a trace can count in half the space
@@ -193,7 +194,7 @@ class FractalGen(FractalNetwork):
 
         ``known``: tokens (128, width), -1 where to compose (-2: anything but a hold); ``allowed``: bool (128, width),
         cells that may sound; ``labels``: one per attribute of the model, 0 for unset, see
-        :func:`fractalgen.vocabulary.encode_all`, or a row of them for each sample.
+        :func:`fractalgen.music.labels.encode_all`, or a row of them for each sample.
         ``settings`` are those of :class:`fractalgen.config.SamplingConfig`.  The same seed, number of samples, batch
         size and settings give the same rolls on the same machine; without a seed a fresh one is drawn.  With
         ``return_trace`` also returns how each roll was composed.  ``progress(done, total)`` counts first-level patches

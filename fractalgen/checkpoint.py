@@ -21,14 +21,14 @@ from torch import Tensor
 
 from fractalgen.config import DEFAULT_MODEL, ExportConfig, ModelConfig
 from fractalgen.errors import UserError, quoted, shown
-from fractalgen.files import replacing
-from fractalgen.model.fractal import FractalNetwork
+from fractalgen.files import ASSETS, replacing
+from fractalgen.model.network import FractalNetwork
 
 FORMAT = "fractalgen"
 VERSION = 1
 HEADER_KEY = "fractalgen"
 WEIGHTS_PREFIX = "model."
-SHIPPED = Path(__file__).parent / "assets" / "models"
+SHIPPED = ASSETS / "models"
 
 
 def make_header(config: ModelConfig, **facts: Any) -> dict[str, Any]:

@@ -36,8 +36,9 @@ from fractalgen.config import (
     TrainConfig,
 )
 from fractalgen.errors import Stopped, UserError, quoted, reason, shown
+from fractalgen.files import ASSETS
 
-CONFIGS = Path(__file__).parent / "assets" / "configs"
+CONFIGS = ASSETS / "configs"
 MOST_NESTED = 20  # lists in lists of a YAML file
 BOOLEANS = {"true": True, "false": False}
 
@@ -57,15 +58,17 @@ class Command:
 
 
 COMMANDS = {
-    "train": Command(TrainConfig, "fractalgen.training:train", "train a model on a corpus", file="small"),
-    "generate": Command(GenerateConfig, "fractalgen.generate:generate", "compose: MIDI, picture, animation"),
+    "train": Command(TrainConfig, "fractalgen.training.command:train", "train a model on a corpus", file="small"),
+    "generate": Command(GenerateConfig, "fractalgen.compose.command:generate", "compose: MIDI, picture, animation"),
     "evaluate": Command(
         EvaluateConfig, "fractalgen.evaluation.command:evaluate", "likelihood of real music, statistics of generated"
     ),
-    "prepare": Command(PrepareConfig, "fractalgen.prepare:prepare", "pack a folder of MIDI files into a corpus"),
+    "prepare": Command(PrepareConfig, "fractalgen.data.prepare:prepare", "pack a folder of MIDI files into a corpus"),
     "export": Command(ExportConfig, "fractalgen.checkpoint:export", "make a small file to share of a checkpoint"),
     "render": Command(RenderCommandConfig, "fractalgen.render:run_render", "draw saved traces again", "traces"),
-    "diagnose": Command(DiagnoseConfig, "fractalgen.health:diagnose", "what is wrong with a trace or a MIDI", "files"),
+    "diagnose": Command(
+        DiagnoseConfig, "fractalgen.evaluation.health:diagnose", "what is wrong with a trace or a MIDI", "files"
+    ),
 }
 
 
@@ -201,7 +204,7 @@ def resolve(config: type, given: dict[str, Any], files: Sequence[str] = ()) -> A
     hints = field_types(config)
     values: dict[str, Any] = {}
     if given.get("like") and "like" in hints:
-        from fractalgen.recipes import read_recipe
+        from fractalgen.compose.recipe import read_recipe
 
         recipe = read_recipe(given["like"])
         if "num_samples" in given:  # other pieces than that one

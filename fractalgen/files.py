@@ -11,6 +11,8 @@ from typing import Any
 
 from fractalgen.errors import UserError
 
+ASSETS = Path(__file__).parent / "assets"
+
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:

@@ -21,10 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from fractalgen.corpus import ASSETS, SPLITS, write_corpus
-from fractalgen.pianoroll import Meters, PianoRoll, grid_steps, merge_notes, velocity_bin
-from fractalgen.prepare import split_by_hash
-from fractalgen.song import Song
+from fractalgen.data.corpus import ASSETS, SPLITS, write_corpus
+from fractalgen.data.prepare import split_by_hash
+from fractalgen.data.song import Song
+from fractalgen.music.pianoroll import PianoRoll
+from fractalgen.music.tokens import Meters, grid_steps, merge_notes, velocity_bin
 
 STEPS = 4  # per quarter note
 BINS = 32

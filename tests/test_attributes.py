@@ -13,17 +13,19 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from fractalgen.api import FractalGen
-from fractalgen.attributes import key_between, key_changes, measure, pace, transposed, vocabulary
 from fractalgen.config import ModelConfig
-from fractalgen.corpus import Corpus, Split, write_corpus
-from fractalgen.data import CropDataset, ValidCrops
+from fractalgen.data.attributes import measure, pace, vocabulary
+from fractalgen.data.corpus import Corpus, Split, write_corpus
+from fractalgen.data.crops import CropDataset, ValidCrops
+from fractalgen.data.labeller import chosen
+from fractalgen.data.song import Song
 from fractalgen.errors import UserError
-from fractalgen.labels import chosen
-from fractalgen.masks import drop_labels
-from fractalgen.optimisers import make_optimizer
-from fractalgen.pianoroll import PianoRoll, merge_notes, tokens_from_notes
-from fractalgen.song import Song
-from fractalgen.vocabulary import KEYS, Attribute, encode_all, spell_key, writes_flats
+from fractalgen.model.masking import drop_labels
+from fractalgen.music.keys import key_between, key_changes, transposed
+from fractalgen.music.labels import KEYS, Attribute, encode_all, spell_key, writes_flats
+from fractalgen.music.pianoroll import PianoRoll
+from fractalgen.music.tokens import merge_notes, tokens_from_notes
+from fractalgen.training.optimisers import make_optimizer
 from tests import tiny
 from tests.properties.helpers import tiny_config
 

@@ -15,10 +15,11 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
-from fractalgen import callbacks, render
-from fractalgen.callbacks import Pictures
-from fractalgen.health import FINDINGS
+from fractalgen import render
+from fractalgen.evaluation.health import FINDINGS
 from fractalgen.trace import Intermediates
+from fractalgen.training import callbacks
+from fractalgen.training.callbacks import Pictures
 from tests import tiny
 
 

@@ -16,14 +16,14 @@ import pytest
 from fractalgen import PianoRoll, Trace
 from fractalgen.cli import main
 from fractalgen.config import PrepareConfig
-from fractalgen.corpus import Corpus
+from fractalgen.data.corpus import Corpus
+from fractalgen.data.prepare import prepare
 from fractalgen.errors import UserError
-from fractalgen.midi import find_tracks, read_midi
-from fractalgen.midi_events import NEVER, NoteEvents, Track, _number, _track, read_file
-from fractalgen.pianoroll import ONSET
-from fractalgen.prepare import prepare
+from fractalgen.music.midi import find_tracks, read_midi
+from fractalgen.music.midi_events import NEVER, NoteEvents, Track, _number, _track, read_file
+from fractalgen.music.splice import splice_midi
+from fractalgen.music.tokens import ONSET
 from fractalgen.render.canvas import _bars
-from fractalgen.splice import splice_midi
 from tests.midi_files import delta, midi, off, on, scale
 
 CASES = Path(__file__).parent / "cases"
@@ -33,13 +33,13 @@ ROOT = Path(__file__).parent.parent
 def copied(source: Path, target: Path, cells: Any = (), **settings: Any) -> PianoRoll:
     """A copy of ``source`` in which the ``cells`` (pitch, step, token) were composed; what it holds."""
     events = read_midi(source, tracks=settings.get("tracks"), pedal=settings.get("pedal", True))
-    roll = events.roll()
+    roll = PianoRoll.from_events(events)
     tokens, composed = roll.tokens.copy(), np.zeros(roll.tokens.shape, bool)
     for pitch, step, token in cells:
         tokens[pitch, step], composed[pitch, step] = token, True
     wanted = PianoRoll(tokens, tempos=roll.tempos, time_signatures=roll.time_signatures)
     splice_midi(source, wanted, composed, target, **settings)
-    found = read_midi(target, pedal=settings.get("pedal", True)).roll()
+    found = PianoRoll.from_events(read_midi(target, pedal=settings.get("pedal", True)))
     assert np.array_equal(found.tokens, tokens)
     return found
 
@@ -51,16 +51,16 @@ def lengths(roll: PianoRoll) -> dict[tuple[int, int], int]:
 def test_notes_sound_on_under_the_pedal(tmp_path: Path) -> None:
     dry, wet = (read_midi(CASES / "pedal.mid", pedal=pedal) for pedal in (False, True))
     assert np.mean(dry.end - dry.onset) < 1
-    assert 10 < np.mean(list(lengths(wet.roll()).values())) < 16
+    assert 10 < np.mean(list(lengths(PianoRoll.from_events(wet)).values())) < 16
     assert wet.pedalled > 0 == dry.pedalled
-    assert set(lengths(dry.roll()).values()) == {1}
+    assert set(lengths(PianoRoll.from_events(dry)).values()) == {1}
     # kept notes of the copy stay as they were, byte for byte
     copied(CASES / "pedal.mid", tmp_path / "copy.mid", [(100, 0, ONSET + 9)])
     before, after = (read_file(path) for path in (CASES / "pedal.mid", tmp_path / "copy.mid"))
     assert after.tracks[0] == before.tracks[0]
     # where silence was composed into a note that the pedal holds, the note ends there
-    pitch, step = next(place for place, length in lengths(wet.roll()).items() if length > 4)
-    cells = [(pitch, place, 0) for place in range(step + 2, step + lengths(wet.roll())[pitch, step])]
+    pitch, step = next(place for place, length in lengths(PianoRoll.from_events(wet)).items() if length > 4)
+    cells = [(pitch, place, 0) for place in range(step + 2, step + lengths(PianoRoll.from_events(wet))[pitch, step])]
     assert lengths(copied(CASES / "pedal.mid", tmp_path / "cut.mid", cells))[pitch, step] == 2
     copied(CASES / "pedal.mid", tmp_path / "dry.mid", [(100, 0, ONSET + 9)], pedal=False)
 
@@ -214,7 +214,7 @@ def test_merged_and_moved_notes_are_counted_with_the_grid_that_keeps_them(
     merged, moved = events.misplaced()
     assert merged > 0
     doubled = len(events.onset) - len(set(zip(events.pitch.tolist(), events.onset.tolist(), strict=True)))
-    assert len(events.roll().notes()) == len(events.onset) - doubled - merged
+    assert len(PianoRoll.from_events(events).notes()) == len(events.onset) - doubled - merged
     grid = events.fitting_grid()
     assert grid is not None
     assert read_midi(CASES / "trill.mid", grid).misplaced()[0] == 0

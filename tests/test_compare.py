@@ -17,7 +17,8 @@ from benchmarks.compare_tables import markdown, number
 from benchmarks.note_events import NoteEventConfig, NoteEventTransformer, sample
 from fractalgen.api import FractalGen, load_pretrained
 from fractalgen.checkpoint import save_pretrained
-from fractalgen.data import Corpus, ValidCrops
+from fractalgen.data.corpus import Corpus
+from fractalgen.data.crops import ValidCrops
 from fractalgen.evaluation import note_statistics
 from fractalgen.evaluation.copying import BarIndex
 from fractalgen.evaluation.likelihood import crop_windows, score

@@ -5,13 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fractalgen.corpus import Corpus, write_corpus
-from fractalgen.data import ValidCrops
+from fractalgen.data.corpus import Corpus, write_corpus
+from fractalgen.data.crops import ValidCrops
+from fractalgen.data.song import Song
 from fractalgen.errors import UserError
 from fractalgen.evaluation.copying import BarIndex, _longest_run
 from fractalgen.evaluation.notes import crop_tokens
-from fractalgen.pianoroll import Meters, PianoRoll
-from fractalgen.song import Song
+from fractalgen.music.pianoroll import PianoRoll
+from fractalgen.music.tokens import Meters
 from tests import tiny
 
 Note = tuple[int, int, int]

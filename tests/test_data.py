@@ -16,12 +16,13 @@ from hypothesis import HealthCheck, given, settings
 from safetensors.numpy import save_file
 from torch.utils.data import DataLoader
 
-from fractalgen.corpus import Split, write_corpus
-from fractalgen.data import Corpus, CropDataset, ValidCrops
+from fractalgen.data.corpus import Corpus, Split, write_corpus
+from fractalgen.data.crops import CropDataset, ValidCrops
+from fractalgen.data.song import Song
 from fractalgen.errors import UserError
 from fractalgen.evaluation.copying import BarIndex
-from fractalgen.pianoroll import ONSET, SILENCE, PianoRoll, merge_notes
-from fractalgen.song import Song
+from fractalgen.music.pianoroll import PianoRoll
+from fractalgen.music.tokens import ONSET, SILENCE, merge_notes
 from tests.test_pianoroll import rolls
 
 
@@ -222,7 +223,7 @@ def test_no_chorale_comes_back_in_another_split() -> None:
 def test_training_data_needs_neither_symusic_nor_jsonargparse() -> None:
     code = (
         "import sys; sys.modules['symusic'] = sys.modules['jsonargparse'] = None\n"
-        "from fractalgen.data import *\n"
+        "from fractalgen.data.crops import *\n"
         "print(int((CropDataset(Corpus.open('chorales'))[0]['tokens'] > 1).sum()) > 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

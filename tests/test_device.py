@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from fractalgen import device
+from fractalgen import devices as device
 from fractalgen.api import FractalGen
 from fractalgen.cli import main
-from fractalgen.device import choose_precision, fast_dtype, product_speeds
+from fractalgen.devices import choose_precision, fast_dtype, product_speeds
 from fractalgen.errors import UserError
 from tests import tiny
 
@@ -53,7 +53,7 @@ def test_speeds_are_measured_once() -> None:
 
 
 def test_a_plain_processor_takes_float32() -> None:
-    code = "import torch; from fractalgen.device import fast_dtype; print(fast_dtype(torch.device('cpu')))"
+    code = "import torch; from fractalgen.devices import fast_dtype; print(fast_dtype(torch.device('cpu')))"
     environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
     root = Path(__file__).parent.parent
     result = subprocess.run(

@@ -8,7 +8,7 @@ import torch
 
 from fractalgen.evaluation import note_statistics, statistics_table
 from fractalgen.evaluation.notes import as_rolls, crop_tokens, faults, struck_notes
-from fractalgen.pianoroll import notes_from_tokens
+from fractalgen.music.tokens import notes_from_tokens
 from tests import tiny
 
 

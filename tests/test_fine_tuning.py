@@ -13,9 +13,9 @@ from fractalgen.api import FractalGen, load_pretrained
 from fractalgen.checkpoint import save_pretrained
 from fractalgen.config import ModelConfig
 from fractalgen.errors import UserError
-from fractalgen.fine_tuning import start_from
-from fractalgen.training import train
-from fractalgen.vocabulary import KEYS, Attribute
+from fractalgen.music.labels import KEYS, Attribute
+from fractalgen.training.command import train
+from fractalgen.training.fine_tuning import start_from
 from tests import tiny
 from tests.properties.helpers import random_model, random_rolls, tiny_config
 

@@ -20,11 +20,11 @@ from PIL import Image
 from fractalgen import FractalGen, PianoRoll, Trace, cli, render
 from fractalgen.checkpoint import save_pretrained
 from fractalgen.cli import main
+from fractalgen.compose.command import QUALITY, iterations
 from fractalgen.config import GenerateConfig
 from fractalgen.errors import UserError
-from fractalgen.generate import QUALITY, iterations
 from fractalgen.model.level import FractalLevel
-from fractalgen.vocabulary import KEYS, Attribute
+from fractalgen.music.labels import KEYS, Attribute
 from tests import tiny
 from tests.midi_files import delta, midi, off, on
 

@@ -13,7 +13,7 @@ import torch
 from benchmarks.harmonising import main, task_of
 from fractalgen import FractalGen, PianoRoll
 from fractalgen.checkpoint import save_pretrained
-from fractalgen.corpus import Corpus
+from fractalgen.data.corpus import Corpus
 from fractalgen.model.level import FractalLevel
 from tests import tiny
 

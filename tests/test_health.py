@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from fractalgen.cli import main
-from fractalgen.corpus import Corpus
-from fractalgen.data import ValidCrops
+from fractalgen.data.corpus import Corpus
+from fractalgen.data.crops import ValidCrops
+from fractalgen.evaluation.health import FIGURES, FINDINGS, POP909, Reference, check, health_summary, measure
 from fractalgen.evaluation.notes import crop_tokens
-from fractalgen.health import FIGURES, FINDINGS, POP909, Reference, check, health_summary, measure
-from fractalgen.pianoroll import HOLD, PianoRoll
+from fractalgen.music.pianoroll import PianoRoll
+from fractalgen.music.tokens import HOLD
 from fractalgen.trace import Trace
 from tests import tiny
 

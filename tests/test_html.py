@@ -16,8 +16,9 @@ import pytest
 
 from fractalgen.config import RenderConfig
 from fractalgen.errors import UserError
-from fractalgen.html import LEGIBLE, PAPERS, PLAYER, page, save_html
-from fractalgen.pianoroll import HOLD, PianoRoll
+from fractalgen.music.pianoroll import PianoRoll
+from fractalgen.music.tokens import HOLD
+from fractalgen.render.page import LEGIBLE, PAPERS, PLAYER, page, save_html
 from fractalgen.trace import Trace
 
 PATCHES = (128, 16, 4, 1)

@@ -16,8 +16,8 @@ from benchmarks import iterations
 from benchmarks.iterations import apart, bits, cells, distance, drawn, halves, label, likelihoods, main, schedules
 from fractalgen import FractalGen
 from fractalgen.checkpoint import save_pretrained
-from fractalgen.corpus import Corpus
-from fractalgen.data import ValidCrops
+from fractalgen.data.corpus import Corpus
+from fractalgen.data.crops import ValidCrops
 from fractalgen.evaluation.likelihood import Scores
 from fractalgen.evaluation.notes import crop_tokens
 from fractalgen.evaluation.statistics import music_statistics

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from fractalgen import FractalGen, Trace
+from fractalgen import FractalGen, Trace, api
 from fractalgen.cli import main
-from fractalgen.model import fractal
-from fractalgen.model.sampling.composing import ranks
-from fractalgen.model.sampling.recording import StepLog
-from fractalgen.training import train
+from fractalgen.model.sampling.recorder import StepLog
+from fractalgen.model.sampling.windows import ranks
+from fractalgen.training.command import train
 from tests import tiny
 from tests.properties.helpers import random_model, tiny_config
 
@@ -79,7 +78,7 @@ def test_ranks_of_a_long_piece_are_those_of_the_whole(scan_order: str) -> None:
 
 
 def test_a_piece_of_more_steps_than_int16_can_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fractal, "SHORT", 40)
+    monkeypatch.setattr(api, "SHORT", 40)
     model = random_model(tiny_config("mar ar", (2, 1), width=4, echoes=()))
     for width, kind in ((8, np.int16), (64, np.int32)):
         tokens, frames = model.sample(

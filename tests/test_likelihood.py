@@ -14,8 +14,8 @@ import torch
 from fractalgen.api import FractalGen
 from fractalgen.checkpoint import save_pretrained
 from fractalgen.cli import main
-from fractalgen.corpus import Corpus
-from fractalgen.data import ValidCrops
+from fractalgen.data.corpus import Corpus
+from fractalgen.data.crops import ValidCrops
 from fractalgen.evaluation.likelihood import Scores, Window, crop_windows, ratio_error, score, sliding_windows
 from tests import tiny
 

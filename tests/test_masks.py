@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from fractalgen.masks import random_known
+from fractalgen.model.masking import random_known
 
 
 def test_every_kind_of_known_cells_comes_up_at_the_asked_share() -> None:

@@ -13,10 +13,10 @@ import torch
 
 from fractalgen import FractalGen, PianoRoll, Trace, cli
 from fractalgen.checkpoint import save_pretrained
+from fractalgen.compose.tasks import assignment
 from fractalgen.config import GenerateConfig
 from fractalgen.model.level import FractalLevel
-from fractalgen.modes import assignment
-from fractalgen.pianoroll import ONSET, SILENCE
+from fractalgen.music.tokens import ONSET, SILENCE
 from tests import tiny
 from tests.midi_files import meter, midi, off, on, tempo
 

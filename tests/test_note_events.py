@@ -12,9 +12,10 @@ import torch
 
 from benchmarks.note_events import NoteEventConfig, NoteEventTransformer, decode, encode, sample
 from benchmarks.train_note_events import Scores, learning_rate, load, main, score
-from fractalgen.data import Corpus, ValidCrops
+from fractalgen.data.corpus import Corpus
+from fractalgen.data.crops import ValidCrops
 from fractalgen.errors import UserError
-from fractalgen.pianoroll import orphan_holds
+from fractalgen.music.tokens import orphan_holds
 from tests import tiny
 
 TINY: dict[str, Any] = {"steps_per_bar": 2, "width": 16, "depth": 2, "heads": 2, "max_notes": 8}

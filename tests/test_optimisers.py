@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from fractalgen import optimisers
-from fractalgen.optimisers import Muon, orthogonalise
+from fractalgen.training import optimisers
+from fractalgen.training.optimisers import Muon, orthogonalise
 
 
 @pytest.mark.parametrize("shape", [(16, 48), (48, 16), (32, 32)])

@@ -11,14 +11,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fractalgen.errors import UserError
-from fractalgen.midi import BeatMap, read_midi
-from fractalgen.midi_events import NoteEvents, read_file
-from fractalgen.pianoroll import (
+from fractalgen.music import MAX_STEPS
+from fractalgen.music.midi import BeatMap, read_midi
+from fractalgen.music.midi_events import NoteEvents, read_file
+from fractalgen.music.pianoroll import PianoRoll
+from fractalgen.music.tokens import (
     HOLD,
-    MAX_STEPS,
     NOTE,
     ONSET,
-    PianoRoll,
     grid_steps,
     merge_notes,
     midi_velocity,

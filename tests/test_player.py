@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fractalgen.html import PAPERS, page, save_html
-from fractalgen.pianoroll import HOLD, ONSET, PianoRoll, velocities
+from fractalgen.music.pianoroll import PianoRoll
+from fractalgen.music.tokens import HOLD, ONSET, velocities
+from fractalgen.render.page import PAPERS, page, save_html
 from fractalgen.trace import Trace
 from tests.browser import NAMES, Browser, executable
 from tests.test_html import CONFIG, HOSTILE, LEVELS, contents, made_up, rgb

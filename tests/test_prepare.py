@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fractalgen import prepare as module
 from fractalgen.config import PrepareConfig
-from fractalgen.corpus import Corpus
-from fractalgen.data import ValidCrops
+from fractalgen.data import prepare as module
+from fractalgen.data.corpus import Corpus
+from fractalgen.data.crops import ValidCrops
+from fractalgen.data.prepare import Skipped, Summary, prepare, restruck, split_by_hash
 from fractalgen.errors import UserError
-from fractalgen.pianoroll import HOLD, merge_notes
-from fractalgen.prepare import Skipped, Summary, prepare, restruck, split_by_hash
+from fractalgen.music.tokens import HOLD, merge_notes
 from tests.midi_files import midi, off, on, read_or_die, scale
 
 

@@ -7,9 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fractalgen.errors import UserError
-from fractalgen.pianoroll import HOLD, ONSET, PianoRoll, merge_notes, orphan_holds, tokens_from_notes
-from fractalgen.regions import (
+from fractalgen.compose.selection import (
     NO_HOLD,
     UNKNOWN,
     Side,
@@ -26,6 +24,9 @@ from fractalgen.regions import (
     time_span,
     variation,
 )
+from fractalgen.errors import UserError
+from fractalgen.music.pianoroll import PianoRoll
+from fractalgen.music.tokens import HOLD, ONSET, merge_notes, orphan_holds, tokens_from_notes
 
 
 def piece(*notes: tuple[int, int, int], width: int = 40) -> PianoRoll:

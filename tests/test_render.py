@@ -12,8 +12,9 @@ from PIL import Image
 
 from fractalgen import render
 from fractalgen.config import RenderConfig
-from fractalgen.pianoroll import PianoRoll, velocities
-from fractalgen.trace import Frame
+from fractalgen.music.pianoroll import PianoRoll
+from fractalgen.music.tokens import velocities
+from fractalgen.trace.views import Frame
 from tests.decoding import decoded
 from tests.test_trace import made_up
 

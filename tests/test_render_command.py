@@ -226,7 +226,7 @@ def test_files_that_are_no_traces(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(UserError, match=r"foreign.npz: not a FractalGen trace"):
         run(str(tmp_path / "foreign.npz"))
     with monkeypatch.context() as future:
-        future.setattr("fractalgen.trace.VERSION", 99)
+        future.setattr("fractalgen.trace.record.VERSION", 99)
         made_up().save(tmp_path / "new.npz")
     with pytest.raises(UserError, match=r"new.npz: trace version 99; this program reads up to 2: update FractalGen"):
         run(str(tmp_path / "new.npz"))

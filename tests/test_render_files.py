@@ -15,7 +15,7 @@ from PIL import Image
 from fractalgen import render
 from fractalgen.config import RenderConfig
 from fractalgen.errors import UserError
-from fractalgen.pianoroll import PianoRoll
+from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.render import animations, stills, video
 from fractalgen.render.canvas import Canvas
 from fractalgen.trace import Trace

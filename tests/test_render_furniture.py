@@ -12,13 +12,13 @@ from PIL import Image, ImageFont
 
 from fractalgen import render
 from fractalgen.config import RenderConfig
-from fractalgen.pianoroll import PianoRoll
+from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.render import furniture, text
 from fractalgen.render.canvas import Canvas
 from fractalgen.render.colours import INK, LINE, LUMA, RAMP, on_silence
 from fractalgen.render.roll import outline, roll_pixels
 from fractalgen.trace import Trace
-from fractalgen.views import Frame
+from fractalgen.trace.views import Frame
 from tests.test_render_files import with_chances
 from tests.test_trace import made_up
 

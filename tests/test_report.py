@@ -19,7 +19,7 @@ from PIL import Image
 from fractalgen.errors import UserError
 from fractalgen.evaluation import charts, report
 from fractalgen.evaluation.statistics import STATISTICS
-from fractalgen.pianoroll import PianoRoll
+from fractalgen.music.pianoroll import PianoRoll
 from tests import tiny
 
 VOID = {"meta", "link", "br", "img"}

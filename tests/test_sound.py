@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from fractalgen.errors import UserError
-from fractalgen.pianoroll import HOLD, MAX_STEPS, ONSET, PianoRoll
-from fractalgen.sound import BLOCK, CEILING, RATE, RELEASE, TAIL, _limit, check_soundfont, save_wav, synthesise
+from fractalgen.music import MAX_STEPS
+from fractalgen.music.pianoroll import PianoRoll
+from fractalgen.music.tokens import HOLD, ONSET
+from fractalgen.render.sound import BLOCK, CEILING, RATE, RELEASE, TAIL, _limit, check_soundfont, save_wav, synthesise
 
 LOUD = 31  # the highest velocity bin; 120 quarters a minute make a step of 0.125 s
 

@@ -22,7 +22,7 @@ from benchmarks.speed import Plan, Timing
 from fractalgen.errors import UserError
 from fractalgen.model.level import VelocityHead
 from fractalgen.model.regions import Regions
-from fractalgen.pianoroll import PianoRoll
+from fractalgen.music.pianoroll import PianoRoll
 from tests import tiny
 from tests.properties.helpers import random_model, random_rolls, tiny_config
 

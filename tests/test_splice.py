@@ -12,12 +12,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fractalgen.compose.selection import Task, accompaniment, continuation, inpainting, time_span
 from fractalgen.errors import UserError
-from fractalgen.midi import find_tracks, read_midi
-from fractalgen.midi_events import DRUMS, PEDAL, Event, Grid, NoteEvents, read_file
-from fractalgen.pianoroll import HOLD, ONSET, PianoRoll
-from fractalgen.regions import Task, accompaniment, continuation, inpainting, time_span
-from fractalgen.splice import splice_midi
+from fractalgen.music.midi import find_tracks, read_midi
+from fractalgen.music.midi_events import DRUMS, PEDAL, Event, Grid, NoteEvents, read_file
+from fractalgen.music.pianoroll import PianoRoll
+from fractalgen.music.splice import splice_midi
+from fractalgen.music.tokens import HOLD, ONSET
 from tests.midi_files import END, delta, meter, midi, off, on, scale, tempo
 
 FEW = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -252,13 +253,13 @@ def test_overlapping_notes_of_one_key_end_in_the_order_in_which_they_began(tmp_p
 def test_notes_never_ended_are_not_lengthened_by_others_that_are(tmp_path: Path) -> None:
     source, path = tmp_path / "a.mid", tmp_path / "b.mid"
     source.write_bytes(midi(on(0, 60) + on(0, 62) + on(480, 64) + off(960, 59)))
-    roll = read_midi(source).roll()
+    roll = PianoRoll.from_events(read_midi(source))
     task = continuation(roll, 8, 8)
     tokens = np.maximum(task.known[:, :16], 0).astype(np.uint8)
     tokens[62, 8:12] = HOLD
     result = replace(roll, tokens=tokens)
     splice_midi(source, result, task.composed, path, cut=8)
-    assert read_midi(path).roll() == result
+    assert PianoRoll.from_events(read_midi(path)) == result
 
 
 def test_lone_ends_of_notes_do_not_end_what_is_lengthened(tmp_path: Path) -> None:
@@ -356,7 +357,7 @@ def test_one_track_is_the_voice(tmp_path: Path) -> None:
     source.write_bytes(midi(other, flute, on(0, 36, channel=9) + off(240, 36, channel=9)))
     tracks, named = find_tracks(source, "melody")
     assert (tracks, named) == find_tracks(source, "1") == (((1, 2),), "1 'Melody' (1 notes)")
-    roll = read_midi(source, tracks=tracks).roll()
+    roll = PianoRoll.from_events(read_midi(source, tracks=tracks))
     assert roll.notes().tolist() == [(72, 0, 8, 12)]
     assert roll.width == 32  # that of the whole piece
     task = accompaniment(roll, "all", "below")
@@ -379,7 +380,7 @@ def test_one_track_is_the_voice_in_some_bars(tmp_path: Path) -> None:
     source.write_bytes(midi(low, high))
     tracks, _ = find_tracks(source, "1")
     within = time_span(read(source), 16, 32)
-    voice, roll = (read_midi(source, tracks=tracks, within=bars).roll() for bars in (None, within[0]))
+    voice, roll = (PianoRoll.from_events(read_midi(source, tracks=tracks, within=bars)) for bars in (None, within[0]))
     task = accompaniment(roll, voice, "below", within=within)
     assert np.array_equal(task.known[:, :16], read(source).tokens[:, :16])
     tokens = np.maximum(task.known[:, : roll.width], 0).astype(np.uint8)

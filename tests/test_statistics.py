@@ -23,7 +23,7 @@ from fractalgen.evaluation.statistics import (
     three_rows,
     wasserstein,
 )
-from fractalgen.pianoroll import NOTE, notes_from_tokens, tokens_from_notes
+from fractalgen.music.tokens import NOTE, notes_from_tokens, tokens_from_notes
 from tests import tiny
 
 

@@ -14,7 +14,7 @@ from benchmarks.steering import labels_of, main, met, requests
 from fractalgen import FractalGen
 from fractalgen.checkpoint import save_pretrained
 from fractalgen.model.level import FractalLevel
-from fractalgen.vocabulary import KEYS, Attribute
+from fractalgen.music.labels import KEYS, Attribute
 from tests import tiny
 
 DENSITY = Attribute("density", (), (0.0, 4.0, 8.0, 40.0), (0.0, 0.3, 0.6, 1.0), "notes a bar of four quarters")

@@ -17,11 +17,12 @@ from typing import Any
 import pytest
 import torch
 
-from fractalgen import callbacks, files
+from fractalgen import files
 from fractalgen.checkpoint import read_checkpoint
 from fractalgen.config import TrainConfig
 from fractalgen.errors import UserError
-from fractalgen.training import train
+from fractalgen.training import callbacks
+from fractalgen.training.command import train
 from tests import tiny
 
 ROOT = Path(__file__).parent.parent
@@ -31,7 +32,8 @@ SCRIPT = """
 import sys
 from pathlib import Path
 import torch
-from fractalgen import callbacks, cli, training
+from fractalgen import cli
+from fractalgen.training import callbacks, command as training
 from tests import tiny
 from tests.test_stopping import every_step, settings
 
@@ -175,7 +177,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(corpus: Path, tmp_path: Path, m
 def test_resuming_takes_the_newest_whole_checkpoint_of_a_folder(
     corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from fractalgen.training import newest_whole
+    from fractalgen.training.command import newest_whole
 
     train(settings(str(corpus), str(tmp_path / "run")))
     whole = last(tmp_path / "run")

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fractalgen.errors import UserError
-from fractalgen.pianoroll import velocities
+from fractalgen.music.tokens import velocities
 from fractalgen.trace import Intermediates, Trace
 
 PATCHES = (16, 8, 4, 1)
@@ -92,7 +92,7 @@ def test_files_of_version_1_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """They are the same but for the number: chances came with version 2."""
     trace = made_up()
     with monkeypatch.context() as past:
-        past.setattr("fractalgen.trace.VERSION", 1)
+        past.setattr("fractalgen.trace.record.VERSION", 1)
         trace.save(tmp_path / "old.npz")
     with np.load(tmp_path / "old.npz") as file:
         assert json.loads(str(file["header"]))["version"] == 1
@@ -221,7 +221,7 @@ def test_what_is_not_a_trace_is_refused(tmp_path: Path) -> None:
 
 def test_a_newer_trace_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as future:
-        future.setattr("fractalgen.trace.VERSION", 99)
+        future.setattr("fractalgen.trace.record.VERSION", 99)
         made_up().save(tmp_path / "new.npz")
     with pytest.raises(UserError, match="trace version 99"):
         Trace.load(tmp_path / "new.npz")

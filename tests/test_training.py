@@ -15,15 +15,15 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import Dataset
 
-from fractalgen import training
 from fractalgen.api import FractalGen, load_pretrained
 from fractalgen.checkpoint import read_checkpoint, resolve
 from fractalgen.cli import read_config
 from fractalgen.config import TrainConfig
+from fractalgen.data.loaders import CropData, Endless, SeededCrops, stream
 from fractalgen.errors import UserError
-from fractalgen.loaders import CropData, Endless, SeededCrops, stream
 from fractalgen.model.losses import NLL
-from fractalgen.training import Tally, Training, train
+from fractalgen.training import command as training
+from fractalgen.training.command import Tally, Training, train
 from tests import tiny
 
 
@@ -446,7 +446,8 @@ def test_tally_leaves_known_cells_out() -> None:
 
 
 def test_training_needs_no_optional_packages() -> None:
-    code = "import sys, fractalgen.training; print({'symusic', 'jsonargparse', 'imageio_ffmpeg'} & set(sys.modules))"
+    wanted = {"symusic", "jsonargparse", "imageio_ffmpeg"}
+    code = f"import sys, fractalgen.training.command; print({wanted} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"
 
@@ -454,7 +455,7 @@ def test_training_needs_no_optional_packages() -> None:
 TWO_DEVICES = """
 import sys, torch
 from pathlib import Path
-from fractalgen.training import train
+from fractalgen.training.command import train
 from tests import tiny
 
 torch.set_num_threads(1)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from fractalgen.errors import UserError
-from fractalgen.pianoroll import velocities
+from fractalgen.music.tokens import velocities
 from fractalgen.trace import Trace
-from fractalgen.views import MOMENTS, Block, block_means
+from fractalgen.trace.views import MOMENTS, Block, block_means
 from tests.test_trace import made_up
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from fractalgen.config import ModelConfig, TrainConfig
-from fractalgen.corpus import write_corpus
-from fractalgen.pianoroll import PianoRoll
-from fractalgen.song import Song
+from fractalgen.data.corpus import write_corpus
+from fractalgen.data.song import Song
+from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.trace import Intermediates, Trace
 
 WIDTH = 32

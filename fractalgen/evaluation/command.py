@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
+from fractalgen.compose.command import composing_bar, resolve_device
 from fractalgen.config import EvaluateConfig, SamplingConfig
-from fractalgen.corpus import Corpus, Split
+from fractalgen.data.corpus import Corpus, Split
 from fractalgen.errors import UserError
 from fractalgen.evaluation.copying import BarIndex
 from fractalgen.evaluation.notes import crop_tokens, faults
 from fractalgen.evaluation.statistics import comparison_table, histograms, music_statistics, three_rows
 from fractalgen.files import write_json
-from fractalgen.generate import composing_bar, resolve_device
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from fractalgen.api import FractalGen
-    from fractalgen.data import ValidCrops
+    from fractalgen.data.crops import ValidCrops
     from fractalgen.evaluation.likelihood import Scores
-    from fractalgen.pianoroll import PianoRoll
+    from fractalgen.music.pianoroll import PianoRoll
     from fractalgen.trace import Trace
 
     Rolls = npt.NDArray[np.uint8]
@@ -46,8 +46,8 @@ def evaluate(cfg: EvaluateConfig) -> int:
     # Imported here and not above: torch takes seconds, and mistakes should be answered at once.
     from fractalgen.api import load_pretrained
     from fractalgen.checkpoint import resolve
-    from fractalgen.data import ValidCrops
-    from fractalgen.device import choose_precision
+    from fractalgen.data.crops import ValidCrops
+    from fractalgen.devices import choose_precision
 
     model = load_pretrained(resolve(cfg.checkpoint, cfg.model), device)
     check_against_model(cfg, corpus, model)
@@ -134,7 +134,7 @@ def check_against_model(cfg: EvaluateConfig, corpus: Corpus, model: FractalGen) 
 
 def likelihood(cfg: EvaluateConfig, corpus: Corpus, model: FractalGen, parts: list[ValidCrops]) -> Scores:
     """The negative log-likelihoods of crops, or of whole songs."""
-    from fractalgen.data import evenly
+    from fractalgen.data.crops import evenly
     from fractalgen.evaluation.likelihood import crop_windows, score, sliding_windows
 
     if cfg.stride:
@@ -190,7 +190,7 @@ def compare(
     cfg: EvaluateConfig, corpus: Corpus, result: dict[str, Any], parts: list[ValidCrops], tokens: Rolls
 ) -> None:
     """Add to ``result`` how generated rolls (n, 128, T) compare with real ones, and print it."""
-    from fractalgen.data import every_other_song
+    from fractalgen.data.crops import every_other_song
 
     bar = 4 * corpus.steps_per_quarter
     real = np.concatenate([crop_tokens(crops) for crops in parts])

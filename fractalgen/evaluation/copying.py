@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fractalgen.corpus import Corpus, Split
+from fractalgen.data.corpus import Corpus, Split
 from fractalgen.evaluation.notes import Ints, as_rolls, struck_notes
 
 

@@ -13,12 +13,13 @@ import torch
 from tqdm import tqdm
 
 from fractalgen.config import MarOrder, Precision, SamplingConfig
-from fractalgen.data import Corpus, ValidCrops
-from fractalgen.device import autocast
-from fractalgen.pianoroll import ONSET
+from fractalgen.data.corpus import Corpus
+from fractalgen.data.crops import ValidCrops
+from fractalgen.devices import autocast
+from fractalgen.music.tokens import ONSET
 
 if TYPE_CHECKING:
-    from fractalgen.model.fractal import FractalNetwork
+    from fractalgen.model.network import FractalNetwork
 
 Floats = npt.NDArray[np.float64]
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from fractalgen.pianoroll import HOLD, ONSET, PITCHES, SILENCE
+from fractalgen.music.tokens import HOLD, ONSET, PITCHES, SILENCE
 
 COLUMNS = {
     "density": "cells sounding %",
@@ -37,7 +37,7 @@ def as_rolls(tokens: Any) -> npt.NDArray[np.uint8]:
 
 
 class Crops(Protocol):
-    """A data set of crops, such as :class:`fractalgen.data.ValidCrops`."""
+    """A data set of crops, such as :class:`fractalgen.data.crops.ValidCrops`."""
 
     def __len__(self) -> int: ...
 

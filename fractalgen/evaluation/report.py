@@ -25,13 +25,15 @@ from fractalgen import render
 from fractalgen.config import RenderConfig
 from fractalgen.evaluation.charts import SERIES, TAIL, bars, fixed, histogram, label, number, strip, strip_key
 from fractalgen.evaluation.statistics import STATISTICS
-from fractalgen.files import replacing
-from fractalgen.pianoroll import PianoRoll, velocities
-from fractalgen.trace import Frame, Trace
+from fractalgen.files import ASSETS, replacing
+from fractalgen.music.pianoroll import PianoRoll
+from fractalgen.music.tokens import velocities
+from fractalgen.trace import Trace
+from fractalgen.trace.views import Frame
 
 Json = Mapping[str, Any]
 
-PAGE = Path(__file__).parents[1] / "assets" / "report.html"  # head and style sheet; the sections are made here
+PAGE = ASSETS / "report.html"  # head and style sheet; the sections are made here
 PICTURE_BUDGET = 2_700_000  # characters of base64: keeps the page under 3 MB whatever is drawn
 GIF_FRAMES, GIF_FPS = 24, 4.0
 LINGER = 6  # the finished roll stays for this many frames before the animation starts again

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fractalgen.evaluation.notes import Ints, StruckNotes, as_rolls, struck_notes
-from fractalgen.pianoroll import HOLD, ONSET, SILENCE
+from fractalgen.music.tokens import HOLD, ONSET, SILENCE
 
 Floats = npt.NDArray[np.float64]
 Statistics = dict[str, npt.NDArray[Any]]

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fractalgen.model.grid import Grid
-from fractalgen.pianoroll import HOLD, ONSET
+from fractalgen.music.tokens import HOLD, ONSET
 
 
 class CellFeatures(nn.Module):

@@ -22,7 +22,7 @@ from fractalgen.model.mar import MaskedAutoregressive
 from fractalgen.model.regions import Condition, Regions
 from fractalgen.model.schedule import Schedule
 from fractalgen.model.transformer import Transformer
-from fractalgen.pianoroll import HOLD, NO_HOLD, ONSET, SILENCE
+from fractalgen.music.tokens import HOLD, NO_HOLD, ONSET, SILENCE
 
 
 class VelocityHead(nn.Module):
@@ -130,7 +130,7 @@ class FractalLevel(nn.Module):
         self.gate = nn.Linear(config.width, 1)
         self.child = child
         self.height: int = 1 + child.height  # levels from here down
-        self.numbers_per_child = 2 + child.numbers  # random numbers: see fractalgen.model.sampling.dice
+        self.numbers_per_child = 2 + child.numbers  # random numbers: see fractalgen.model.sampling.token_sampler
         self.numbers: int = self.rows**2 * self.numbers_per_child
 
     def grid(self, canvas: Tensor) -> Grid:

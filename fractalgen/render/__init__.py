@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fractalgen.config import RenderConfig
-from fractalgen.pianoroll import PianoRoll
+from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.render.animations import film, write_apng, write_gif, write_webp
 from fractalgen.render.colours import INK, KNOWN, LINE, RAMP, SAME, TINTS, palette
 from fractalgen.render.command import run_render
@@ -24,7 +24,7 @@ from fractalgen.render.roll import HOLD_SHADE, Cells, Source
 from fractalgen.render.settings import check_settings
 from fractalgen.render.stills import image, poster, save_png, save_poster, write_frames
 from fractalgen.render.video import WIDEST, write_mp4, write_music_mp4
-from fractalgen.views import Frame
+from fractalgen.trace.views import Frame
 
 __all__ = [
     "HOLD_SHADE",

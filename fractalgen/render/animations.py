@@ -18,7 +18,7 @@ from fractalgen.errors import UserError
 from fractalgen.files import replacing
 from fractalgen.render.canvas import Canvas
 from fractalgen.render.colours import SAME, Pixels
-from fractalgen.views import Frame
+from fractalgen.trace.views import Frame
 
 MAX_GIF_SIDE = 65535  # GIF stores its sides in 16 bits
 MAX_WEBP_SIDE = 16383

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from fractalgen.config import RenderConfig
-from fractalgen.pianoroll import PianoRoll
+from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.render.colours import INK, RAMP, Pixels, coloured, on_silence, palette
 from fractalgen.render.furniture import (
     bar_numbers,
@@ -25,7 +25,7 @@ from fractalgen.render.furniture import (
 )
 from fractalgen.render.roll import Cells, Source, outline, plane_of, roll_pixels, tokens_of
 from fractalgen.render.text import fitting, label
-from fractalgen.views import STEPS_PER_BAR, Block, Frame
+from fractalgen.trace.views import STEPS_PER_BAR, Block, Frame
 
 MARKS = {"velocity": ("0", "64", "127"), "chance": ("0", "0.5", "1")}
 OUTLINE, UNDECIDED, CHILDREN = 0.75, 0.22, 0.1  # how far marks of the levels view stand out from silence

@@ -16,7 +16,7 @@ from fractalgen.render.settings import check_settings
 from fractalgen.render.stills import join, poster_pixels, save_pixels, write_frames, write_last
 from fractalgen.render.video import WIDEST, check_ffmpeg, write_mp4, write_music_mp4
 from fractalgen.trace import Trace
-from fractalgen.views import Frames
+from fractalgen.trace.views import Frames
 
 ENDINGS = {
     "gif": ".gif",
@@ -49,7 +49,7 @@ def run_render(cfg: RenderCommandConfig) -> None:
     if cfg.soundfont and cfg.silent:
         raise UserError(f"--soundfont {cfg.soundfont} and --silent: one of them, please")
     if cfg.soundfont:
-        from fractalgen.sound import check_soundfont
+        from fractalgen.render.sound import check_soundfont
 
         check_soundfont(cfg.soundfont)
     if not cfg.traces:
@@ -109,7 +109,7 @@ def _targets(cfg: RenderCommandConfig) -> list[Path]:
 def _draw(cfg: RenderCommandConfig, trace: Trace, frames: Frames, path: Path) -> None:
     """One trace."""
     if cfg.format == "html":
-        from fractalgen.html import save_html
+        from fractalgen.render.page import save_html
 
         save_html(trace, path, cfg, view=cfg.view)
     elif cfg.format == "poster":

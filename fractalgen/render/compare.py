@@ -15,7 +15,7 @@ from fractalgen.render.colours import Pixels
 from fractalgen.render.furniture import blank, write
 from fractalgen.render.stills import join
 from fractalgen.render.text import fitting
-from fractalgen.views import Frame
+from fractalgen.trace.views import Frame
 
 
 def side_by_side(runs: Sequence[tuple[str, Sequence[Frame]]], cfg: RenderConfig, widest: int = 0) -> Film:

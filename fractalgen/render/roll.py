@@ -7,9 +7,10 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fractalgen.pianoroll import HOLD, ONSET, SILENCE, PianoRoll, velocities
+from fractalgen.music.pianoroll import PianoRoll
+from fractalgen.music.tokens import HOLD, ONSET, SILENCE, velocities
 from fractalgen.render.colours import KNOWN, LINE, RAMP, Pixels
-from fractalgen.views import Frame
+from fractalgen.trace.views import Frame
 
 Cells: TypeAlias = NDArray[np.bool_]
 Source: TypeAlias = PianoRoll | Frame | NDArray[np.floating]

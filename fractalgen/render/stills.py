@@ -16,7 +16,7 @@ from fractalgen.render.canvas import Canvas
 from fractalgen.render.colours import RAMP, Pixels, coloured
 from fractalgen.render.roll import Cells, Source
 from fractalgen.trace import Trace
-from fractalgen.views import Frame
+from fractalgen.trace.views import Frame
 
 STAGES = 4
 

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from fractalgen.config import RenderConfig
-from fractalgen.pianoroll import ONSET, SILENCE
-from fractalgen.views import Frame
+from fractalgen.music.tokens import ONSET, SILENCE
+from fractalgen.trace.views import Frame
 
 SMALLEST = 6.0  # pixels: what is smaller cannot be read
 _NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")

@@ -17,11 +17,11 @@ from tqdm import tqdm
 from fractalgen.config import RenderConfig
 from fractalgen.errors import UserError
 from fractalgen.files import replacing
-from fractalgen.pianoroll import PianoRoll
+from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.render.animations import Film, delays, film
 from fractalgen.render.canvas import Canvas
 from fractalgen.render.colours import Pixels, on_silence
-from fractalgen.views import Frame
+from fractalgen.trace.views import Frame
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -60,7 +60,7 @@ def write_music_mp4(
     Raises:
         UserError: imageio-ffmpeg is missing, a soundfont cannot be used, or the file cannot be written.
     """
-    from fractalgen.sound import save_wav
+    from fractalgen.render.sound import save_wav
 
     check_ffmpeg()
     canvas, rate = Canvas(frames[-1], cfg, widest=WIDEST), fps or cfg.gif_fps

@@ -33,21 +33,22 @@ import safetensors.numpy
 import safetensors.torch
 import torch
 
-from fractalgen import cli, corpus
+from fractalgen import cli
 from fractalgen.api import FractalGen, load_pretrained
 from fractalgen.checkpoint import export, save_pretrained
+from fractalgen.compose.recipe import PREFIX, write_recipe
+from fractalgen.compose.tasks import assignment, check
 from fractalgen.config import ExportConfig, GenerateConfig, ModelConfig, RenderConfig, TrainConfig
-from fractalgen.data import CropDataset, ValidCrops
+from fractalgen.data import corpus
+from fractalgen.data.crops import CropDataset, ValidCrops
 from fractalgen.errors import UserError
+from fractalgen.evaluation.health import check as check_health
 from fractalgen.evaluation.statistics import music_statistics
-from fractalgen.fine_tuning import start_from
-from fractalgen.health import check as check_health
-from fractalgen.midi import END_MARKER
-from fractalgen.modes import assignment, check
-from fractalgen.pianoroll import PianoRoll
-from fractalgen.recipes import PREFIX, write_recipe
+from fractalgen.music.midi import END_MARKER
+from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.render.stills import image
 from fractalgen.trace import Trace
+from fractalgen.training.fine_tuning import start_from
 from tests import tiny
 
 LIMIT_SECONDS = 5

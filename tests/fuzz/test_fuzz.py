@@ -13,13 +13,13 @@ import torch
 from fractalgen import cli
 from fractalgen.api import FractalGen, load_pretrained
 from fractalgen.checkpoint import make_header
+from fractalgen.compose.recipe import PREFIX
 from fractalgen.config import GenerateConfig, ModelConfig, TrainConfig
-from fractalgen.corpus import Corpus
+from fractalgen.data.corpus import Corpus
 from fractalgen.errors import UserError
-from fractalgen.midi import END_MARKER
-from fractalgen.midi_events import END_OF_TRACK, Event, midi_bytes, text_event
-from fractalgen.pianoroll import PianoRoll
-from fractalgen.recipes import PREFIX
+from fractalgen.music.midi import END_MARKER
+from fractalgen.music.midi_events import END_OF_TRACK, Event, midi_bytes, text_event
+from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.trace import Trace
 from tests import tiny
 from tests.fuzz import KINDS, run

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fractalgen.api import FractalGen
 from fractalgen.config import LevelConfig, ModelConfig
-from fractalgen.vocabulary import NAMES, Attribute
+from fractalgen.music.labels import NAMES, Attribute
 
 
 def tiny_config(

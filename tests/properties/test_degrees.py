@@ -10,7 +10,7 @@ import torch
 from fractalgen.api import FractalGen
 from fractalgen.model.degrees import lowest_degree, raised
 from fractalgen.model.level import FractalLevel
-from fractalgen.vocabulary import KEYS, Attribute
+from fractalgen.music.labels import KEYS, Attribute
 from tests.properties.helpers import every_roll, random_model, random_rolls, tiny_config
 
 KEY = Attribute("key", KEYS)

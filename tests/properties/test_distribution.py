@@ -110,7 +110,7 @@ def test_sampler_given_known_cells_draws_from_the_likelihood(
 ) -> None:
     """Chi-square over all rolls that agree with the known cells, averaged over the orders of MAR levels."""
     model = random_model(tiny_config(generators, listens=listens), seed=1)
-    monkeypatch.setattr("fractalgen.model.sampling.composing.drop_orphans", lambda tokens: tokens)
+    monkeypatch.setattr("fractalgen.model.sampling.windows.drop_orphans", lambda tokens: tokens)
     rolls = every_roll(2, 4, 3)
     agree = ((rolls == KNOWN) | (KNOWN < 0)).all(-1).all(-1)
     torch.manual_seed(0)
@@ -175,7 +175,7 @@ def test_ar_sampler_draws_from_the_likelihood(generators: str) -> None:
 def test_mar_sampler_draws_from_the_likelihood(generators: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same for MAR, averaged over all orders of its two patches and four cells by sampling them often."""
     model = random_model(tiny_config(generators, width=2, velocity_bins=1), seed=2)
-    monkeypatch.setattr("fractalgen.model.sampling.composing.drop_orphans", lambda tokens: tokens)
+    monkeypatch.setattr("fractalgen.model.sampling.windows.drop_orphans", lambda tokens: tokens)
     rolls = every_roll(2, 2, 3)
     torch.manual_seed(0)
     orders = 200

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fractalgen.config import ConfigError
-from fractalgen.model.sampling.composing import drop_orphans
+from fractalgen.model.sampling.windows import drop_orphans
 from tests.properties.helpers import every_roll, random_model, tiny_config
 
 MIXES = ["ar ar ar ar", "mar ar ar ar", "mar mar mar mar", "ar mar ar mar"]

@@ -16,10 +16,10 @@ from fractalgen.model.grid import earlier, interior, neighbours, surround, windo
 from fractalgen.model.level import FractalLevel
 from fractalgen.model.losses import gate_nll
 from fractalgen.model.regions import Condition, Regions
-from fractalgen.model.sampling import ar
-from fractalgen.model.sampling.ar import Sight
-from fractalgen.model.sampling.composing import drop_orphans
-from fractalgen.model.sampling.dice import Draw
+from fractalgen.model.sampling import sampler_ar as ar
+from fractalgen.model.sampling.sampler_ar import Sight
+from fractalgen.model.sampling.token_sampler import Draw
+from fractalgen.model.sampling.windows import drop_orphans
 from fractalgen.model.schedule import schedule_steps
 from fractalgen.model.transformer import Decoder, Transformer, ahead
 from tests.properties.helpers import every_roll, random_model, random_rolls, tiny_config
@@ -259,7 +259,7 @@ def test_no_orphan_holds(generators: str, monkeypatch: pytest.MonkeyPatch) -> No
     tokens, _ = model.sample(16, generator=generator())
     assert (tokens == 1).any()
     assert not has_orphans(tokens)
-    monkeypatch.setattr("fractalgen.model.sampling.composing.drop_orphans", lambda tokens: tokens)
+    monkeypatch.setattr("fractalgen.model.sampling.windows.drop_orphans", lambda tokens: tokens)
     composed, _ = model.sample(16, generator=generator())
     assert has_orphans(composed) == ("mar" in generators)
     assert torch.equal(drop_orphans(composed), tokens)

@@ -1,0 +1,1 @@
+"""Drawing rolls from the network."""

@@ -7,11 +7,11 @@ from torch import Tensor
 
 from fractalgen.model.level import FractalLevel, VelocityHead
 from fractalgen.model.regions import Condition, Regions
-from fractalgen.model.sampling.ar import settle
-from fractalgen.model.sampling.dice import Draw, streams
-from fractalgen.model.sampling.mar import walk
-from fractalgen.model.sampling.recording import Composed, StepLog
-from fractalgen.pianoroll import HOLD
+from fractalgen.model.sampling.recorder import Composed, StepLog
+from fractalgen.model.sampling.sampler_ar import settle
+from fractalgen.model.sampling.sampler_mar import walk
+from fractalgen.model.sampling.token_sampler import Draw, streams
+from fractalgen.music.tokens import HOLD
 
 
 @torch.no_grad()

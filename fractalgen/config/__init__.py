@@ -1,0 +1,59 @@
+"""Every setting of FractalGen and its default: the only place where defaults live.
+
+The command line is generated from these dataclasses (one flag per field, the same flat name) and the resolved
+values travel inside every checkpoint.  Nothing here imports torch.
+"""
+
+from fractalgen.config.diagnose import DiagnoseConfig
+from fractalgen.config.evaluate import EvaluateConfig
+from fractalgen.config.export import ExportConfig
+from fractalgen.config.fields import (
+    DEFAULT_MODEL,
+    FARTHEST,
+    MOST_BLOCKS,
+    MOST_LEVELS,
+    WIDEST,
+    CfgSchedule,
+    ConfigError,
+    Generator,
+    MarOrder,
+    Pedal,
+    Precision,
+    ScanOrder,
+    View,
+    setting,
+)
+from fractalgen.config.generate import GenerateConfig
+from fractalgen.config.model import LevelConfig, ModelConfig
+from fractalgen.config.prepare import PrepareConfig
+from fractalgen.config.render import RenderCommandConfig, RenderConfig
+from fractalgen.config.sampling import SamplingConfig
+from fractalgen.config.train import TrainConfig
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "FARTHEST",
+    "MOST_BLOCKS",
+    "MOST_LEVELS",
+    "WIDEST",
+    "CfgSchedule",
+    "ConfigError",
+    "DiagnoseConfig",
+    "EvaluateConfig",
+    "ExportConfig",
+    "GenerateConfig",
+    "Generator",
+    "LevelConfig",
+    "MarOrder",
+    "ModelConfig",
+    "Pedal",
+    "Precision",
+    "PrepareConfig",
+    "RenderCommandConfig",
+    "RenderConfig",
+    "SamplingConfig",
+    "ScanOrder",
+    "TrainConfig",
+    "View",
+    "setting",
+]

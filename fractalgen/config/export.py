@@ -1,0 +1,19 @@
+"""Settings of ``fractalgen export``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fractalgen.config.fields import setting
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """``fractalgen export``: a training checkpoint becomes a small file to share."""
+
+    checkpoint: str = setting("", "training checkpoint (.ckpt)")
+    out: str = setting("model.safetensors", "file to write")
+    precision: Literal["32", "bf16"] = setting("bf16", "numbers in the file: float32, or bfloat16 at half the size")
+    corpus: str = setting("", "name of the corpus that the model was trained on, kept in the file")
+    licence: str = setting("", "licence of that corpus, kept in the file")

@@ -1,0 +1,161 @@
+"""The architecture of a model, as its checkpoint keeps it."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+from fractalgen.config.fields import FARTHEST, MOST_BLOCKS, MOST_LEVELS, WIDEST, ConfigError, Generator, ScanOrder
+from fractalgen.errors import quoted, shown
+from fractalgen.music import MAX_STEPS
+from fractalgen.music.labels import Attribute
+
+
+@dataclass(frozen=True)
+class LevelConfig:
+    """One level of the fractal: it owns regions ``patch`` pitches high and splits them into the next level's patches.
+
+    ``context`` is how far around a child patch the level looks at known cells: (pitches below and above,
+    steps before, steps after); zeros switch the look-around off.
+    """
+
+    patch: int
+    width: int
+    depth: int
+    heads: int
+    generator: Generator
+    context: tuple[int, int, int] = (0, 0, 0)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything a checkpoint needs to rebuild the network and read its tokens."""
+
+    levels: tuple[LevelConfig, ...]
+    scan_order: ScanOrder = "column_major"
+    crop_length: int = 256
+    velocity_bins: int = 32
+    steps_per_quarter: int = 4
+    attributes: tuple[Attribute, ...] = ()
+    label_dropout: float = 0.1
+    dropout: float = 0.0
+    max_children: tuple[int, ...] = ()
+    echoes: tuple[int, ...] = ()
+    listens: bool = False  # AR levels see known cells ahead of them too, as MAR levels always do
+
+    def __post_init__(self) -> None:
+        self._check_types()
+        if not 2 <= len(self.levels) <= MOST_LEVELS:
+            raise ConfigError(f"patch_sizes: 2 to {MOST_LEVELS} levels, not {len(self.levels)}")
+        if len({attribute.name for attribute in self.attributes}) < len(self.attributes):
+            raise ConfigError("attributes: one of them stands there twice")
+        for name, highest in (("velocity_bins", 64), ("steps_per_quarter", 480)):
+            if not 1 <= getattr(self, name) <= highest:
+                raise ConfigError(f"{name}: 1 to {highest}, not {getattr(self, name)}")
+        for outer, inner in itertools.pairwise(self.levels):
+            if (
+                inner.patch < 1
+                or outer.patch % inner.patch
+                or (outer.patch == inner.patch and outer is not self.levels[0])
+            ):
+                raise ConfigError(f"patch_sizes: {outer.patch} cannot be split into patches of {inner.patch}")
+        if min(self.max_children, default=0) < 0:
+            raise ConfigError(f"max_children: 0 or more, not {min(self.max_children)}")
+        if self.max_children and len(self.max_children) != len(self.levels):
+            raise ConfigError(f"max_children: {len(self.max_children)} numbers for {len(self.levels)} levels")
+        if any(self.levels[-1].context) or (self.max_children and self.max_children[0]):
+            raise ConfigError("the last context_* (a single cell) and the first max_children (the roll) must be 0")
+        if not 0 <= self.dropout < 1 or not 0 <= self.label_dropout <= 1:
+            raise ConfigError(f"dropout, label_dropout: shares, not {self.dropout} and {self.label_dropout}")
+        if self.levels[-1].patch != 1:
+            raise ConfigError(f"patch_sizes: the last level must be 1 (a single cell), not {self.levels[-1].patch}")
+        for level in self.levels:
+            if level.heads < 1 or not 1 <= level.depth <= MOST_BLOCKS:
+                raise ConfigError(
+                    f"num_heads at least 1, num_blocks 1 to {MOST_BLOCKS}, not {level.heads} and {level.depth}"
+                )
+            if level.width % 2 or not 2 <= level.width <= WIDEST:
+                raise ConfigError(f"embed_dims: even numbers from 2 to {WIDEST}, not {level.width}")
+            if len(level.context) != 3 or not 0 <= min(level.context) <= max(level.context) <= FARTHEST:
+                raise ConfigError(
+                    f"context_pitches, context_past, context_future: 0 to {FARTHEST}, not {level.context}"
+                )
+            if level.width % level.heads:
+                raise ConfigError(f"embed_dims: {level.width} is not divisible by num_heads {level.heads}")
+            if level.generator not in ("ar", "mar"):
+                raise ConfigError(f"generator_types: 'ar' or 'mar', not {quoted(level.generator)}")
+        if any(not 0 < abs(distance) <= FARTHEST for distance in self.echoes):
+            raise ConfigError(f"echoes: 1 to {FARTHEST} patches away, not {shown(' '.join(map(str, self.echoes)))}")
+        if len(set(self.echoes)) < len(self.echoes):
+            raise ConfigError(f"echoes: different distances, not {shown(' '.join(map(str, self.echoes)))}")
+        if self.levels[0].generator == "ar" and not self.listens and any(distance < 0 for distance in self.echoes):
+            raise ConfigError(f"echoes: an AR first level has no later patches to show, {min(self.echoes)} is negative")
+        if self.scan_order not in ("column_major", "row_major"):
+            raise ConfigError(f"scan_order: 'column_major' or 'row_major', not {quoted(self.scan_order)}")
+        self.check_width(self.crop_length, "crop_length")
+
+    def _check_types(self) -> None:
+        """Refuse what is no number, which only a damaged checkpoint holds."""
+        counts: dict[str, tuple[Any, ...]] = {
+            name: (getattr(self, name),) for name in ("crop_length", "velocity_bins", "steps_per_quarter")
+        }
+        counts |= {"max_children": self.max_children, "echoes": self.echoes}
+        for name in ("patch", "width", "depth", "heads"):
+            counts[name] = tuple(getattr(level, name) for level in self.levels)
+        counts["context"] = tuple(number for level in self.levels for number in level.context)
+        for name, numbers in counts.items():
+            if odd := [number for number in numbers if type(number) is not int]:
+                raise ConfigError(f"{name}: whole numbers, not {shown(odd[0])}")
+        for name in ("dropout", "label_dropout"):
+            if type(getattr(self, name)) not in (int, float):
+                raise ConfigError(f"{name}: a number, not {shown(getattr(self, name))}")
+        if type(self.listens) is not bool:
+            raise ConfigError(f"listens: true or false, not {shown(self.listens)}")
+
+    @property
+    def pitches(self) -> int:
+        """Height of the roll."""
+        return self.levels[0].patch
+
+    @property
+    def label_sizes(self) -> tuple[int, ...]:
+        """Number of labels of each attribute, 0 (unset) included."""
+        return tuple(attribute.size for attribute in self.attributes)
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of cell tokens: silence, hold and one onset per velocity bin."""
+        return 2 + self.velocity_bins
+
+    def check_width(self, width: int, flag: str = "target_width") -> None:
+        """Refuse a roll width that the first level cannot split."""
+        patch = self.levels[1].patch
+        if width <= 0 or width % patch or width > MAX_STEPS:
+            limit = f", at most {MAX_STEPS:,}" if width > MAX_STEPS else ""
+            raise ConfigError(
+                f"--{flag} {shown(width)}: the width must be a positive multiple of the patch size {patch}{limit}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for a checkpoint."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> ModelConfig:
+        """Inverse of :meth:`to_dict`; tuples may have become lists on the way."""
+        data = dict(data)
+        data["levels"] = tuple(LevelConfig(**{**level, "context": tuple(level["context"])}) for level in data["levels"])
+        data.pop("label_sizes", None)  # written, always empty, before there were attributes
+        data["attributes"] = tuple(
+            attribute if isinstance(attribute, Attribute) else Attribute.from_dict(attribute)
+            for attribute in data.get("attributes", ())
+        )
+        for name in ("max_children", "echoes"):
+            data[name] = tuple(data.get(name, ()))
+        return cls(**data)
+
+    def fit_iterations(self, num_iter_list: tuple[int, ...]) -> tuple[int, ...]:
+        """``num_iter_list`` with as many numbers as there are levels: cut, or filled up with 1."""
+        return (*num_iter_list, *[1] * len(self.levels))[: len(self.levels)]

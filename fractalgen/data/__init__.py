@@ -1,0 +1,1 @@
+"""Corpora: from folders of MIDI files to labelled training crops."""

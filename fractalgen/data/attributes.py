@@ -1,0 +1,111 @@
+"""Attributes of music: what is measured in a roll, the vocabulary of a corpus, and the labels of its crops.
+
+Labels say what is true of the crop that the model is trained on: density, polyphony, register and velocity are
+measured in its tokens, after transposition.  Its key is the one that holds most of it (a key needs more context than a
+crop), its tempo and style are those of its song.  :func:`measure` is also what tells how well a generated roll obeyed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fractalgen.data.song import Song
+from fractalgen.music.keys import held, key_between, key_changes
+from fractalgen.music.labels import DIGITS, KEYS, NAMES, UNITS, Attribute
+from fractalgen.music.tokens import ONSET, SILENCE, Tempos, midi_velocity
+
+Facts = dict[str, float | str | None]
+
+BINS = 8  # labels of a number: bins that hold equally many crops of the training songs
+CROP = 64  # quarters of the excerpts that the bins are made of: the default crop
+
+
+def measure(tokens: npt.NDArray[Any], steps_per_quarter: int = 4, velocity_bins: int = 32) -> Facts:
+    """Attributes of a roll (128, T) of tokens; what cannot be told of it (silence has no pitch) is None.
+
+    ``density``: notes struck in a bar of four quarters, until the last note ends (but over one bar at least).
+    ``polyphony``: notes that sound, on average over the steps in which any does.  ``register``: mean MIDI pitch of the
+    notes struck.  ``velocity``: their mean MIDI velocity.  ``key``: the one that holds most of the roll.
+    """
+    key = key_between(key_changes(tokens, steps_per_quarter), 0, tokens.shape[1])
+    return {**numbers(tokens, steps_per_quarter, velocity_bins), "key": key}
+
+
+def numbers(tokens: npt.NDArray[Any], steps_per_quarter: int, velocity_bins: int) -> Facts:
+    """The attributes of :func:`measure` that are numbers."""
+    struck, sounding = tokens >= ONSET, tokens != SILENCE
+    voices = sounding.sum(axis=0)
+    pitches = np.nonzero(struck)[0]
+    bar = 4 * steps_per_quarter
+    end = int(np.flatnonzero(voices)[-1]) + 1 if voices.any() else 0
+    found: Facts = {
+        "density": len(pitches) / max(end / bar, 1.0),
+        "polyphony": None,
+        "register": None,
+        "velocity": None,
+    }
+    if end:
+        found["polyphony"] = float(voices[voices > 0].mean())
+    if len(pitches):
+        found["register"] = float(pitches.mean())
+        found["velocity"] = float(midi_velocity(tokens[struck].astype(np.int64) - ONSET, velocity_bins).mean())
+    return found
+
+
+def pace(tempos: Tempos, start: int, stop: int) -> float | None:
+    """Quarters a minute, on average over the time of the steps ``start`` to ``stop``."""
+    spans = held(tempos, start, stop)
+    return sum(steps for steps, _ in spans) / sum(steps / tempo for steps, tempo in spans) if spans else None
+
+
+def vocabulary(songs: Iterable[Song], steps_per_quarter: int = 4, velocity_bins: int = 32) -> tuple[Attribute, ...]:
+    """The attributes by which training songs differ: the 24 keys, the styles found, and bins of the numbers.
+
+    Bins hold equally many of the songs' excerpts of 64 quarters; a number that hardly varies is left out, and so is a
+    single style.
+    """
+    crop = CROP * steps_per_quarter
+    found: dict[str, list[float]] = {name: [] for name in UNITS}
+    styles: set[str] = set()
+    sounds = False
+    for song in songs:
+        styles.add(song.style)
+        tokens = song.tokens()
+        for start in range(0, max(1, song.num_steps - crop // 2), crop):
+            facts = numbers(tokens[:, start : start + crop], steps_per_quarter, velocity_bins)
+            facts["tempo"] = pace(song.tempos, start, start + crop)
+            sounds |= facts["polyphony"] is not None
+            for name, values in found.items():
+                if isinstance(value := facts[name], float):
+                    values.append(value)
+    made = {name: _bins(name, np.array(values)) for name, values in found.items()}
+    made["key"] = Attribute("key", KEYS) if sounds else None
+    named = tuple(sorted(styles - {""}))
+    made["style"] = Attribute("style", named) if len(named) > 1 else None
+    return tuple(attribute for name in NAMES if (attribute := made[name]) is not None)
+
+
+def _bins(name: str, values: npt.NDArray[np.float64]) -> Attribute | None:
+    values = np.round(values, DIGITS)
+    if not len(values):
+        return None
+    # borders are values found in the music, each the least of its bin, so that no bin is empty
+    borders = np.unique(np.quantile(values, np.linspace(0, 1, BINS + 1)[1:-1], method="higher"))
+    edges = [values.min(), *borders[borders > values.min()], values.max()]
+    if len(edges) == 2:  # one bin: nothing to choose
+        return None
+    ranks = [round(float((values < edge).mean()), DIGITS) for edge in edges[:-1]]
+    return Attribute(name, (), tuple(map(float, edges)), (*ranks, 1.0), UNITS[name])
+
+
+def drawn_by_lot(attributes: Sequence[Attribute], count: int, seed: int) -> npt.NDArray[np.int64]:
+    """Labels (count, number of attributes) of so many pieces: a key each, all as probable, and nothing else set."""
+    labels = np.zeros((count, len(attributes)), np.int64)
+    for column, attribute in enumerate(attributes):
+        if attribute.name == "key":
+            labels[:, column] = np.random.default_rng(seed).integers(1, attribute.size, count)
+    return labels

@@ -1,0 +1,94 @@
+"""The two loaders of a training run: endless random crops, and the fixed validation crops."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+from collections.abc import Iterator
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler, Subset
+
+from fractalgen.config import TrainConfig
+from fractalgen.data.corpus import Corpus
+from fractalgen.data.crops import CropDataset, ValidCrops
+from fractalgen.data.labeller import chosen
+from fractalgen.errors import UserError
+
+Batch = dict[str, Tensor]
+CROPS, MASKS, VALIDATION = range(3)  # streams of random numbers
+
+
+def stream(*numbers: int) -> int:
+    """A seed for the random stream named by non-negative ``numbers``; different names, unrelated streams."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def ignore_interrupts(worker: int) -> None:
+    """Ctrl-C reaches the workers too; the trainer decides when they end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+class SeededCrops(Dataset[Batch]):
+    """Random crops as a function of their index: crop 17 of seed 0 is the same in every process and after resuming."""
+
+    def __init__(self, crops: Dataset[Batch], seed: int) -> None:
+        self.crops, self.seed = crops, seed
+
+    def __getitem__(self, index: int) -> Batch:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(stream(self.seed, CROPS, index))
+            return self.crops[index % len(self.crops)]  # type: ignore[arg-type]
+
+
+class Endless(Sampler[int]):
+    """The indices ``start + rank``, then every ``world``-th, without end."""
+
+    def __init__(self, start: int, rank: int, world: int) -> None:
+        self.start, self.rank, self.world = start, rank, world
+
+    def __iter__(self) -> Iterator[int]:
+        return itertools.count(self.start + self.rank, self.world)
+
+
+class CropData(pl.LightningDataModule):
+    """The two loaders: endless random crops, and the fixed validation crops."""
+
+    def __init__(self, cfg: TrainConfig, corpus: Corpus) -> None:
+        super().__init__()
+        self.cfg = cfg
+        transpose = (cfg.transpose_min, cfg.transpose_max)
+        attributes = chosen(corpus, cfg.attributes)
+        crops = CropDataset(
+            corpus, "train", cfg.crop_length, align=cfg.crop_align, transpose=transpose, attributes=attributes
+        )
+        self.train_crops = SeededCrops(crops, cfg.seed)
+        self.val_crops = ValidCrops(corpus, "valid", cfg.crop_length, limit=cfg.val_crops, attributes=attributes)
+        if len(self.val_crops) == 0:
+            raise UserError(f"--data {cfg.data}: no validation crop with a note in it (split 'valid')")
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Batches from the crop at which the run stands, without end."""
+        trainer = self.trainer
+        assert trainer is not None
+        batches = trainer.global_step * self.cfg.accumulate_grad_batches
+        start = batches * self.cfg.batch_size * trainer.world_size
+        return DataLoader(
+            self.train_crops,
+            self.cfg.batch_size,
+            sampler=Endless(start, trainer.global_rank, trainer.world_size),
+            num_workers=self.cfg.num_workers,
+            worker_init_fn=ignore_interrupts,
+            persistent_workers=self.cfg.num_workers > 0,
+            pin_memory=trainer.strategy.root_device.type == "cuda",
+        )
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Each device's share of the validation crops, none of them twice."""
+        trainer = self.trainer
+        assert trainer is not None
+        share = range(trainer.global_rank, len(self.val_crops), trainer.world_size)
+        return DataLoader(Subset(self.val_crops, share), self.cfg.batch_size)

@@ -1,0 +1,136 @@
+"""The network: a generator that calls generators, from the whole roll down to the velocity of a single cell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor, nn
+
+from fractalgen.config import ConfigError, MarOrder, ModelConfig, SamplingConfig
+from fractalgen.model.degrees import lowest_degree
+from fractalgen.model.grid import surround
+from fractalgen.model.level import FractalLevel, VelocityHead
+from fractalgen.model.losses import NLL, Ledger
+from fractalgen.model.masking import drop_labels
+from fractalgen.model.regions import Condition, Regions
+from fractalgen.model.schedule import Schedule
+from fractalgen.music.tokens import NO_HOLD, UNKNOWN
+
+
+class FractalNetwork(nn.Module):
+    """The whole model, as far as it is tensors.
+
+    Tokens are integers (b, pitches, T): 0 silence, 1 hold, 2.. onset by velocity bin.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths = [config.levels[0].width, *(level.width for level in config.levels)]
+        last = len(config.levels) - 1
+        child: FractalLevel | VelocityHead = VelocityHead(config.levels[last], widths[last], config, last)
+        for index in reversed(range(last)):
+            child = FractalLevel(config.levels[index], widths[index], child, config, index)
+        assert isinstance(child, FractalLevel)
+        self.root = child
+        self.null = nn.Parameter(0.02 * torch.randn(widths[0]))
+        self.labels = nn.ModuleList(nn.Embedding(size, widths[0]) for size in config.label_sizes)
+        for parameter in self.labels.parameters():
+            nn.init.normal_(parameter, std=0.02)
+
+    @property
+    def levels(self) -> list[FractalLevel | VelocityHead]:
+        """The generators from L0 down to the single cell."""
+        found: list[FractalLevel | VelocityHead] = [self.root]
+        while isinstance(found[-1], FractalLevel):
+            found.append(found[-1].child)
+        return found
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.null.device
+
+    def condition(self, cond_list: Sequence[Int[Tensor, " b"]] | None, batch: int) -> Condition:
+        """Conditions: the learned null condition plus one embedding per label (label 0: unset).
+
+        A key also tells every level, for each pitch that it works on, which degree of that key it is.
+        """
+        if cond_list is None:
+            cond_list = [torch.zeros(batch, dtype=torch.long, device=self.device) for _ in self.labels]
+        if len(cond_list) != len(self.labels):
+            raise ConfigError(f"cond_list: {len(cond_list)} labels given, this model has {len(self.labels)}")
+        vector = self.null.expand(batch, -1)
+        degree = torch.zeros(batch, dtype=torch.long, device=self.device)
+        for attribute, table, label in zip(self.config.attributes, self.labels, cond_list, strict=True):
+            vector = vector + table(label.to(self.device))
+            if attribute.name == "key":
+                degree = lowest_degree(label.to(self.device))
+        return Condition(vector, degree)
+
+    def nll(
+        self,
+        tokens: Int[Tensor, "b p t"],
+        cond_list: Sequence[Int[Tensor, " b"]] | None = None,
+        num_iter_list: Sequence[int] | None = None,
+        known: Bool[Tensor, "b p t"] | None = None,
+        mar_order: MarOrder = SamplingConfig.mar_order,
+        *,
+        ended: Bool[Tensor, "b p t"] | None = None,
+        subsample: bool = False,
+    ) -> NLL:
+        """Negative log-likelihood in nats; exact for AR.
+
+        For MAR levels: without ``num_iter_list`` an unbiased estimate of the any-order bound from one random mask;
+        with it the exact NLL of that schedule and ``mar_order`` (one order, if random).  Random choices come from
+        torch's global state.
+        ``known`` marks cells that are given: the NLL is that of the others, as :meth:`sample` draws them then.
+        ``ended`` marks cells among the others that are no hold, as if that were known.
+        ``subsample``: of each level's patches at most ``max_children``, weighted up: unbiased, for training.
+        In training mode labels are dropped, see :func:`fractalgen.model.masking.drop_labels`.
+
+        Raises:
+            ConfigError: the shape does not fit the model.
+        """
+        batch, pitches, width = tokens.shape
+        if pitches != self.config.pitches:
+            raise ConfigError(f"rolls have {pitches} pitches, the model {self.config.pitches}")
+        self.config.check_width(width, "crop_length")
+        if self.training and cond_list is not None:
+            cond_list = drop_labels(cond_list, self.config.label_dropout)
+        schedule = None if num_iter_list is None else Schedule(self.iterations(num_iter_list), mar_order)
+        return self.score(tokens, self.condition(cond_list, batch), schedule, known, ended, subsample)
+
+    def score(
+        self,
+        tokens: Int[Tensor, "b p t"],
+        cond: Condition,
+        schedule: Schedule | None = None,
+        known: Bool[Tensor, "b p t"] | None = None,
+        ended: Bool[Tensor, "b p t"] | None = None,
+        subsample: bool = False,
+    ) -> NLL:
+        """:meth:`nll` with conditions as :meth:`condition` makes them."""
+        canvas = surround(tokens, self.root.margin, self.config.vocabulary + 1)
+        ledger = Ledger(len(tokens), self.null, subsample)
+        crop = torch.arange(len(tokens), device=tokens.device)
+        given = None if known is None else torch.where(known, tokens, UNKNOWN)
+        if ended is not None:
+            given = (torch.full_like(tokens, UNKNOWN) if given is None else given).masked_fill(ended, NO_HOLD)
+        regions = Regions(canvas, given)
+        self.root.nll(regions, cond, crop, ledger.zeros + 1, ledger, schedule)
+        mar = any(level.generator == "mar" for level in self.config.levels[:-1])
+        return NLL(ledger.terms, ledger.kinds, exact=not mar or schedule is not None)
+
+    def iterations(self, num_iter_list: Sequence[int]) -> tuple[int, ...]:
+        """Check ``num_iter_list`` against the levels; the default serves any number of them."""
+        if tuple(num_iter_list) == SamplingConfig.num_iter_list:
+            return self.config.fit_iterations(SamplingConfig.num_iter_list)
+        if len(num_iter_list) != len(self.config.levels) or min(num_iter_list) < 1:
+            given = " ".join(map(str, num_iter_list))
+            raise ConfigError(
+                f"--num_iter_list {given}: {len(self.config.levels)} positive numbers are needed, one per level"
+            )
+        return tuple(num_iter_list)

@@ -1,0 +1,88 @@
+"""What is written down while a roll is drawn."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from fractalgen.model.grid import Grid, interior
+from fractalgen.model.level import FractalLevel, VelocityHead
+from fractalgen.model.regions import Condition, Regions
+from fractalgen.model.sampling.token_sampler import Draw
+
+
+@dataclass
+class Composed:
+    """What sampling a region returns: its tokens and, if recorded, a step plane per level from this one down.
+
+    Also recorded: for each cell how probable it was that the smallest patch around it that was asked about would sound,
+    given that the region does.
+    """
+
+    tokens: Int[Tensor, "b p t"]
+    planes: Int[Tensor, "b levels p t"] | None = None
+    chances: Float[Tensor, "b p t"] | None = None
+
+
+class StepLog:
+    """The chronology of the first level: (iteration, batch) of every step and when it ended, in seconds.
+
+    A long piece is composed window by window; iterations count on from one to the next.
+    """
+
+    def __init__(self, total: int, progress: Callable[[int, int], None] | None = None) -> None:
+        self.steps: list[tuple[int, int]] = []
+        self.seconds: list[float] = []
+        self.ranks: Sequence[int] | None = None
+        self.offset, self.total, self.here, self.later = 0, total, total, 0
+        self.began, self.report = time.perf_counter(), progress
+
+    def begin_window(self, ranks: Sequence[int] | None, here: int, later: int) -> None:
+        """Of ``total`` patches, ``here`` lie in this window and ``later`` after it.
+
+        ``ranks``: the rank in the piece of each patch of the window, where iterations are patches (AR).
+        """
+        self.ranks, self.offset = ranks, self.steps[-1][0] + 1 if self.steps else 0
+        self.here, self.later = here, later
+
+    def add(self, iteration: int, batch: int) -> int:
+        """Begin a step; returns its number."""
+        self.steps.append((self.offset + iteration if self.ranks is None else self.ranks[iteration], batch))
+        return len(self.steps) - 1
+
+    def progress(self, left: float) -> None:
+        """End a step: this share of the window's patches is not decided."""
+        self.seconds.append(time.perf_counter() - self.began)
+        if self.report:
+            self.report(self.total - self.later - round(left * self.here), self.total)
+
+
+def finished(
+    level: FractalLevel,
+    regions: Regions,
+    grid: Grid,
+    planes: Tensor | None = None,
+    chances: Tensor | None = None,
+) -> Composed:
+    """The regions as they are now, and what was recorded of their children."""
+    assert regions.given is not None
+    tokens = torch.where(regions.given >= 0, regions.given, interior(regions.canvas, level.margin).to(regions.given))
+    if planes is None or chances is None:
+        return Composed(tokens)
+    planes = grid.join(planes.transpose(1, 2).flatten(0, 1)).unflatten(0, (-1, level.height))
+    return Composed(tokens, planes, grid.join(chances))
+
+
+class Sampler(Protocol):
+    """Draws regions of a level, and everything below them."""
+
+    def __call__(
+        self, level: FractalLevel | VelocityHead, regions: Regions, cond: Condition, draw: Draw, record: bool
+    ) -> Composed:
+        """Tokens of the regions, and what was recorded if ``record``."""

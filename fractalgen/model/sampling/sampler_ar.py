@@ -1,0 +1,257 @@
+"""Drawing regions of an AR level in passes that look ahead: as child by child, in far fewer passes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from fractalgen.model.ar import Autoregressive
+from fractalgen.model.grid import Margin, earlier, interior, surround, windows
+from fractalgen.model.level import FractalLevel
+from fractalgen.model.limits import PatchLimits
+from fractalgen.model.regions import Condition, Regions
+from fractalgen.model.sampling.recorder import Composed, Sampler, StepLog, finished
+from fractalgen.model.sampling.token_sampler import GATE, INSIDE, Draw, streams
+from fractalgen.music.tokens import HOLD, SILENCE
+
+SPAN = 8
+"""Children of a region that an AR level looks at in a pass: more of them save passes, fewer save work."""
+
+
+def settle(
+    level: FractalLevel,
+    regions: Regions,
+    cond: Condition,
+    draw: Draw,
+    below: Sampler,
+    record: bool,
+    log: StepLog | None = None,
+) -> Composed:
+    """Draw regions of an AR level as if child by child, in far fewer passes.
+
+    The random numbers being given, each child is a function of those before it.  So some children ahead are guessed, to
+    be silent, as most are, or that a note is held; one pass says what each would be if the guess were right, and that
+    is the next guess.  Where all before a child is right it comes out right: up to and including the first that differs
+    from its guess all are certain, and never looked at again (Jacobi decoding: Song et al. 2021, arXiv 2002.03629).
+    Children of several cells are dear: ``below`` draws them when all before them is certain.  Every region goes at its
+    own pace.
+    """
+    given, noise = regions.given, regions.noise
+    assert given is not None
+    assert noise is not None
+    sight = Sight(level, regions, cond, draw)
+    grid, flat, device = sight.grid, sight.flat, given.device
+    count = len(grid)
+    noise = noise.unflatten(1, (count, -1))
+    undecided, filled, sounds = level.tasks(regions, grid)
+    given_patches = grid.split(given)
+    silent = given_patches.clamp(min=SILENCE).to(flat)
+    limits = None if regions.limits is None else regions.limits.split(grid)
+    crowded = limits is not None and limits.room is not None
+    one = crowded or level.patch > 1  # fill one child a pass: it is dear, or leaves less room to the others
+    ended = level.ended(given, grid)
+    may = undecided if limits is None else undecided & (limits.possible(given_patches) | filled)
+    rank = torch.arange(count, device=device)
+    end = (may * (rank + 1)).amax(1)  # behind the last child that may sound,
+    last = (sounds[:, None] & may) & (rank == end[:, None] - 1)  # which does if all before it are silent
+    fractions = (rank + 1) / count
+    if not one:
+        sight.guess_holds(grid.join(may[..., None, None]))
+    book = Record(level, undecided, log)
+
+    span = torch.arange(min(SPAN, count), device=device)
+    begin = torch.where(end > 0, 0, count)  # the first child that is not certain
+    quiet = torch.ones_like(end, dtype=torch.bool)  # nothing that is certain was drawn to sound
+    live = (end > 0).nonzero()[:, 0]
+    while len(live):
+        row, start = live[:, None], begin[live]
+        child = start.clamp(max=count - len(span))[:, None] + span
+        z = sight.conditions(row, child)
+        if limits is not None and crowded:
+            may = undecided & (limits.possible(given_patches) | filled)
+        new = child >= start[:, None]
+        gates = level.gate(z)[..., 0]
+        if ended is not None:
+            number, slot = ended[row, child].nonzero(as_tuple=True)
+            cells = flat[live[number][:, None, None], sight.inner[1][child[number, slot]]]
+            gates[:, number, slot] += level.struck_share(z[:, number, slot], cells).to(gates)
+        opened, chance = draw.at(level.index, fractions[child]).gates(
+            gates, noise[row, child, GATE], may[row, child] & new, filled[row, child]
+        )
+        forced = last[row, child]
+        forced = forced & quiet[row] & ~(opened & ~forced).any(1, keepdim=True)
+        opened = opened | forced
+        if record:
+            book.chances[row, child] = torch.where(
+                new, chance.masked_fill(forced, 1.0).to(book.chances), book.chances[row, child]
+            )
+
+        fill = opened & (opened.cumsum(1) == 1) if one else opened
+        patch = (row[..., None, None], sight.own[child])
+        guess = flat[patch]
+        found = torch.where((opened | ~new)[..., None, None], guess, silent[row, child])
+        number, slot = fill.nonzero(as_tuple=True)
+        if len(number):
+            r, c = live[number], child[number, slot]
+            parts, under = sight.below(r, c, z[:, number, slot], given_patches, limits, noise)
+            part = below(level.child, parts, under, draw, record)
+            found[number, slot] = part.tokens.to(found)
+            if limits is not None:
+                limits.fill(r, c, (part.tokens > SILENCE) & (given_patches[r, c] < 0))
+            if record:
+                book.keep(r, c, part)
+        flat[patch] = found
+
+        after = torch.where((found != guess).flatten(2).any(-1), child + 1, child[:, -1:] + 1)
+        if one:
+            after = torch.where(opened & ~fill, child, after)
+        start = after.amin(1)
+        quiet[live] &= ~(opened & (child < start[:, None])).any(1)
+        going = start < end[live]
+        begin[live] = torch.where(going, start, count)
+        live = live[going]
+        book.tell(begin)
+    book.tell(begin)
+    return finished(level, sight.regions, grid, *(book.finished(grid.split(sight.roll)) if record else ()))
+
+
+class Record:
+    """What is noted of the children of an AR level: when they were decided, how probably they sound, what is inside."""
+
+    def __init__(self, level: FractalLevel, undecided: Bool[Tensor, "b n"], log: StepLog | None) -> None:
+        self.undecided, self.log, self.size = undecided, log, level.patch
+        self.rank = torch.arange(undecided.shape[1], device=undecided.device)
+        self.moments = self.rank.tolist()
+        self.asked = undecided.any(0).tolist() if log else []
+        self.told = 0
+        self.chances = torch.zeros(undecided.shape, device=undecided.device)
+        self.inner: tuple[Tensor, Tensor] | None = None  # cells leave nothing to be noted inside them
+        if level.height > 2:
+            shape = (*undecided.shape, level.height - 1, level.patch, level.patch)
+            planes = torch.full(shape, -1, dtype=torch.int32, device=undecided.device)
+            self.inner = planes, self.chances.new_ones(*undecided.shape, level.patch, level.patch)
+
+    def keep(self, region: Int[Tensor, " m"], child: Int[Tensor, " m"], part: Composed) -> None:
+        """Note what is inside of children that were filled."""
+        if self.inner is not None:
+            assert part.planes is not None
+            assert part.chances is not None
+            for store, value in zip(self.inner, (part.planes, part.chances), strict=True):
+                store[region, child] = value
+
+    def tell(self, begin: Int[Tensor, " b"]) -> None:
+        """Log the children that are certain in all regions now, ``begin`` being the first that is not."""
+        if self.log is None:
+            return
+        certain = int(begin.amin())
+        left = float((self.undecided & (self.rank >= begin[:, None])).float().mean())
+        for child in range(self.told, certain):
+            if self.asked[child]:
+                self.moments[child] = self.log.add(child, 0)
+                self.log.progress(left)
+        self.told = certain
+
+    def finished(self, patches: Int[Tensor, "b n h w"]) -> tuple[Tensor, Tensor]:
+        """Step planes and chances of all cells, child by child; ``patches``: what the children came out as."""
+        moments = torch.tensor(self.moments, device=self.rank.device)
+        when = torch.where(self.undecided, moments, -1).to(torch.int32)[..., None, None, None]
+        chances = self.chances[..., None, None]
+        if self.inner is None:
+            sounds = self.undecided & (patches > SILENCE).flatten(2).any(-1)
+            return torch.cat([when, (sounds.to(torch.int32) - 1)[..., None, None, None]], 2), chances
+        planes, inside = self.inner
+        return torch.cat([when.expand(-1, -1, 1, self.size, self.size), planes], 2), chances * inside
+
+
+class Sight:
+    """What an AR level and its children see while it draws: what is before them, and what is known beforehand.
+
+    ``flat`` (b, cells + 1) holds the canvas, with guesses ahead, and behind it one cell that is unknown; ``canvas`` is
+    a view of it.
+    """
+
+    def __init__(self, level: FractalLevel, regions: Regions, cond: Condition, draw: Draw) -> None:
+        given, shape, generator = regions.given, regions.canvas.shape[1:], level.generator
+        assert given is not None
+        assert isinstance(generator, Autoregressive)
+        self.level, self.generator, self.draw = level, generator, draw
+        self.grid = grid = level.grid(regions.canvas)
+        self.flat = F.pad(regions.canvas.flatten(1), (0, 1), value=level.unknown)
+        self.canvas = self.flat[:, :-1].unflatten(1, shape)
+        self.regions = replace(regions, canvas=self.canvas)
+        self.roll = interior(self.canvas, level.margin)
+        self.roll.copy_(given.clamp(min=SILENCE))
+        self.shown = None
+        if level.sees_ahead and bool((given >= 0).any()):
+            self.shown = F.pad(surround(given, level.margin, outside=-1).flatten(1) >= 0, (0, 1))
+        device = given.device
+        self.own, _ = windows(grid, level.margin, Margin(), device)
+        self.around = (
+            earlier(grid, level.margin, level.context, False, device),
+            windows(grid, level.margin, level.context, device)[0],
+        )
+        self.inner = (
+            earlier(grid, level.margin, level.child.margin, True, device),
+            windows(grid, level.margin, level.child.margin, device)[0],
+        )
+        self.base = streams(level.base(cond, grid, draw.kept), draw) + level.recalled(regions)
+        self.degrees = streams(level.degrees(cond, grid), draw)
+        self.echoes = None if regions.echo is None else grid.split_layers(regions.echo)
+        self.steps = torch.arange(len(grid), device=device).expand(len(self.flat), -1)
+        self.decoder = generator.decoder(draw.streams * len(self.flat), len(grid))
+
+    def guess_holds(self, free: Bool[Tensor, "b p t"]) -> None:
+        """Guess that what sounds beside a region of cells is held for two steps more where a cell is ``free``."""
+        top, past = self.level.margin.pitch, self.level.margin.past
+        if past:
+            left = self.canvas[:, top : self.canvas.shape[1] - top, past - 1, None]
+            sounds = (left > SILENCE) & (left < self.level.unknown)
+            self.roll[:, :, :2].masked_fill_(sounds & free[:, :, :2], HOLD)
+
+    def conditions(self, row: Int[Tensor, "r 1"], child: Int[Tensor, "r s"]) -> Float[Tensor, "g r s d"]:
+        """Conditions of children, by guidance stream."""
+        level = self.level
+        before = self.flat[row[..., None, None], self.own[(child - 1).clamp(min=0)]]
+        query = self.base[:, row, child]
+        if level.looks:
+            query = query + level.surroundings(level.features(self._look(row, child, self.around)))
+        x = self.generator.read(level.embed(level.features(before)), query, child)
+        if len(x) > 1:
+            row = torch.cat([row + stream * len(self.flat) for stream in range(len(x))])
+            child = child.repeat(len(x), 1)
+        return streams(self.decoder(x.flatten(0, 1), row, child), self.draw)
+
+    def below(
+        self,
+        region: Int[Tensor, " m"],
+        child: Int[Tensor, " m"],
+        z: Float[Tensor, "g m d"],
+        given: Int[Tensor, "b n h w"],
+        limits: PatchLimits | None,
+        noise: Float[Tensor, "b n k"],
+    ) -> tuple[Regions, Condition]:
+        """Some children as regions of the level below."""
+        echo = None
+        if self.level.patch > 1:  # a cell knows no echo
+            split = self.echoes  # cut once for all passes
+            echo = self.level.echo(self.regions, region, child, self.steps) if split is None else split[region, child]
+        parts = Regions(
+            self._look(region, child, self.inner),
+            given[region, child],
+            echo,
+            None if limits is None else limits.at(region, child),
+            noise[region, child, INSIDE:],
+        )
+        return parts, Condition(z.flatten(0, 1), self.degrees[:, region, child].flatten())
+
+    def _look(self, row: Tensor, child: Tensor, tables: tuple[Tensor, Tensor]) -> Int[Tensor, "*n h w"]:
+        row, (past, everything) = row[..., None, None], tables
+        codes = self.flat[row, past[child]]
+        if self.shown is None:
+            return codes
+        place = (row, everything[child])
+        return torch.where(self.shown[place], self.flat[place], codes)

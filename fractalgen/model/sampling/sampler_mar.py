@@ -1,0 +1,122 @@
+"""Drawing regions of a MAR level: several children at a time, in the order that the generator says."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fractalgen.model.grid import Margin, cut, interior, windows
+from fractalgen.model.level import FractalLevel
+from fractalgen.model.mar import MaskedAutoregressive
+from fractalgen.model.regions import Condition, Regions
+from fractalgen.model.sampling.recorder import Composed, Sampler, StepLog, finished
+from fractalgen.model.sampling.token_sampler import GATE, INSIDE, ORDER, Draw, streams
+from fractalgen.music.tokens import SILENCE
+
+
+def walk(
+    level: FractalLevel,
+    regions: Regions,
+    cond: Condition,
+    draw: Draw,
+    below: Sampler,
+    record: bool,
+    log: StepLog | None = None,
+) -> Composed:
+    """Draw regions of a MAR level step by step: decide the gates, have what is not silent drawn by ``below``."""
+    assert isinstance(level.generator, MaskedAutoregressive)
+    canvas, given, noise = regions.canvas, regions.given, regions.noise
+    assert given is not None
+    assert noise is not None
+    grid = level.grid(canvas)
+    noise = noise.unflatten(1, (len(grid), -1))
+    undecided, filled, sounds = level.tasks(regions, grid)
+    silent = ~filled.any(1)
+    given_patches = grid.split(given)
+    own, _ = windows(grid, level.margin, Margin(), canvas.device)
+    around, _ = windows(grid, level.margin, level.child.margin, canvas.device)
+    flat = canvas.view(len(canvas), -1)
+    limits = None if regions.limits is None else regions.limits.split(grid)
+    planes = chances = None
+    if record:
+        shape = (*given_patches.shape[:2], level.height, level.patch, level.patch)
+        planes = torch.full(shape, -1, dtype=torch.int32, device=canvas.device)
+        chances = torch.zeros(given_patches.shape, device=canvas.device)
+    interior(canvas, level.margin).copy_(torch.where(given >= 0, given, level.unknown))
+    read = Reader(level, regions, cond, draw)
+    degrees = streams(level.degrees(cond, grid), draw)
+    # under a limit on polyphony children are drawn one at a time, since each leaves less room to the others
+    alone = limits is not None and limits.room is not None
+    iterations = len(grid) if alone else draw.settings.num_iter_list[level.index]
+    schedule = (iterations, draw.settings.mar_order)
+    ended = level.ended(given, grid)
+    for step in level.generator.walk(read, undecided, noise[..., ORDER], schedule):
+        dice = draw.at(level.index, (step.iteration + 1) / iterations)
+        undecided &= ~step.target
+        possible = undecided.new_ones(()) if limits is None else limits.possible(given_patches)
+        may = step.target & (possible if limits is None else possible | filled)
+        last = sounds & silent & may.any(1) & ~(undecided & possible).any(1)
+        gates = streams(level.gate(step.z)[..., 0], draw)
+        if ended is not None:
+            r, c = (ended & step.target).nonzero(as_tuple=True)
+            z = streams(step.z, draw)[:, r, c]
+            gates[:, r, c] += level.struck_share(z, flat[r[:, None, None], around[c]]).to(gates)
+        opened, chance = dice.gates(gates, noise[..., GATE], may, filled, last)
+        silent = silent & ~opened.any(1)
+
+        region, child = step.target.nonzero(as_tuple=True)
+        sounding = opened[region, child]
+        if chances is not None:
+            chances[region, child] = chance[region, child].to(chances)[:, None, None]
+        cells = flat[region[:, None, None], around[child]]
+        z, degree = streams(step.z, draw)[:, region, child], degrees[:, region, child]
+        echo = level.echo(regions, region, child)
+        batch = (step.target.cumsum(1) - 1)[region, child] // draw.settings.batch_generate_size
+        for number in range(int(batch.max()) + 1 if len(batch) else 0):
+            moment = log.add(step.iteration, number) if log else step.iteration
+            mine = batch == number
+            flat[region[mine][:, None, None], own[child[mine]]] = SILENCE
+            if planes is not None:
+                planes[region[mine], child[mine], 0] = moment
+            mine &= sounding
+            if mine.any():
+                r, c = region[mine], child[mine]
+                parts = Regions(
+                    cells[mine],
+                    given_patches[r, c],
+                    None if echo is None else echo[mine],
+                    None if limits is None else limits.at(r, c),
+                    noise[r, c, INSIDE:],
+                )
+                under = Condition(z[:, mine].flatten(0, 1), degree[:, mine].flatten())
+                part = below(level.child, parts, under, dice, record)
+                if limits is not None:
+                    limits.fill(r, c, (part.tokens > SILENCE) & (given_patches[r, c] < 0))
+                flat[r[:, None, None], own[c]] = part.tokens.to(flat)
+                if planes is not None:
+                    planes[r, c, 1:] = 0 if part.planes is None else part.planes
+                if chances is not None and part.chances is not None:
+                    chances[r, c] *= part.chances
+            if log:
+                log.progress(float(undecided.float().mean()))
+    return finished(level, regions, grid, planes, chances)
+
+
+class Reader:
+    """Answers a MAR generator's questions while its level is drawn; see :class:`fractalgen.model.mar.Reader`."""
+
+    def __init__(self, level: FractalLevel, regions: Regions, cond: Condition, draw: Draw) -> None:
+        self.level, self.canvas, self.streams = level, regions.canvas, draw.streams
+        self.grid = level.grid(self.canvas)
+        self.recalled = level.recalled(regions)
+        self.base = level.base(cond, self.grid, draw.kept)
+
+    def content(self) -> Float[Tensor, "sb n d"]:
+        patches = self.grid.split(interior(self.canvas, self.level.margin))
+        return self.level.embed(self.level.features(patches)).repeat(self.streams, 1, 1)
+
+    def look(self) -> Float[Tensor, "sb n d"]:
+        window, _ = windows(self.grid, self.level.margin, self.level.context, self.canvas.device)
+        context = self.level.surroundings(self.level.features(cut(self.canvas, window))) + self.recalled
+        return context.repeat(self.streams, 1, 1)

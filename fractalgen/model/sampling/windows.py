@@ -1,0 +1,136 @@
+"""Composing whole pieces with a model that sees one window at a time, and listening ahead with one that cannot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from fractalgen.config import ModelConfig
+from fractalgen.model.grid import surround
+from fractalgen.model.limits import Limits
+from fractalgen.model.network import FractalNetwork
+from fractalgen.model.regions import Condition, Regions
+from fractalgen.model.sampling.recorder import Composed, StepLog
+from fractalgen.model.sampling.recursion import draw_regions
+from fractalgen.model.sampling.token_sampler import Draw
+from fractalgen.music.tokens import HOLD, ONSET, SILENCE
+
+
+def compose(
+    composer: Composer,
+    known: Int[Tensor, "b p t"],
+    *,
+    window: int,
+    limits: Limits | None = None,
+    candidates: int = 1,
+) -> Composed:
+    """Decide every cell of ``known`` that is -1, ``window`` steps at a time.
+
+    A window begins half its width before the first step with something to decide, and what was composed before is
+    known to it.  So memory does not grow with the piece, and time grows in proportion.  ``candidates``: see
+    :meth:`Composer.best_fit`.
+    """
+    tokens, width = known.clone(), known.shape[2]
+    config, patch = composer.model.config, composer.model.config.levels[1].patch
+    planes = chances = None
+    if composer.record:
+        planes = torch.full((len(known), len(config.levels), *known.shape[1:]), -1, dtype=torch.int32)
+        chances = torch.zeros(known.shape, dtype=torch.uint8)
+    while (undecided := (tokens < 0).flatten(0, 1).any(0)).any():
+        first = int(undecided.nonzero()[0])
+        back = min(window // 2, window - patch)  # a window of a single patch has no room for the past
+        start = max(0, min(first - back, width - window)) // patch * patch
+        here = slice(start, min(start + window, width))
+        given = tokens[..., here].clone()
+        composer.log.begin_window(
+            ranks=ranks(config, width, start, given.shape[2]) if config.levels[0].generator == "ar" else None,
+            here=given[:, ::patch, ::patch].numel(),
+            later=tokens[:, ::patch, here.stop :: patch].numel(),
+        )
+        part = None
+        if limits is not None:
+            room = None if limits.room is None else limits.room[:, here] - (given > SILENCE).sum(1)
+            part = Limits(limits.allowed[..., here], room)
+        if candidates > 1 and bool((given[..., first - start :] >= 0).any()):
+            composed = composer.best_fit(given, part, candidates)
+        else:
+            composed = composer.fill(given, part)
+        tokens[..., here] = composed.tokens
+        if planes is not None and chances is not None and composed.planes is not None and composed.chances is not None:
+            new = (given < 0).cpu()
+            planes[..., here] = torch.where(new[:, None], composed.planes.cpu(), planes[..., here])
+            chances[..., here] = torch.where(new, (255 * composed.chances).round().byte().cpu(), chances[..., here])
+    return Composed(tokens, planes, chances)
+
+
+def ranks(config: ModelConfig, width: int, start: int, steps: int) -> list[int]:
+    """Ranks in a piece of ``width`` steps of the patches, in scan order, of a window (``steps`` from ``start`` on)."""
+    patch = config.levels[1].patch
+    number = torch.arange(config.pitches // patch * (width // patch))
+    shape = (config.pitches // patch, width // patch)
+    order = number.view(shape) if config.scan_order == "row_major" else number.view(shape[::-1]).T
+    window = order[:, start // patch : (start + steps) // patch]
+    return (window if config.scan_order == "row_major" else window.T).flatten().tolist()
+
+
+@dataclass(frozen=True)
+class Composer:
+    """Draws windows: from which model, under which condition, with which dice, and what is written down on the way."""
+
+    model: FractalNetwork
+    cond: Condition
+    draw: Draw
+    log: StepLog
+    record: bool
+
+    def fill(self, given: Int[Tensor, "b p t"], limits: Limits | None = None) -> Composed:
+        """Draw the undecided cells of a window from the model."""
+        vocabulary, root = self.model.config.vocabulary, self.model.root
+        canvas = surround(torch.full_like(given, vocabulary), root.margin, vocabulary + 1)
+        noise = self.draw.uniform((len(given), len(root.grid(canvas)) * root.numbers_per_child))
+        regions = Regions(canvas, given, limits=limits, noise=noise)
+        composed = draw_regions(root, regions, self.cond, self.draw, self.record, self.log)
+        if any(level.generator == "mar" for level in self.model.config.levels[:-1]):
+            composed.tokens = torch.where(given >= 0, given, drop_orphans(composed.tokens.cpu()).to(given))
+        return composed
+
+    def best_fit(self, given: Int[Tensor, "b p t"], limits: Limits | None, candidates: int) -> Composed:
+        """Draw several times and keep one, by how well the known cells ahead of it go on from it.
+
+        A model that is AR and does not listen draws a gap from ``q``, which knows what comes before only.  Sampling
+        importance resampling (Rubin 1988) corrects this: a candidate is kept with probability in proportion to
+        ``p(roll) / q(gap)``, both exact, so that the more candidates there are, the nearer is the gap to being drawn
+        from the model given both sides (temperature, filter and guidance are not in the weights).
+        """
+
+        def repeated(x: Tensor) -> Tensor:
+            return x.repeat_interleave(candidates, 0)
+
+        given = repeated(given)
+        cond = self.cond.each(lambda x: repeated(x.unflatten(0, (self.draw.streams, -1)).transpose(0, 1)))
+        if limits is not None:
+            limits = Limits(repeated(limits.allowed), None if limits.room is None else repeated(limits.room))
+        composer = replace(self, cond=cond.each(lambda x: x.transpose(0, 1).flatten(0, 1)))
+        composed = composer.fill(given, limits)
+        conditional = cond.each(lambda x: x[:, 0])
+        proposal = self.model.score(composed.tokens, conditional, known=given >= 0).total
+        weight = proposal - self.model.score(composed.tokens, conditional).total
+        gumbel = -(-self.draw.uniform(weight.shape).clamp(min=1e-30).log()).log()
+        best = (weight + gumbel.to(weight)).unflatten(0, (-1, candidates)).argmax(1)
+        kept = best + candidates * torch.arange(len(best), device=best.device)
+        parts = (composed.tokens, composed.planes, composed.chances)
+        return Composed(*(None if part is None else part[kept] for part in parts))  # type: ignore[arg-type]
+
+
+def drop_orphans(tokens: Int[Tensor, "b p t"]) -> Int[Tensor, "b p t"]:
+    """Silence runs of holds that follow no onset; holds from the left edge on are kept.
+
+    MAR levels draw neighbours together, so a hold may come out beside a cell that turned silent at the same moment.
+    """
+    step = torch.arange(tokens.shape[-1], device=tokens.device)
+    breaks = torch.where(tokens == SILENCE, step, -1).cummax(-1).values
+    strikes = torch.where(tokens >= ONSET, step, -1).cummax(-1).values
+    return torch.where((tokens == HOLD) & (strikes < breaks), SILENCE, tokens)

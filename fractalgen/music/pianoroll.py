@@ -1,0 +1,211 @@
+"""The piano roll: a piece on a grid, read from MIDI and written to it."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fractalgen.errors import UserError
+from fractalgen.files import replacing
+from fractalgen.music.midi import END_MARKER, BeatMap, MidiEvents, nearest_steps, read_midi
+from fractalgen.music.midi_events import END_OF_TRACK, Event, midi_bytes, text_event
+from fractalgen.music.tokens import (
+    DEFAULT_METER,
+    DEFAULT_TEMPO,
+    HOLD,
+    ONSET,
+    PITCHES,
+    Meters,
+    Notes,
+    Tempos,
+    grid_steps,
+    merge_notes,
+    midi_velocity,
+    notes_from_tokens,
+    tokens_from_notes,
+    velocity_bin,
+)
+
+
+def _midi_tempo(tempo: float) -> float:
+    """The nearest tempo that MIDI can say: whole microseconds a quarter, three bytes."""
+    if not 0 < tempo < float("inf") or not 1 <= round(60e6 / tempo) < 1 << 24:
+        raise UserError(f"tempo {tempo}: MIDI knows 3.6 to 60,000,000 quarter notes a minute")
+    return 60e6 / round(60e6 / tempo)
+
+
+@dataclass(frozen=True, eq=False)
+class PianoRoll:
+    """A piece on a grid of sixteenths (by default).
+
+    ``tokens``: uint8 (128, T).  ``tempos``: (step, quarter notes a minute), rounded to the whole microseconds a
+    quarter that MIDI can say.  ``time_signatures``: (step, numerator, denominator).  Both are completed at step 0
+    with the MIDI standard's defaults, 120 and 4/4; entries at or past the end are dropped.
+    """
+
+    tokens: npt.NDArray[np.uint8]
+    steps_per_quarter: int = 4
+    velocity_bins: int = 32
+    tempos: Tempos = (DEFAULT_TEMPO,)
+    time_signatures: Meters = (DEFAULT_METER,)
+
+    def __post_init__(self) -> None:
+        tokens = np.asarray(self.tokens)
+        if tokens.ndim != 2 or tokens.shape[0] != PITCHES:
+            raise ValueError(f"a roll has shape ({PITCHES}, steps), not {tokens.shape}")
+        if not 1 <= self.velocity_bins <= 64:
+            raise UserError(f"velocity_bins: 1 to 64, not {self.velocity_bins}")
+        if not 1 <= self.steps_per_quarter <= 480:
+            raise UserError(f"steps_per_quarter: 1 to 480, not {self.steps_per_quarter}")
+        if tokens.size and not 0 <= int(tokens.min()) <= int(tokens.max()) < ONSET + self.velocity_bins:
+            raise ValueError(f"tokens must lie in 0 to {ONSET + self.velocity_bins - 1}, found {tokens.max()}")
+        object.__setattr__(self, "tokens", np.ascontiguousarray(tokens, np.uint8))
+        tempos = {
+            max(int(step), 0): _midi_tempo(tempo)
+            for step, tempo in (DEFAULT_TEMPO, *sorted(self.tempos, key=itemgetter(0)))
+        }
+        kept = [(step, tempo) for step, tempo in tempos.items() if step == 0 or step < self.width]
+        changed = [event for i, event in enumerate(kept) if i == 0 or event[1] != kept[i - 1][1]]
+        meters = {
+            max(int(step), 0): (num, den)
+            for step, num, den in (DEFAULT_METER, *sorted(self.time_signatures, key=itemgetter(0)))
+        }
+        for num, den in meters.values():
+            if not (1 <= num <= 255 and 1 <= den <= 64 and den & (den - 1) == 0):
+                raise UserError(f"time signature {num}/{den}: MIDI knows 1 to 255 over a power of two up to 64")
+        bars = [(step, num, den) for step, (num, den) in meters.items() if step == 0 or step < self.width]
+        object.__setattr__(self, "tempos", tuple(changed))
+        object.__setattr__(self, "time_signatures", tuple(bars))
+
+    @property
+    def width(self) -> int:
+        """Number of time steps."""
+        return int(self.tokens.shape[1])
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, PianoRoll):
+            return NotImplemented
+        return np.array_equal(self.tokens, other.tokens) and self._settings() == other._settings()
+
+    __hash__ = None  # type: ignore[assignment]  # holds an array
+
+    def _settings(self) -> tuple[object, ...]:
+        return self.steps_per_quarter, self.velocity_bins, self.tempos, self.time_signatures
+
+    def __repr__(self) -> str:
+        return f"PianoRoll({self.width} steps, {len(self.notes())} notes, {self.seconds:.1f} s)"
+
+    @cached_property
+    def seconds(self) -> float:
+        """Duration in seconds."""
+        return float(self.time_of(self.width))
+
+    def time_of(self, steps: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Seconds from the beginning at which each step begins."""
+        starts = np.array([step for step, _ in self.tempos])
+        per_step = np.array([60.0 / (tempo * self.steps_per_quarter) for _, tempo in self.tempos])
+        elapsed = np.r_[0.0, np.cumsum(np.diff(starts) * per_step[:-1])]
+        wanted = np.asarray(steps)
+        segment = np.searchsorted(starts, wanted, side="right") - 1
+        return np.asarray(elapsed[segment] + (wanted - starts[segment]) * per_step[segment])
+
+    @property
+    def steps_per_bar(self) -> int:
+        """Steps of a bar, in the meter that lasts longest."""
+        ends = [*(step for step, _, _ in self.time_signatures[1:]), self.width]
+        lasting = [
+            (end - start, -start, beats, unit)
+            for (start, beats, unit), end in zip(self.time_signatures, ends, strict=True)
+        ]
+        _, _, beats, unit = max(lasting)
+        return max(1, 4 * self.steps_per_quarter * beats // unit)
+
+    def downbeats(self) -> npt.NDArray[np.int32]:
+        """Steps at which a bar begins."""
+        return grid_steps(self.time_signatures, self.width, self.steps_per_quarter, "bar")
+
+    def notes(self) -> Notes:
+        """Notes as a structured array (pitch, start, duration, velocity bin); an orphan hold gets the middle bin."""
+        return notes_from_tokens(self.tokens, self.velocity_bins)
+
+    @classmethod
+    def from_notes(cls, notes: Notes, width: int | None = None, **settings: Any) -> PianoRoll:
+        """A roll of non-overlapping ``notes``, by default just wide enough; ``settings`` are the other fields."""
+        needed = int((notes["start"] + notes["duration"]).max()) if len(notes) else 0
+        return cls(tokens_from_notes(notes, 0, needed if width is None else width), **settings)
+
+    @classmethod
+    def from_midi(
+        cls,
+        path: str | os.PathLike[str],
+        steps_per_quarter: int = 4,
+        velocity_bins: int = 32,
+        beats: BeatMap | None = None,
+        pedal: bool = True,
+    ) -> PianoRoll:
+        """Read a MIDI file; with a beat map, notes are placed by their time in seconds.
+
+        With ``pedal`` notes sound on while the sustaining pedal is down.  What a damaged file lacks is warned of.
+
+        Raises ``UserError`` with the reason in one line when the file cannot be read or holds no notes.
+        """
+        events = read_midi(path, steps_per_quarter, beats, pedal=pedal)
+        for remark in events.remarks:
+            warnings.warn(f"{path}: {remark}", RuntimeWarning, stacklevel=2)
+        return cls.from_events(events, velocity_bins)
+
+    @classmethod
+    def from_events(cls, events: MidiEvents, velocity_bins: int = 32) -> PianoRoll:
+        """The notes of a MIDI file, each on the nearest step of the grid."""
+        notes = merge_notes(
+            events.pitch,
+            nearest_steps(events.onset),
+            nearest_steps(events.end),
+            velocity_bin(events.velocity, velocity_bins),
+        )
+        width = max(events.width, int((notes["start"] + notes["duration"]).max()) if len(notes) else 0)
+        tokens = tokens_from_notes(notes, 0, width)
+        for key in events.held:
+            if width and key < len(tokens) and tokens[key, 0]:
+                tokens[key, 0] = HOLD
+        return cls(tokens, events.steps_per_quarter, velocity_bins, events.tempos, events.meters)
+
+    def to_midi(self, path: str | os.PathLike[str], text: str = "") -> None:
+        """Write a type 1 file: tempo, meter, one piano track; orphan holds sound from step 0 at the middle velocity.
+
+        A marker at the last tick keeps the width, so reading the file gives this very roll again (given the same
+        ``steps_per_quarter`` and ``velocity_bins``).  ``text``: a text event at the beginning.  The file appears whole
+        or not at all.
+        """
+
+        ticks = max(1, 480 // self.steps_per_quarter)
+        times: list[tuple[int, bytes]] = []
+        for step, tempo in self.tempos:
+            times.append((step * ticks, b"\xff\x51\x03" + round(60e6 / tempo).to_bytes(3, "big")))
+        for step, numerator, denominator in self.time_signatures:
+            times.append((step * ticks, bytes([0xFF, 0x58, 4, numerator, denominator.bit_length() - 1, 24, 8])))
+        conductor = [Event(tick, data) for tick, data in sorted(times, key=lambda event: event[0])]
+        if text:
+            conductor.insert(0, Event(0, text_event(0x01, text)))
+        piano = [Event(0, text_event(0x03, "Piano")), Event(0, b"\xc0\x00")]
+        rows = []
+        notes = self.notes()
+        for (pitch, start, length, _), loudness in zip(
+            notes.tolist(), midi_velocity(notes["velocity"], self.velocity_bins).tolist(), strict=True
+        ):
+            rows.append((start * ticks, 1, bytes([0x90, pitch, loudness])))
+            rows.append(((start + length) * ticks, 0, bytes([0x80, pitch, 0])))
+        piano += [Event(tick, data) for tick, _, data in sorted(rows)]
+        held = np.flatnonzero(self.tokens[:, :1] == HOLD)
+        piano.append(Event(self.width * ticks, text_event(0x06, " ".join([END_MARKER, *map(str, held)]))))
+        tracks = [[*events, Event(self.width * ticks, END_OF_TRACK)] for events in (conductor, piano)]
+        with replacing(Path(path)) as temporary:
+            temporary.write_bytes(midi_bytes(tracks, ticks * self.steps_per_quarter))

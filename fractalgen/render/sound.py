@@ -1,0 +1,259 @@
+"""Rolls as sound: a small built-in piano that needs nothing but numpy, or any soundfont.
+
+The built-in voice adds up decaying partials, as a struck string sounds: slightly sharp overtones (stiffness), each
+decaying in two stages, brighter when struck harder, with the knock of the hammer in front.  Soundfonts (.sf2, .sf3)
+are played by the library ``tinysoundfont``.  Nothing is ever downloaded.
+"""
+
+from __future__ import annotations
+
+import wave
+from importlib import import_module
+from pathlib import Path
+from typing import Any, BinaryIO, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from fractalgen.errors import UserError
+from fractalgen.files import replacing
+from fractalgen.music.pianoroll import PianoRoll
+from fractalgen.music.tokens import PITCHES, midi_velocity
+
+Sound: TypeAlias = NDArray[np.float32]
+
+RATE = 44_100  # samples a second
+TAIL = 1.0  # seconds after the last step in which the last notes die away
+MAX_SECONDS = 3_600.0  # an hour takes about 2 GB while it is made
+CEILING = 0.98  # what the limiter lets through; the rest is room for rounding
+BLOCK = 256  # samples (6 ms): the limiter's grain, and the factor that splits a tone's time axis
+LIMITER_BLOCKS = 40  # the limiter begins to turn down, and is back, 2 * 40 blocks (0.46 s) away from a peak
+
+LEVEL = 0.14  # the effective value of a tone struck with full velocity, as it begins
+PARTIALS = 40
+HIGHEST = 16_000.0  # Hz; partials above it are hardly heard, and the sampling rate ends at 22,050
+LONGEST = 30.0  # seconds; then even a bass string is silent
+RELEASE, DAMPING = 0.3, 0.05  # seconds: what is left of a tone after its key is let go, and its time constant
+HAMMER, KNOCK = 0.03, 0.006  # the same for the noise of the hammer
+WIDTH = 0.35  # how far the lowest and the highest key are from the middle (0) to one loudspeaker (1)
+
+SOUNDFONT_GAIN = 6.0  # dB; one loud note of a General MIDI piano then peaks near 0.25
+FADE = 0.1  # seconds: soundfonts may ring longer than the tail
+
+
+def synthesise(roll: PianoRoll, soundfont: str | Path | None = None) -> tuple[Sound, int]:
+    """Sound of a roll: float32 (samples, 2), left and right in -1 to 1, and the sampling rate, 44,100 Hz.
+
+    Notes are those of ``roll.to_midi``: an orphan hold is struck where it begins, at the middle velocity.  They begin
+    and end at the seconds that the roll's tempi give, and ``TAIL`` seconds follow the last step.  ``soundfont`` is a
+    .sf2 or .sf3 file, of which the first piano is taken (bank 0, preset 0; where there is none, the first preset);
+    without one the built-in voice plays.  Loud passages are turned down smoothly: no sample passes full scale.
+
+    Raises:
+        UserError: the soundfont cannot be used (see :func:`check_soundfont`), or the piece is longer than an hour.
+    """
+    if soundfont is not None:
+        check_soundfont(soundfont)
+    if roll.seconds > MAX_SECONDS:
+        raise UserError(f"the piece lasts {roll.seconds:,.0f} s; sound is made for {MAX_SECONDS:,.0f} s at most")
+    notes = roll.notes()
+    start = _samples(roll.time_of(notes["start"]))
+    stop = np.maximum(_samples(roll.time_of(notes["start"] + notes["duration"])), start + 1)
+    velocity = midi_velocity(notes["velocity"], roll.velocity_bins)
+    length = int(_samples(roll.seconds + TAIL))
+    sound = np.zeros((-(-length // BLOCK) * BLOCK, 2), np.float32)  # whole blocks, for the limiter
+    if soundfont is None:
+        _play_built_in(sound, notes["pitch"].astype(np.int64), start, stop, velocity)
+    elif len(notes):
+        _play_soundfont(sound[:length], notes["pitch"], start, stop, velocity, Path(soundfont))
+    _limit(sound)
+    return sound[:length], RATE
+
+
+def save_wav(roll: PianoRoll, path: str | Path, soundfont: str | Path | None = None) -> None:
+    """Write :func:`synthesise`'s sound as 16-bit PCM stereo; the file appears whole or not at all.
+
+    Raises:
+        UserError: the file cannot be written, or as :func:`synthesise` says.
+    """
+    sound, rate = synthesise(roll, soundfont)
+    with replacing(path) as temporary, wave.open(str(temporary), "wb") as file:
+        file.setnchannels(2)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.setnframes(len(sound))  # known beforehand: the header need not be patched afterwards
+        for begin in range(0, len(sound), 1 << 20):  # in parts: no second copy of the whole piece
+            file.writeframesraw(np.rint(sound[begin : begin + (1 << 20)] * 32_767).astype("<i2").tobytes())
+
+
+def check_soundfont(path: str | Path) -> None:
+    """Refuse what cannot be played, before any work is done.
+
+    Raises:
+        UserError: one line that names the flag, the file and the reason: missing, no soundfont, truncated, or the
+            library that plays soundfonts is not installed.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            reason = _damage(file)
+    except OSError as error:
+        raise UserError(f"--soundfont {path}: cannot be read ({error.strerror or error})") from error
+    if reason:
+        raise UserError(f"--soundfont {path}: {reason}")
+    _library()
+
+
+def _damage(file: BinaryIO) -> str:
+    """Why a file is no soundfont, or nothing: a RIFF file of the form "sfbk" with the lists INFO, sdta and pdta.
+
+    Source: SoundFont Technical Specification 2.04 (E-mu Systems, 2006), section 4.
+    """
+    header = file.read(12)
+    if header[:4] != b"RIFF" or header[8:] != b"sfbk":
+        return "no soundfont (it does not begin with RIFF and sfbk)"
+    said, size = int.from_bytes(header[4:8], "little") + 8, file.seek(0, 2)
+    if said > size:
+        return f"truncated (its header says {said:,} bytes, the file has {size:,})"
+    found, position = [], 12
+    while position + 12 <= said:
+        file.seek(position)
+        chunk = file.read(12)
+        found += [chunk[8:]] if chunk[:4] == b"LIST" else []
+        position += 8 + int.from_bytes(chunk[4:8], "little")
+    missing = [name.decode() for name in (b"INFO", b"sdta", b"pdta") if name not in found]
+    return f"damaged soundfont (without {', '.join(missing)})" if missing else ""
+
+
+def _library() -> Any:
+    try:
+        return import_module("tinysoundfont")
+    except ImportError as error:
+        # What it asks for beside, pyaudio, only plays through loudspeakers, and must be compiled on Linux.
+        hint = "pip install --no-deps tinysoundfont"
+        raise UserError(
+            f"--soundfont: needs the library tinysoundfont ({hint}); without the flag nothing is needed"
+        ) from error
+
+
+def _play_soundfont(
+    sound: Sound,
+    pitch: NDArray[np.integer],
+    start: NDArray[np.int64],
+    stop: NDArray[np.int64],
+    velocity: NDArray[np.int64],
+    path: Path,
+) -> None:
+    """Fill ``sound`` (samples, 2): switch keys at their samples and let the library render what lies between."""
+    synth = _library().Synth(gain=SOUNDFONT_GAIN, samplerate=RATE)
+    try:
+        font = synth.sfload(str(path))
+        presets = (
+            (b, p) for b in range(PITCHES) for p in range(PITCHES) if synth.sfpreset_name(font, b, p) is not None
+        )
+        synth.program_select(0, font, *next(presets))
+    except (RuntimeError, StopIteration) as error:
+        raise UserError(f"--soundfont {path}: damaged, or without instruments ({error or 'no preset'})") from error
+    # At one sample keys are let go before keys are struck: what is struck again must not be cut at once.
+    events = np.r_[np.c_[stop, np.zeros_like(stop), pitch], np.c_[start, velocity, pitch]]
+    events = events[np.lexsort(events.T[::-1])]
+    now = 0
+    for sample, loud, key in tqdm(events.tolist(), "sound", unit="event", disable=None, delay=1, leave=False):
+        if sample > now:
+            synth.generate(sample - now, sound[now:sample].data.cast("B"))
+            now = sample
+        if loud:
+            synth.noteon(0, key, loud)
+        else:
+            synth.noteoff(0, key)
+    synth.generate(len(sound) - now, sound[now:].data.cast("B"))
+    fade = int(FADE * RATE)
+    sound[-fade:] *= np.linspace(1, 0, fade, dtype=np.float32)[:, None]
+
+
+def _play_built_in(
+    sound: Sound,
+    pitch: NDArray[np.int64],
+    start: NDArray[np.int64],
+    stop: NDArray[np.int64],
+    velocity: NDArray[np.int64],
+) -> None:
+    """Add the notes to ``sound`` (samples, 2); each tone (a pitch at a velocity) is made once, for its longest note."""
+    length = np.minimum(stop - start, int(LONGEST * RATE))
+    release = np.arange(int(RELEASE * RATE), dtype=np.float32) / np.float32(RATE)
+    release = np.exp(-release / DAMPING) * (1 - release / RELEASE)
+    name = pitch * PITCHES + velocity
+    for tone_name in tqdm(np.unique(name), "sound", unit="tone", disable=None, delay=1, leave=False):
+        notes = np.flatnonzero(name == tone_name)
+        key, loud = divmod(int(tone_name), PITCHES)
+        angle = np.pi / 4 * (1 + WIDTH * (key - 64) / 64)
+        sides = np.array([np.cos(angle), np.sin(angle)], np.float32)  # their power is the same everywhere
+        tone = _tone(key, loud, int(length[notes].max()) + len(release))
+        for note in notes:
+            held = length[note]
+            piece = tone[: held + len(release)].copy()
+            piece[held:] *= release
+            for side in (0, 1):  # ten times as fast as both at once, which makes many small vectors of two
+                sound[start[note] : start[note] + len(piece), side] += piece * sides[side]
+
+
+def _tone(pitch: int, velocity: int, samples: int) -> Sound:
+    """A tone (samples,), longer than ``HAMMER``, of the built-in voice, its key held down; velocity 1 to 127.
+
+    Partial k of a stiff string lies at k f sqrt(1 + B k^2) (Fletcher, Blackham and Stratton, 1962), here scaled so
+    that the first is in tune; B over the keyboard as in Rigaud, David and Daudet, "A parametric model and estimation
+    techniques for the inharmonicity and tuning of the piano" (2013).  A string struck at an eighth of its length has
+    no eighth partial.  Two decays a partial: first the strings of a key move together, then against each other
+    (Weinreich, "Coupled piano strings", 1977).  Amplitude is the square of a line in velocity (Dannenberg, "The
+    interpretation of MIDI velocity", 2006), here over 40 dB.
+    """
+    force = velocity / 127
+    number = np.arange(1, PARTIALS + 1)
+    stiffness = np.exp(0.0926 * pitch - 13.64) + np.exp(-0.0847 * pitch - 5.82)
+    stretched = number * np.sqrt((1 + stiffness * number**2) / (1 + stiffness))
+    frequency = 440 * 2 ** ((pitch - 69) / 12) * stretched
+    number, frequency = number[frequency < HIGHEST], frequency[frequency < HIGHEST]
+    brightness = 800 + 6_000 * force**1.5  # Hz: a hard hammer excites high partials
+    strength = np.sin(np.pi * number / 8) / number * np.exp(-frequency / brightness)
+    strength *= np.sqrt(2 / (strength**2).sum()) * LEVEL * (0.1 + 0.9 * force) ** 2
+    # 1/s: from 0.5 in the bass to 7.8 at the top, and more for higher partials.
+    decay = 0.5 * 2 ** ((pitch - 21) / 22) * (1 + 0.12 * (number - 1))
+    poles = 2j * np.pi * np.r_[frequency, frequency * 1.0003] - np.r_[1.5 * decay, 0.5 * decay]  # 1/s
+    weights = np.r_[0.8 * strength, 0.2 * strength]
+    # exp(p (a + b)) = exp(p a) exp(p b): with time split into blocks, all partials are summed by one matrix product.
+    coarse = weights * np.exp(np.outer(np.arange(0, samples, BLOCK) / RATE, poles))
+    fine = np.exp(np.outer(np.arange(BLOCK) / RATE, poles))
+    left, right = np.hstack([coarse.real, coarse.imag]), np.hstack([fine.imag, fine.real])
+    tone: Sound = (left.astype(np.float32) @ right.astype(np.float32).T).ravel()[:samples]
+    knock = np.random.default_rng(pitch).standard_normal(int(HAMMER * RATE))  # the same at every call
+    knock = np.convolve(knock, np.hanning(48) / np.linalg.norm(np.hanning(48)), "same")  # dull: below about 1 kHz
+    knock *= np.exp(-np.arange(len(knock)) / (KNOCK * RATE)) * np.linspace(1, 0, len(knock))
+    tone[: len(knock)] += (0.5 * LEVEL * force**2 * knock).astype(np.float32)
+    attack = int(RATE * (0.001 + 0.005 * (1 - force)))  # seconds: a soft hammer stays longer on the string
+    tone[:attack] *= (0.5 - 0.5 * np.cos(np.pi * np.arange(attack) / attack)).astype(np.float32)
+    return tone
+
+
+def _limit(sound: Sound) -> None:
+    """Turn ``sound`` (whole blocks, 2) down in place around the peaks above ``CEILING``, smoothly, and only there.
+
+    The gain at a block's edge is a weighted mean of minima, each taken over a window that holds every block whose
+    gain this edge shares: so it is never above what the block itself needs.
+    """
+    blocks = sound.reshape(-1, BLOCK * 2)
+    peak = np.maximum(blocks.max(axis=1), -blocks.min(axis=1))
+    if peak.max() <= CEILING:
+        return
+    wide = LIMITER_BLOCKS
+    needed = np.pad(np.minimum(1.0, CEILING / np.maximum(peak, CEILING)), 2 * wide, constant_values=1.0)
+    lowest = np.lib.stride_tricks.sliding_window_view(needed, 2 * wide).min(axis=1)
+    weights = np.hanning(2 * wide + 1)[1:-1]
+    edges = np.convolve(lowest, weights / weights.sum(), "valid")[1:-1].astype(np.float32)
+    ramp = np.arange(BLOCK, dtype=np.float32) / BLOCK
+    gain = edges[:-1, None] + np.diff(edges)[:, None] * ramp
+    sound *= gain.reshape(-1, 1)
+    np.clip(sound, -1.0, 1.0, out=sound)  # rounding only
+
+
+def _samples(seconds: Any) -> NDArray[np.int64]:
+    return np.rint(np.asarray(seconds) * RATE).astype(np.int64)

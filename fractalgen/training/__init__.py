@@ -1,0 +1,1 @@
+"""Training: the Lightning module, optimisers, callbacks, fine-tuning."""

@@ -1,0 +1,101 @@
+"""Fine-tuning: a new model that begins where a trained one stands, though it listens, looks or is asked for more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fractalgen.checkpoint import read_model, resolve
+from fractalgen.errors import UserError
+from fractalgen.model.grid import Margin
+from fractalgen.model.level import FractalLevel
+from fractalgen.model.network import FractalNetwork
+
+FEATURES = 4  # numbers a cell, see fractalgen.model.embeddings.CellFeatures
+
+
+def start_from(model: FractalNetwork, name_or_path: str) -> None:
+    """Give ``model`` the weights of a trained one (a shipped model by name, ``.ckpt`` or ``.safetensors``).
+
+    Wider windows, more echoes, other labels and levels that begin to listen may be new: they weigh nothing at first,
+    so that the new model says of music, without labels, exactly what the old one said.
+
+    Raises:
+        UserError: no such model, or one of another architecture.
+    """
+    old, found = read_model(resolve(name_or_path, flag="init_from"), flag="init_from")
+    found = {name: value.float() for name, value in found.items()}
+    new = model.config
+    if old.listens and not new.listens:
+        raise UserError(f"--init_from {name_or_path}: it listens to known cells, so --reveal_share must be more than 0")
+    for name in ("patch", "width", "depth", "heads", "generator"):
+        agree(name_or_path, name, *([getattr(level, name) for level in config.levels] for config in (old, new)))
+    for name in ("velocity_bins", "scan_order"):
+        agree(name_or_path, name, getattr(old, name), getattr(new, name))
+
+    weights = model.state_dict()
+    for level, before in zip(model.levels, old.levels, strict=True):
+        if isinstance(level, FractalLevel):
+            path = "root." + "child." * level.index
+            widen_windows(level, before.context, f"{path}surroundings", weights, found)
+            add_echoes(level, old.echoes, f"{path}recall", weights, found)
+            if f"{path}degree" in found and level.degree is None:  # what it says where no key is asked for stays
+                found[f"{path}cond.bias"] += found.pop(f"{path}degree")[0]
+    if old.attributes != new.attributes:  # what the old labels say where they are unset is part of the null condition
+        tables = [found.pop(name) for name in list(found) if name.startswith("labels.")]
+        found["null"] = torch.stack([found["null"], *(table[0] for table in tables)]).sum(0)
+    for name, value in weights.items():
+        new_label = name.startswith("labels.") or name.endswith(".degree")
+        if name not in found and new_label:
+            value.zero_()
+        elif name in found and found[name].shape == value.shape:
+            value.copy_(found[name])
+        else:
+            there = tuple(found[name].shape) if name in found else "nothing"
+            raise UserError(f"--init_from {name_or_path}: damaged ({name}: {there} there, {tuple(value.shape)} here)")
+
+
+def agree(source: str, what: str, there: Any, here: Any) -> None:
+    """Refuse a model of another architecture."""
+    if there != here:
+        raise UserError(f"--init_from {source}: another architecture ({what} {there} there, {here} here)")
+
+
+def widen_windows(
+    level: FractalLevel, before: tuple[int, int, int], name: str, weights: dict[str, Tensor], found: dict[str, Tensor]
+) -> None:
+    """Let the weights of a window with the margins ``before`` serve one that reaches farther."""
+    first, old, now = f"{name}.0.weight", Margin(*before), level.context
+    if first not in found:
+        found |= silent(name, weights)
+    else:
+        if first not in weights or old.union(now) != now:
+            raise UserError(f"--context_...: {level.name} looks {tuple(now)} around, its model to start from {before}")
+        window = (-1, level.patch + 2 * old.pitch, level.patch + old.past + old.future, FEATURES)
+        pitches = now.pitch - old.pitch
+        padding = (0, 0, now.past - old.past, now.future - old.future, pitches, pitches)
+        found[first] = F.pad(found[first].view(window), padding).flatten(1)
+
+
+def add_echoes(
+    level: FractalLevel, before: tuple[int, ...], name: str, weights: dict[str, Tensor], found: dict[str, Tensor]
+) -> None:
+    """Let the weights of echoes at the distances ``before`` serve with more of them."""
+    first = f"{name}.0.weight"
+    if first not in found:
+        found |= silent(name, weights)
+    else:
+        if not set(before) <= set(level.distances):
+            raise UserError(f"--echoes: {level.distances}, the model to start from has {before}")
+        old = dict(zip(before, found[first].chunk(len(before), 1), strict=True))
+        new = torch.zeros_like(old[before[0]])
+        found[first] = torch.cat([old.get(distance, new) for distance in level.distances], 1)
+
+
+def silent(name: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of a new network of two layers that says nothing yet."""
+    mine = {key: value for key, value in weights.items() if key.startswith(f"{name}.")}
+    return {key: torch.zeros_like(value) if key.startswith(f"{name}.2.") else value for key, value in mine.items()}
