@@ -70,27 +70,23 @@ def score(
     patches = grid.split(interior(canvas, level.margin))
     active = patches.flatten(2).any(-1)
     undecided, _, sounds = level.tasks(regions, grid)
-    recalled = level.recalled(regions)
-    lesson = level.generator.teach(
-        level.embed(level.features(patches)),
-        level.base(cond, grid),
-        lambda sees: level.look(regions, sees) + recalled,
-        undecided,
-        None if schedule is None else (schedule.iterations[level.index], schedule.order),
+    plan = level.generator.teacher_forcing(
+        undecided, None if schedule is None else (schedule.iterations[level.index], schedule.order)
     )
-    weight = weight * lesson.weight
-    nats = gate_nll(wide(level.gate(lesson.z)[..., 0]), active, lesson.target, lesson.final, sounds)
+    z = level.conditions(regions, level.embed(level.features(patches)), level.base(cond, grid), plan)
+    weight = weight * plan.weight
+    nats = gate_nll(wide(level.gate(z)[..., 0]), active, plan.target, plan.final, sounds)
     for kind, which in (("sound", active), ("silence", ~active)):
         mine = torch.where(which & asked[:, None], nats, 0.0).sum(1)
         ledger.add(f"{level.name}/gate", mine, crop, weight, kind)
 
-    region, child = lesson.target.nonzero(as_tuple=True)
+    region, child = plan.target.nonzero(as_tuple=True)
     index, owner = windows(grid, level.margin, level.child.margin, canvas.device)
-    decided = F.pad(lesson.steps, (0, 1), value=-1)[region[:, None, None], owner[child]]
-    visible = (decided < lesson.steps[region, child][:, None, None]) | (owner[child] == child[:, None, None])
+    decided = F.pad(plan.steps, (0, 1), value=-1)[region[:, None, None], owner[child]]
+    visible = (decided < plan.steps[region, child][:, None, None]) | (owner[child] == child[:, None, None])
     cells = torch.where(visible, canvas.flatten(1)[region[:, None, None], index[child]], level.unknown)
-    parts = Regions(cells, echo=level.echo(regions, region, child, lesson.steps))
-    below = Condition(lesson.z[region, child], level.degrees(cond, grid)[region, child])
+    parts = Regions(cells, echo=level.echo(regions, region, child, plan.steps))
+    below = Condition(z[region, child], level.degrees(cond, grid)[region, child])
     score(level.child, parts, below, crop[region], weight[region] * active[region, child], ledger, schedule)
 
 

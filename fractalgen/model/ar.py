@@ -2,68 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from fractalgen.config import LevelConfig, MarOrder
+from fractalgen.model.teacher_forcing import Pass, TeacherForcing
 from fractalgen.model.transformer import Decoder, Transformer
-
-Look = Callable[[Bool[Tensor, "b i n"]], Float[Tensor, "b n d"]]
-"""Context of every child from the cells that it may see; entry ``[b, i, j]`` says whether child i sees child j."""
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """What a generator says about a whole region whose content is given (teacher forcing).
-
-    ``z``: condition of each child, from children of smaller ``steps`` alone.  ``target``: the children whose NLL
-    counts, with ``weight`` for each region, so that the weighted sum is the NLL or an unbiased estimate of a bound.
-    ``final``: children decided together as the last ones of their region, on which "not all silent" is conditioned.
-    """
-
-    z: Float[Tensor, "b n d"]
-    steps: Int[Tensor, "b n"]
-    target: Bool[Tensor, "b n"]
-    weight: Float[Tensor, " b"]
-    final: Bool[Tensor, "b n"]
 
 
 class Autoregressive(nn.Module):
     """``z_i`` depends on children before ``i`` only, so the likelihood is exact."""
 
-    sees_ahead = False
+    sees_future = False
 
     def __init__(self, config: LevelConfig, dropout: float) -> None:
         super().__init__()
         self.transformer = Transformer(config.width, config.depth, config.heads, dropout)
         self.start = nn.Parameter(0.02 * torch.randn(config.width))
 
-    def forward(self, content: Float[Tensor, "b n d"], query: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-        """Conditions of all children in one causal pass: position ``k`` reads child ``k - 1`` and predicts ``k``."""
-        start = self.start.to(content.dtype).expand(len(content), 1, -1)
-        return self.transformer(torch.cat([start, content[:, :-1]], 1) + query, causal=True)
-
-    def teach(
+    def forward(
         self,
         content: Float[Tensor, "b n d"],
         base: Float[Tensor, "b n d"],
-        look: Look,
-        undecided: Bool[Tensor, "b n"],
-        schedule: tuple[int, MarOrder] | None,
-    ) -> Lesson:
-        """Teacher forcing: every child is scored, given those before it."""
-        batch, count = content.shape[:2]
-        rank = torch.arange(count, device=content.device)
-        z = self(content, base + look((rank[:, None] > rank)[None]))
-        return Lesson(
-            z,
+        context: Float[Tensor, "b n d"],
+        sees: Bool[Tensor, "b i n"] | None = None,
+    ) -> Float[Tensor, "b n d"]:
+        """Conditions of all children in one causal pass: position ``k`` reads child ``k - 1`` and predicts ``k``."""
+        start = self.start.to(content.dtype).expand(len(content), 1, -1)
+        return self.transformer(torch.cat([start, content[:, :-1]], 1) + (base + context), causal=True)
+
+    def teacher_forcing(self, undecided: Bool[Tensor, "b n"], schedule: tuple[int, MarOrder] | None) -> TeacherForcing:
+        """One pass: every child is scored, given those before it."""
+        batch, count = undecided.shape
+        rank = torch.arange(count, device=undecided.device)
+        return TeacherForcing(
+            passes=(Pass((rank[:, None] > rank)[None]),),
             steps=rank.expand(batch, count),
             target=undecided,
-            weight=z.new_ones(batch, dtype=self.start.dtype),
+            weight=torch.ones(batch, dtype=self.start.dtype, device=undecided.device),
             final=undecided & (undecided.flip(1).cumsum(1).flip(1) == 1),
         )
 

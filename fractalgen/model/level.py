@@ -12,15 +12,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from fractalgen.config import LevelConfig, ModelConfig
-from fractalgen.model.ar import Autoregressive
 from fractalgen.model.degrees import DEGREES, raised
 from fractalgen.model.echo import echoes
 from fractalgen.model.embeddings import CellFeatures, Place, mlp
+from fractalgen.model.generators import GENERATORS
 from fractalgen.model.grid import Grid, Margin, cut, interior, surround, windows
 from fractalgen.model.losses import Ledger, gate_nll, wide
-from fractalgen.model.mar import MaskedAutoregressive
 from fractalgen.model.regions import Condition, Regions
 from fractalgen.model.schedule import Schedule
+from fractalgen.model.teacher_forcing import TeacherForcing
 from fractalgen.model.transformer import Transformer
 from fractalgen.music.tokens import HOLD, NO_HOLD, ONSET, SILENCE
 
@@ -112,10 +112,9 @@ class FractalLevel(nn.Module):
         self.margin: Margin = self.context.union(child.margin)
         self.features = CellFeatures(model.velocity_bins)
         self.embed = mlp(4 * self.patch**2, config.width)
-        generator = Autoregressive if config.generator == "ar" else MaskedAutoregressive
-        self.generator = generator(config, model.dropout)
-        self.sees_ahead = self.generator.sees_ahead or model.listens  # known cells, wherever they are
-        self.looks = any(self.context) or self.sees_ahead
+        self.generator = GENERATORS[config.generator](config, model.dropout)
+        self.sees_future = self.generator.sees_future or model.listens  # known cells, wherever they are
+        self.looks = any(self.context) or self.sees_future
         if self.looks:
             window = (self.patch + 2 * self.context.pitch) * (self.patch + self.context.past + self.context.future)
             self.surroundings = mlp(4 * window, config.width)
@@ -176,7 +175,7 @@ class FractalLevel(nn.Module):
         index, owner = windows(self.grid(canvas), self.margin, self.context, canvas.device)
         row = torch.arange(len(index), device=canvas.device)[:, None, None] if sees.shape[1] > 1 else 0
         visible = F.pad(sees, (0, 1), value=True)[:, row, owner]
-        if regions.given is not None and self.sees_ahead:
+        if regions.given is not None and self.sees_future:
             visible = visible | cut(surround(regions.given, self.margin, outside=-1) >= 0, index)
         return self.surroundings(self.features(torch.where(visible, cut(canvas, index), self.unknown)))
 
@@ -195,7 +194,7 @@ class FractalLevel(nn.Module):
             return None
         if regions.echo is not None:
             return grid.split_layers(regions.echo)[region, child]
-        given = regions.given if self.sees_ahead else None
+        given = regions.given if self.sees_future else None
         roll = interior(regions.canvas, self.margin)
         return echoes(grid, roll, self.distances, region, child, self.unknown, steps, given)
 
@@ -211,51 +210,57 @@ class FractalLevel(nn.Module):
         """Book the NLL of regions: this level's gates and, through the child, everything below them.
 
         The canvas holds the region (complete) and its surroundings as far as they are known.  Below the first level
-        the region is known not to be silent.  ``schedule``: see :meth:`MaskedAutoregressive.teach`.
+        the region is known not to be silent.  ``schedule``: see :meth:`.MaskedAutoregressive.teacher_forcing`.
         """
         canvas, given = regions.canvas, regions.given
         grid = self.grid(canvas)
         patches = grid.split(interior(canvas, self.margin))
         active = patches.flatten(2).any(-1)
         undecided, filled, sounds = self.tasks(regions, grid)
-        recalled = self.recalled(regions)
-        lesson = self.generator.teach(
-            self.embed(self.features(patches)),
-            self.base(cond, grid),
-            lambda sees: self.look(regions, sees) + recalled,
-            undecided,
-            None if schedule is None else (schedule.iterations[self.index], schedule.order),
+        content, base = self.embed(self.features(patches)), self.base(cond, grid)
+        plan = self.generator.teacher_forcing(
+            undecided, None if schedule is None else (schedule.iterations[self.index], schedule.order)
         )
-        gates = wide(self.gate(lesson.z)[..., 0])
+        z = self.conditions(regions, content, base, plan)
+        gates = wide(self.gate(z)[..., 0])
         index, owner = windows(grid, self.margin, self.child.margin, canvas.device)
         if (ended := self.ended(given, grid)) is not None:
             place = ended.nonzero(as_tuple=True)
-            share = self.struck_share(
-                lesson.z[place][None], canvas.flatten(1)[place[0][:, None, None], index[place[1]]]
-            )
+            share = self.struck_share(z[place][None], canvas.flatten(1)[place[0][:, None, None], index[place[1]]])
             gates = gates.index_put(place, share[0], accumulate=True)
-        weight = weight * lesson.weight
-        nats = gate_nll(gates, active, lesson.target & ~filled, lesson.final, sounds)
+        weight = weight * plan.weight
+        nats = gate_nll(gates, active, plan.target & ~filled, plan.final, sounds)
         for kind, which in (("sound", active), ("silence", ~active)):
             ledger.add(f"{self.name}/gate", (nats * which).sum(1), crop, weight, kind)
 
-        region, child = (active & lesson.target).nonzero(as_tuple=True)
+        region, child = (active & plan.target).nonzero(as_tuple=True)
         if ledger.subsample and 0 < self.max_children < len(region):  # a random subset, weighted up: unbiased
             weight = weight * (len(region) / self.max_children)
             chosen = torch.randperm(len(region), device=region.device)[: self.max_children]
             region, child = region[chosen], child[chosen]
-        steps = F.pad(lesson.steps, (0, 1), value=-1)
+        steps = F.pad(plan.steps, (0, 1), value=-1)
         now = steps[region, child]
         visible = steps[region[:, None, None], owner[child]] < now[:, None, None]
         visible = visible | (owner[child] == child[:, None, None])
-        if given is not None and self.sees_ahead:
+        if given is not None and self.sees_future:
             around = surround(given, self.margin, outside=-1).flatten(1)
             visible = visible | (around[region[:, None, None], index[child]] >= 0)
         cells = torch.where(visible, canvas.flatten(1)[region[:, None, None], index[child]], self.unknown)
-        echo = self.echo(regions, region, child, lesson.steps)
+        echo = self.echo(regions, region, child, plan.steps)
         parts = Regions(cells, None if given is None else grid.split(given)[region, child], echo)
-        below = Condition(lesson.z[region, child], self.degrees(cond, grid)[region, child])
+        below = Condition(z[region, child], self.degrees(cond, grid)[region, child])
         self.child.nll(parts, below, crop[region], weight[region], ledger, schedule)
+
+    def conditions(
+        self, regions: Regions, content: Float[Tensor, "b n d"], base: Float[Tensor, "b n d"], plan: TeacherForcing
+    ) -> Float[Tensor, "b n d"]:
+        """Condition of every child from the embedded children that it may see and the cells around it."""
+        recalled = self.recalled(regions)
+        z = torch.zeros_like(content)
+        for step in plan.passes:
+            found = self.generator(content, base, self.look(regions, step.sees) + recalled, step.sees)
+            z = found if step.target is None else torch.where(step.target[..., None], found, z)
+        return z
 
     def ended(self, given: Int[Tensor, "b p t"] | None, grid: Grid) -> Bool[Tensor, "b n"] | None:
         """Children that are cells in which a hold is ruled out; None if there are none."""

@@ -20,10 +20,7 @@ def conditions(level: FractalLevel, canvas: Tensor, content: Tensor) -> Tensor:
     cond = Condition(torch.ones(len(canvas), level.cond.in_features).double(), torch.ones(len(canvas)).long())
     everything = torch.ones(content.shape[:2], dtype=torch.bool)
     regions = Regions(canvas)
-    lesson = level.generator.teach(
-        content, level.base(cond, grid), lambda sees: level.look(regions, sees), everything, None
-    )
-    return lesson.z
+    return level.conditions(regions, content, level.base(cond, grid), level.generator.teacher_forcing(everything, None))
 
 
 @pytest.mark.parametrize("index", [0, 1, 2])
@@ -86,8 +83,8 @@ def test_mar_values_under_the_mask_change_nothing(iterations: int | None) -> Non
         base = level.place(grid)[None]
         everything = torch.ones(1, len(grid), dtype=torch.bool)
         regions = Regions(canvas)
-        told = level.generator.teach(content, base, lambda sees: level.look(regions, sees), everything, schedule)
-        return told.z, told.steps
+        plan = level.generator.teacher_forcing(everything, schedule)
+        return level.conditions(regions, content, base, plan), plan.steps
 
     with torch.no_grad():
         z, steps = lesson(rolls)

@@ -89,13 +89,8 @@ def test_a_level_that_draws_says_what_teacher_forcing_says(index: int, listens: 
     regions = Regions(canvas, known)
     grid = level.grid(canvas)
     with torch.no_grad():
-        lesson = level.generator.teach(
-            level.embed(level.features(grid.split(rolls))),
-            level.base(cond, grid),
-            lambda sees: level.look(regions, sees) + level.recalled(regions),
-            torch.ones(3, len(grid), dtype=torch.bool),
-            None,
-        )
+        plan = level.generator.teacher_forcing(torch.ones(3, len(grid), dtype=torch.bool), None)
+        z = level.conditions(regions, level.embed(level.features(grid.split(rolls))), level.base(cond, grid), plan)
         sight = Sight(level, regions, cond, Draw(SamplingConfig(), None, torch.device("cpu")))
         row = torch.arange(3)[:, None]
         for start in (0, 1, 4, 6, 9, 12, 13):
@@ -105,8 +100,8 @@ def test_a_level_that_draws_says_what_teacher_forcing_says(index: int, listens: 
             told = (torch.arange(len(grid)) < child[-1])[:, None, None]
             patches = torch.where(told, grid.split(rolls), grid.split(guess))
             interior(sight.canvas, level.margin).copy_(grid.join(patches))
-            z = sight.conditions(row, child.expand(3, 3))
-            torch.testing.assert_close(z[0], lesson.z[:, child], rtol=1e-9, atol=1e-11)
+            drawn = sight.conditions(row, child.expand(3, 3))
+            torch.testing.assert_close(drawn[0], z[:, child], rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize(

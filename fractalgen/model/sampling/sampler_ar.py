@@ -186,7 +186,7 @@ class Sight:
         self.roll = interior(self.canvas, level.margin)
         self.roll.copy_(given.clamp(min=SILENCE))
         self.shown = None
-        if level.sees_ahead and bool((given >= 0).any()):
+        if level.sees_future and bool((given >= 0).any()):
             self.shown = F.pad(surround(given, level.margin, outside=-1).flatten(1) >= 0, (0, 1))
         device = given.device
         self.own, _ = windows(grid, level.margin, Margin(), device)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from fractalgen.model.grid import Margin, cut, interior, windows
 from fractalgen.model.level import FractalLevel
@@ -44,37 +42,49 @@ def walk(
         planes = torch.full(shape, -1, dtype=torch.int32, device=canvas.device)
         chances = torch.zeros(given_patches.shape, device=canvas.device)
     interior(canvas, level.margin).copy_(torch.where(given >= 0, given, level.unknown))
-    read = Reader(level, regions, cond, draw)
+    base = level.base(cond, grid, draw.kept)
+    recalled = level.recalled(regions)
+    windows_seen, _ = windows(grid, level.margin, level.context, canvas.device)
     degrees = streams(level.degrees(cond, grid), draw)
     # under a limit on polyphony children are drawn one at a time, since each leaves less room to the others
     alone = limits is not None and limits.room is not None
     iterations = len(grid) if alone else draw.settings.num_iter_list[level.index]
-    schedule = (iterations, draw.settings.mar_order)
+    steps = level.generator.steps(undecided, noise[..., ORDER], (iterations, draw.settings.mar_order))
     ended = level.ended(given, grid)
-    for step in level.generator.walk(read, undecided, noise[..., ORDER], schedule):
-        dice = draw.at(level.index, (step.iteration + 1) / iterations)
-        undecided &= ~step.target
+    for iteration in range(iterations):
+        target = steps == iteration
+        if not target.any():
+            continue
+        # what is decided now, repeated for every guidance stream, says what each undecided child is to be
+        content = level.embed(level.features(grid.split(interior(canvas, level.margin))))
+        context = level.surroundings(level.features(cut(canvas, windows_seen))) + recalled
+        content, context, sees = (
+            x.repeat(draw.streams, 1, 1) for x in (content, context, (steps < iteration)[:, None])
+        )
+        conditions = streams(level.generator(content, base, context, sees), draw)
+        dice = draw.at(level.index, (iteration + 1) / iterations)
+        undecided &= ~target
         possible = undecided.new_ones(()) if limits is None else limits.possible(given_patches)
-        may = step.target & (possible if limits is None else possible | filled)
+        may = target & (possible if limits is None else possible | filled)
         last = sounds & silent & may.any(1) & ~(undecided & possible).any(1)
-        gates = streams(level.gate(step.z)[..., 0], draw)
+        gates = level.gate(conditions)[..., 0]
         if ended is not None:
-            r, c = (ended & step.target).nonzero(as_tuple=True)
-            z = streams(step.z, draw)[:, r, c]
+            r, c = (ended & target).nonzero(as_tuple=True)
+            z = conditions[:, r, c]
             gates[:, r, c] += level.struck_share(z, flat[r[:, None, None], around[c]]).to(gates)
         opened, chance = dice.gates(gates, noise[..., GATE], may, filled, last)
         silent = silent & ~opened.any(1)
 
-        region, child = step.target.nonzero(as_tuple=True)
+        region, child = target.nonzero(as_tuple=True)
         sounding = opened[region, child]
         if chances is not None:
             chances[region, child] = chance[region, child].to(chances)[:, None, None]
         cells = flat[region[:, None, None], around[child]]
-        z, degree = streams(step.z, draw)[:, region, child], degrees[:, region, child]
+        z, degree = conditions[:, region, child], degrees[:, region, child]
         echo = level.echo(regions, region, child)
-        batch = (step.target.cumsum(1) - 1)[region, child] // draw.settings.batch_generate_size
+        batch = (target.cumsum(1) - 1)[region, child] // draw.settings.batch_generate_size
         for number in range(int(batch.max()) + 1 if len(batch) else 0):
-            moment = log.add(step.iteration, number) if log else step.iteration
+            moment = log.add(iteration, number) if log else iteration
             mine = batch == number
             flat[region[mine][:, None, None], own[child[mine]]] = SILENCE
             if planes is not None:
@@ -101,22 +111,3 @@ def walk(
             if log:
                 log.progress(float(undecided.float().mean()))
     return finished(level, regions, grid, planes, chances)
-
-
-class Reader:
-    """Answers a MAR generator's questions while its level is drawn; see :class:`fractalgen.model.mar.Reader`."""
-
-    def __init__(self, level: FractalLevel, regions: Regions, cond: Condition, draw: Draw) -> None:
-        self.level, self.canvas, self.streams = level, regions.canvas, draw.streams
-        self.grid = level.grid(self.canvas)
-        self.recalled = level.recalled(regions)
-        self.base = level.base(cond, self.grid, draw.kept)
-
-    def content(self) -> Float[Tensor, "sb n d"]:
-        patches = self.grid.split(interior(self.canvas, self.level.margin))
-        return self.level.embed(self.level.features(patches)).repeat(self.streams, 1, 1)
-
-    def look(self) -> Float[Tensor, "sb n d"]:
-        window, _ = windows(self.grid, self.level.margin, self.level.context, self.canvas.device)
-        context = self.level.surroundings(self.level.features(cut(self.canvas, window))) + self.recalled
-        return context.repeat(self.streams, 1, 1)
