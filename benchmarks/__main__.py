@@ -40,10 +40,10 @@ from benchmarks.speed import (
     Trainee,
     build_model,
     configuration,
-    dice,
     lengths,
     row,
     sampling,
+    seeded,
     training,
     training_crops,
 )
@@ -179,7 +179,7 @@ def memory_job(plan: dict[str, Any], name: str, kind: Kind, work: str, number: i
     if work == "compose":
         model = build_model(todo, name, kind)
         before = most_memory(todo)
-        model.sample(1, width=BAR * number, window=todo.width, generator=dice(todo, 0))
+        model.sample(1, width=BAR * number, window=todo.width, generator=seeded(todo, 0))
     else:
         trainee = Trainee(todo, name, kind)
         crops = training_crops(todo, number).to(todo.device)

@@ -21,11 +21,11 @@ from benchmarks import exit_status, train_note_events
 from benchmarks.compare_tables import BASELINE, OURS, tables
 from benchmarks.note_events import NoteEventConfig, NoteEventTransformer, sample
 from fractalgen.api import FractalGen, load_pretrained
-from fractalgen.checkpoint import read_checkpoint, resolve
+from fractalgen.checkpoint import find_model, read_checkpoint
 from fractalgen.cli import Parser
 from fractalgen.compose.command import composing_bar, resolve_device
 from fractalgen.config import DEFAULT_MODEL, ModelConfig
-from fractalgen.data.attributes import drawn_by_lot
+from fractalgen.data.attributes import random_key_labels
 from fractalgen.data.corpus import Corpus
 from fractalgen.data.crops import ValidCrops, every_other_song
 from fractalgen.errors import UserError
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
         "device": device,
         "threads": torch.get_num_threads(),
         "models": {
-            OURS: facts(ours, ours.checkpoint_id, read_checkpoint(resolve(args.checkpoint))[0]),
+            OURS: facts(ours, ours.checkpoint_id, read_checkpoint(find_model(args.checkpoint))[0]),
             BASELINE: facts(baseline, Path(args.baseline).stem, content),
         },
     }
@@ -158,7 +158,7 @@ def rolls_of_both(result: dict[str, Any], ours: FractalGen, baseline: NoteEventT
     count, seed = result["num_samples"], result["seed"]
     began = time.monotonic()
     with composing_bar() as progress:
-        labels = drawn_by_lot(ours.config.attributes, count, seed)
+        labels = random_key_labels(ours.config.attributes, count, seed)
         composed = ours.generate(count, labels=labels, seed=seed, batch_size=BATCH, progress=progress)
     middle = time.monotonic()
     rolls = {OURS: np.stack([roll.tokens for roll in composed]), BASELINE: sample(baseline, count, seed)}

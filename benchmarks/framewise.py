@@ -68,7 +68,8 @@ def column(
     grid = level.grid(regions.canvas)
     undecided, filled, _ = level.tasks(regions, grid)
     content = level.embed(level.features(grid.split(interior(regions.canvas, level.margin))))
-    z = level.generator(content, level.base(cond, grid), level.look(regions, ~undecided[:, None]), ~undecided)
+    sees = ~undecided[:, None]
+    z = level.generator(content, level.base(cond, grid), level.look(regions, sees), sees)
     odds = wide(level.gate(z)[..., 0]).masked_fill(filled, float("inf"))
 
     chosen = list(range(grid.rows)) if rows is None else list(rows)
@@ -80,7 +81,7 @@ def column(
     parts = Regions(
         regions.canvas.flatten(1)[region[:, None, None], around[child]],
         grid.split(regions.given)[region, child],
-        level.echo(regions, region, child),
+        level.long_context(regions, region, child),
     )
     below = truth.unflatten(1, (len(chosen), grid.patch)).flatten(0, 1)
     logs, tokens = column(

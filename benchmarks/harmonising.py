@@ -22,7 +22,7 @@ from benchmarks import exit_status
 from fractalgen.api import load_pretrained
 from fractalgen.cli import Parser
 from fractalgen.compose.selection import accompaniment
-from fractalgen.data.attributes import measure
+from fractalgen.data.attributes import measure_attributes
 from fractalgen.data.corpus import Corpus
 from fractalgen.data.crops import ValidCrops, evenly
 from fractalgen.errors import UserError
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
     corpus = Corpus.open(args.data)
     model = load_pretrained(args.checkpoint)
     config = model.config
-    if config.levels[0].generator == "ar" and not config.listens:
+    if not config.sees_future:
         raise UserError(f"--checkpoint {args.checkpoint}: an AR model that does not listen cannot follow a soprano")
     width = config.crop_length
     chosen = []
@@ -108,7 +108,10 @@ def labels_of(attributes: Sequence[Attribute], known: np.ndarray, polyphony: str
         label = 0
         if attribute.name == "polyphony" and polyphony is not None:
             label = attribute.encode(polyphony)
-        heard = [attribute.label(measure(one.clip(0))["key"]) if attribute.name == "key" else label for one in known]
+        heard = [
+            attribute.label(measure_attributes(one.clip(0))["key"]) if attribute.name == "key" else label
+            for one in known
+        ]
         columns.append(torch.tensor(heard))
     return columns
 
@@ -122,7 +125,9 @@ def given_range(roll: np.ndarray, truth: np.ndarray) -> float:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 0, or 2 after a user's mistake, told in one line."""
     top = Parser(prog="python -m benchmarks.harmonising", description="chorale sopranos, harmonised")
-    top.add_argument("--checkpoint", default="chorales", help="a model that listens (default: the shipped chorales)")
+    top.add_argument(
+        "--checkpoint", default="chorales", help="a model that sees future context (default: the shipped chorales)"
+    )
     top.add_argument("--data", default="chorales", help="packed corpus of chorales")
     top.add_argument("--songs", type=int, default=0, help="at most so many sopranos, evenly spread (0: all)")
     top.add_argument("--num_iter_list", type=int, nargs="+", default=[8, 4, 2, 1], help="iterations of MAR levels")

@@ -81,7 +81,7 @@ def distance(truth: Rolls, filled: Rolls) -> float:
 def bits_per_note(model: FractalGen, rolls: Tensor, known: Tensor) -> float:
     """NLL of the cells that are not known in bits per note; for MAR levels a bound, averaged over masks."""
     torch.manual_seed(0)
-    repeats = MASKS if any(level.generator == "mar" for level in model.config.levels[:-1]) else 1
+    repeats = 1 if model.config.is_autoregressive else MASKS
     nats = 0.0
     for _ in range(repeats):
         for part in rolls.split(BATCH):
@@ -103,13 +103,13 @@ def run(args: argparse.Namespace) -> None:
     truth = real[..., gap]
     rows: dict[str, dict[str, Any]] = {}
 
-    def book(name: str, filled: Rolls) -> None:
+    def add_row(name: str, filled: Rolls) -> None:
         figures = {"distance": distance(truth, filled), "held over the seam": held(real[..., : gap.start], filled)}
         rows[name] = {**agreement(truth, filled, bar), **figures}
 
-    book("the truth", truth)
-    book("another song", np.roll(truth, 1, axis=0))
-    book("bars 1 to 4 again", real[..., gap.start - (gap.stop - gap.start) : gap.start])
+    add_row("the truth", truth)
+    add_row("another song", np.roll(truth, 1, axis=0))
+    add_row("bars 1 to 4 again", real[..., gap.start - (gap.stop - gap.start) : gap.start])
     for name in args.models:
         model = load_pretrained(name)
         if model.config.crop_length < width or model.config.velocity_bins != corpus.velocity_bins:
@@ -123,10 +123,10 @@ def run(args: argparse.Namespace) -> None:
             ("given both sides", around, candidates),
             ("from nothing", None, 1),
         ]
-        if model.config.levels[0].generator == "ar" and not model.config.listens:
+        if not model.config.sees_future:
             kinds.insert(0, ("given the left side", around, 1))
         for kind, given, drawn in kinds:
-            book(f"{name}, {kind}", sample(model, len(real), width, given, args, drawn)[..., gap])
+            add_row(f"{name}, {kind}", sample(model, len(real), width, given, args, drawn)[..., gap])
         left = tokens[..., : gap.stop]
         rows[f"{name}, given both sides"] |= {
             "bits per note of the truth": bits_per_note(model, tokens, known),

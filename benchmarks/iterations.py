@@ -30,7 +30,7 @@ from fractalgen.api import FractalGen, load_pretrained
 from fractalgen.cli import Parser
 from fractalgen.compose.command import resolve_device
 from fractalgen.config import GenerateConfig, MarOrder, SamplingConfig
-from fractalgen.data.attributes import drawn_by_lot
+from fractalgen.data.attributes import random_key_labels
 from fractalgen.data.corpus import SPLITS, Corpus
 from fractalgen.data.crops import ValidCrops, every_other_song
 from fractalgen.errors import UserError
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
             raise UserError(f"--{name} {getattr(args, name)}: must be at least 0")
     corpus = Corpus.open(args.data)
     model = load_pretrained(args.checkpoint, resolve_device(args.device))
-    if all(level.generator == "ar" for level in model.config.levels[:-1]):
+    if model.config.is_autoregressive:
         raise UserError(f"--checkpoint {args.checkpoint}: all its levels are AR, there are no iterations to choose")
     for name in ("velocity_bins", "steps_per_quarter"):
         mine, theirs = getattr(model.config, name), getattr(corpus, name)
@@ -169,7 +169,7 @@ def drawn(
         seed = args.seed + number
         pieces = model.generate(
             batch,
-            labels=drawn_by_lot(model.config.attributes, batch, seed),
+            labels=random_key_labels(model.config.attributes, batch, seed),
             seed=seed,
             batch_size=batch,
             num_iter_list=one.iterations,

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from fractalgen.config import SamplingConfig
 from fractalgen.errors import UserError
-from fractalgen.model.sampling.token_sampler import Draw
+from fractalgen.model.sampling.token_sampler import TokenSampler
 from fractalgen.model.transformer import Decoder, Transformer
 from fractalgen.music.tokens import HOLD, ONSET, SILENCE, notes_from_tokens
 
@@ -238,15 +238,17 @@ def sample(
     A roll that has not ended after ``max_notes`` notes stops there.
     """
     device = model.start.device
-    draw = Draw(SamplingConfig(temperature=temperature), torch.Generator(device).manual_seed(seed), device)
+    sampler = TokenSampler(SamplingConfig(temperature=temperature), torch.Generator(device).manual_seed(seed), device)
     with tqdm(total=n * model.config.steps, desc="sampling", unit="step", leave=False) as bar:
         rolls = []
         for first in range(0, n, batch_size):
-            rolls += _sample_batch(model, min(batch_size, n - first), draw, bar)
+            rolls += _sample_batch(model, min(batch_size, n - first), sampler, bar)
     return np.stack(rolls)
 
 
-def _sample_batch(model: NoteEventTransformer, size: int, draw: Draw, bar: tqdm) -> list[npt.NDArray[np.uint8]]:
+def _sample_batch(
+    model: NoteEventTransformer, size: int, sampler: TokenSampler, bar: tqdm
+) -> list[npt.NDArray[np.uint8]]:
     config, device = model.config, model.start.device
     zero = torch.zeros(size, dtype=torch.int64, device=device)
     state = State(zero, zero - 1, torch.zeros(size, config.pitches, dtype=torch.int64, device=device))
@@ -262,7 +264,7 @@ def _sample_batch(model: NoteEventTransformer, size: int, draw: Draw, bar: tqdm)
         position = row.new_full((size, 1), 4 * number + kind)
         hidden = decoder((known + model.label(kind, zero + number))[:, None], row, position)[:, 0]
         logs = model.log_probabilities(kind, hidden, allowed | ~going[:, None])[None]
-        token = draw.categorical(logs, draw.uniform(logs.shape[1:2]))
+        token = sampler.categorical(logs, sampler.uniform(logs.shape[1:2]))
         return torch.where(going, token, 0)
 
     for number in range(config.max_notes):

@@ -2,7 +2,7 @@
 
 Works that are compared take turns; each round gives one ratio, and the median of the ratios counts.  So other work on
 the machine, which comes and goes, hits both sides.  Process time, which it hardly touches, stands beside wall time.
-The dense reference (:mod:`benchmarks.dense`) is far too slow to be run as a whole: a part of it is measured and scaled,
+The dense reference (:mod:`tests.reference`) is far too slow to be run as a whole: a part of it is measured and scaled,
 one crop of a training batch, a few of the first level's patches (AR), one sample of a batch (MAR).
 """
 
@@ -21,9 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.dense import dense_nll, dense_sample
 from fractalgen.api import FractalGen
-from fractalgen.cli import CONFIGS, resolve
+from fractalgen.cli import CONFIGS, resolve_config
 from fractalgen.config import Generator, TrainConfig
 from fractalgen.data.corpus import Corpus
 from fractalgen.data.crops import CropDataset
@@ -32,6 +31,7 @@ from fractalgen.errors import UserError
 from fractalgen.model.level import FractalLevel
 from fractalgen.music.tokens import HOLD, ONSET, SILENCE
 from fractalgen.training.command import LOSS_SCALE, Training
+from tests.reference import dense_nll, dense_sample
 
 BAR = 16  # time steps
 VELOCITY_BINS = 32
@@ -183,7 +183,7 @@ def configuration(plan: Plan, name: str, kind: Kind) -> TrainConfig:
         given["activation_checkpointing"] = True
     if plan.max_children is not None:
         given["max_children"] = plan.max_children
-    found: TrainConfig = resolve(TrainConfig, given, [str(path)])
+    found: TrainConfig = resolve_config(TrainConfig, given, [str(path)])
     if found.patch_sizes != (128, *SHARES):
         raise UserError(
             f"--configs {name}: patch_sizes must be 128 16 4 1, not {' '.join(map(str, found.patch_sizes))}"
@@ -233,7 +233,7 @@ def random_music(batch: int, width: int) -> Tensor:
     return torch.where(held, HOLD, torch.where(sounds, ONSET + velocity, SILENCE))
 
 
-def dice(plan: Plan, number: int) -> torch.Generator:
+def seeded(plan: Plan, number: int) -> torch.Generator:
     """Random numbers of a round."""
     return torch.Generator(plan.device).manual_seed(number)
 
@@ -332,13 +332,13 @@ def sampling(plan: Plan, name: str, kind: Kind) -> Iterator[Row]:
         drawn[batch], _ = model.sample(
             batch,
             width=plan.width,
-            generator=dice(plan, number),
+            generator=seeded(plan, number),
             return_intermediates=record,
             threads=torch.get_num_threads(),  # as many as the reference has
         )
 
     def dense(batch: int, number: int) -> None:
-        dense_sample(model, batch, width=plan.width, generator=dice(plan, number), only=only)
+        dense_sample(model, batch, width=plan.width, generator=seeded(plan, number), only=only)
 
     for batch in plan.batches:
         together = batch if only else 1
@@ -378,7 +378,7 @@ def lengths(plan: Plan, name: str, kind: Kind) -> Iterator[Row]:
     model = build_model(plan, name, kind)
 
     def compose(bars: int, number: int) -> None:
-        model.sample(1, width=BAR * bars, window=plan.width, generator=dice(plan, number))
+        model.sample(1, width=BAR * bars, window=plan.width, generator=seeded(plan, number))
 
     works = {bars: partial(compose, bars) for bars in sorted({*plan.bars, plan.width // BAR})}
     found = take_turns(plan, {f"{Path(name).stem} {kind}, {bars} bars": work for bars, work in works.items()})

@@ -23,7 +23,7 @@ from benchmarks import exit_status
 from benchmarks.compare_tables import markdown
 from fractalgen.api import FractalGen, load_pretrained
 from fractalgen.cli import Parser
-from fractalgen.data.attributes import measure
+from fractalgen.data.attributes import measure_attributes
 from fractalgen.errors import UserError
 from fractalgen.files import write_json
 from fractalgen.music.labels import Attribute
@@ -34,7 +34,7 @@ MEASURED = ("key", "density", "polyphony", "register", "velocity")  # what is he
 
 def labels_of(model: FractalGen, attribute: Attribute, rolls: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
     """The label of an attribute that each roll (n, 128, T) obtained; 0 where it cannot be told."""
-    found = (measure(roll, model.config.steps_per_quarter, model.config.velocity_bins) for roll in rolls)
+    found = (measure_attributes(roll, model.config.steps_per_quarter, model.config.velocity_bins) for roll in rolls)
     return np.array([attribute.label(facts[attribute.name]) for facts in found])
 
 

@@ -15,14 +15,14 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from fractalgen.checkpoint import read_model, resolve, weights_hash
+from fractalgen.checkpoint import find_model, read_model, weights_hash
 from fractalgen.config import CfgSchedule, ConfigError, MarOrder, SamplingConfig
 from fractalgen.devices import limited_threads
 from fractalgen.model.limits import Limits
 from fractalgen.model.network import FractalNetwork
 from fractalgen.model.regions import Condition
 from fractalgen.model.sampling.recorder import Composed, StepLog
-from fractalgen.model.sampling.token_sampler import Draw
+from fractalgen.model.sampling.token_sampler import TokenSampler
 from fractalgen.model.sampling.windows import Composer, compose
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.tokens import NO_HOLD, SILENCE
@@ -77,8 +77,8 @@ class FractalGen(FractalNetwork):
             return_intermediates: record how the rolls are made.
             width: time steps, a multiple of the first level's patch (default: the width trained on).
             known: cells decided beforehand, which come out as they are; elsewhere -1, or -2 where a hold is ruled out.
-                MAR levels, and all levels of a model that listens, are conditioned on all of them, other AR levels on
-                those earlier in scan order.
+                MAR levels, and all levels of a model with future context, are conditioned on all of them, other AR
+                levels on those earlier in scan order.
             batch_generate_size: patches per roll that a MAR iteration fills together; bounds the memory.
             window: time steps composed at once (default: the width trained on), see :func:`.composing.compose`.
             candidates: where a model that is AR and does not listen has known cells ahead, draw so many times and keep
@@ -129,19 +129,19 @@ class FractalGen(FractalNetwork):
         if guided:
             free = self.condition(None, batch_size)
             cond = Condition(torch.cat([cond.vector, free.vector]), torch.cat([cond.degree, free.degree]))
-        draw = Draw(settings, generator, self.device, streams=2 if guided else 1)
+        sampler = TokenSampler(settings, generator, self.device, streams=2 if guided else 1)
         known = known.to(self.device)
         limits = self._limits(known, allowed, max_polyphony)
         patch = config.levels[1].patch
         log = StepLog(batch_size * (config.pitches // patch) * (width // patch), progress)
-        deaf = not config.listens and all(level.generator == "ar" for level in config.levels[:-1])
+        past_only = config.is_autoregressive and not config.future_context
         with torch.inference_mode(), limited_threads(settings.threads):
             composed = compose(
-                Composer(self, cond, draw, log, record=return_intermediates),
+                Composer(self, cond, sampler, log, record=return_intermediates),
                 known,
                 window=window,
                 limits=limits,
-                candidates=candidates if deaf else 1,
+                candidates=candidates if past_only else 1,
             )
         tokens = composed.tokens.clone()  # an ordinary tensor again
         return tokens, self._intermediates(tokens, known, composed, log, settings) if return_intermediates else None
@@ -313,7 +313,7 @@ def load_pretrained(
     Raises:
         UserError: missing file, not a FractalGen checkpoint, another version, weights that do not fit.
     """
-    path = resolve(name_or_path)
+    path = find_model(name_or_path)
     config, weights = read_model(path)
     model = FractalGen(config)
     model.load_state_dict(weights)

@@ -36,7 +36,7 @@ def make_header(config: ModelConfig, **facts: Any) -> dict[str, Any]:
     return {"format": FORMAT, "version": VERSION, "model": config.to_dict(), **facts}
 
 
-def resolve(name_or_path: str | os.PathLike[str] | None, model: str | None = None, flag: str = "checkpoint") -> Path:
+def find_model(name_or_path: str | os.PathLike[str] | None, model: str | None = None, flag: str = "checkpoint") -> Path:
     """The file meant by a path, by the name of a shipped model, or by None (the default model).
 
     ``model`` is a name only, and instead of the first.
@@ -199,7 +199,7 @@ def export(cfg: ExportConfig) -> None:
     """
     if not cfg.checkpoint:
         raise UserError("--checkpoint: which training checkpoint (.ckpt)?")
-    path = resolve(cfg.checkpoint)
+    path = find_model(cfg.checkpoint)
     config, weights = read_model(path)
     model = FractalNetwork(config)
     model.load_state_dict(weights)

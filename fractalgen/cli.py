@@ -199,7 +199,7 @@ def read_config(path: str) -> dict[str, Any]:
     return data
 
 
-def resolve(config: type, given: dict[str, Any], files: Sequence[str] = ()) -> Any:
+def resolve_config(config: type, given: dict[str, Any], files: Sequence[str] = ()) -> Any:
     """The configuration made of defaults, then files in order, then ``given``; at first the recipe of ``--like``."""
     hints = field_types(config)
     values: dict[str, Any] = {}
@@ -293,7 +293,9 @@ def parse(arguments: Sequence[str]) -> tuple[Command, Any]:
         raise UserError(f"unknown argument {flag}{_suggestion(flag.lstrip('-'), hints, '--')}")
     given = vars(found)
     command = COMMANDS[given.pop("command")]
-    return command, resolve(command.config, given, files=given.pop("config", [command.file] if command.file else []))
+    return command, resolve_config(
+        command.config, given, files=given.pop("config", [command.file] if command.file else [])
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

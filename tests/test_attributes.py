@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from fractalgen.api import FractalGen
 from fractalgen.config import ModelConfig
-from fractalgen.data.attributes import measure, pace, vocabulary
+from fractalgen.data.attributes import measure_attributes, pace, vocabulary
 from fractalgen.data.corpus import Corpus, Split, write_corpus
 from fractalgen.data.crops import CropDataset, ValidCrops
 from fractalgen.data.labeller import chosen
@@ -62,29 +62,29 @@ def write(path: Path, songs: list[Song], splits: dict[str, Split] | None = None)
 def test_attributes_of_a_roll_worked_out_by_hand() -> None:
     # two bars: three notes of a C major chord for a bar at bin 10, then C alone for half a bar at bin 20, then silence
     tokens = roll([(60, 0, 16, 10), (64, 0, 16, 10), (67, 0, 16, 10), (72, 16, 24, 20)], 64)
-    facts = measure(tokens)
+    facts = measure_attributes(tokens)
     assert facts["density"] == pytest.approx(4 / 1.5)  # the silence that follows is no part of the music
     assert facts["polyphony"] == pytest.approx((16 * 3 + 8) / 24)
     assert facts["register"] == pytest.approx((60 + 64 + 67 + 72) / 4)
     assert facts["velocity"] == pytest.approx((3 * 42 + 82) / 4)  # the middles of bins of 4
     assert facts["key"] == "C major"
-    assert measure(tokens, steps_per_quarter=8)["density"] == pytest.approx(4 / 1.0)  # a bar at least
+    assert measure_attributes(tokens, steps_per_quarter=8)["density"] == pytest.approx(4 / 1.0)  # a bar at least
 
 
 def test_what_silence_does_not_tell_is_unknown() -> None:
     unknown = dict.fromkeys(("polyphony", "register", "velocity", "key"))
-    assert measure(np.zeros((128, 32), np.uint8)) == {"density": 0.0, **unknown}
+    assert measure_attributes(np.zeros((128, 32), np.uint8)) == {"density": 0.0, **unknown}
     held = roll([(60, 0, 16, 1)], 16)[:, 4:]  # sounds, but is not struck
-    assert measure(held)["polyphony"] == 1.0
-    assert measure(held)["register"] is None
+    assert measure_attributes(held)["polyphony"] == 1.0
+    assert measure_attributes(held)["register"] is None
     labels = [Attribute("key", KEYS).label(None), DENSITY.label(None), DENSITY.label(float("nan"))]
     assert labels == [0, 0, 0]
 
 
 @pytest.mark.parametrize("tonic", range(12))
 def test_keys_of_scales(tonic: int) -> None:
-    assert measure(scale(48 + tonic, MAJOR))["key"] == KEYS[tonic]
-    assert measure(scale(48 + tonic, MINOR))["key"] == KEYS[12 + tonic]
+    assert measure_attributes(scale(48 + tonic, MAJOR))["key"] == KEYS[tonic]
+    assert measure_attributes(scale(48 + tonic, MINOR))["key"] == KEYS[12 + tonic]
 
 
 def test_a_change_of_key_is_found_and_a_passing_chord_is_not() -> None:
@@ -278,7 +278,7 @@ def test_labels_are_those_of_the_crop(tmp_path: Path) -> None:
     crops = ValidCrops(corpus, "train", 64, attributes=attributes)
     for index, (number, start) in enumerate(crops.crops):
         item = crops[index]
-        facts = {**measure(item["tokens"].numpy()), "key": ("C major", "E minor")[number]}
+        facts = {**measure_attributes(item["tokens"].numpy()), "key": ("C major", "E minor")[number]}
         facts["tempo"] = pace(corpus.tempos(number), start, start + 64)
         facts["style"] = ("bass", "bells")[number]
         expected = [attribute.label(facts[attribute.name]) for attribute in attributes]
@@ -300,7 +300,7 @@ def test_labels_follow_transposition(tmp_path: Path) -> None:
         tokens = item["tokens"].numpy()
         lowest = int(np.flatnonzero(tokens.any(axis=1))[0])
         assert KEYS[key - 1] == (KEYS[lowest % 12] if style == 1 else KEYS[12 + lowest % 12])
-        assert register == attributes[1].label(measure(tokens)["register"])
+        assert register == attributes[1].label(measure_attributes(tokens)["register"])
         seen.add(KEYS[key - 1])
     assert len(seen) > 12
 

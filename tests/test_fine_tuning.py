@@ -46,9 +46,9 @@ def changed(config: ModelConfig, context: tuple[int, int, int] | None = None, **
     [
         ("ar ar ar ar", {}, {"context": (2, 5, 3)}),
         ("ar ar ar ar", {"context": (0, 0, 0)}, {"context": (1, 1, 0)}),
-        ("ar ar ar ar", {"context": (0, 0, 0), "echoes": ()}, {"listens": True, "echoes": (2, -1)}),
-        ("ar ar ar ar", {"echoes": (2, 1)}, {"listens": True, "echoes": (1, 3, 2, -1, -2)}),
-        ("mar ar ar ar", {}, {"listens": True, "attributes": (KEY, STYLE)}),
+        ("ar ar ar ar", {"context": (0, 0, 0), "echoes": ()}, {"future_context": True, "echoes": (2, -1)}),
+        ("ar ar ar ar", {"echoes": (2, 1)}, {"future_context": True, "echoes": (1, 3, 2, -1, -2)}),
+        ("mar ar ar ar", {}, {"future_context": True, "attributes": (KEY, STYLE)}),
         ("ar ar ar ar", {"label_sizes": (3, 2)}, {"attributes": (KEY,)}),
         ("ar ar ar ar", {"attributes": (KEY, STYLE)}, {"attributes": (STYLE,)}),
     ],
@@ -109,7 +109,7 @@ def test_training_starts_there(tmp_path: Path) -> None:
     settings: dict[str, Any] = {"max_steps": 1, "learning_rate": 0.0, "attributes": ("key",), "reveal_share": 0.5}
     tuned = train(replace(plain, output_dir=str(tmp_path / "b"), init_from=str(first), **settings))
     before, after = load_pretrained(first), load_pretrained(tuned / "checkpoints" / "last.ckpt")
-    assert after.config.listens
+    assert after.config.future_context
     rolls = random_rolls(1, 128, after.config.crop_length, 32, seed=1)
     with torch.no_grad():
         torch.testing.assert_close(after.nll(rolls).total, before.nll(rolls).total)

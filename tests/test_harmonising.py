@@ -30,17 +30,17 @@ def test_the_soprano_is_given_and_silence_after_the_end() -> None:
     assert (known[:, 8:] == 0).all()
 
 
-@pytest.mark.parametrize("listens", [True, False])
-def test_the_whole_benchmark(listens: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("future_context", [True, False])
+def test_the_whole_benchmark(future_context: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(0)
-    model = FractalGen(replace(tiny.model_config(), crop_length=64, listens=listens))
+    model = FractalGen(replace(tiny.model_config(), crop_length=64, future_context=future_context))
     for level in model.modules():
         if isinstance(level, FractalLevel):
             torch.nn.init.constant_(level.gate.bias, -3)  # as sparse as music
     save_pretrained(model, tmp_path / "model.safetensors", {})
     arguments = ["--checkpoint", tmp_path / "model.safetensors", "--songs", 3, "--midi", tmp_path, "--json"]
     status = main([*map(str, arguments), str(tmp_path / "out.json")])
-    if not listens:
+    if not future_context:
         assert status == 2
         assert "an AR model that does not listen cannot follow a soprano" in capsys.readouterr().err
         return

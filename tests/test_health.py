@@ -14,7 +14,15 @@ import pytest
 from fractalgen.cli import main
 from fractalgen.data.corpus import Corpus
 from fractalgen.data.crops import ValidCrops
-from fractalgen.evaluation.health import FIGURES, FINDINGS, POP909, Reference, check, health_summary, measure
+from fractalgen.evaluation.health import (
+    FIGURES,
+    FINDINGS,
+    POP909,
+    Reference,
+    find_faults,
+    health_figures,
+    health_summary,
+)
 from fractalgen.evaluation.notes import crop_tokens
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.tokens import HOLD
@@ -53,7 +61,7 @@ def trace(tokens: Roll, order: str = "column_major", known: Any = None) -> Trace
 
 
 def names(piece: Trace | Roll, reference: Reference | None = None) -> set[str]:
-    return {finding.name for finding in check(piece, reference)}
+    return {finding.name for finding in find_faults(piece, reference)}
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +75,9 @@ def test_real_music_is_left_in_peace(chorales: Roll) -> None:
     assert len(chorales) > 100
     crops = chorales[::2]
     for reference in (None, Reference.of(chorales)):
-        assert sum(bool(check(tokens, reference)) for tokens in crops) <= 0.02 * len(crops)
+        assert sum(bool(find_faults(tokens, reference)) for tokens in crops) <= 0.02 * len(crops)
     for order in ("column_major", "row_major", "mar"):
-        assert sum(bool(check(trace(tokens, order))) for tokens in crops) <= 0.02 * len(crops)
+        assert sum(bool(find_faults(trace(tokens, order))) for tokens in crops) <= 0.02 * len(crops)
 
 
 def silenced(tokens: Roll) -> Roll:
@@ -184,7 +192,7 @@ def test_figures_by_hand() -> None:
         tokens[60 if step % 16 else 25, step : step + 4] = 20, 1, 1, 1
     tokens[64, 0] = 1  # began before
     tokens[62, 0] = 5
-    figures = measure(tokens, Reference((36, 80), (0.01, 0.04)))
+    figures = health_figures(tokens, Reference((36, 80), (0.01, 0.04)))
     assert figures.keys() == FIGURES.keys()
     expected = {
         "notes": 17,
@@ -206,26 +214,26 @@ def test_figures_by_hand() -> None:
 def test_a_note_may_last_four_bars_and_no_longer() -> None:
     tokens = empty(80)
     tokens[50, 0], tokens[50, 1:64] = 20, HOLD
-    assert measure(tokens)["longest_note"] == 4
+    assert health_figures(tokens)["longest_note"] == 4
     assert "stuck_note" not in names(tokens)
     tokens[50, 64] = HOLD
-    (finding,) = [finding for finding in check(tokens) if finding.name == "stuck_note"]
+    (finding,) = [finding for finding in find_faults(tokens) if finding.name == "stuck_note"]
     assert (finding.value, finding.limit, finding.reason) == (65 / 16, 4, "a note is held for 4.1 bars")
 
 
 def test_process_figures_by_hand() -> None:
     tokens = empty()
     tokens[60:64, 20:24] = 20  # one 4x4 patch, in the fourth patch of the second column: the twelfth of 32
-    figures = measure(trace(tokens))
+    figures = health_figures(trace(tokens))
     assert figures["refinement"] == 0  # cells against 4x4; 4x4 against 16x16 is 1 - 16/256
     assert figures["frozen"] == pytest.approx(20 / 32)
     assert figures["jump"] == pytest.approx(1 - 4 / 32)  # eight frames of four patches
-    row = measure(trace(tokens, "row_major"))
+    row = health_figures(trace(tokens, "row_major"))
     assert row["frozen"] == pytest.approx(18 / 32)  # the 14th patch
     tokens[60:62, 20:24] = 0
     tokens[61, 20:24] = 20
-    assert measure(trace(tokens))["refinement"] == pytest.approx(1 / 4)
-    assert measure(trace(empty()))["frozen"] == 1
+    assert health_figures(trace(tokens))["refinement"] == pytest.approx(1 / 4)
+    assert health_figures(trace(empty()))["frozen"] == 1
 
 
 def test_limits_follow_the_order_of_composing() -> None:
@@ -245,17 +253,17 @@ def test_what_was_given_is_not_judged_as_composed(chorales: Roll) -> None:
     known = np.zeros(tokens.shape, bool)
     known[:, :128] = True
     silent_tail = np.where(known, tokens, 0).astype(np.uint8)
-    figures = measure(trace(silent_tail, known=known))
+    figures = health_figures(trace(silent_tail, known=known))
     assert figures["frozen"] == 1
     assert math.isnan(figures["jump"])
     assert math.isnan(figures["refinement"])
     known[:, :224] = True  # 16 patches left: too few to say anything
-    figures = measure(trace(silent_tail, known=known))
+    figures = health_figures(trace(silent_tail, known=known))
     assert math.isnan(figures["frozen"])
 
 
 def test_silence_says_it_all() -> None:
-    (finding,) = check(trace(empty()))
+    (finding,) = find_faults(trace(empty()))
     assert (finding.name, finding.reason) == ("silent", "nothing sounds")
 
 
@@ -283,7 +291,7 @@ def test_summary_of_samples(chorales: Roll) -> None:
     assert line == "3 of 4 look wrong: 2 silent (nothing sounds); 1 stuck_note (a note is held for 16.0 bars)"
     assert scalars["healthy"] == 0.25
     assert (scalars["found_silent"], scalars["found_stuck_note"], scalars["found_jump"]) == (0.5, 0.25, 0)
-    assert scalars["pitch_min"] == (measure(fine)["pitch_min"] + 30) / 2  # silence has no pitch
+    assert scalars["pitch_min"] == (health_figures(fine)["pitch_min"] + 30) / 2  # silence has no pitch
     assert "jump" not in scalars
 
 
@@ -332,8 +340,8 @@ def test_files_that_cannot_be_read(
 def test_bars_are_those_of_the_piece() -> None:
     tokens = np.zeros((128, 96), np.uint8)
     tokens[60, 0], tokens[60, 1:80] = 9, 1  # twenty quarters at four steps each, ten at eight
-    assert measure(PianoRoll(tokens, 4))["longest_note"] == 5
-    assert measure(PianoRoll(tokens, 8))["longest_note"] == 2.5
-    assert measure(PianoRoll(tokens, 4, time_signatures=((0, 5, 4),)))["longest_note"] == 4
+    assert health_figures(PianoRoll(tokens, 4))["longest_note"] == 5
+    assert health_figures(PianoRoll(tokens, 8))["longest_note"] == 2.5
+    assert health_figures(PianoRoll(tokens, 4, time_signatures=((0, 5, 4),)))["longest_note"] == 4
     trace = replace(tiny.intermediates(tokens[None]).traces[0], settings={"steps_per_quarter": 8})
-    assert measure(trace)["longest_note"] == 2.5
+    assert health_figures(trace)["longest_note"] == 2.5

@@ -49,13 +49,13 @@ def test_bits_per_note_counts_the_gap_alone() -> None:
 
 def test_the_whole_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(0)
-    for name, listens in (("deaf", False), ("listener", True)):
-        model = FractalGen(replace(tiny.model_config(), crop_length=256, listens=listens))
+    for name, future_context in (("past_only", False), ("future_context", True)):
+        model = FractalGen(replace(tiny.model_config(), crop_length=256, future_context=future_context))
         for level in model.modules():
             if isinstance(level, FractalLevel):
                 torch.nn.init.constant_(level.gate.bias, -3)  # as sparse as music
         save_pretrained(model, tmp_path / f"{name}.safetensors", {})
-    models = [str(tmp_path / f"{name}.safetensors") for name in ("deaf", "listener")]
+    models = [str(tmp_path / f"{name}.safetensors") for name in ("past_only", "future_context")]
     out = tmp_path / "out.json"
     assert main(["--data", "chorales", "--songs", "2", "--models", *models, "--json", str(out)]) == 0
     rows = json.loads(out.read_text())["rows"]

@@ -1,4 +1,4 @@
-"""Every mode of ``fractalgen generate`` on a tiny random model that listens: what is given stays, the rest responds."""
+"""Every mode of ``fractalgen generate`` on a tiny random model: what is given stays, the rest responds."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def save_model(path: Path, **changes: Any) -> str:
 
 
 @pytest.fixture(scope="module")
-def listener(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return save_model(tmp_path_factory.mktemp("model") / "listener.safetensors", listens=True)
+def both_sides(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save_model(tmp_path_factory.mktemp("model") / "both_sides.safetensors", future_context=True)
 
 
 @pytest.fixture(scope="module")
-def deaf(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return save_model(tmp_path_factory.mktemp("model") / "deaf.safetensors")
+def past_only(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save_model(tmp_path_factory.mktemp("model") / "past_only.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -75,24 +75,24 @@ def compose(checkpoint: str, folder: Path, *flags: object) -> tuple[PianoRoll, T
     return PianoRoll.from_midi(folder / f"{mode}_000.mid"), trace
 
 
-def test_conditional_goes_on_after_the_beginning(listener: str, source: Path, tmp_path: Path) -> None:
+def test_conditional_goes_on_after_the_beginning(both_sides: str, source: Path, tmp_path: Path) -> None:
     given = PianoRoll.from_midi(source)
     flags = ("--mode", "conditional", "--condition_midi", source)
-    roll, trace = compose(listener, tmp_path / "a", *flags, "--condition_bars", 2, "--generation_length", 40)
+    roll, trace = compose(both_sides, tmp_path / "a", *flags, "--condition_bars", 2, "--generation_length", 40)
     assert roll.width == 28 + 40  # a bar of 3/4, one of 4/4
     assert np.array_equal(roll.tokens[:, :28], given.tokens[:, :28])
     assert (roll.tokens[:, 28:] >= ONSET).any()
     assert trace.known.sum() == 128 * 28
     assert roll.tempos == given.tempos
     assert roll.time_signatures == given.time_signatures
-    whole, _ = compose(listener, tmp_path / "b", *flags, "--bars", 1)
+    whole, _ = compose(both_sides, tmp_path / "b", *flags, "--bars", 1)
     assert whole.width == given.width + 16
     assert np.array_equal(whole.tokens[:, : given.width], given.tokens)
-    other, _ = compose(listener, tmp_path / "c", *flags, "--condition_length", 20, "--generation_length", 48)
+    other, _ = compose(both_sides, tmp_path / "c", *flags, "--condition_length", 20, "--generation_length", 48)
     assert not np.array_equal(other.tokens[:, 28:], roll.tokens[:, 28:])
 
 
-@pytest.mark.parametrize("kind", ["listener", "deaf"])
+@pytest.mark.parametrize("kind", ["both_sides", "past_only"])
 def test_inpainting_composes_the_region_only(
     kind: str, source: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -111,9 +111,9 @@ def test_inpainting_composes_the_region_only(
     assert (trace.known[:, roll.width :]).all()  # what fills up the last patch was not composed
 
 
-def test_accompany_keeps_the_voice_and_composes_under_it(listener: str, source: Path, tmp_path: Path) -> None:
+def test_accompany_keeps_the_voice_and_composes_under_it(both_sides: str, source: Path, tmp_path: Path) -> None:
     given = PianoRoll.from_midi(source)
-    roll, trace = compose(listener, tmp_path, "--mode", "accompany", "--input_midi", source, "--voice", "track:0")
+    roll, trace = compose(both_sides, tmp_path, "--mode", "accompany", "--input_midi", source, "--voice", "track:0")
     melody = given.tokens.copy()
     melody[:60] = SILENCE
     composed = ~trace.known[:, : roll.width]
@@ -123,7 +123,7 @@ def test_accompany_keeps_the_voice_and_composes_under_it(listener: str, source: 
     assert not composed[77:].any()
     assert (roll.tokens[composed] != SILENCE).any()
     above, trace = compose(
-        listener, tmp_path, "--mode", "accompany", "--input_midi", source, "--voice", "lowest", "--side", "above"
+        both_sides, tmp_path, "--mode", "accompany", "--input_midi", source, "--voice", "lowest", "--side", "above"
     )
     kept = trace.known[:, : above.width]
     assert np.array_equal(above.tokens[kept], np.where(np.arange(128)[:, None] < 43, given.tokens, SILENCE)[kept])
@@ -131,23 +131,23 @@ def test_accompany_keeps_the_voice_and_composes_under_it(listener: str, source: 
     assert not kept[43:].any()
 
 
-def test_variation_keeps_a_share(listener: str, source: Path, tmp_path: Path) -> None:
+def test_variation_keeps_a_share(both_sides: str, source: Path, tmp_path: Path) -> None:
     given = PianoRoll.from_midi(source)
     shares = []
     for strength in (0.2, 1.0):
         flags = ("--mode", "variation", "--input_midi", source, "--strength", strength)
-        roll, trace = compose(listener, tmp_path / str(strength), *flags)
+        roll, trace = compose(both_sides, tmp_path / str(strength), *flags)
         kept = trace.known[:, : roll.width]
         assert np.array_equal(roll.tokens[kept], given.tokens[kept])
         shares.append(kept.mean())
     assert shares[0] > shares[1]
 
 
-def test_kept_notes_keep_their_own_time_in_the_file(listener: str, source: Path, tmp_path: Path) -> None:
+def test_kept_notes_keep_their_own_time_in_the_file(both_sides: str, source: Path, tmp_path: Path) -> None:
     """The melody was played 13 ticks late: it still is, outside the region."""
     import symusic
 
-    compose(listener, tmp_path, "--mode", "inpainting", "--input_midi", source, "--mask_start", 28, "--mask_end", 44)
+    compose(both_sides, tmp_path, "--mode", "inpainting", "--input_midi", source, "--mask_start", 28, "--mask_end", 44)
     before, after = (cast(Any, symusic.Score(path)) for path in (source, tmp_path / "inpainting_000.mid"))
     early = [
         [(n.time, n.end, n.pitch, n.velocity) for n in score.tracks[0].notes if n.end < 28 * 120]
@@ -161,16 +161,16 @@ def test_kept_notes_keep_their_own_time_in_the_file(listener: str, source: Path,
 @pytest.mark.parametrize(
     ("flags", "width"), [("--target_width 96", 96), ("--bars 5", 80), ("--seconds 6 --tempo 90", 36)]
 )
-def test_lengths_beyond_the_width_trained_on(deaf: str, tmp_path: Path, flags: str, width: int) -> None:
-    roll, trace = compose(deaf, tmp_path, *flags.split())
+def test_lengths_beyond_the_width_trained_on(past_only: str, tmp_path: Path, flags: str, width: int) -> None:
+    roll, trace = compose(past_only, tmp_path, *flags.split())
     assert roll.width == width
     assert trace.width == -(-width // 16) * 16
     assert (trace.decided[0] >= 0).all()
 
 
-def test_limits_hold(deaf: str, tmp_path: Path) -> None:
+def test_limits_hold(past_only: str, tmp_path: Path) -> None:
     limits = "--scale C_major_pentatonic --pitch_range C3:C6 --max_polyphony 2 --silence time=0:8 --silence pitch=60:64"
-    roll, _ = compose(deaf, tmp_path, *limits.split(), "--target_width", 64)
+    roll, _ = compose(past_only, tmp_path, *limits.split(), "--target_width", 64)
     pitches = np.flatnonzero(roll.tokens.any(1))
     assert len(pitches)
     assert {pitch % 12 for pitch in pitches.tolist()} <= {0, 2, 4, 7, 9}
@@ -214,22 +214,22 @@ def test_limits_hold(deaf: str, tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_are_one_line(
-    listener: str, source: Path, tmp_path: Path, one_error_line: ErrorLine, flags: str, expected: str
+    both_sides: str, source: Path, tmp_path: Path, one_error_line: ErrorLine, flags: str, expected: str
 ) -> None:
     folder = tmp_path / "out"
     arguments = [str(source) if flag == "SONG" else flag for flag in flags.split()]
-    line = one_error_line("generate", "--checkpoint", listener, "--output_dir", folder, *arguments)
+    line = one_error_line("generate", "--checkpoint", both_sides, "--output_dir", folder, *arguments)
     assert expected.replace("SONG", str(source)) in line
     assert not folder.exists()
 
 
-def test_a_model_that_cannot_listen_says_so(deaf: str, source: Path, one_error_line: ErrorLine) -> None:
-    line = one_error_line("generate", "--checkpoint", deaf, "--mode", "accompany", "--input_midi", source)
+def test_a_model_that_cannot_listen_says_so(past_only: str, source: Path, one_error_line: ErrorLine) -> None:
+    line = one_error_line("generate", "--checkpoint", past_only, "--mode", "accompany", "--input_midi", source)
     assert "is autoregressive and cannot listen to music that lies ahead; use --model pop909-ar" in line
 
 
-def test_limits_where_nothing_is_to_be_composed(listener: str, source: Path) -> None:
+def test_limits_where_nothing_is_to_be_composed(both_sides: str, source: Path) -> None:
     """The region is silent as a whole: refused, instead of writing the input again."""
     cfg = GenerateConfig(mode="inpainting", input_midi=str(source), mask=("bars=1:2",), silence=("time=12:36",))
     with pytest.raises(Exception, match="--silence time=12:36: where something is to be composed, no cell may sound"):
-        assignment(cfg, FractalGen.from_pretrained(listener).config, 0)
+        assignment(cfg, FractalGen.from_pretrained(both_sides).config, 0)

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from benchmarks import __main__ as command
 from benchmarks import speed
-from benchmarks.dense import dense_nll, dense_sample
 from benchmarks.speed import Plan, Timing
 from fractalgen.errors import UserError
 from fractalgen.model.level import VelocityHead
@@ -25,6 +24,7 @@ from fractalgen.model.regions import Regions
 from fractalgen.music.pianoroll import PianoRoll
 from tests import tiny
 from tests.properties.helpers import random_model, random_rolls, tiny_config
+from tests.reference import dense_nll, dense_sample
 
 KINDS = ["ar ar ar ar", "mar mar mar mar", "ar mar ar mar", "mar ar mar ar"]
 ITERATIONS = (3, 2, 3, 1)
@@ -48,8 +48,10 @@ def narrow(tmp_path: Path) -> str:
 @pytest.mark.parametrize("generators", KINDS)
 def test_the_dense_reference_has_the_same_likelihood_and_gradient(generators: str) -> None:
     """Term by term and kind by kind, MAR under one order; and so has every parameter."""
-    listens = generators == "mar ar mar ar"
-    config = tiny_config(generators, patches=(8, 4, 2, 1), width=12, velocity_bins=3, label_sizes=(3,), listens=listens)
+    future_context = generators == "mar ar mar ar"
+    config = tiny_config(
+        generators, patches=(8, 4, 2, 1), width=12, velocity_bins=3, label_sizes=(3,), future_context=future_context
+    )
     model = random_model(config)
     rolls = random_rolls(3, 8, 12, 3)
     rolls[0] = 0  # nothing but silence,

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from fractalgen.compose.selection import Task, accompaniment, continuation, inpainting, time_span
 from fractalgen.errors import UserError
 from fractalgen.music.midi import find_tracks, read_midi
-from fractalgen.music.midi_events import DRUMS, PEDAL, Event, Grid, NoteEvents, read_file
+from fractalgen.music.midi_events import DRUMS, PEDAL, Event, NoteEvents, TickGrid, read_file
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.splice import splice_midi
 from fractalgen.music.tokens import HOLD, ONSET
@@ -86,11 +86,11 @@ def composing(task: Task, seed: int, bins: int) -> np.ndarray[Any, Any]:
     return tokens.astype(np.uint8)
 
 
-def events_of(path: Path, steps_per_quarter: int = 4) -> tuple[Grid, list[list[Event]], list[NoteEvents]]:
+def events_of(path: Path, steps_per_quarter: int = 4) -> tuple[TickGrid, list[list[Event]], list[NoteEvents]]:
     """Tracks and notes in ticks of which whole numbers make a step."""
     file = read_file(path).multiplied(path, steps_per_quarter)
     notes = [NoteEvents(*row) for row in file.notes()[0].tolist()]
-    return Grid(file.ticks_per_quarter, steps_per_quarter), file.tracks, notes
+    return TickGrid(file.ticks_per_quarter, steps_per_quarter), file.tracks, notes
 
 
 def notes_of(path: Path, steps_per_quarter: int = 4) -> Counter[tuple[int, ...]]:

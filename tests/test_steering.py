@@ -42,7 +42,7 @@ def test_labels_are_measured_in_the_rolls() -> None:
 
 def test_the_whole_benchmark(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(0)
-    for name, attributes in (("deaf", ()), ("labelled", (Attribute("key", KEYS), DENSITY))):
+    for name, attributes in (("past_only", ()), ("labelled", (Attribute("key", KEYS), DENSITY))):
         model = FractalGen(replace(tiny.model_config(), attributes=attributes))
         for level in model.modules():
             if isinstance(level, FractalLevel):
@@ -56,7 +56,7 @@ def test_the_whole_benchmark(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         (a, c) for a in ("key", "density") for c in (None, 1, 2)
     ]
     assert all(0 <= row["exact"] <= row["near"] <= 1 for row in rows)
-    assert main(["--model", str(tmp_path / "deaf.safetensors"), *flags]) == 2
+    assert main(["--model", str(tmp_path / "past_only.safetensors"), *flags]) == 2
     assert main(["--model", str(tmp_path / "labelled.safetensors"), "--attributes", "tempo"]) == 2
     errors = capsys.readouterr().err
     assert "it was trained without attributes" in errors

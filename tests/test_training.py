@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.data import Dataset
 
 from fractalgen.api import FractalGen, load_pretrained
-from fractalgen.checkpoint import read_checkpoint, resolve
+from fractalgen.checkpoint import find_model, read_checkpoint
 from fractalgen.cli import read_config
 from fractalgen.config import TrainConfig
 from fractalgen.data.loaders import CropData, Endless, SeededCrops, stream
@@ -262,7 +262,7 @@ def test_resuming_what_does_not_fit(run: Any, tmp_path: Path) -> None:
 
 def test_resuming_refuses_another_way_of_listening(run: Any, tmp_path: Path) -> None:
     path = checkpoint(run(max_steps=2, num_images_to_log=0, reveal_share=0.5, context_future=(0, 0, 0, 0)), 2)
-    with pytest.raises(UserError, match="the model there listens to known cells, --reveal_share 0"):
+    with pytest.raises(UserError, match="the model there sees known cells after the current one, --reveal_share 0"):
         run(resume=str(path), context_future=(0, 0, 0, 0), output_dir=str(tmp_path / "other"))
     assert not (tmp_path / "other").exists()
 
@@ -272,7 +272,7 @@ def test_shipped_names_are_not_folders(tmp_path: Path, monkeypatch: pytest.Monke
     for name in ("chorales", "pop909-ar", "small"):
         (tmp_path / name).mkdir()
     assert len(training.Corpus.open("chorales")) > 300
-    assert resolve("pop909-ar").is_file()
+    assert find_model("pop909-ar").is_file()
     assert read_config("small")["embed_dims"] == [256, 192, 128, 64]
 
 

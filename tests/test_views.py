@@ -11,7 +11,7 @@ import pytest
 from fractalgen.errors import UserError
 from fractalgen.music.tokens import velocities
 from fractalgen.trace import Trace
-from fractalgen.trace.views import MOMENTS, Block, block_means
+from fractalgen.trace.views import MOMENTS, ZoomedPatch, block_means
 from tests.test_trace import made_up
 
 
@@ -79,8 +79,8 @@ def test_levels_fill_a_patch_cell_by_cell() -> None:
         "AR L0 patch 4/4",
     ]
     assert [int((frame.output > 0).sum()) for frame in frames] == [0, 1, 2, 3, 3]
-    assert frames[1].blocks == (Block(1, 8, 0, 0), Block(2, 4, 0, 0))
-    assert frames[3].blocks == (Block(1, 8, 8, 0), Block(2, 4, 8, 4))
+    assert frames[1].blocks == (ZoomedPatch(1, 8, 0, 0), ZoomedPatch(2, 4, 0, 0))
+    assert frames[3].blocks == (ZoomedPatch(1, 8, 8, 0), ZoomedPatch(2, 4, 8, 4))
     first = frames[1]
     assert first.open is not None
     # ten cells of the first 4 x 4 patch are decided, the rest of it and all else is not

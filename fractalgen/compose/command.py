@@ -26,7 +26,7 @@ from fractalgen.compose.recipe import read_recipe, write_recipe
 from fractalgen.compose.tasks import TEMPO, Assignment, assignment
 from fractalgen.compose.tasks import check as check_mode
 from fractalgen.config import DEFAULT_MODEL, GenerateConfig, ModelConfig, SamplingConfig
-from fractalgen.data.attributes import drawn_by_lot
+from fractalgen.data.attributes import random_key_labels
 from fractalgen.errors import Stopped, UserError
 from fractalgen.evaluation import note_statistics, statistics_table
 from fractalgen.music.keys import guess_key
@@ -59,9 +59,9 @@ def generate(cfg: GenerateConfig) -> int:
     device = resolve_device(cfg.device)
     # Imported here and not above: torch takes seconds, and mistakes should be answered at once.
     from fractalgen.api import load_pretrained
-    from fractalgen.checkpoint import resolve
+    from fractalgen.checkpoint import find_model
 
-    model = load_pretrained(resolve(cfg.checkpoint, cfg.model), device)
+    model = load_pretrained(find_model(cfg.checkpoint, cfg.model), device)
     cfg = dataclasses.replace(cfg, num_iter_list=iterations(cfg, model), quality=None)
     seed = secrets.randbelow(2**31) if cfg.seed is None else cfg.seed
     work = assignment(cfg, model.config, seed)
@@ -147,8 +147,8 @@ def asked_lines(cfg: GenerateConfig, config: ModelConfig, work: Assignment, labe
     lines = []
     if cfg.like is not None and (maker := read_recipe(cfg.like).get("made_by")):
         lines.append(f"as {cfg.like}, made by {maker}")
-    deaf = not config.listens and all(level.generator == "ar" for level in config.levels[:-1])
-    if cfg.candidates != SamplingConfig.candidates and not deaf:
+    past_only = config.is_autoregressive and not config.future_context
+    if cfg.candidates != SamplingConfig.candidates and not past_only:
         lines.append(f"--candidates {cfg.candidates}: not drawn, only models that are AR and do not listen need them")
     for attribute, column in zip(config.attributes, labels.T.tolist(), strict=True):
         if len(set(column)) > 1 or not column[0]:
@@ -286,7 +286,7 @@ def iterations(cfg: GenerateConfig, model: FractalGen) -> tuple[int, ...]:
     """
     if cfg.quality is None:
         return model.iterations(cfg.num_iter_list)
-    if all(level.generator == "ar" for level in model.config.levels[:-1]):
+    if model.config.is_autoregressive:
         raise UserError(
             f"--quality {cfg.quality}: {model.checkpoint_id} is autoregressive, it draws patch by patch and has no"
             " iterations to choose"
@@ -298,7 +298,7 @@ def check_against_model(cfg: GenerateConfig, model: FractalGen, work: Assignment
     """Refuse what this model cannot serve (UserError naming flag and both values)."""
     config = model.config
     config.check_width(work.padded_width)
-    if config.levels[0].generator == "ar" and not config.listens and cfg.mode in ("accompany", "variation"):
+    if not config.sees_future and cfg.mode in ("accompany", "variation"):
         raise UserError(
             f"--mode {cfg.mode}: {model.checkpoint_id} is autoregressive and cannot listen to music that lies ahead;"
             f" use --model {DEFAULT_MODEL}, or train with --reveal_share"
@@ -328,7 +328,7 @@ def choose_labels(cfg: GenerateConfig, config: ModelConfig, work: Assignment, se
         if attribute.name == "tempo" and cfg.tempo is not None:  # any tempo can be written: the nearest is asked for
             labels[:, column] = attribute.label(cfg.tempo)
     if open_key and not cfg.scale and work.template is None:
-        labels += drawn_by_lot(config.attributes, cfg.num_samples, seed)
+        labels += random_key_labels(config.attributes, cfg.num_samples, seed)
     if cfg.cfg != 1 and not labels.any():
         raise UserError(f"--cfg {cfg.cfg}: guidance needs something to guide by, such as --key or --density")
     return labels

@@ -12,6 +12,9 @@ from fractalgen.errors import quoted, shown
 from fractalgen.music import MAX_STEPS
 from fractalgen.music.labels import Attribute
 
+OLD_NAMES = {"future_context": "listens"}
+"""Fields by the names that they have in older checkpoints."""
+
 
 @dataclass(frozen=True)
 class LevelConfig:
@@ -43,7 +46,7 @@ class ModelConfig:
     dropout: float = 0.0
     max_children: tuple[int, ...] = ()
     echoes: tuple[int, ...] = ()
-    listens: bool = False  # AR levels see known cells ahead of them too, as MAR levels always do
+    future_context: bool = False  # AR levels see known cells after the current one too, as MAR levels always do
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -90,7 +93,7 @@ class ModelConfig:
             raise ConfigError(f"echoes: 1 to {FARTHEST} patches away, not {shown(' '.join(map(str, self.echoes)))}")
         if len(set(self.echoes)) < len(self.echoes):
             raise ConfigError(f"echoes: different distances, not {shown(' '.join(map(str, self.echoes)))}")
-        if self.levels[0].generator == "ar" and not self.listens and any(distance < 0 for distance in self.echoes):
+        if not self.sees_future and any(distance < 0 for distance in self.echoes):
             raise ConfigError(f"echoes: an AR first level has no later patches to show, {min(self.echoes)} is negative")
         if self.scan_order not in ("column_major", "row_major"):
             raise ConfigError(f"scan_order: 'column_major' or 'row_major', not {quoted(self.scan_order)}")
@@ -111,13 +114,23 @@ class ModelConfig:
         for name in ("dropout", "label_dropout"):
             if type(getattr(self, name)) not in (int, float):
                 raise ConfigError(f"{name}: a number, not {shown(getattr(self, name))}")
-        if type(self.listens) is not bool:
-            raise ConfigError(f"listens: true or false, not {shown(self.listens)}")
+        if type(self.future_context) is not bool:
+            raise ConfigError(f"future_context: true or false, not {shown(self.future_context)}")
 
     @property
     def pitches(self) -> int:
         """Height of the roll."""
         return self.levels[0].patch
+
+    @property
+    def is_autoregressive(self) -> bool:
+        """Whether all levels above the single cells are AR, so that the likelihood is exact."""
+        return all(level.generator == "ar" for level in self.levels[:-1])
+
+    @property
+    def sees_future(self) -> bool:
+        """Whether the first level is conditioned on known cells that lie after the patch it decides."""
+        return self.levels[0].generator != "ar" or self.future_context
 
     @property
     def label_sizes(self) -> tuple[int, ...]:
@@ -147,6 +160,9 @@ class ModelConfig:
         """Inverse of :meth:`to_dict`; tuples may have become lists on the way."""
         data = dict(data)
         data["levels"] = tuple(LevelConfig(**{**level, "context": tuple(level["context"])}) for level in data["levels"])
+        for name, old in OLD_NAMES.items():
+            if old in data:
+                data[name] = data.pop(old)
         data.pop("label_sizes", None)  # written, always empty, before there were attributes
         data["attributes"] = tuple(
             attribute if isinstance(attribute, Attribute) else Attribute.from_dict(attribute)

@@ -108,11 +108,11 @@ class TrainConfig:
 
     def model_config(self, **overrides: Any) -> ModelConfig:
         """The typed model configuration described by the flat flags."""
-        listens = self.reveal_share > 0
+        future_context = self.reveal_share > 0
         future = self.context_future
         if future is None:  # AR levels in column-major order know nothing that lies ahead, unless it is given
             pairs = zip(self.context_past, self.generator_types, strict=False)
-            future = tuple(past // 2 if generator == "mar" or listens else 0 for past, generator in pairs)
+            future = tuple(past // 2 if generator == "mar" or future_context else 0 for past, generator in pairs)
         per_level = {
             "patch_sizes": self.patch_sizes,
             "embed_dims": self.embed_dims,
@@ -141,7 +141,7 @@ class TrainConfig:
                 strict=True,
             )
         )
-        ahead = self.generator_types[0] == "mar" or listens  # there the future may be known as well
+        ahead = self.generator_types[0] == "mar" or future_context  # there the future may be known as well
         echoes = self.echoes or ()
         echoes = (*echoes, *(-distance for distance in echoes if ahead))
         settings = {
@@ -151,7 +151,7 @@ class TrainConfig:
             "dropout": self.dropout,
             "max_children": tuple(self.max_children),
             "echoes": echoes,
-            "listens": listens,
+            "future_context": future_context,
         }
         return ModelConfig(levels, **{**settings, **overrides})
 

@@ -24,7 +24,7 @@ BINS = 8  # labels of a number: bins that hold equally many crops of the trainin
 CROP = 64  # quarters of the excerpts that the bins are made of: the default crop
 
 
-def measure(tokens: npt.NDArray[Any], steps_per_quarter: int = 4, velocity_bins: int = 32) -> Facts:
+def measure_attributes(tokens: npt.NDArray[Any], steps_per_quarter: int = 4, velocity_bins: int = 32) -> Facts:
     """Attributes of a roll (128, T) of tokens; what cannot be told of it (silence has no pitch) is None.
 
     ``density``: notes struck in a bar of four quarters, until the last note ends (but over one bar at least).
@@ -102,7 +102,7 @@ def _bins(name: str, values: npt.NDArray[np.float64]) -> Attribute | None:
     return Attribute(name, (), tuple(map(float, edges)), (*ranks, 1.0), UNITS[name])
 
 
-def drawn_by_lot(attributes: Sequence[Attribute], count: int, seed: int) -> npt.NDArray[np.int64]:
+def random_key_labels(attributes: Sequence[Attribute], count: int, seed: int) -> npt.NDArray[np.int64]:
     """Labels (count, number of attributes) of so many pieces: a key each, all as probable, and nothing else set."""
     labels = np.zeros((count, len(attributes)), np.int64)
     for column, attribute in enumerate(attributes):

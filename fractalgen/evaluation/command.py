@@ -45,11 +45,11 @@ def evaluate(cfg: EvaluateConfig) -> int:
     device = resolve_device(cfg.device)
     # Imported here and not above: torch takes seconds, and mistakes should be answered at once.
     from fractalgen.api import load_pretrained
-    from fractalgen.checkpoint import resolve
+    from fractalgen.checkpoint import find_model
     from fractalgen.data.crops import ValidCrops
     from fractalgen.devices import choose_precision
 
-    model = load_pretrained(resolve(cfg.checkpoint, cfg.model), device)
+    model = load_pretrained(find_model(cfg.checkpoint, cfg.model), device)
     check_against_model(cfg, corpus, model)
     parts = [ValidCrops(corpus, split, model.config.crop_length) for split in splits]
     if cfg.num_samples and len({song for crops in parts for song, _ in crops.crops}) < 2:

@@ -148,7 +148,7 @@ FINDINGS = tuple(rule.name for rule in _rules(POP909))
 """Names of all findings."""
 
 
-def measure(piece: Piece, reference: Reference = POP909) -> dict[str, float]:
+def health_figures(piece: Piece, reference: Reference = POP909) -> dict[str, float]:
     """The figures of one piece; keys as in :data:`FIGURES`.
 
     - ``notes`` struck; ``density``, share of cells that sound; ``pitch_min``, ``pitch_max`` (MIDI) of those
@@ -196,13 +196,13 @@ def measure(piece: Piece, reference: Reference = POP909) -> dict[str, float]:
     return {name: float(value) for name, value in figures.items()}
 
 
-def check(piece: Piece, reference: Reference | None = None) -> list[Finding]:
+def find_faults(piece: Piece, reference: Reference | None = None) -> list[Finding]:
     """What looks wrong with a piece, a trace or token roll (128, T); empty when it is healthy.
 
     ``reference`` says what is usual (default: :data:`POP909`).  Of a trace, the process is checked as well.
     """
     reference = reference or POP909
-    return _findings(measure(piece, reference), _rules_for(piece, reference))
+    return _findings(health_figures(piece, reference), _rules_for(piece, reference))
 
 
 def health_summary(pieces: Sequence[Piece], reference: Reference | None = None) -> tuple[dict[str, float], str]:
@@ -214,7 +214,7 @@ def health_summary(pieces: Sequence[Piece], reference: Reference | None = None) 
         reason for its first piece; empty when all are healthy.
     """
     reference = reference or POP909
-    figures = [measure(piece, reference) for piece in pieces]
+    figures = [health_figures(piece, reference) for piece in pieces]
     found = [_findings(values, _rules_for(piece, reference)) for values, piece in zip(figures, pieces, strict=True)]
     counts = Counter(finding.name for findings in found for finding in findings)
     scalars = {f"found_{name}": counts[name] / len(pieces) for name in FINDINGS}
@@ -237,7 +237,7 @@ def diagnose(cfg: DiagnoseConfig) -> int:
     healthy = True
     for path in cfg.files:
         piece = _read(path)
-        figures, rules = measure(piece), _rules_for(piece, POP909)
+        figures, rules = health_figures(piece), _rules_for(piece, POP909)
         findings = _findings(figures, rules)
         healthy = healthy and not findings
         print(f"{path}: {_counted(len(findings))}")

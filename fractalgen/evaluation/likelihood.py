@@ -154,9 +154,9 @@ def score(
             known = None if scored.all() else torch.from_numpy(~scored).to(model.device)[:, None].expand_as(rolls)
             nll = model.nll(rolls, None, num_iter_list, known, mar_order)
             exact = nll.exact
-            for book, parts in zip(rows, (nll.terms, nll.kinds), strict=True):
+            for sums, parts in zip(rows, (nll.terms, nll.kinds), strict=True):
                 columns = {name: values.tolist() for name, values in parts.items()}
-                book += [{name: values[i] for name, values in columns.items()} for i in range(len(batch))]
+                sums += [{name: values[i] for name, values in columns.items()} for i in range(len(batch))]
             notes.append(((tokens >= ONSET) & scored[:, None]).sum((1, 2)))
             cells.append(scored.sum(1) * tokens.shape[1])
             bar.update(len(batch))

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from fractalgen.config import LevelConfig, ModelConfig
 from fractalgen.model.degrees import DEGREES, raised
-from fractalgen.model.echo import echoes
 from fractalgen.model.embeddings import CellFeatures, Place, mlp
 from fractalgen.model.generators import GENERATORS
 from fractalgen.model.grid import Grid, Margin, cut, interior, surround, windows
-from fractalgen.model.losses import Ledger, gate_nll, wide
+from fractalgen.model.long_context import find_long_context
+from fractalgen.model.losses import LossTerms, gate_nll, wide
 from fractalgen.model.regions import Condition, Regions
 from fractalgen.model.schedule import Schedule
 from fractalgen.model.teacher_forcing import TeacherForcing
@@ -78,10 +78,10 @@ class VelocityHead(nn.Module):
         cond: Condition,
         crop: Int[Tensor, " m"],
         weight: Float[Tensor, " m"],
-        ledger: Ledger,
+        losses: LossTerms,
         schedule: Schedule | None = None,
     ) -> None:
-        """Book the NLL of cells that sound."""
+        """Add up the NLL of cells that sound."""
         token = regions.canvas[:, 0, 1].long()
         logits, x = self.first(regions, cond)
         choice = token - HOLD if self.joint else (token >= ONSET).long()
@@ -89,10 +89,10 @@ class VelocityHead(nn.Module):
         onset = token >= ONSET
         name = f"{self.name}/{'token' if self.joint else 'articulation'}"
         for kind, mine in (("onset", onset), ("hold", ~onset)):
-            ledger.add(name, nats[mine], crop[mine], weight[mine], kind)
+            losses.add(name, nats[mine], crop[mine], weight[mine], kind)
         if not self.joint:
             nats = F.cross_entropy(wide(self.velocities(x[onset])), token[onset] - ONSET, reduction="none")
-            ledger.add(f"{self.name}/velocity", nats, crop[onset], weight[onset], kind="velocity")
+            losses.add(f"{self.name}/velocity", nats, crop[onset], weight[onset], kind="velocity")
 
 
 class FractalLevel(nn.Module):
@@ -113,7 +113,7 @@ class FractalLevel(nn.Module):
         self.features = CellFeatures(model.velocity_bins)
         self.embed = mlp(4 * self.patch**2, config.width)
         self.generator = GENERATORS[config.generator](config, model.dropout)
-        self.sees_future = self.generator.sees_future or model.listens  # known cells, wherever they are
+        self.sees_future = self.generator.sees_future or model.future_context  # known cells, wherever they are
         self.looks = any(self.context) or self.sees_future
         if self.looks:
             window = (self.patch + 2 * self.context.pitch) * (self.patch + self.context.past + self.context.future)
@@ -179,24 +179,24 @@ class FractalLevel(nn.Module):
             visible = visible | cut(surround(regions.given, self.margin, outside=-1) >= 0, index)
         return self.surroundings(self.features(torch.where(visible, cut(canvas, index), self.unknown)))
 
-    def recalled(self, regions: Regions) -> Float[Tensor, "b n d"]:
+    def embedded_context(self, regions: Regions) -> Float[Tensor, "b n d"]:
         """The echoes of every child, embedded (below the first level, whose children see each other)."""
-        if regions.echo is None:
+        if regions.long_context is None:
             return self.gate.weight.new_zeros(())
-        return self.recall(self.features(self.grid(regions.canvas).split_layers(regions.echo)).flatten(2))
+        return self.recall(self.features(self.grid(regions.canvas).split_layers(regions.long_context)).flatten(2))
 
-    def echo(
+    def long_context(
         self, regions: Regions, region: Int[Tensor, " m"], child: Int[Tensor, " m"], steps: Tensor | None = None
     ) -> Int[Tensor, "m e h w"] | None:
         """The echoes that some children get; ``steps``: see :func:`echoes`."""
         grid = self.grid(regions.canvas)
         if not self.distances:
             return None
-        if regions.echo is not None:
-            return grid.split_layers(regions.echo)[region, child]
+        if regions.long_context is not None:
+            return grid.split_layers(regions.long_context)[region, child]
         given = regions.given if self.sees_future else None
         roll = interior(regions.canvas, self.margin)
-        return echoes(grid, roll, self.distances, region, child, self.unknown, steps, given)
+        return find_long_context(grid, roll, self.distances, region, child, self.unknown, steps, given)
 
     def nll(
         self,
@@ -204,10 +204,10 @@ class FractalLevel(nn.Module):
         cond: Condition,
         crop: Int[Tensor, " b"],
         weight: Float[Tensor, " b"],
-        ledger: Ledger,
+        losses: LossTerms,
         schedule: Schedule | None = None,
     ) -> None:
-        """Book the NLL of regions: this level's gates and, through the child, everything below them.
+        """Add up the NLL of regions: this level's gates and, through the child, everything below them.
 
         The canvas holds the region (complete) and its surroundings as far as they are known.  Below the first level
         the region is known not to be silent.  ``schedule``: see :meth:`.MaskedAutoregressive.teacher_forcing`.
@@ -231,10 +231,10 @@ class FractalLevel(nn.Module):
         weight = weight * plan.weight
         nats = gate_nll(gates, active, plan.target & ~filled, plan.final, sounds)
         for kind, which in (("sound", active), ("silence", ~active)):
-            ledger.add(f"{self.name}/gate", (nats * which).sum(1), crop, weight, kind)
+            losses.add(f"{self.name}/gate", (nats * which).sum(1), crop, weight, kind)
 
         region, child = (active & plan.target).nonzero(as_tuple=True)
-        if ledger.subsample and 0 < self.max_children < len(region):  # a random subset, weighted up: unbiased
+        if losses.subsample and 0 < self.max_children < len(region):  # a random subset, weighted up: unbiased
             weight = weight * (len(region) / self.max_children)
             chosen = torch.randperm(len(region), device=region.device)[: self.max_children]
             region, child = region[chosen], child[chosen]
@@ -246,19 +246,19 @@ class FractalLevel(nn.Module):
             around = surround(given, self.margin, outside=-1).flatten(1)
             visible = visible | (around[region[:, None, None], index[child]] >= 0)
         cells = torch.where(visible, canvas.flatten(1)[region[:, None, None], index[child]], self.unknown)
-        echo = self.echo(regions, region, child, plan.steps)
-        parts = Regions(cells, None if given is None else grid.split(given)[region, child], echo)
+        long_context = self.long_context(regions, region, child, plan.steps)
+        parts = Regions(cells, None if given is None else grid.split(given)[region, child], long_context)
         below = Condition(z[region, child], self.degrees(cond, grid)[region, child])
-        self.child.nll(parts, below, crop[region], weight[region], ledger, schedule)
+        self.child.nll(parts, below, crop[region], weight[region], losses, schedule)
 
     def conditions(
         self, regions: Regions, content: Float[Tensor, "b n d"], base: Float[Tensor, "b n d"], plan: TeacherForcing
     ) -> Float[Tensor, "b n d"]:
         """Condition of every child from the embedded children that it may see and the cells around it."""
-        recalled = self.recalled(regions)
+        embedded_context = self.embedded_context(regions)
         z = torch.zeros_like(content)
         for step in plan.passes:
-            found = self.generator(content, base, self.look(regions, step.sees) + recalled, step.sees)
+            found = self.generator(content, base, self.look(regions, step.sees) + embedded_context, step.sees)
             z = found if step.target is None else torch.where(step.target[..., None], found, z)
         return z
 

@@ -32,7 +32,7 @@ class NLL:
         return torch.stack(list(self.terms.values())).sum(0)
 
 
-class Ledger:
+class LossTerms:
     """Where every level books its NLL terms, for the crop that each patch belongs to and with the patch's weight.
 
     ``subsample``: levels may visit a random subset of their patches.
@@ -47,10 +47,10 @@ class Ledger:
     def add(
         self, name: str, nats: Float[Tensor, " m"], crop: Int[Tensor, " m"], weight: Float[Tensor, " m"], kind: str
     ) -> None:
-        """Book ``nats`` of each patch under ``name`` and under ``kind``."""
-        for book, entry in ((self.terms, name), (self.kinds, kind)):
-            before = book.get(entry, self.zeros)
-            book[entry] = before.index_add(0, crop, (nats * weight).to(self.zeros))
+        """Add ``nats`` of each patch to the sums of ``name`` and of ``kind``."""
+        for sums, entry in ((self.terms, name), (self.kinds, kind)):
+            before = sums.get(entry, self.zeros)
+            sums[entry] = before.index_add(0, crop, (nats * weight).to(self.zeros))
 
 
 def wide(logits: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from fractalgen.config import ConfigError, MarOrder, ModelConfig, SamplingConfig
 from fractalgen.model.degrees import lowest_degree
 from fractalgen.model.grid import surround
 from fractalgen.model.level import FractalLevel, VelocityHead
-from fractalgen.model.losses import NLL, Ledger
+from fractalgen.model.losses import NLL, LossTerms
 from fractalgen.model.masking import drop_labels
 from fractalgen.model.regions import Condition, Regions
 from fractalgen.model.schedule import Schedule
@@ -114,15 +114,14 @@ class FractalNetwork(nn.Module):
     ) -> NLL:
         """:meth:`nll` with conditions as :meth:`condition` makes them."""
         canvas = surround(tokens, self.root.margin, self.config.vocabulary + 1)
-        ledger = Ledger(len(tokens), self.null, subsample)
+        losses = LossTerms(len(tokens), self.null, subsample)
         crop = torch.arange(len(tokens), device=tokens.device)
         given = None if known is None else torch.where(known, tokens, UNKNOWN)
         if ended is not None:
             given = (torch.full_like(tokens, UNKNOWN) if given is None else given).masked_fill(ended, NO_HOLD)
         regions = Regions(canvas, given)
-        self.root.nll(regions, cond, crop, ledger.zeros + 1, ledger, schedule)
-        mar = any(level.generator == "mar" for level in self.config.levels[:-1])
-        return NLL(ledger.terms, ledger.kinds, exact=not mar or schedule is not None)
+        self.root.nll(regions, cond, crop, losses.zeros + 1, losses, schedule)
+        return NLL(losses.terms, losses.kinds, exact=self.config.is_autoregressive or schedule is not None)
 
     def iterations(self, num_iter_list: Sequence[int]) -> tuple[int, ...]:
         """Check ``num_iter_list`` against the levels; the default serves any number of them."""

@@ -23,7 +23,7 @@ class Regions:
 
     canvas: Int[Tensor, "b ch cw"]
     given: Int[Tensor, "b p t"] | None = None
-    echo: Int[Tensor, "b e p t"] | None = None
+    long_context: Int[Tensor, "b e p t"] | None = None
     limits: Limits | None = None
     noise: Float[Tensor, "b k"] | None = None
 

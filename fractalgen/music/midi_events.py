@@ -86,7 +86,7 @@ class Track:
             yield Event(tick, _STATUS[status] + self.content[begin:stop])
 
 
-class Grid(NamedTuple):
+class TickGrid(NamedTuple):
     """Ticks and time steps; rounding is that of ``MidiEvents.roll``: halves go up."""
 
     ticks_per_quarter: int

@@ -23,12 +23,12 @@ from fractalgen.music.midi_events import (
     NEVER,
     PEDAL,
     Event,
-    Grid,
     Key,
     MidiFile,
     NoteEvents,
     Part,
     Pedals,
+    TickGrid,
     midi_bytes,
     read_file,
     text_event,
@@ -101,7 +101,7 @@ def splice_midi(
     if composed.shape != roll.tokens.shape:
         raise ValueError(f"composed cells {composed.shape}, but a roll of {roll.tokens.shape}")
     file = read_file(source).multiplied(source, roll.steps_per_quarter)
-    grid = Grid(file.ticks_per_quarter, roll.steps_per_quarter)
+    grid = TickGrid(file.ticks_per_quarter, roll.steps_per_quarter)
     rows, lone = file.notes()
     moved = file.pedals() if cut is None else file.pedals(grid.first(cut), grid.tick(cut))
     pedals = moved if pedal else Pedals({}, [])
@@ -132,7 +132,7 @@ def splice_midi(
 
 
 def _match(
-    roll: PianoRoll, composed: npt.NDArray[np.bool_], given: list[_Note], grid: Grid, pedals: Pedals
+    roll: PianoRoll, composed: npt.NDArray[np.bool_], given: list[_Note], grid: TickGrid, pedals: Pedals
 ) -> tuple[list[_Note], list[_Added]]:
     """Notes of the source that the roll keeps (their ends moved where it ends them elsewhere), and the new ones."""
     struck: dict[tuple[int, int], list[_Note]] = defaultdict(list)
@@ -181,7 +181,7 @@ def _edit(
     notes: list[_Note],
     kept: list[_Note],
     lone: set[Key],
-    grid: Grid,
+    grid: TickGrid,
     cut: int | None,
     pedals: Pedals,
 ) -> list[list[Event]]:
@@ -230,7 +230,7 @@ def _edit(
 
 
 def _new_track(
-    roll: PianoRoll, added: list[_Added], grid: Grid, parts: list[list[Event]], pedals: Pedals, note: str
+    roll: PianoRoll, added: list[_Added], grid: TickGrid, parts: list[list[Event]], pedals: Pedals, note: str
 ) -> list[Event]:
     """The composed notes, and the marker that keeps the width of the roll and what is held at its beginning."""
     used = Counter(data[0] & 0xF for events in parts for _, data in events if data[0] < 0xF0)

@@ -25,7 +25,7 @@ from fractalgen.render.furniture import (
 )
 from fractalgen.render.roll import Cells, Source, outline, plane_of, roll_pixels, tokens_of
 from fractalgen.render.text import fitting, label
-from fractalgen.trace.views import STEPS_PER_BAR, Block, Frame
+from fractalgen.trace.views import STEPS_PER_BAR, Frame, ZoomedPatch
 
 MARKS = {"velocity": ("0", "64", "127"), "chance": ("0", "0.5", "1")}
 OUTLINE, UNDECIDED, CHILDREN = 0.75, 0.22, 0.1  # how far marks of the levels view stand out from silence
@@ -147,7 +147,7 @@ class Canvas:
             right.append(colour_bar(self.pitches * self.scale, small, marks, self.known is not None))
         return left, right
 
-    def _panels(self, blocks: Sequence[Block], small: float) -> tuple[list[tuple[int, int, int]], int, int]:
+    def _panels(self, blocks: Sequence[ZoomedPatch], small: float) -> tuple[list[tuple[int, int, int]], int, int]:
         """(row, column after the roll, scale) of every enlarged patch, their room, and the body's height.
 
         All panels are about as large: together, with their names, as high as the roll.
@@ -171,7 +171,7 @@ class Canvas:
         right: list[Pixels],
         title: int,
         panel_room: int,
-        blocks: Sequence[Block],
+        blocks: Sequence[ZoomedPatch],
         small: float,
     ) -> Pixels:
         """What all frames have in common."""
@@ -194,7 +194,7 @@ class Canvas:
             write(pixels[top - name : top], text, column, name // 2 - 1, small)
         return pixels
 
-    def _panel(self, frame: Frame, block: Block, scale: int) -> Pixels:
+    def _panel(self, frame: Frame, block: ZoomedPatch, scale: int) -> Pixels:
         """A patch enlarged, what is not decided told from silence, the next smaller patch marked."""
         here = (slice(block.pitch, block.pitch + block.size), slice(block.step, block.step + block.size))
         behind = np.zeros((block.size * scale, block.size * scale), np.uint8)

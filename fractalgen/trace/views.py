@@ -24,7 +24,7 @@ STEPS_PER_BAR = 16  # four quarters of four sixteenths
 
 
 @dataclass(frozen=True)
-class Block:
+class ZoomedPatch:
     """A square of cells that a frame shows enlarged beside the roll: pitches and time steps from these on."""
 
     level: int
@@ -59,7 +59,7 @@ class Frame:
     steps_per_bar: int = STEPS_PER_BAR
     bars: tuple[int, ...] | None = None
     shows: Literal["velocity", "chance"] = "velocity"
-    blocks: tuple[Block, ...] = ()
+    blocks: tuple[ZoomedPatch, ...] = ()
     open: NDArray[np.bool_] | None = None
 
 
@@ -258,11 +258,11 @@ def _local_steps(trace: Record, level: int) -> int:
     return int(trace.decided[level].max(initial=0)) + 1
 
 
-def _blocks(trace: Record, cell: tuple[int, int]) -> tuple[Block, ...]:
+def _blocks(trace: Record, cell: tuple[int, int]) -> tuple[ZoomedPatch, ...]:
     """The patches of levels 1, 2, ... that hold a cell, single cells apart."""
     pitch, step = cell
     sizes = trace.patch_sizes[1:-1]
-    return tuple(Block(level, n, pitch // n * n, step // n * n) for level, n in enumerate(sizes, start=1))
+    return tuple(ZoomedPatch(level, n, pitch // n * n, step // n * n) for level, n in enumerate(sizes, start=1))
 
 
 def _sounding_patches(trace: Record, sounding: NDArray[np.bool_]) -> list[tuple[int, int]]:

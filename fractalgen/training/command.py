@@ -266,8 +266,8 @@ def resume_point(cfg: TrainConfig, config: ModelConfig) -> tuple[TrainConfig, in
     cfg = replace(cfg, resume=str(path))
     header, _ = checkpoint.read_checkpoint(path, flag="resume")
     saved, wanted = checkpoint.read_config(header, path, flag="resume").to_dict(), config.to_dict()
-    if saved["listens"] != wanted["listens"]:
-        does = "listens to known cells" if saved["listens"] else "does not listen to known cells"
+    if saved["future_context"] != wanted["future_context"]:
+        does = "sees known cells after the current one" if saved["future_context"] else "sees only what comes before"
         raise UserError(f"--resume {path}: the model there {does}, --reveal_share {cfg.reveal_share} makes another")
     for name in saved.keys() - {"attributes", "crop_length", "dropout", "label_dropout", "max_children"}:
         if saved[name] != wanted[name]:

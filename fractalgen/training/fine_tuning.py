@@ -1,4 +1,4 @@
-"""Fine-tuning: a new model that begins where a trained one stands, though it listens, looks or is asked for more."""
+"""Fine-tuning: a new model starts from the weights of a trained one and may have new inputs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fractalgen.checkpoint import read_model, resolve
+from fractalgen.checkpoint import find_model, read_model
 from fractalgen.errors import UserError
 from fractalgen.model.grid import Margin
 from fractalgen.model.level import FractalLevel
@@ -20,17 +20,17 @@ FEATURES = 4  # numbers a cell, see fractalgen.model.embeddings.CellFeatures
 def start_from(model: FractalNetwork, name_or_path: str) -> None:
     """Give ``model`` the weights of a trained one (a shipped model by name, ``.ckpt`` or ``.safetensors``).
 
-    Wider windows, more echoes, other labels and levels that begin to listen may be new: they weigh nothing at first,
-    so that the new model says of music, without labels, exactly what the old one said.
+    Wider windows, more echoes, other labels and future context may be new.  Their weights are zero at first, so that
+    the new model gives unlabelled music exactly the likelihood of the old one.
 
     Raises:
         UserError: no such model, or one of another architecture.
     """
-    old, found = read_model(resolve(name_or_path, flag="init_from"), flag="init_from")
+    old, found = read_model(find_model(name_or_path, flag="init_from"), flag="init_from")
     found = {name: value.float() for name, value in found.items()}
     new = model.config
-    if old.listens and not new.listens:
-        raise UserError(f"--init_from {name_or_path}: it listens to known cells, so --reveal_share must be more than 0")
+    if old.future_context and not new.future_context:
+        raise UserError(f"--init_from {name_or_path}: it has future context, so --reveal_share must be more than 0")
     for name in ("patch", "width", "depth", "heads", "generator"):
         agree(name_or_path, name, *([getattr(level, name) for level in config.levels] for config in (old, new)))
     for name in ("velocity_bins", "scan_order"):

@@ -35,7 +35,7 @@ def make_optimizer(model: nn.Module, name: Literal["muon", "adamw"], learning_ra
     adamw = torch.optim.AdamW(groups, lr=learning_rate, betas=BETAS, fused=True)
     if not inner:
         return adamw
-    return Together(Muon([{"params": inner, "decays": 1}], lr=learning_rate), adamw)
+    return CombinedOptimiser(Muon([{"params": inner, "decays": 1}], lr=learning_rate), adamw)
 
 
 def orthogonalise(matrix: Tensor, iterations: int = 5) -> Tensor:
@@ -82,7 +82,7 @@ class Muon(torch.optim.Optimizer):
         return loss
 
 
-class Together(torch.optim.Optimizer):
+class CombinedOptimiser(torch.optim.Optimizer):
     """Several optimisers, each with its own parameters, as one: they share its groups and its state."""
 
     def __init__(self, *parts: torch.optim.Optimizer) -> None:

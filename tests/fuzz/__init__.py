@@ -42,7 +42,7 @@ from fractalgen.config import ExportConfig, GenerateConfig, ModelConfig, RenderC
 from fractalgen.data import corpus
 from fractalgen.data.crops import CropDataset, ValidCrops
 from fractalgen.errors import UserError
-from fractalgen.evaluation.health import check as check_health
+from fractalgen.evaluation.health import find_faults as check_health
 from fractalgen.evaluation.statistics import music_statistics
 from fractalgen.music.midi import END_MARKER
 from fractalgen.music.pianoroll import PianoRoll
@@ -73,46 +73,46 @@ class Payload:
 # ---------------------------------------------------------------------------------------------------- damage
 
 
-def damage_bytes(content: bytes, dice: random.Random) -> bytes:
+def damage_bytes(content: bytes, rng: random.Random) -> bytes:
     """A few bytes flipped, deleted, inserted, doubled or cut off."""
     data = bytearray(content)
-    for _ in range(dice.choice((1, 1, 2, 4, 16))):
-        place = dice.randrange(len(data) + 1) if dice.random() < 0.7 else dice.randrange(min(len(data), 200) + 1)
-        size = dice.choice((1, 1, 2, 4, 8, 64))
-        match dice.randrange(6):
+    for _ in range(rng.choice((1, 1, 2, 4, 16))):
+        place = rng.randrange(len(data) + 1) if rng.random() < 0.7 else rng.randrange(min(len(data), 200) + 1)
+        size = rng.choice((1, 1, 2, 4, 8, 64))
+        match rng.randrange(6):
             case 0:
-                data[place : place + 1] = bytes([dice.randrange(256)])
+                data[place : place + 1] = bytes([rng.randrange(256)])
             case 1:
                 del data[place : place + size]
             case 2:
-                data[place:place] = dice.randbytes(size)
+                data[place:place] = rng.randbytes(size)
             case 3:
                 data[place:place] = data[place : place + size]
             case 4:
-                number = dice.choice((0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**32 - 1))
-                packed = struct.pack(dice.choice("<>") + "I", number)[-min(size, 4) :]
+                number = rng.choice((0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**32 - 1))
+                packed = struct.pack(rng.choice("<>") + "I", number)[-min(size, 4) :]
                 data[place : place + len(packed)] = packed
-            case 5 if dice.random() < 0.3:
+            case 5 if rng.random() < 0.3:
                 del data[place:]
     return bytes(data)
 
 
-def damage_data(data: Any, dice: random.Random) -> Any:
+def damage_data(data: Any, rng: random.Random) -> Any:
     """Plain data (as of JSON) with one to three parts replaced, left out, doubled or added."""
     root = [deepcopy(data)]
-    for _ in range(dice.choice((1, 1, 2, 3))):
-        holder, key = dice.choice(list(_places(root)))
-        match dice.randrange(4):
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        holder, key = rng.choice(list(_places(root)))
+        match rng.randrange(4):
             case 0 if holder is not root:
                 del holder[key]
             case 1 if isinstance(holder, list):
                 holder.insert(key, deepcopy(holder[key]))
             case 1 if isinstance(holder, dict):
-                holder[dice.choice(("x", "", "seed", "levels", "echoes"))] = deepcopy(dice.choice(NASTY))
+                holder[rng.choice(("x", "", "seed", "levels", "echoes"))] = deepcopy(rng.choice(NASTY))
             case 2 if isinstance(holder[key], int | float) and not isinstance(holder[key], bool):
-                holder[key] = dice.choice((holder[key] + 1, -holder[key], holder[key] * 1000, holder[key] / 3))
+                holder[key] = rng.choice((holder[key] + 1, -holder[key], holder[key] * 1000, holder[key] / 3))
             case _:
-                holder[key] = deepcopy(dice.choice(NASTY))
+                holder[key] = deepcopy(rng.choice(NASTY))
     return root[0]
 
 
@@ -123,13 +123,13 @@ def _places(holder: Any) -> Iterator[tuple[Any, Any]]:
             yield from _places(holder[key])
 
 
-def damage_json(text: str, dice: random.Random) -> str:
+def damage_json(text: str, rng: random.Random) -> str:
     """JSON text with other content, or such that parsers stumble over: deep nesting, long or odd numbers, no JSON."""
-    if dice.random() < 0.7:
-        return json.dumps(damage_data(json.loads(text), dice))
-    if dice.random() < 0.2:
-        return damage_bytes(text.encode(), dice).decode("latin-1")
-    deep = dice.choice((50, 900, 20_000))
+    if rng.random() < 0.7:
+        return json.dumps(damage_data(json.loads(text), rng))
+    if rng.random() < 0.2:
+        return damage_bytes(text.encode(), rng).decode("latin-1")
+    deep = rng.choice((50, 900, 20_000))
     odd: tuple[str, ...] = (
         "[" * deep + "]" * deep,
         '{"a":' * deep + "1" + "}" * deep,
@@ -139,58 +139,58 @@ def damage_json(text: str, dice: random.Random) -> str:
         "-Infinity",
     )
     odd += ("NaN", '"\\ud800"', '"\\u0000"', '"' + "x" * 5000 + '"', "0," * 5000, f"[{'0,' * 5000}0]", "tru", '"')
-    begin = dice.choice([index for index, sign in enumerate(text) if sign in ":,["]) + 1
-    value = dice.choice(odd)
-    return dice.choice((text[:begin] + value + text[begin + dice.choice((0, 1)) :], value, f"[{text}]", text + text))
+    begin = rng.choice([index for index, sign in enumerate(text) if sign in ":,["]) + 1
+    value = rng.choice(odd)
+    return rng.choice((text[:begin] + value + text[begin + rng.choice((0, 1)) :], value, f"[{text}]", text + text))
 
 
-def damage_array(array: np.ndarray, dice: random.Random) -> np.ndarray:
+def damage_array(array: np.ndarray, rng: random.Random) -> np.ndarray:
     """An array of another shape, type or range."""
     if array.dtype.kind in "US":
-        return dice.choice((np.array(3), np.array([]), np.array(["a", "b"]), np.array(b"\xff")))
-    match dice.randrange(7):
+        return rng.choice((np.array(3), np.array([]), np.array(["a", "b"]), np.array(b"\xff")))
+    match rng.randrange(7):
         case 0:
-            return array[: dice.randrange(len(array) + 1)] if array.ndim else array.reshape(1)
+            return array[: rng.randrange(len(array) + 1)] if array.ndim else array.reshape(1)
         case 1:
-            return array[None] if dice.random() < 0.5 else array.reshape(-1)
+            return array[None] if rng.random() < 0.5 else array.reshape(-1)
         case 2:
             return np.concatenate([array, array]) if array.ndim else array
         case 3:
             with np.errstate(all="ignore"):
-                return array.astype(dice.choice((np.uint8, np.int8, np.int64, np.float32, np.float64, np.bool_, ">i4")))
+                return array.astype(rng.choice((np.uint8, np.int8, np.int64, np.float32, np.float64, np.bool_, ">i4")))
         case 4:
             return np.swapaxes(array, 0, -1).copy() if array.ndim else array
         case 5:
-            return np.zeros((0,) * dice.randrange(1, 4), array.dtype)
+            return np.zeros((0,) * rng.randrange(1, 4), array.dtype)
         case _:
-            changed = array.astype(np.float64) if dice.random() < 0.1 else array.copy()
+            changed = array.astype(np.float64) if rng.random() < 0.1 else array.copy()
             lowest, highest = (0, 1) if changed.dtype.kind == "b" else (-128, 127)
             if np.issubdtype(changed.dtype, np.integer):
                 bounds: Any = np.iinfo(changed.dtype)
                 lowest, highest = bounds.min, bounds.max
-            worth = dice.choice(
+            worth = rng.choice(
                 (lowest, highest, 0, 1, -1 if lowest else 2, *([float("nan")] * (changed.dtype.kind == "f")))
             )
             flat = changed.reshape(-1)
-            for _ in range(dice.choice((1, 4, flat.size))):
+            for _ in range(rng.choice((1, 4, flat.size))):
                 if flat.size:
-                    flat[dice.randrange(flat.size)] = worth
+                    flat[rng.randrange(flat.size)] = worth
             return flat.reshape(changed.shape)
 
 
-def damage_arrays(arrays: dict[str, np.ndarray], dice: random.Random) -> dict[str, np.ndarray]:
+def damage_arrays(arrays: dict[str, np.ndarray], rng: random.Random) -> dict[str, np.ndarray]:
     """Arrays by name, one of them changed, missing, swapped for another or added."""
     arrays = dict(arrays)
-    name = dice.choice(sorted(arrays))
-    match dice.randrange(6):
+    name = rng.choice(sorted(arrays))
+    match rng.randrange(6):
         case 0:
             del arrays[name]
         case 1:
-            arrays[name] = arrays[dice.choice(sorted(arrays))]
+            arrays[name] = arrays[rng.choice(sorted(arrays))]
         case 2:
             arrays["more"] = arrays[name]
         case _:
-            arrays[name] = damage_array(arrays[name], dice)
+            arrays[name] = damage_array(arrays[name], rng)
     return arrays
 
 
@@ -211,93 +211,93 @@ def _variable(number: int) -> bytes:
     return bytes(reversed(out))
 
 
-def midi_grammar(_: bytes, dice: random.Random) -> bytes:
+def midi_grammar(_: bytes, rng: random.Random) -> bytes:
     """A file whose chunks are well formed and whose events are not."""
 
     def event() -> bytes:
-        status = dice.choice(
-            (0x80, 0x90, 0x90, 0xA0, 0xB0, 0xC0, 0xD0, 0xE0, 0xF0, 0xF7, 0xFF, 0xFF, dice.randrange(256))
+        status = rng.choice(
+            (0x80, 0x90, 0x90, 0xA0, 0xB0, 0xC0, 0xD0, 0xE0, 0xF0, 0xF7, 0xFF, 0xFF, rng.randrange(256))
         )
         if status in (0xF0, 0xF7):
-            body = dice.randbytes(dice.randrange(6))
-            return bytes([status]) + _variable(dice.choice((len(body), len(body), 0, 1, 2**21))) + body
+            body = rng.randbytes(rng.randrange(6))
+            return bytes([status]) + _variable(rng.choice((len(body), len(body), 0, 1, 2**21))) + body
         if status == 0xFF:
-            kind = dice.choice((0x00, 0x01, 0x03, 0x06, 0x2F, 0x51, 0x54, 0x58, 0x59, 0x7F, dice.randrange(256)))
-            body = dice.choice((b"", dice.randbytes(dice.randrange(8)), bytes(5), b"\x07\xa1\x20"))
+            kind = rng.choice((0x00, 0x01, 0x03, 0x06, 0x2F, 0x51, 0x54, 0x58, 0x59, 0x7F, rng.randrange(256)))
+            body = rng.choice((b"", rng.randbytes(rng.randrange(8)), bytes(5), b"\x07\xa1\x20"))
             match kind:
-                case 0x51 if dice.random() < 0.5:
-                    body = dice.choice((b"\0\0\0", b"\0\0\1", b"\xff\xff\xff", dice.randbytes(3)))
-                case 0x58 if dice.random() < 0.8:
-                    body = bytes([dice.randrange(256), dice.choice((2, 3, dice.randrange(256))), 24, 8])
-                case 0x59 if dice.random() < 0.5:
-                    body = dice.randbytes(2)
-                case 0x01 if dice.random() < 0.3:
+                case 0x51 if rng.random() < 0.5:
+                    body = rng.choice((b"\0\0\0", b"\0\0\1", b"\xff\xff\xff", rng.randbytes(3)))
+                case 0x58 if rng.random() < 0.8:
+                    body = bytes([rng.randrange(256), rng.choice((2, 3, rng.randrange(256))), 24, 8])
+                case 0x59 if rng.random() < 0.5:
+                    body = rng.randbytes(2)
+                case 0x01 if rng.random() < 0.3:
                     body = write_recipe(GenerateConfig(bars=2.0), 1, 0, "a").encode()
                     head = len(PREFIX)
-                    body = body[:head] + damage_json(body[head:].decode(), dice).encode("utf-8", "replace")
-                case 0x06 if dice.random() < 0.5:
-                    held = " ".join(dice.choice(("0", "60", "127", "128", "9" * 9, "9" * 5000)) for _ in range(3))
+                    body = body[:head] + damage_json(body[head:].decode(), rng).encode("utf-8", "replace")
+                case 0x06 if rng.random() < 0.5:
+                    held = " ".join(rng.choice(("0", "60", "127", "128", "9" * 9, "9" * 5000)) for _ in range(3))
                     body = f"{END_MARKER} {held}".encode()
-            return bytes([status, kind]) + _variable(dice.choice((len(body), len(body), 0, 300))) + body
+            return bytes([status, kind]) + _variable(rng.choice((len(body), len(body), 0, 300))) + body
         if status < 0x80:
-            return bytes([status, dice.randrange(256)])  # running status
-        pitch = dice.choice((0, 60, 60, 61, 127, 64, 123, 255))
-        return bytes([status | dice.randrange(2), pitch]) + bytes([dice.randrange(128)]) * (status & 0xE0 != 0xC0)
+            return bytes([status, rng.randrange(256)])  # running status
+        pitch = rng.choice((0, 60, 60, 61, 127, 64, 123, 255))
+        return bytes([status | rng.randrange(2), pitch]) + bytes([rng.randrange(128)]) * (status & 0xE0 != 0xC0)
 
     def track(most: int) -> bytes:
         waits = (0, 0, 1, 120, 480, 480, 2**14, 2**21, 2**28 - 1)
         weights = (8, 8, 4, 8, 8, 8, 1, 0.1, 0.05)
         body = b"".join(
-            _variable(dice.choices(waits, weights)[0]) + event() for _ in range(dice.choice((0, 1, 5, 40, most)))
+            _variable(rng.choices(waits, weights)[0]) + event() for _ in range(rng.choice((0, 1, 5, 40, most)))
         )
-        body += dice.choice((b"\x00\xff\x2f\x00", b"", b"\x87\xff\xff\x7f\xff\x2f\x00"))
-        length = dice.choice((len(body), len(body), len(body), 0, len(body) + 9, 2**32 - 1))
-        return dice.choice((b"MTrk", b"MTrk", b"MTrk", b"XFIH")) + struct.pack(">I", length) + body
+        body += rng.choice((b"\x00\xff\x2f\x00", b"", b"\x87\xff\xff\x7f\xff\x2f\x00"))
+        length = rng.choice((len(body), len(body), len(body), 0, len(body) + 9, 2**32 - 1))
+        return rng.choice((b"MTrk", b"MTrk", b"MTrk", b"XFIH")) + struct.pack(">I", length) + body
 
-    if dice.random() < 0.01:  # as many events of few kinds as a file may have
-        return _many_events(dice)
-    tracks = [track(200) for _ in range(dice.choice((0, 1, 1, 2, 5, 40)))]
-    division = dice.choice((480, 480, 96, 1, 0, 32767, 0xE250, 0x8000))
-    header = struct.pack(">HHH", dice.choice((0, 1, 1, 2, 9)), dice.choice((len(tracks), 0, 9)), division)
-    return b"MThd" + struct.pack(">I", dice.choice((6, 6, 6, 0, 7, 2**31))) + header + b"".join(tracks)
+    if rng.random() < 0.01:  # as many events of few kinds as a file may have
+        return _many_events(rng)
+    tracks = [track(200) for _ in range(rng.choice((0, 1, 1, 2, 5, 40)))]
+    division = rng.choice((480, 480, 96, 1, 0, 32767, 0xE250, 0x8000))
+    header = struct.pack(">HHH", rng.choice((0, 1, 1, 2, 9)), rng.choice((len(tracks), 0, 9)), division)
+    return b"MThd" + struct.pack(">I", rng.choice((6, 6, 6, 0, 7, 2**31))) + header + b"".join(tracks)
 
 
-def _many_events(dice: random.Random) -> bytes:
+def _many_events(rng: random.Random) -> bytes:
     kinds: list[Callable[[], bytes]] = [
-        lambda: bytes([dice.choice((0x80, 0x90)), dice.randrange(128), dice.randrange(128)]),
-        lambda: bytes([0x90, dice.choice((60, 60, 61)), dice.choice((0, 64, 64))]),
-        lambda: bytes([0xB0, 64, dice.choice((0, 127))]),
-        lambda: bytes([0xB0, dice.choice((120, 121, 123)), 0]),
-        lambda: b"\xff\x51\x03" + dice.randbytes(3),
-        lambda: b"\xff\x58\x04" + bytes([dice.randrange(1, 256), dice.randrange(7), 24, 8]),
+        lambda: bytes([rng.choice((0x80, 0x90)), rng.randrange(128), rng.randrange(128)]),
+        lambda: bytes([0x90, rng.choice((60, 60, 61)), rng.choice((0, 64, 64))]),
+        lambda: bytes([0xB0, 64, rng.choice((0, 127))]),
+        lambda: bytes([0xB0, rng.choice((120, 121, 123)), 0]),
+        lambda: b"\xff\x51\x03" + rng.randbytes(3),
+        lambda: b"\xff\x58\x04" + bytes([rng.randrange(1, 256), rng.randrange(7), 24, 8]),
         lambda: b"\xff\x06" + _variable(len(END_MARKER)) + END_MARKER.encode(),
         lambda: b"\xff\x03\x04name",
-        lambda: bytes([0x90 | dice.randrange(16), 60, 64]),
+        lambda: bytes([0x90 | rng.randrange(16), 60, 64]),
     ]
-    used, waits = dice.sample(kinds, dice.choice((1, 2, 3))), dice.choice((b"\0", b"\0\0\0\1", b"\1\2", b"\x30"))
-    count, tracks = dice.choice((2000, 20_000, 200_000)), dice.choice((1, 1, 1, 1000))
+    used, waits = rng.sample(kinds, rng.choice((1, 2, 3))), rng.choice((b"\0", b"\0\0\0\1", b"\1\2", b"\x30"))
+    count, tracks = rng.choice((2000, 20_000, 200_000)), rng.choice((1, 1, 1, 1000))
     made = []
     for _ in range(tracks):
-        events = [bytes([dice.choice(waits)]) + dice.choice(used)() for _ in range(count // tracks)]
+        events = [bytes([rng.choice(waits)]) + rng.choice(used)() for _ in range(count // tracks)]
         body = b"".join([*events, b"\0\x90\x3c\x40\x60\x80\x3c\x40\0\xff\x2f\0"])
         made.append(b"MTrk" + struct.pack(">I", len(body)) + body)
-    division = dice.choice((24, 480, 480, 32767))
+    division = rng.choice((24, 480, 480, 32767))
     return b"MThd" + struct.pack(">IHHH", 6, 1, tracks, division) + b"".join(made)
 
 
 def use_midi(path: Path) -> None:
     """As a recipe, and as music given: its health, and something composed around it written into a copy."""
     with suppress(UserError):
-        cli.resolve(GenerateConfig, {"like": str(path)})
+        cli.resolve_config(GenerateConfig, {"like": str(path)})
     check_health(PianoRoll.from_midi(path))
-    dice = random.Random(path.stat().st_size)
+    rng = random.Random(path.stat().st_size)
     modes: tuple[dict[str, Any], ...] = (
         {"mode": "conditional", "condition_midi": str(path), "bars": 2.0},
         {"mode": "inpainting", "input_midi": str(path), "mask_start": 0, "mask_end": 8},
-        {"mode": "accompany", "input_midi": str(path), "voice": dice.choice(("highest", "track:0", "track:x"))},
-        {"mode": "variation", "input_midi": str(path), "strength": 0.5, "pedal": dice.choice(("follow", "ignore"))},
+        {"mode": "accompany", "input_midi": str(path), "voice": rng.choice(("highest", "track:0", "track:x"))},
+        {"mode": "variation", "input_midi": str(path), "strength": 0.5, "pedal": rng.choice(("follow", "ignore"))},
     )
-    task = assignment(GenerateConfig(**dice.choice(modes)), tiny.model_config(), seed=0)
+    task = assignment(GenerateConfig(**rng.choice(modes)), tiny.model_config(), seed=0)
     known = task.known()
     assert known is not None
     task.write(
@@ -320,61 +320,61 @@ def traces(folder: Path) -> list[bytes]:
     return [(folder / f"{index}.npz").read_bytes() for index in range(len(made))]
 
 
-def trace_structure(content: bytes, dice: random.Random) -> bytes:
+def trace_structure(content: bytes, rng: random.Random) -> bytes:
     """An archive of arrays, with wrong arrays, header, array headers or packing."""
     with np.load(io.BytesIO(content)) as file:
         arrays = {name: file[name] for name in file}
-    if dice.random() < 0.5:
-        arrays["header"] = np.array(damage_json(str(arrays["header"]), dice))
-    elif dice.random() < 0.02:
-        return _bomb(arrays, dice)
+    if rng.random() < 0.5:
+        arrays["header"] = np.array(damage_json(str(arrays["header"]), rng))
+    elif rng.random() < 0.02:
+        return _bomb(arrays, rng)
     else:
-        arrays = damage_arrays(arrays, dice)
-    if dice.random() < 0.05:
-        arrays[dice.choice(sorted(arrays))] = np.array([Payload()], object)
+        arrays = damage_arrays(arrays, rng)
+    if rng.random() < 0.05:
+        arrays[rng.choice(sorted(arrays))] = np.array([Payload()], object)
     packed = io.BytesIO()
     np.savez(packed, **arrays)
-    if dice.random() < 0.6:
+    if rng.random() < 0.6:
         return packed.getvalue()
-    method = dice.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA))
+    method = rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA))
     again = io.BytesIO()
     with zipfile.ZipFile(packed) as source, zipfile.ZipFile(again, "w", method) as target:
         for name in source.namelist():
             inside = source.read(name)
-            if dice.random() < 0.2:
-                inside = inside[:8] + damage_bytes(inside[8:128], dice) + inside[128:]
-            elif dice.random() < 0.1:
-                inside = _array_header(inside, dice)
-            name = dice.choice((name[:-4], name.upper(), f"../{name}", "x")) if dice.random() < 0.05 else name
+            if rng.random() < 0.2:
+                inside = inside[:8] + damage_bytes(inside[8:128], rng) + inside[128:]
+            elif rng.random() < 0.1:
+                inside = _array_header(inside, rng)
+            name = rng.choice((name[:-4], name.upper(), f"../{name}", "x")) if rng.random() < 0.05 else name
             target.writestr(name, inside)
-            if dice.random() < 0.05:
+            if rng.random() < 0.05:
                 target.writestr(name, inside)
-    return _zip_fields(again.getvalue(), dice) if dice.random() < 0.3 else again.getvalue()
+    return _zip_fields(again.getvalue(), rng) if rng.random() < 0.3 else again.getvalue()
 
 
-def _array_header(content: bytes, dice: random.Random) -> bytes:
+def _array_header(content: bytes, rng: random.Random) -> bytes:
     """An array whose header says another type, order or shape (or no literal at all) than its bytes have."""
-    shape = dice.choice(
+    shape = rng.choice(
         ("(1099511627776,)", "(0, 9999999999)", "(-1,)", "(True,)", "(1, 2", "[1]", "(4096,) * 9", "(1e9,)")
     )
-    kind = dice.choice(("'|u1'", "'<U100000000'", "'|O'", "[('a', '|O')]", "'|V2000000000'", "'x'", "1", "'<m8[Y]'"))
-    order = dice.choice(("True", "False", "__import__('os')", "(" * 300 + ")" * 300, "1"))
-    shape, kind = dice.choice(((shape, "'|u1'"), ("(128, 32)", kind), (shape, kind)))
+    kind = rng.choice(("'|u1'", "'<U100000000'", "'|O'", "[('a', '|O')]", "'|V2000000000'", "'x'", "1", "'<m8[Y]'"))
+    order = rng.choice(("True", "False", "__import__('os')", "(" * 300 + ")" * 300, "1"))
+    shape, kind = rng.choice(((shape, "'|u1'"), ("(128, 32)", kind), (shape, kind)))
     text = f"{{'descr': {kind}, 'fortran_order': {order}, 'shape': {shape}, }}".encode()
     body = content[10 + int.from_bytes(content[8:10], "little") :]
-    return content[:6] + dice.choice((b"\1\0", b"\1\0", b"\x03\0")) + struct.pack("<H", len(text)) + text + body
+    return content[:6] + rng.choice((b"\1\0", b"\1\0", b"\x03\0")) + struct.pack("<H", len(text)) + text + body
 
 
-def _bomb(arrays: dict[str, np.ndarray], dice: random.Random) -> bytes:
+def _bomb(arrays: dict[str, np.ndarray], rng: random.Random) -> bytes:
     """A small archive of arrays that are large, or said to be."""
-    count = dice.choice((10**6, 10**7, 2 * 10**7))
-    match dice.randrange(4):
+    count = rng.choice((10**6, 10**7, 2 * 10**7))
+    match rng.randrange(4):
         case 0:
             arrays |= {"steps": np.zeros((count, 2), np.int16), "seconds": np.zeros(count, np.float32)}
         case 1:
             arrays["header"] = np.array(f"[{'0,' * count}0]")
         case 2:
-            width = dice.choice((65_520, 65_536, 10**6))
+            width = rng.choice((65_520, 65_536, 10**6))
             arrays |= {"tokens": np.zeros((128, width), np.uint8), "known": np.zeros((128, width), bool)}
             arrays["decided"] = np.full((4, 128, width), -1, np.int16)
         case _:
@@ -384,15 +384,15 @@ def _bomb(arrays: dict[str, np.ndarray], dice: random.Random) -> bytes:
     return packed.getvalue()
 
 
-def _zip_fields(content: bytes, dice: random.Random) -> bytes:
+def _zip_fields(content: bytes, rng: random.Random) -> bytes:
     """Another number in an entry of the archive's directory, or in the header of a member."""
     data = bytearray(content)
-    mark, places = dice.choice(
+    mark, places = rng.choice(
         ((b"PK\1\2", (8, 10, 16, 20, 24, 28, 30, 32, 42)), (b"PK\3\4", (6, 8, 14, 18, 22, 26, 28)))
     )
     found = [place for place in range(len(data)) if data[place : place + 4] == mark]
-    place = dice.choice(found) + dice.choice(places)
-    number = dice.choice((0, 1, 8, 9, 12, 14, 93, 95, 99, 0x0800, 0xFFFF, 2**31 - 1, 2**32 - 1))
+    place = rng.choice(found) + rng.choice(places)
+    number = rng.choice((0, 1, 8, 9, 12, 14, 93, 95, 99, 0x0800, 0xFFFF, 2**31 - 1, 2**32 - 1))
     size = 4 if number > 0xFFFF else 2
     data[place : place + size] = number.to_bytes(size, "little")
     return bytes(data)
@@ -426,20 +426,20 @@ def _table(content: bytes) -> dict[str, Any]:
     return table
 
 
-def safetensors_structure(content: bytes, dice: random.Random) -> bytes:
+def safetensors_structure(content: bytes, rng: random.Random) -> bytes:
     """Damage to the table of tensors, to their content, or to the JSON that describes them."""
     table = _table(content)
     arrays, about = safetensors.numpy.load(content), json.loads(table["__metadata__"]["fractalgen"])
     text = json.dumps(about)
-    match dice.randrange(3):
+    match rng.randrange(3):
         case 0:
-            text = damage_json(text, dice)
+            text = damage_json(text, rng)
         case 1:
-            arrays = damage_arrays(arrays, dice)
+            arrays = damage_arrays(arrays, rng)
         case _:
             body = content[8 + int.from_bytes(content[:8], "little") :]
-            damaged = damage_json(json.dumps(table), dice).encode()
-            length = len(damaged) if dice.random() < 0.95 else dice.choice((0, 2**40, 2**63, 2**64 - 1))
+            damaged = damage_json(json.dumps(table), rng).encode()
+            length = len(damaged) if rng.random() < 0.95 else rng.choice((0, 2**40, 2**63, 2**64 - 1))
             return length.to_bytes(8, "little") + damaged + body
     arrays = {name: np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="))) for name, array in arrays.items()}
     return safetensors.numpy.save(arrays, metadata={"fractalgen": text})
@@ -479,37 +479,37 @@ def checkpoints(folder: Path) -> list[bytes]:
     return [path.read_bytes()]
 
 
-def checkpoint_structure(content: bytes, dice: random.Random) -> bytes:
+def checkpoint_structure(content: bytes, rng: random.Random) -> bytes:
     """As :func:`safetensors_structure`, or a training checkpoint with wrong content, or with code in it."""
-    if dice.random() < 0.6:
-        return safetensors_structure(content, dice)
+    if rng.random() < 0.6:
+        return safetensors_structure(content, rng)
     header = json.loads(_table(content)["__metadata__"]["fractalgen"])
     state = {f"model.{name}": value for name, value in safetensors.torch.load(content).items()}
     whole: Any = {"fractalgen": header, "state_dict": state, "global_step": 3}
-    match dice.randrange(4):
+    match rng.randrange(4):
         case 0:
-            whole["fractalgen"] = damage_data(header, dice)
-            if dice.random() < 0.2:
-                whole = _large_model(header, dice)
+            whole["fractalgen"] = damage_data(header, rng)
+            if rng.random() < 0.2:
+                whole = _large_model(header, rng)
         case 1:
-            name = dice.choice(sorted(state))
+            name = rng.choice(sorted(state))
             odd: tuple[Any, ...] = (None, 3, "x", torch.zeros(0), torch.zeros(3, 3, 3), state[name].long(), [1])
             odd += (torch.zeros(1).expand(state[name].shape), state[name].to(torch.float8_e4m3fn), state[name] * 1e30)
-            state[name] = dice.choice((*odd, state[name].to_sparse(), state[name] * float("nan")))
+            state[name] = rng.choice((*odd, state[name].to_sparse(), state[name] * float("nan")))
         case 2:
-            whole[dice.choice(sorted(whole))] = dice.choice((*NASTY, Payload()))
+            whole[rng.choice(sorted(whole))] = rng.choice((*NASTY, Payload()))
         case 3:
-            whole = dice.choice((*NASTY, Payload(), state))
+            whole = rng.choice((*NASTY, Payload(), state))
     made = io.BytesIO()
     torch.save(whole, made)
-    return made.getvalue() if dice.random() < 0.8 else damage_bytes(made.getvalue(), dice)
+    return made.getvalue() if rng.random() < 0.8 else damage_bytes(made.getvalue(), rng)
 
 
-def _large_model(header: dict[str, Any], dice: random.Random) -> dict[str, Any]:
+def _large_model(header: dict[str, Any], rng: random.Random) -> dict[str, Any]:
     """The weights of a model of many gigabytes, of which the file holds one number."""
     model = deepcopy(header["model"])
     for level in model["levels"]:
-        level |= {"width": dice.choice((64, 8192, 16_384)), "depth": dice.choice((1, 32, 256))}
+        level |= {"width": rng.choice((64, 8192, 16_384)), "depth": rng.choice((1, 32, 256))}
     with torch.device("meta"):
         shapes = {name: value.shape for name, value in FractalGen(ModelConfig.from_dict(model)).state_dict().items()}
     one = torch.zeros(1)
@@ -604,16 +604,16 @@ YAML_LINES = (
 )
 
 
-def yaml_structure(content: bytes, dice: random.Random) -> bytes:
+def yaml_structure(content: bytes, rng: random.Random) -> bytes:
     """Lines with other values, or lines that no configuration has."""
     lines = content.decode().splitlines()
     names = [line.split(":")[0] for line in lines if ":" in line and not line.startswith("#")]
-    for _ in range(dice.choice((1, 1, 2, 4))):
-        place = dice.randrange(len(lines) + 1)
-        name = dice.choice([*names, *TrainConfig.__dataclass_fields__])
-        value = dice.choice((*YAML_VALUES, *map(str, NASTY)))
-        lines = [line for line in lines if not line.startswith(f"{name}:")] if dice.random() < 0.9 else lines
-        lines.insert(place, f"{name}: {value}" if dice.random() < 0.8 else dice.choice(YAML_LINES))
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        place = rng.randrange(len(lines) + 1)
+        name = rng.choice([*names, *TrainConfig.__dataclass_fields__])
+        value = rng.choice((*YAML_VALUES, *map(str, NASTY)))
+        lines = [line for line in lines if not line.startswith(f"{name}:")] if rng.random() < 0.9 else lines
+        lines.insert(place, f"{name}: {value}" if rng.random() < 0.8 else rng.choice(YAML_LINES))
     return "\n".join(lines).encode("utf-8", "surrogatepass")
 
 
@@ -622,7 +622,7 @@ def use_yaml(path: Path) -> None:
     refused = []
     for config in (TrainConfig, GenerateConfig):
         try:
-            found = cli.resolve(config, {}, [str(path)])
+            found = cli.resolve_config(config, {}, [str(path)])
             if isinstance(found, TrainConfig):
                 found.model_config()
             else:
@@ -669,11 +669,11 @@ class Tally:
 
 def make_case(kind: Kind, seed: int, folder: Path) -> Path:
     """The damaged file of a seed, in ``folder``."""
-    dice = random.Random(seed)
-    content = dice.choice(kind.good(folder / "good"))
+    rng = random.Random(seed)
+    content = rng.choice(kind.good(folder / "good"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # zipfile's, of names that stand there twice
-        content = kind.structure(content, dice) if dice.random() < 0.6 else damage_bytes(content, dice)
+        content = kind.structure(content, rng) if rng.random() < 0.6 else damage_bytes(content, rng)
     ending = ".ckpt" if kind.good is checkpoints and content[:2] == b"PK" else kind.ending
     path = folder / f"case{ending}"
     path.write_bytes(content)

@@ -44,13 +44,13 @@ def midi(path: Path, kind: int, text: str) -> Path:
 
 def test_a_recipe_says_what_is_composed_and_not_where(tmp_path: Path) -> None:
     recipe = {"seed": 3, "output_dir": "/somewhere", "overwrite": True, "soundfont": "/dev/zero"}
-    found = cli.resolve(GenerateConfig, {"like": str(midi(tmp_path / "a.mid", 1, PREFIX + json.dumps(recipe)))})
+    found = cli.resolve_config(GenerateConfig, {"like": str(midi(tmp_path / "a.mid", 1, PREFIX + json.dumps(recipe)))})
     assert found == GenerateConfig(seed=3, like=str(tmp_path / "a.mid"))
 
 
 def test_a_recipe_that_is_nested_deeply(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a.mid: no recipe in it"):
-        cli.resolve(GenerateConfig, {"like": str(midi(tmp_path / "a.mid", 1, PREFIX + "[" * 100_000))})
+        cli.resolve_config(GenerateConfig, {"like": str(midi(tmp_path / "a.mid", 1, PREFIX + "[" * 100_000))})
 
 
 def test_the_marker_of_a_stranger(tmp_path: Path) -> None:
@@ -69,13 +69,13 @@ def test_short_settings_stay_short(tmp_path: Path, text: str) -> None:
     path = tmp_path / "a.yaml"
     path.write_text(text)
     with pytest.raises(UserError, match=r"a.yaml: cannot be read \(lists nested too deeply\)"):
-        cli.resolve(TrainConfig, {}, [str(path)])
+        cli.resolve_config(TrainConfig, {}, [str(path)])
 
 
 def test_settings_may_repeat_a_list(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_text("embed_dims: &dims [64, 64, 64, 64]\nmax_children: *dims\n")
-    assert cli.resolve(TrainConfig, {}, [str(path)]).max_children == (64, 64, 64, 64)
+    assert cli.resolve_config(TrainConfig, {}, [str(path)]).max_children == (64, 64, 64, 64)
 
 
 @pytest.mark.parametrize("where", [lambda text: text, lambda text: json.dumps({"__metadata__": {"fractalgen": text}})])

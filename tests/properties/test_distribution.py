@@ -69,13 +69,13 @@ KNOWN = torch.tensor([[[-1, 0, -1, -1], [-1, 2, -1, 1]]])
 """Two rows of four cells: a patch known in part, one whose known cell sounds and one whose known hold is its last."""
 
 
-@pytest.mark.parametrize("listens", [False, True])
+@pytest.mark.parametrize("future_context", [False, True])
 @pytest.mark.parametrize("generators", MIXES)
 def test_probabilities_given_known_cells_sum_to_one(
-    generators: str, listens: bool, monkeypatch: pytest.MonkeyPatch
+    generators: str, future_context: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All rolls that agree with the known cells, under one order."""
-    model = random_model(tiny_config(generators, listens=listens))
+    model = random_model(tiny_config(generators, future_context=future_context))
     rolls = every_roll(2, 4, 3)
     rolls = rolls[((rolls == KNOWN) | (KNOWN < 0)).all(-1).all(-1)]
     monkeypatch.setattr(torch, "rand", same_order)
@@ -103,13 +103,13 @@ def test_ar_likelihood_of_a_piece_is_that_of_its_beginning_and_of_the_rest_given
     torch.testing.assert_close(first + rest, whole)
 
 
-@pytest.mark.parametrize("listens", [False, True])
+@pytest.mark.parametrize("future_context", [False, True])
 @pytest.mark.parametrize("generators", ["ar ar ar", "mar mar ar", "mar ar ar", "ar mar mar"])
 def test_sampler_given_known_cells_draws_from_the_likelihood(
-    generators: str, listens: bool, monkeypatch: pytest.MonkeyPatch
+    generators: str, future_context: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Chi-square over all rolls that agree with the known cells, averaged over the orders of MAR levels."""
-    model = random_model(tiny_config(generators, listens=listens), seed=1)
+    model = random_model(tiny_config(generators, future_context=future_context), seed=1)
     monkeypatch.setattr("fractalgen.model.sampling.windows.drop_orphans", lambda tokens: tokens)
     rolls = every_roll(2, 4, 3)
     agree = ((rolls == KNOWN) | (KNOWN < 0)).all(-1).all(-1)
@@ -130,23 +130,25 @@ def test_many_candidates_make_an_ar_model_draw_given_both_sides() -> None:
     agree = ((rolls == KNOWN) | (KNOWN < 0)).all(-1).all(-1)
     with torch.no_grad():
         joint = torch.where(agree, (-model.nll(rolls).total).exp(), 0.0)
-        deaf = -model.nll(rolls[agree], known=(KNOWN >= 0).expand(int(agree.sum()), -1, -1)).total
+        past_only = -model.nll(rolls[agree], known=(KNOWN >= 0).expand(int(agree.sum()), -1, -1)).total
     given_both = joint / joint.sum()
-    assert 0.5 * (given_both[agree] - deaf.exp()).abs().sum() > 0.1  # total variation: there is something to correct
+    assert (
+        0.5 * (given_both[agree] - past_only.exp()).abs().sum() > 0.1
+    )  # total variation: there is something to correct
     assert_frequencies(model, given_both, seed=6, slack=1.3, known=KNOWN, width=4, candidates=40, count=3000)
 
 
 def test_levels_that_listen_react_to_known_cells_ahead() -> None:
-    """An AR model that listens gives the first cell another probability when the last ones are other ones."""
+    """With future context an AR model gives the first cell another probability when the last ones change."""
     rolls = torch.zeros(2, 2, 4, dtype=torch.long)
     rolls[1, :, 2] = 2
     known = torch.zeros_like(rolls, dtype=torch.bool)
     known[:, :, 2:] = True
-    for listens in (False, True):
-        model = random_model(tiny_config(listens=listens))
+    for future_context in (False, True):
+        model = random_model(tiny_config(future_context=future_context))
         with torch.no_grad():
             silence, sound = model.nll(rolls, known=known).total
-        assert (abs(float(silence - sound)) > 1e-3) == listens
+        assert (abs(float(silence - sound)) > 1e-3) == future_context
 
 
 @pytest.mark.parametrize("generators", MIXES)

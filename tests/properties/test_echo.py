@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fractalgen.model.echo import echoes
 from fractalgen.model.grid import Grid, neighbours
+from fractalgen.model.long_context import find_long_context
 
 UNKNOWN, OUTSIDE = 3, 4  # after silence, hold and one velocity
 
@@ -31,26 +31,26 @@ def recall(steps: list[int] | None, given: torch.Tensor | None = None) -> torch.
     """Echoes of all three patches of :func:`roll`, one patch earlier and one later."""
     order = None if steps is None else torch.tensor([steps])
     region, child = torch.zeros(3, dtype=torch.long), torch.arange(3)
-    return echoes(Grid(1, 3, 2), roll(), (1, -1), region, child, UNKNOWN, order, given)
+    return find_long_context(Grid(1, 3, 2), roll(), (1, -1), region, child, UNKNOWN, order, given)
 
 
 def test_echoes_show_what_is_decided_earlier_and_hide_the_rest() -> None:
     first, second, third = (roll()[0, :, i : i + 2] for i in (0, 2, 4))
     nothing, beyond = torch.full((2, 2), UNKNOWN), torch.full((2, 2), OUTSIDE)
-    echo = recall([0, 1, 2])
+    long_context = recall([0, 1, 2])
     for child, expected in enumerate([(beyond, nothing), (first, nothing), (second, beyond)]):
-        assert torch.equal(echo[child], torch.stack(expected))
-    echo = recall([1, 0, 1])  # what is decided at the same moment is hidden too
+        assert torch.equal(long_context[child], torch.stack(expected))
+    long_context = recall([1, 0, 1])  # what is decided at the same moment is hidden too
     for child, expected in enumerate([(beyond, second), (nothing, nothing), (second, beyond)]):
-        assert torch.equal(echo[child], torch.stack(expected))
-    echo = recall(None)
-    assert torch.equal(echo[1], torch.stack([first, third]))
+        assert torch.equal(long_context[child], torch.stack(expected))
+    long_context = recall(None)
+    assert torch.equal(long_context[1], torch.stack([first, third]))
 
 
 def test_given_cells_are_heard_before_their_patch_is_decided() -> None:
     given = torch.full_like(roll(), -1)
     given[0, 0, 5] = 2
-    echo = recall([0, 1, 2], given)
+    long_context = recall([0, 1, 2], given)
     ahead = torch.full((2, 2), UNKNOWN)
     ahead[0, 1] = 2
-    assert torch.equal(echo[1, 1], ahead)
+    assert torch.equal(long_context[1, 1], ahead)

@@ -96,13 +96,15 @@ def test_probabilities_under_limits_are_those_of_the_model_renormalised_at_every
     assert chi_square < int(common.sum()) + 5 * math.sqrt(2 * int(common.sum()))
 
 
-@pytest.mark.parametrize(("generators", "listens"), [("ar ar ar", False), ("ar ar ar", True), ("mar ar ar", False)])
-def test_a_hold_that_is_ruled_out_leaves_its_probability_to_the_rest(generators: str, listens: bool) -> None:
+@pytest.mark.parametrize(
+    ("generators", "future_context"), [("ar ar ar", False), ("ar ar ar", True), ("mar ar ar", False)]
+)
+def test_a_hold_that_is_ruled_out_leaves_its_probability_to_the_rest(generators: str, future_context: bool) -> None:
     """A given note ends at step 1: completions in which it is held have probability zero, all others sum to one.
 
     A cell is silent or struck with the odds that the model gives to these, and draws follow the probabilities.
     """
-    model = random_model(tiny_config(generators, width=2, listens=listens), seed=1)
+    model = random_model(tiny_config(generators, width=2, future_context=future_context), seed=1)
     rolls = every_roll(2, 2, 3)
     rolls = rolls[(rolls[:, 0, 0] == 2) & (rolls[:, 1, 0] == 0)]  # note on row 0, then row 0 and 1 are open at step 1
     known, ended = (torch.zeros_like(rolls, dtype=torch.bool) for _ in range(2))
@@ -138,7 +140,7 @@ def test_a_hold_that_is_ruled_out_leaves_its_probability_to_the_rest(generators:
 
 @pytest.mark.parametrize("generators", MIXES)
 def test_given_notes_keep_their_ends(generators: str) -> None:
-    model = random_model(tiny_config(generators, PATCHES, width=32, velocity_bins=4, listens=True))
+    model = random_model(tiny_config(generators, PATCHES, width=32, velocity_bins=4, future_context=True))
     known = torch.full((24, 16, 64), -1)
     known[:, ::4, 3:6] = 1
     known[:, ::4, 3] = 3

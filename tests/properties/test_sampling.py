@@ -17,8 +17,8 @@ from fractalgen.model.level import FractalLevel
 from fractalgen.model.losses import gate_nll
 from fractalgen.model.regions import Condition, Regions
 from fractalgen.model.sampling import sampler_ar as ar
-from fractalgen.model.sampling.sampler_ar import Sight
-from fractalgen.model.sampling.token_sampler import Draw
+from fractalgen.model.sampling.sampler_ar import ArState
+from fractalgen.model.sampling.token_sampler import TokenSampler
 from fractalgen.model.sampling.windows import drop_orphans
 from fractalgen.model.schedule import schedule_steps
 from fractalgen.model.transformer import Decoder, Transformer, ahead
@@ -71,18 +71,18 @@ def test_the_decoder_equals_the_full_pass(length: int) -> None:
 
 
 @pytest.mark.parametrize("index", [0, 1])
-@pytest.mark.parametrize("listens", [False, True])
+@pytest.mark.parametrize("future_context", [False, True])
 @pytest.mark.parametrize("scan_order", ["column_major", "row_major"])
-def test_a_level_that_draws_says_what_teacher_forcing_says(index: int, listens: bool, scan_order: str) -> None:
+def test_a_level_that_draws_says_what_teacher_forcing_says(index: int, future_context: bool, scan_order: str) -> None:
     """Cache, content and windows together: known rolls, three children a pass, with nonsense guessed ahead of them."""
-    config = tiny_config("ar ar ar", patches=(16, 4, 1), width=16, scan_order=scan_order, listens=listens)
+    config = tiny_config("ar ar ar", patches=(16, 4, 1), width=16, scan_order=scan_order, future_context=future_context)
     model = random_model(config)  # sixteen children at both levels
     level = model.levels[index]
     assert isinstance(level, FractalLevel)
     size = level.config.patch
     rolls = random_rolls(3, size, size, 1)
     known = torch.full_like(rolls, -1)
-    if listens:
+    if future_context:
         known[1:, -1, -2:] = rolls[1:, -1, -2:]
     canvas = surround(rolls, level.margin, model.config.vocabulary + 1)
     cond = Condition(torch.randn(3, level.cond.in_features, dtype=torch.float64), torch.tensor([0, 5, 20]))
@@ -91,7 +91,7 @@ def test_a_level_that_draws_says_what_teacher_forcing_says(index: int, listens: 
     with torch.no_grad():
         plan = level.generator.teacher_forcing(torch.ones(3, len(grid), dtype=torch.bool), None)
         z = level.conditions(regions, level.embed(level.features(grid.split(rolls))), level.base(cond, grid), plan)
-        sight = Sight(level, regions, cond, Draw(SamplingConfig(), None, torch.device("cpu")))
+        state = ArState(level, regions, cond, TokenSampler(SamplingConfig(), None, torch.device("cpu")))
         row = torch.arange(3)[:, None]
         for start in (0, 1, 4, 6, 9, 12, 13):
             child = start + torch.arange(3)
@@ -99,13 +99,13 @@ def test_a_level_that_draws_says_what_teacher_forcing_says(index: int, listens: 
             guess = torch.where(known >= 0, known, interior(guess, level.margin))
             told = (torch.arange(len(grid)) < child[-1])[:, None, None]
             patches = torch.where(told, grid.split(rolls), grid.split(guess))
-            interior(sight.canvas, level.margin).copy_(grid.join(patches))
-            drawn = sight.conditions(row, child.expand(3, 3))
+            interior(state.canvas, level.margin).copy_(grid.join(patches))
+            drawn = state.conditions(row, child.expand(3, 3))
             torch.testing.assert_close(drawn[0], z[:, child], rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize(
-    ("generators", "scan_order", "listens"),
+    ("generators", "scan_order", "future_context"),
     [
         ("ar ar ar ar", "column_major", False),
         ("ar ar ar ar", "column_major", True),
@@ -117,11 +117,13 @@ def test_a_level_that_draws_says_what_teacher_forcing_says(index: int, listens: 
     ],
 )
 def test_looking_ahead_draws_the_very_same_music(
-    generators: str, scan_order: ScanOrder, listens: bool, monkeypatch: pytest.MonkeyPatch
+    generators: str, scan_order: ScanOrder, future_context: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Child by child and many at once: the same cells and records; with known cells, limits and guidance."""
     patches = (16, 8, 4, 1) if len(generators.split()) == 4 else (16, 1)
-    config = tiny_config(generators, patches, width=16, label_sizes=(3,), scan_order=scan_order, listens=listens)
+    config = tiny_config(
+        generators, patches, width=16, label_sizes=(3,), scan_order=scan_order, future_context=future_context
+    )
     model = random_model(config, seed=5)
     if len(patches) == 2:
         torch.nn.init.constant_(model.root.gate.bias, -1.5)
@@ -140,13 +142,13 @@ def test_looking_ahead_draws_the_very_same_music(
         {"max_polyphony": 3, "known": torch.where(known > 0, -1, known)},
     ]
     passes: list[int] = []
-    conditions = Sight.conditions
+    conditions = ArState.conditions
 
-    def counted(sight: Sight, row: Tensor, child: Tensor) -> Tensor:
+    def counted(state: ArState, row: Tensor, child: Tensor) -> Tensor:
         passes.append(child.shape[1])
-        return conditions(sight, row, child)
+        return conditions(state, row, child)
 
-    monkeypatch.setattr(Sight, "conditions", counted)
+    monkeypatch.setattr(ArState, "conditions", counted)
     for settings in cases:
         results, numbers = [], []
         for span in (1, 5, 16):
@@ -311,11 +313,11 @@ def test_a_group_known_to_sound_never_comes_out_silent() -> None:
     nll = gate_nll(logits.expand(8, 3), patterns, target.expand(8, 3), target.expand(8, 3), torch.ones(8).bool()).sum(1)
     probability = (-nll).exp()
     assert probability[1:].sum().item() == pytest.approx(1.0)
-    draw = Draw(SamplingConfig(), generator(), torch.device("cpu"))
+    sampler = TokenSampler(SamplingConfig(), generator(), torch.device("cpu"))
     count = 20_000
-    opened, chances = draw.gates(
+    opened, chances = sampler.gates(
         logits.expand(1, count, 3),
-        draw.uniform((count, 3)),
+        sampler.uniform((count, 3)),
         target.expand(count, 3),
         torch.zeros(count, 3, dtype=torch.bool),
         torch.ones(count, dtype=torch.bool),
@@ -400,15 +402,17 @@ def test_guidance_bends_logits_as_its_formula_says() -> None:
     logits = torch.randn(2, 5, 7, generator=generator(), dtype=torch.float64)
     cond, uncond = logits
     settings = SamplingConfig(cfg=3.0, temperature=0.7)
-    draw = Draw(settings, generator(), torch.device("cpu"), streams=2)
+    sampler = TokenSampler(settings, generator(), torch.device("cpu"), streams=2)
     expected = ((uncond + 3.0 * (cond - uncond)) / 0.7).log_softmax(-1)
-    torch.testing.assert_close(draw.bend(logits).log_softmax(-1), expected)
-    linear = Draw(dataclasses.replace(settings, cfg_schedule="linear"), generator(), torch.device("cpu"), 2, 0.5)
-    torch.testing.assert_close(linear.bend(logits), (uncond + 2.0 * (cond - uncond)) / 0.7)
-    filtered = Draw(dataclasses.replace(settings, filter_threshold=0.2), generator(), torch.device("cpu"), 2)
+    torch.testing.assert_close(sampler.process_logits(logits).log_softmax(-1), expected)
+    linear = TokenSampler(
+        dataclasses.replace(settings, cfg_schedule="linear"), generator(), torch.device("cpu"), 2, 0.5
+    )
+    torch.testing.assert_close(linear.process_logits(logits), (uncond + 2.0 * (cond - uncond)) / 0.7)
+    filtered = TokenSampler(dataclasses.replace(settings, filter_threshold=0.2), generator(), torch.device("cpu"), 2)
     unlikely = cond.softmax(-1) < 0.2
-    assert torch.all(filtered.bend(logits)[unlikely & (cond < cond.amax(-1, keepdim=True))].isinf())
-    assert torch.all(filtered.bend(logits).isfinite().any(-1))
+    assert torch.all(filtered.process_logits(logits)[unlikely & (cond < cond.amax(-1, keepdim=True))].isinf())
+    assert torch.all(filtered.process_logits(logits).isfinite().any(-1))
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.1, 0.6])
@@ -416,18 +420,18 @@ def test_a_gate_is_a_choice_of_two(threshold: float) -> None:
     """Guided, filtered and at a temperature, it opens as often as the second of two tokens is drawn."""
     logits = 2 * torch.randn(2, 40, 6, generator=generator(), dtype=torch.float64)
     settings = SamplingConfig(cfg=2.0, temperature=0.8, filter_threshold=threshold)
-    draw = Draw(settings, generator(), torch.device("cpu"), streams=2)
+    sampler = TokenSampler(settings, generator(), torch.device("cpu"), streams=2)
     everything, noise = torch.ones(40, 6, dtype=torch.bool), torch.rand(40, 6, generator=generator())
-    _, chance = draw.gates(logits, noise, everything, ~everything)
-    two = draw.bend(torch.stack([torch.zeros_like(logits), logits], -1)).softmax(-1)
+    _, chance = sampler.gates(logits, noise, everything, ~everything)
+    two = sampler.process_logits(torch.stack([torch.zeros_like(logits), logits], -1)).softmax(-1)
     torch.testing.assert_close(chance, two[..., 1])
     assert ((chance == 0) | (chance == 1)).any() == (threshold > 0)
 
 
 def test_low_temperature_finds_the_most_likely_token() -> None:
     logits = 100 * torch.randn(1, 200, 9, generator=generator())
-    draw = Draw(SamplingConfig(temperature=0.01), generator(), torch.device("cpu"))
-    assert torch.equal(draw.categorical(logits, draw.uniform((200,))), logits[0].argmax(-1))
+    sampler = TokenSampler(SamplingConfig(temperature=0.01), generator(), torch.device("cpu"))
+    assert torch.equal(sampler.categorical(logits, sampler.uniform((200,))), logits[0].argmax(-1))
 
 
 def test_calls_that_cannot_work_are_refused() -> None:

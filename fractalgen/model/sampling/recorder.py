@@ -14,7 +14,7 @@ from torch import Tensor
 from fractalgen.model.grid import Grid, interior
 from fractalgen.model.level import FractalLevel, VelocityHead
 from fractalgen.model.regions import Condition, Regions
-from fractalgen.model.sampling.token_sampler import Draw
+from fractalgen.model.sampling.token_sampler import TokenSampler
 
 
 @dataclass
@@ -79,10 +79,26 @@ def finished(
     return Composed(tokens, planes, grid.join(chances))
 
 
-class Sampler(Protocol):
+class RegionSampler(Protocol):
     """Draws regions of a level, and everything below them."""
 
     def __call__(
-        self, level: FractalLevel | VelocityHead, regions: Regions, cond: Condition, draw: Draw, record: bool
+        self, level: FractalLevel | VelocityHead, regions: Regions, cond: Condition, sampler: TokenSampler, record: bool
+    ) -> Composed:
+        """Tokens of the regions, and what was recorded if ``record``."""
+
+
+class LevelSampler(Protocol):
+    """Draws regions of a level whose generator is of one kind; ``below`` draws their children."""
+
+    def __call__(
+        self,
+        level: FractalLevel,
+        regions: Regions,
+        cond: Condition,
+        sampler: TokenSampler,
+        below: RegionSampler,
+        record: bool,
+        log: StepLog | None = None,
     ) -> Composed:
         """Tokens of the regions, and what was recorded if ``record``."""

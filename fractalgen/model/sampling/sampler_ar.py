@@ -1,4 +1,4 @@
-"""Drawing regions of an AR level in passes that look ahead: as child by child, in far fewer passes."""
+"""The AR sampler: children one after the other in scan order, several of them in a pass by Jacobi decoding."""
 
 from __future__ import annotations
 
@@ -14,37 +14,36 @@ from fractalgen.model.grid import Margin, earlier, interior, surround, windows
 from fractalgen.model.level import FractalLevel
 from fractalgen.model.limits import PatchLimits
 from fractalgen.model.regions import Condition, Regions
-from fractalgen.model.sampling.recorder import Composed, Sampler, StepLog, finished
-from fractalgen.model.sampling.token_sampler import GATE, INSIDE, Draw, streams
+from fractalgen.model.sampling.recorder import Composed, RegionSampler, StepLog, finished
+from fractalgen.model.sampling.token_sampler import GATE, INSIDE, TokenSampler, streams
 from fractalgen.music.tokens import HOLD, SILENCE
 
 SPAN = 8
 """Children of a region that an AR level looks at in a pass: more of them save passes, fewer save work."""
 
 
-def settle(
+def sample_ar(
     level: FractalLevel,
     regions: Regions,
     cond: Condition,
-    draw: Draw,
-    below: Sampler,
+    sampler: TokenSampler,
+    below: RegionSampler,
     record: bool,
     log: StepLog | None = None,
 ) -> Composed:
-    """Draw regions of an AR level as if child by child, in far fewer passes.
+    """Draw regions of an AR level: the result is that of drawing child by child, in far fewer passes.
 
-    The random numbers being given, each child is a function of those before it.  So some children ahead are guessed, to
-    be silent, as most are, or that a note is held; one pass says what each would be if the guess were right, and that
-    is the next guess.  Where all before a child is right it comes out right: up to and including the first that differs
-    from its guess all are certain, and never looked at again (Jacobi decoding: Song et al. 2021, arXiv 2002.03629).
-    Children of several cells are dear: ``below`` draws them when all before them is certain.  Every region goes at its
-    own pace.
+    The random numbers are drawn beforehand, so each child is a function of the children before it.  A pass guesses the
+    next ``SPAN`` children (silence, or that a note is held) and computes what each of them is if the guesses before it
+    are right.  The results are the next guesses.  All children up to and including the first one that differs from its
+    guess are final (Jacobi decoding: Song et al. 2021, arXiv 2002.03629).  Multi-cell children are expensive, so
+    ``below`` samples one only when its prefix is final.  Each region advances at its own pace.
     """
     given, noise = regions.given, regions.noise
     assert given is not None
     assert noise is not None
-    sight = Sight(level, regions, cond, draw)
-    grid, flat, device = sight.grid, sight.flat, given.device
+    state = ArState(level, regions, cond, sampler)
+    grid, flat, device = state.grid, state.flat, given.device
     count = len(grid)
     noise = noise.unflatten(1, (count, -1))
     undecided, filled, sounds = level.tasks(regions, grid)
@@ -60,8 +59,8 @@ def settle(
     last = (sounds[:, None] & may) & (rank == end[:, None] - 1)  # which does if all before it are silent
     fractions = (rank + 1) / count
     if not one:
-        sight.guess_holds(grid.join(may[..., None, None]))
-    book = Record(level, undecided, log)
+        state.guess_holds(grid.join(may[..., None, None]))
+    recorder = ArRecorder(level, undecided, log)
 
     span = torch.arange(min(SPAN, count), device=device)
     begin = torch.where(end > 0, 0, count)  # the first child that is not certain
@@ -70,40 +69,40 @@ def settle(
     while len(live):
         row, start = live[:, None], begin[live]
         child = start.clamp(max=count - len(span))[:, None] + span
-        z = sight.conditions(row, child)
+        z = state.conditions(row, child)
         if limits is not None and crowded:
             may = undecided & (limits.possible(given_patches) | filled)
         new = child >= start[:, None]
         gates = level.gate(z)[..., 0]
         if ended is not None:
             number, slot = ended[row, child].nonzero(as_tuple=True)
-            cells = flat[live[number][:, None, None], sight.inner[1][child[number, slot]]]
+            cells = flat[live[number][:, None, None], state.inner[1][child[number, slot]]]
             gates[:, number, slot] += level.struck_share(z[:, number, slot], cells).to(gates)
-        opened, chance = draw.at(level.index, fractions[child]).gates(
+        opened, chance = sampler.at(level.index, fractions[child]).gates(
             gates, noise[row, child, GATE], may[row, child] & new, filled[row, child]
         )
         forced = last[row, child]
         forced = forced & quiet[row] & ~(opened & ~forced).any(1, keepdim=True)
         opened = opened | forced
         if record:
-            book.chances[row, child] = torch.where(
-                new, chance.masked_fill(forced, 1.0).to(book.chances), book.chances[row, child]
+            recorder.chances[row, child] = torch.where(
+                new, chance.masked_fill(forced, 1.0).to(recorder.chances), recorder.chances[row, child]
             )
 
         fill = opened & (opened.cumsum(1) == 1) if one else opened
-        patch = (row[..., None, None], sight.own[child])
+        patch = (row[..., None, None], state.own[child])
         guess = flat[patch]
         found = torch.where((opened | ~new)[..., None, None], guess, silent[row, child])
         number, slot = fill.nonzero(as_tuple=True)
         if len(number):
             r, c = live[number], child[number, slot]
-            parts, under = sight.below(r, c, z[:, number, slot], given_patches, limits, noise)
-            part = below(level.child, parts, under, draw, record)
+            parts, under = state.below(r, c, z[:, number, slot], given_patches, limits, noise)
+            part = below(level.child, parts, under, sampler, record)
             found[number, slot] = part.tokens.to(found)
             if limits is not None:
                 limits.fill(r, c, (part.tokens > SILENCE) & (given_patches[r, c] < 0))
             if record:
-                book.keep(r, c, part)
+                recorder.keep(r, c, part)
         flat[patch] = found
 
         after = torch.where((found != guess).flatten(2).any(-1), child + 1, child[:, -1:] + 1)
@@ -114,13 +113,13 @@ def settle(
         going = start < end[live]
         begin[live] = torch.where(going, start, count)
         live = live[going]
-        book.tell(begin)
-    book.tell(begin)
-    return finished(level, sight.regions, grid, *(book.finished(grid.split(sight.roll)) if record else ()))
+        recorder.tell(begin)
+    recorder.tell(begin)
+    return finished(level, state.regions, grid, *(recorder.finished(grid.split(state.roll)) if record else ()))
 
 
-class Record:
-    """What is noted of the children of an AR level: when they were decided, how probably they sound, what is inside."""
+class ArRecorder:
+    """Records for each child of an AR level when it was decided, how probably it sounds, and what is inside it."""
 
     def __init__(self, level: FractalLevel, undecided: Bool[Tensor, "b n"], log: StepLog | None) -> None:
         self.undecided, self.log, self.size = undecided, log, level.patch
@@ -167,18 +166,18 @@ class Record:
         return torch.cat([when.expand(-1, -1, 1, self.size, self.size), planes], 2), chances * inside
 
 
-class Sight:
-    """What an AR level and its children see while it draws: what is before them, and what is known beforehand.
+class ArState:
+    """The state of an AR level while it samples: the cells decided or guessed so far, and the key-value cache.
 
     ``flat`` (b, cells + 1) holds the canvas, with guesses ahead, and behind it one cell that is unknown; ``canvas`` is
     a view of it.
     """
 
-    def __init__(self, level: FractalLevel, regions: Regions, cond: Condition, draw: Draw) -> None:
+    def __init__(self, level: FractalLevel, regions: Regions, cond: Condition, sampler: TokenSampler) -> None:
         given, shape, generator = regions.given, regions.canvas.shape[1:], level.generator
         assert given is not None
         assert isinstance(generator, Autoregressive)
-        self.level, self.generator, self.draw = level, generator, draw
+        self.level, self.generator, self.sampler = level, generator, sampler
         self.grid = grid = level.grid(regions.canvas)
         self.flat = F.pad(regions.canvas.flatten(1), (0, 1), value=level.unknown)
         self.canvas = self.flat[:, :-1].unflatten(1, shape)
@@ -198,11 +197,11 @@ class Sight:
             earlier(grid, level.margin, level.child.margin, True, device),
             windows(grid, level.margin, level.child.margin, device)[0],
         )
-        self.base = streams(level.base(cond, grid, draw.kept), draw) + level.recalled(regions)
-        self.degrees = streams(level.degrees(cond, grid), draw)
-        self.echoes = None if regions.echo is None else grid.split_layers(regions.echo)
+        self.base = streams(level.base(cond, grid, sampler.kept), sampler) + level.embedded_context(regions)
+        self.degrees = streams(level.degrees(cond, grid), sampler)
+        self.echoes = None if regions.long_context is None else grid.split_layers(regions.long_context)
         self.steps = torch.arange(len(grid), device=device).expand(len(self.flat), -1)
-        self.decoder = generator.decoder(draw.streams * len(self.flat), len(grid))
+        self.decoder = generator.decoder(sampler.streams * len(self.flat), len(grid))
 
     def guess_holds(self, free: Bool[Tensor, "b p t"]) -> None:
         """Guess that what sounds beside a region of cells is held for two steps more where a cell is ``free``."""
@@ -223,7 +222,7 @@ class Sight:
         if len(x) > 1:
             row = torch.cat([row + stream * len(self.flat) for stream in range(len(x))])
             child = child.repeat(len(x), 1)
-        return streams(self.decoder(x.flatten(0, 1), row, child), self.draw)
+        return streams(self.decoder(x.flatten(0, 1), row, child), self.sampler)
 
     def below(
         self,
@@ -235,14 +234,18 @@ class Sight:
         noise: Float[Tensor, "b n k"],
     ) -> tuple[Regions, Condition]:
         """Some children as regions of the level below."""
-        echo = None
+        long_context = None
         if self.level.patch > 1:  # a cell knows no echo
             split = self.echoes  # cut once for all passes
-            echo = self.level.echo(self.regions, region, child, self.steps) if split is None else split[region, child]
+            long_context = (
+                self.level.long_context(self.regions, region, child, self.steps)
+                if split is None
+                else split[region, child]
+            )
         parts = Regions(
             self._look(region, child, self.inner),
             given[region, child],
-            echo,
+            long_context,
             None if limits is None else limits.at(region, child),
             noise[region, child, INSIDE:],
         )

@@ -1,4 +1,4 @@
-"""Drawing regions of a MAR level: several children at a time, in the order that the generator says."""
+"""The MAR sampler: several children at a time, in a random order or in scan order."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from fractalgen.model.grid import Margin, cut, interior, windows
 from fractalgen.model.level import FractalLevel
 from fractalgen.model.mar import MaskedAutoregressive
 from fractalgen.model.regions import Condition, Regions
-from fractalgen.model.sampling.recorder import Composed, Sampler, StepLog, finished
-from fractalgen.model.sampling.token_sampler import GATE, INSIDE, ORDER, Draw, streams
+from fractalgen.model.sampling.recorder import Composed, RegionSampler, StepLog, finished
+from fractalgen.model.sampling.token_sampler import GATE, INSIDE, ORDER, TokenSampler, streams
 from fractalgen.music.tokens import SILENCE
 
 
-def walk(
+def sample_mar(
     level: FractalLevel,
     regions: Regions,
     cond: Condition,
-    draw: Draw,
-    below: Sampler,
+    sampler: TokenSampler,
+    below: RegionSampler,
     record: bool,
     log: StepLog | None = None,
 ) -> Composed:
-    """Draw regions of a MAR level step by step: decide the gates, have what is not silent drawn by ``below``."""
+    """Draw regions of a MAR level: an iteration decides the gates of some children; ``below`` samples the open ones."""
     assert isinstance(level.generator, MaskedAutoregressive)
     canvas, given, noise = regions.canvas, regions.given, regions.noise
     assert given is not None
@@ -42,14 +42,14 @@ def walk(
         planes = torch.full(shape, -1, dtype=torch.int32, device=canvas.device)
         chances = torch.zeros(given_patches.shape, device=canvas.device)
     interior(canvas, level.margin).copy_(torch.where(given >= 0, given, level.unknown))
-    base = level.base(cond, grid, draw.kept)
-    recalled = level.recalled(regions)
+    base = level.base(cond, grid, sampler.kept)
+    embedded_context = level.embedded_context(regions)
     windows_seen, _ = windows(grid, level.margin, level.context, canvas.device)
-    degrees = streams(level.degrees(cond, grid), draw)
+    degrees = streams(level.degrees(cond, grid), sampler)
     # under a limit on polyphony children are drawn one at a time, since each leaves less room to the others
     alone = limits is not None and limits.room is not None
-    iterations = len(grid) if alone else draw.settings.num_iter_list[level.index]
-    steps = level.generator.steps(undecided, noise[..., ORDER], (iterations, draw.settings.mar_order))
+    iterations = len(grid) if alone else sampler.settings.num_iter_list[level.index]
+    steps = level.generator.steps(undecided, noise[..., ORDER], (iterations, sampler.settings.mar_order))
     ended = level.ended(given, grid)
     for iteration in range(iterations):
         target = steps == iteration
@@ -57,12 +57,12 @@ def walk(
             continue
         # what is decided now, repeated for every guidance stream, says what each undecided child is to be
         content = level.embed(level.features(grid.split(interior(canvas, level.margin))))
-        context = level.surroundings(level.features(cut(canvas, windows_seen))) + recalled
+        context = level.surroundings(level.features(cut(canvas, windows_seen))) + embedded_context
         content, context, sees = (
-            x.repeat(draw.streams, 1, 1) for x in (content, context, (steps < iteration)[:, None])
+            x.repeat(sampler.streams, 1, 1) for x in (content, context, (steps < iteration)[:, None])
         )
-        conditions = streams(level.generator(content, base, context, sees), draw)
-        dice = draw.at(level.index, (iteration + 1) / iterations)
+        conditions = streams(level.generator(content, base, context, sees), sampler)
+        now = sampler.at(level.index, (iteration + 1) / iterations)
         undecided &= ~target
         possible = undecided.new_ones(()) if limits is None else limits.possible(given_patches)
         may = target & (possible if limits is None else possible | filled)
@@ -72,7 +72,7 @@ def walk(
             r, c = (ended & target).nonzero(as_tuple=True)
             z = conditions[:, r, c]
             gates[:, r, c] += level.struck_share(z, flat[r[:, None, None], around[c]]).to(gates)
-        opened, chance = dice.gates(gates, noise[..., GATE], may, filled, last)
+        opened, chance = now.gates(gates, noise[..., GATE], may, filled, last)
         silent = silent & ~opened.any(1)
 
         region, child = target.nonzero(as_tuple=True)
@@ -81,8 +81,8 @@ def walk(
             chances[region, child] = chance[region, child].to(chances)[:, None, None]
         cells = flat[region[:, None, None], around[child]]
         z, degree = conditions[:, region, child], degrees[:, region, child]
-        echo = level.echo(regions, region, child)
-        batch = (target.cumsum(1) - 1)[region, child] // draw.settings.batch_generate_size
+        long_context = level.long_context(regions, region, child)
+        batch = (target.cumsum(1) - 1)[region, child] // sampler.settings.batch_generate_size
         for number in range(int(batch.max()) + 1 if len(batch) else 0):
             moment = log.add(iteration, number) if log else iteration
             mine = batch == number
@@ -95,12 +95,12 @@ def walk(
                 parts = Regions(
                     cells[mine],
                     given_patches[r, c],
-                    None if echo is None else echo[mine],
+                    None if long_context is None else long_context[mine],
                     None if limits is None else limits.at(r, c),
                     noise[r, c, INSIDE:],
                 )
                 under = Condition(z[:, mine].flatten(0, 1), degree[:, mine].flatten())
-                part = below(level.child, parts, under, dice, record)
+                part = below(level.child, parts, under, now, record)
                 if limits is not None:
                     limits.fill(r, c, (part.tokens > SILENCE) & (given_patches[r, c] < 0))
                 flat[r[:, None, None], own[c]] = part.tokens.to(flat)

@@ -1,4 +1,4 @@
-"""How randomness becomes decisions: temperature, filter, guidance.  Shared by every level."""
+"""From logits to decisions: guidance, filter, temperature.  Shared by all levels."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ GATE, ORDER, INSIDE = 0, 1, 2
 
 
 @dataclass(frozen=True)
-class Draw:
-    """The sampler's dice: a seeded generator and what bends the distributions before they are drawn from.
+class TokenSampler:
+    """Samples gates and tokens from logits with a seeded random generator.
 
     Logits come stacked ``(streams, batch, ...)``: one stream, or with guidance two (conditional, unconditional).
     ``fraction`` is how far the current ``level`` has got, for the linear guidance schedule: a number, or one for
-    each child, (b, g).  ``kept``: what each level knows of the places in
-    a grid, which depends on its weights alone: dice serve one model, for one call.
+    each child, (b, g).  ``kept`` caches the position embeddings of each level and grid; they depend on the weights
+    alone, so a sampler serves one model, for one call.
     """
 
     settings: SamplingConfig
@@ -37,8 +37,8 @@ class Draw:
     level: int = 0
     kept: dict[tuple[int, Grid], Tensor] = field(default_factory=dict, repr=False, compare=False)
 
-    def at(self, level: int, fraction: float | Tensor) -> Draw:
-        """The same dice at a point of a level's progress."""
+    def at(self, level: int, fraction: float | Tensor) -> TokenSampler:
+        """The same sampler at a point of a level's progress."""
         return replace(self, level=level, fraction=fraction)
 
     def uniform(self, shape: Sequence[int]) -> Float[Tensor, "..."]:
@@ -55,19 +55,19 @@ class Draw:
         scale = 1 + (cfg - 1) * self.fraction if self.settings.cfg_schedule == "linear" else cfg
         return torch.where(conditional.isinf(), conditional, free + scale * (conditional - free))
 
-    def bend(self, logits: Float[Tensor, "s *b v"]) -> Float[Tensor, "*b v"]:
+    def process_logits(self, logits: Float[Tensor, "s *b v"]) -> Float[Tensor, "*b v"]:
         """Logits over the last axis after guidance, filter and temperature."""
-        bent = self.guide(logits)
+        processed = self.guide(logits)
         if self.settings.filter_threshold > 0:
             probabilities = wide(logits)[0].softmax(-1)
             unlikely = probabilities < self.settings.filter_threshold
             unlikely &= probabilities < probabilities.amax(-1, keepdim=True)
-            bent = bent.masked_fill(unlikely, float("-inf"))
-        return bent / self.settings.level_temperature(self.level)
+            processed = processed.masked_fill(unlikely, float("-inf"))
+        return processed / self.settings.level_temperature(self.level)
 
     def categorical(self, logits: Float[Tensor, "s m v"], noise: Float[Tensor, " m"]) -> Int[Tensor, " m"]:
         """One draw per row from a uniform number each, by inversion of the cumulative distribution."""
-        cumulative = self.bend(logits).softmax(-1).cumsum(-1)
+        cumulative = self.process_logits(logits).softmax(-1).cumsum(-1)
         point = noise.to(cumulative)[:, None] * cumulative[:, -1:]
         last = (cumulative < cumulative[:, -1:]).sum(-1)  # rounding must not reach a token of probability zero
         return torch.minimum((cumulative <= point).sum(-1), last)
@@ -85,16 +85,16 @@ class Draw:
         Rows marked ``not_all_silent`` are drawn under the condition that at least one child opens: as long as none
         has, child ``g`` opens with ``p_g / (1 - prod_{h >= g} (1 - p_h))``.
         """
-        bent = self.guide(logits) / self.settings.level_temperature(self.level)
+        processed = self.guide(logits) / self.settings.level_temperature(self.level)
         if self.settings.filter_threshold > 0:  # of two choices only the less likely one is ever ruled out
             unlikely, plain = min(self.settings.filter_threshold, 0.5), wide(logits)[0]
-            bent = bent.masked_fill(plain.sigmoid() < unlikely, float("-inf"))
-            bent = bent.masked_fill((-plain).sigmoid() < unlikely, float("inf"))
-        chance = bent.sigmoid().masked_fill(~target, 0.0)
+            processed = processed.masked_fill(plain.sigmoid() < unlikely, float("-inf"))
+            processed = processed.masked_fill((-plain).sigmoid() < unlikely, float("inf"))
+        chance = processed.sigmoid().masked_fill(~target, 0.0)
         noise = noise.to(chance)
         opened = noise < chance
         if not_all_silent is not None and not_all_silent.any():
-            closed = F.logsigmoid(-bent).masked_fill(~target, 0.0)
+            closed = F.logsigmoid(-processed).masked_fill(~target, 0.0)
             rest = closed.flip(1).cumsum(1).flip(1)
             conditioned = torch.where(rest < 0, chance / -torch.expm1(rest), 0.0)  # 0/0 where all are ruled out
             last = target & (target.cumsum(1) == target.sum(1, keepdim=True))
@@ -107,6 +107,6 @@ class Draw:
         return (opened | forced) & target, chance.masked_fill(forced, 1.0)
 
 
-def streams(x: Float[Tensor, "sb *n"], draw: Draw) -> Float[Tensor, "s b *n"]:
+def streams(x: Float[Tensor, "sb *n"], sampler: TokenSampler) -> Float[Tensor, "s b *n"]:
     """Separate the guidance streams, stacked along the batch."""
-    return x.unflatten(0, (draw.streams, -1))
+    return x.unflatten(0, (sampler.streams, -1))

@@ -1,4 +1,4 @@
-"""Composing whole pieces with a model that sees one window at a time, and listening ahead with one that cannot."""
+"""Whole pieces from a model that sees one window at a time; the choice among candidates by what comes after them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from fractalgen.model.limits import Limits
 from fractalgen.model.network import FractalNetwork
 from fractalgen.model.regions import Condition, Regions
 from fractalgen.model.sampling.recorder import Composed, StepLog
-from fractalgen.model.sampling.recursion import draw_regions
-from fractalgen.model.sampling.token_sampler import Draw
+from fractalgen.model.sampling.recursion import sample_regions
+from fractalgen.model.sampling.token_sampler import TokenSampler
 from fractalgen.music.tokens import HOLD, ONSET, SILENCE
 
 
@@ -78,11 +78,11 @@ def ranks(config: ModelConfig, width: int, start: int, steps: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Composer:
-    """Draws windows: from which model, under which condition, with which dice, and what is written down on the way."""
+    """Draws windows of a model under a condition, and records how if asked to."""
 
     model: FractalNetwork
     cond: Condition
-    draw: Draw
+    sampler: TokenSampler
     log: StepLog
     record: bool
 
@@ -90,10 +90,10 @@ class Composer:
         """Draw the undecided cells of a window from the model."""
         vocabulary, root = self.model.config.vocabulary, self.model.root
         canvas = surround(torch.full_like(given, vocabulary), root.margin, vocabulary + 1)
-        noise = self.draw.uniform((len(given), len(root.grid(canvas)) * root.numbers_per_child))
+        noise = self.sampler.uniform((len(given), len(root.grid(canvas)) * root.numbers_per_child))
         regions = Regions(canvas, given, limits=limits, noise=noise)
-        composed = draw_regions(root, regions, self.cond, self.draw, self.record, self.log)
-        if any(level.generator == "mar" for level in self.model.config.levels[:-1]):
+        composed = sample_regions(root, regions, self.cond, self.sampler, self.record, self.log)
+        if not self.model.config.is_autoregressive:
             composed.tokens = torch.where(given >= 0, given, drop_orphans(composed.tokens.cpu()).to(given))
         return composed
 
@@ -110,7 +110,7 @@ class Composer:
             return x.repeat_interleave(candidates, 0)
 
         given = repeated(given)
-        cond = self.cond.each(lambda x: repeated(x.unflatten(0, (self.draw.streams, -1)).transpose(0, 1)))
+        cond = self.cond.each(lambda x: repeated(x.unflatten(0, (self.sampler.streams, -1)).transpose(0, 1)))
         if limits is not None:
             limits = Limits(repeated(limits.allowed), None if limits.room is None else repeated(limits.room))
         composer = replace(self, cond=cond.each(lambda x: x.transpose(0, 1).flatten(0, 1)))
@@ -118,7 +118,7 @@ class Composer:
         conditional = cond.each(lambda x: x[:, 0])
         proposal = self.model.score(composed.tokens, conditional, known=given >= 0).total
         weight = proposal - self.model.score(composed.tokens, conditional).total
-        gumbel = -(-self.draw.uniform(weight.shape).clamp(min=1e-30).log()).log()
+        gumbel = -(-self.sampler.uniform(weight.shape).clamp(min=1e-30).log()).log()
         best = (weight + gumbel.to(weight)).unflatten(0, (-1, candidates)).argmax(1)
         kept = best + candidates * torch.arange(len(best), device=best.device)
         parts = (composed.tokens, composed.planes, composed.chances)

@@ -20,11 +20,11 @@ from fractalgen.config import MarOrder, SamplingConfig
 from fractalgen.model.ar import Autoregressive
 from fractalgen.model.grid import Margin, interior, surround, windows
 from fractalgen.model.level import FractalLevel, VelocityHead
-from fractalgen.model.losses import NLL, Ledger, gate_nll, wide
+from fractalgen.model.losses import NLL, LossTerms, gate_nll, wide
 from fractalgen.model.mar import ranks
 from fractalgen.model.regions import Condition, Regions
-from fractalgen.model.sampling.recursion import draw_cells
-from fractalgen.model.sampling.token_sampler import GATE, INSIDE, ORDER, Draw
+from fractalgen.model.sampling.recursion import sample_cells
+from fractalgen.model.sampling.token_sampler import GATE, INSIDE, ORDER, TokenSampler
 from fractalgen.model.sampling.windows import drop_orphans
 from fractalgen.model.schedule import Schedule, schedule_steps
 from fractalgen.music.tokens import HOLD, ONSET, SILENCE
@@ -44,12 +44,11 @@ def dense_nll(
     """
     schedule = None if num_iter_list is None else Schedule(model.iterations(num_iter_list), mar_order)
     canvas = surround(tokens, model.root.margin, model.config.vocabulary + 1)
-    ledger = Ledger(len(tokens), model.null)
+    losses = LossTerms(len(tokens), model.null)
     crop = torch.arange(len(tokens), device=tokens.device)
     cond = model.condition(cond_list, len(tokens))
-    score(model.root, Regions(canvas), cond, crop, ledger.zeros + 1, ledger, schedule)
-    mar = any(level.generator == "mar" for level in model.config.levels[:-1])
-    return NLL(ledger.terms, ledger.kinds, exact=not mar or schedule is not None)
+    score(model.root, Regions(canvas), cond, crop, losses.zeros + 1, losses, schedule)
+    return NLL(losses.terms, losses.kinds, exact=model.config.is_autoregressive or schedule is not None)
 
 
 def score(
@@ -58,13 +57,13 @@ def score(
     cond: Condition,
     crop: Int[Tensor, " b"],
     weight: Float[Tensor, " b"],
-    ledger: Ledger,
+    losses: LossTerms,
     schedule: Schedule | None,
 ) -> None:
-    """Book the NLL of regions; those that nobody asked for, because they are silent, have weight 0."""
+    """Add up the NLL of regions; those that nobody asked for, because they are silent, have weight 0."""
     asked = weight > 0
     if isinstance(level, VelocityHead):
-        score_cells(level, regions, cond, crop, weight * asked, ledger)
+        score_cells(level, regions, cond, crop, weight * asked, losses)
         return
     canvas, grid = regions.canvas, level.grid(regions.canvas)
     patches = grid.split(interior(canvas, level.margin))
@@ -78,16 +77,16 @@ def score(
     nats = gate_nll(wide(level.gate(z)[..., 0]), active, plan.target, plan.final, sounds)
     for kind, which in (("sound", active), ("silence", ~active)):
         mine = torch.where(which & asked[:, None], nats, 0.0).sum(1)
-        ledger.add(f"{level.name}/gate", mine, crop, weight, kind)
+        losses.add(f"{level.name}/gate", mine, crop, weight, kind)
 
     region, child = plan.target.nonzero(as_tuple=True)
     index, owner = windows(grid, level.margin, level.child.margin, canvas.device)
     decided = F.pad(plan.steps, (0, 1), value=-1)[region[:, None, None], owner[child]]
     visible = (decided < plan.steps[region, child][:, None, None]) | (owner[child] == child[:, None, None])
     cells = torch.where(visible, canvas.flatten(1)[region[:, None, None], index[child]], level.unknown)
-    parts = Regions(cells, echo=level.echo(regions, region, child, plan.steps))
+    parts = Regions(cells, long_context=level.long_context(regions, region, child, plan.steps))
     below = Condition(z[region, child], level.degrees(cond, grid)[region, child])
-    score(level.child, parts, below, crop[region], weight[region] * active[region, child], ledger, schedule)
+    score(level.child, parts, below, crop[region], weight[region] * active[region, child], losses, schedule)
 
 
 def score_cells(
@@ -96,7 +95,7 @@ def score_cells(
     cond: Condition,
     crop: Int[Tensor, " m"],
     weight: Float[Tensor, " m"],
-    ledger: Ledger,
+    losses: LossTerms,
 ) -> None:
     """Articulation and velocity of every cell; booked for those that sound."""
     token = regions.canvas[:, 0, 1]
@@ -107,10 +106,10 @@ def score_cells(
         choice = token[mine] - HOLD if head.joint else (token[mine] >= ONSET).long()
         nats = F.cross_entropy(wide(logits)[mine], choice, reduction="none")
         name = f"{head.name}/{'token' if head.joint else 'articulation'}"
-        ledger.add(name, nats, crop[mine], weight[mine], kind)
+        losses.add(name, nats, crop[mine], weight[mine], kind)
     if velocities is not None:
         nats = F.cross_entropy(wide(velocities)[onset], token[onset] - ONSET, reduction="none")
-        ledger.add(f"{head.name}/velocity", nats, crop[onset], weight[onset], kind="velocity")
+        losses.add(f"{head.name}/velocity", nats, crop[onset], weight[onset], kind="velocity")
 
 
 @torch.no_grad()
@@ -134,14 +133,14 @@ def dense_sample(
     shape = (batch_size, config.pitches, config.crop_length if width is None else width)
     unknown = torch.full(shape, config.vocabulary, device=model.device)
     canvas = surround(unknown, root.margin, config.vocabulary + 1)
-    draw = Draw(settings, generator, model.device)
-    regions = Regions(canvas, noise=draw.uniform((batch_size, len(root.grid(canvas)) * root.numbers_per_child)))
-    tokens = fill(root, regions, model.condition(None, batch_size), draw, only)
-    return drop_orphans(tokens) if any(level.generator == "mar" for level in config.levels[:-1]) else tokens
+    sampler = TokenSampler(settings, generator, model.device)
+    regions = Regions(canvas, noise=sampler.uniform((batch_size, len(root.grid(canvas)) * root.numbers_per_child)))
+    tokens = fill(root, regions, model.condition(None, batch_size), sampler, only)
+    return tokens if config.is_autoregressive else drop_orphans(tokens)
 
 
 def fill(
-    level: FractalLevel, regions: Regions, cond: Condition, draw: Draw, only: Sequence[int] | None = None
+    level: FractalLevel, regions: Regions, cond: Condition, sampler: TokenSampler, only: Sequence[int] | None = None
 ) -> Int[Tensor, "b p t"]:
     """Draw regions: at each step of the order the gates of its children, and the inside of all these children."""
     canvas, grid = regions.canvas, level.grid(regions.canvas)
@@ -151,17 +150,17 @@ def fill(
     around, _ = windows(grid, level.margin, level.child.margin, canvas.device)
     flat = canvas.view(len(canvas), -1)
     interior(canvas, level.margin).fill_(level.unknown)
-    dice = draw.at(level.index, 1.0)
-    base, recalled, degrees = level.base(cond, grid), level.recalled(regions), level.degrees(cond, grid)
+    now = sampler.at(level.index, 1.0)
+    base, embedded_context, degrees = level.base(cond, grid), level.embedded_context(regions), level.degrees(cond, grid)
     _, _, sounds = level.tasks(regions, grid)
-    steps = order(level, noise[..., ORDER], draw.settings)
+    steps = order(level, noise[..., ORDER], sampler.settings)
     last = steps.amax(1)
     silent = torch.ones_like(sounds)
     for step in range(int(last.max()) + 1) if only is None else only:
         target = steps == step
         children = target.any(0).nonzero()[:, 0]
-        z = conditions(level, regions, base, recalled, steps < step)
-        opened, _ = dice.gates(
+        z = conditions(level, regions, base, embedded_context, steps < step)
+        opened, _ = now.gates(
             level.gate(z[:, children])[None, ..., 0],
             noise[:, children, GATE],
             target[:, children],
@@ -173,14 +172,14 @@ def fill(
         child = children[slot]
         parts = Regions(
             flat[region[:, None, None], around[child]],
-            echo=level.echo(regions, region, child),
+            long_context=level.long_context(regions, region, child),
             noise=noise[region, child, INSIDE:],
         )
         below = Condition(z[region, child], degrees[region, child])
         if isinstance(level.child, FractalLevel):
-            inside = fill(level.child, parts, below, draw)
+            inside = fill(level.child, parts, below, sampler)
         else:
-            inside = draw_cells(level.child, parts, below, draw).tokens
+            inside = sample_cells(level.child, parts, below, sampler).tokens
         flat[region[:, None, None], own[child]] = torch.where(opened[region, slot][:, None, None], inside, SILENCE)
     return interior(canvas, level.margin)
 
@@ -198,7 +197,7 @@ def conditions(
     level: FractalLevel,
     regions: Regions,
     base: Float[Tensor, "b n d"],
-    recalled: Float[Tensor, "b n d"],
+    embedded_context: Float[Tensor, "b n d"],
     known: Bool[Tensor, "b n"],
 ) -> Float[Tensor, "b k d"]:
     """What the generator says of the children when those ``known`` are decided; if AR, up to the next one only."""
@@ -207,7 +206,8 @@ def conditions(
     generator = level.generator
     if isinstance(generator, Autoregressive):
         rank = torch.arange(known.shape[1], device=known.device)
-        query = base + level.look(regions, (rank[:, None] > rank)[None]) + recalled
+        query = base + level.look(regions, (rank[:, None] > rank)[None]) + embedded_context
         following = int(known[0].sum()) + 1
-        return generator(content[:, :following], query[:, :following])
-    return generator(content, base, level.look(regions, known[:, None]) + recalled, known)
+        return generator(content[:, :following], query[:, :following], query.new_zeros(()))
+    sees = known[:, None]
+    return generator(content, base, level.look(regions, sees) + embedded_context, sees)

@@ -15,7 +15,7 @@ from torch import Tensor
 from fractalgen.model.grid import Grid, neighbours
 
 
-def echoes(
+def find_long_context(
     grid: Grid,
     codes: Int[Tensor, "b p t"],
     distances: tuple[int, ...],
