@@ -23,17 +23,19 @@ from benchmarks.note_events import NoteEventConfig, NoteEventTransformer, sample
 from fractalgen.api import FractalGen, load_pretrained
 from fractalgen.checkpoint import find_model, read_checkpoint
 from fractalgen.cli import Parser
-from fractalgen.compose.command import composing_bar, resolve_device
 from fractalgen.config import DEFAULT_MODEL, ModelConfig
 from fractalgen.data.attributes import random_key_labels
 from fractalgen.data.corpus import Corpus
 from fractalgen.data.crops import ValidCrops, every_other_song
+from fractalgen.devices import resolve_device
 from fractalgen.errors import UserError
 from fractalgen.evaluation import likelihood
 from fractalgen.evaluation.copying import BarIndex
 from fractalgen.evaluation.notes import crop_tokens, faults
 from fractalgen.evaluation.statistics import STATISTICS, Comparison, compare, music_statistics, three_rows
 from fractalgen.files import replacing, write_json
+from fractalgen.progress import composing_bar
+from fractalgen.sampling import compose_rolls
 
 BATCH = 8  # rolls computed together, of both models
 
@@ -159,7 +161,7 @@ def rolls_of_both(result: dict[str, Any], ours: FractalGen, baseline: NoteEventT
     began = time.monotonic()
     with composing_bar() as progress:
         labels = random_key_labels(ours.config.attributes, count, seed)
-        composed = ours.generate(count, labels=labels, seed=seed, batch_size=BATCH, progress=progress)
+        composed, _ = compose_rolls(ours, count, labels=labels, seed=seed, batch_size=BATCH, progress=progress)
     middle = time.monotonic()
     rolls = {OURS: np.stack([roll.tokens for roll in composed]), BASELINE: sample(baseline, count, seed)}
     for name, seconds in ((OURS, middle - began), (BASELINE, time.monotonic() - middle)):

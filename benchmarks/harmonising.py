@@ -21,7 +21,6 @@ from tqdm import tqdm
 from benchmarks import exit_status
 from fractalgen.api import load_pretrained
 from fractalgen.cli import Parser
-from fractalgen.compose.selection import accompaniment
 from fractalgen.data.attributes import measure_attributes
 from fractalgen.data.corpus import Corpus
 from fractalgen.data.crops import ValidCrops, evenly
@@ -31,6 +30,7 @@ from fractalgen.evaluation.statistics import compare, comparison_table, music_st
 from fractalgen.files import write_json
 from fractalgen.music.labels import Attribute
 from fractalgen.music.pianoroll import PianoRoll
+from fractalgen.music.tasks import accompaniment
 
 BATCH = 16
 

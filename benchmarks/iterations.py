@@ -28,17 +28,18 @@ from benchmarks.compare_tables import markdown
 from benchmarks.speed import Plan, row, take_turns
 from fractalgen.api import FractalGen, load_pretrained
 from fractalgen.cli import Parser
-from fractalgen.compose.command import resolve_device
 from fractalgen.config import GenerateConfig, MarOrder, SamplingConfig
 from fractalgen.data.attributes import random_key_labels
 from fractalgen.data.corpus import SPLITS, Corpus
 from fractalgen.data.crops import ValidCrops, every_other_song
+from fractalgen.devices import resolve_device
 from fractalgen.errors import UserError
 from fractalgen.evaluation.likelihood import Scores, crop_windows, ratio_error, score
 from fractalgen.evaluation.notes import crop_tokens
 from fractalgen.evaluation.statistics import STATISTICS, Comparison, Statistics, compare, music_statistics
 from fractalgen.files import write_json
 from fractalgen.model.schedule import Schedule
+from fractalgen.sampling import compose_rolls
 
 BATCH = 8  # crops scored, and samples drawn, together
 MASKS = 4  # random masks of each crop, averaged for the bound
@@ -167,14 +168,16 @@ def drawn(
 
     def draw(one: Schedule, batch: int, number: int) -> None:
         seed = args.seed + number
-        pieces = model.generate(
+        settings = SamplingConfig(
+            num_iter_list=one.iterations, mar_order=one.order, filter_threshold=args.filter_threshold
+        )
+        pieces, _ = compose_rolls(
+            model,
             batch,
+            sampling=settings,
             labels=random_key_labels(model.config.attributes, batch, seed),
             seed=seed,
             batch_size=batch,
-            num_iter_list=one.iterations,
-            mar_order=one.order,
-            filter_threshold=args.filter_threshold,
         )
         if batch == BATCH:
             rolls[label(one)].append(np.stack([piece.tokens for piece in pieces]))

@@ -1,6 +1,6 @@
 """FractalGen: a fractal generative model of piano music that can be watched while it composes.
 
-The three names below are loaded on first use, so that ``import fractalgen`` and ``fractalgen --help`` need no torch.
+The names below are loaded on first use, so that ``import fractalgen`` and ``fractalgen --help`` need no torch.
 """
 
 from __future__ import annotations
@@ -10,13 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fractalgen.api import FractalGen
+    from fractalgen.config import SamplingConfig
     from fractalgen.music.pianoroll import PianoRoll
     from fractalgen.trace import Trace
 
 __version__ = "0.1.0"
-__all__ = ["FractalGen", "PianoRoll", "Trace"]
+__all__ = ["FractalGen", "PianoRoll", "SamplingConfig", "Trace"]
 
-_HOMES = {"FractalGen": "fractalgen.api", "PianoRoll": "fractalgen.music.pianoroll", "Trace": "fractalgen.trace"}
+_HOMES = {
+    "FractalGen": "fractalgen.api",
+    "PianoRoll": "fractalgen.music.pianoroll",
+    "SamplingConfig": "fractalgen.config",
+    "Trace": "fractalgen.trace",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,45 +1,76 @@
-"""FractalGen as users of Python know it: load a model, draw, compose."""
+"""FractalGen as users of Python know it: load a model, compose, continue, fill, accompany, vary."""
 
 from __future__ import annotations
 
-import math
 import os
-import secrets
-from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
-from typing import Any, Literal, overload
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
 from fractalgen.checkpoint import find_model, read_model, weights_hash
-from fractalgen.config import CfgSchedule, ConfigError, MarOrder, SamplingConfig
-from fractalgen.devices import limited_threads
-from fractalgen.model.limits import Limits
+from fractalgen.config import CfgSchedule, ConfigError, SamplingConfig
+from fractalgen.errors import UserError
 from fractalgen.model.network import FractalNetwork
-from fractalgen.model.regions import Condition
-from fractalgen.model.sampling.recorder import Composed, StepLog
-from fractalgen.model.sampling.token_sampler import TokenSampler
-from fractalgen.model.sampling.windows import Composer, compose
+from fractalgen.music.labels import encode_all
 from fractalgen.music.pianoroll import PianoRoll
-from fractalgen.music.tokens import NO_HOLD, SILENCE
+from fractalgen.music.selection import bars_to_steps, parse_rectangle, score_bars
+from fractalgen.music.tasks import Plane, Side, Task, Voice, accompaniment, continuation, inpainting, variation
+from fractalgen.sampling import compose_rolls, sample_rolls
 from fractalgen.trace import Intermediates, Trace
 
-SHORT = np.iinfo(np.int16).max  # steps that a trace can count in half the space
+TEMPO = 120.0  # quarter notes a minute, where nobody names a tempo
+
+
+class Wishes(TypedDict, total=False):
+    """What :meth:`FractalGen.generate` and its relatives may be asked for; all of it may be left out.
+
+    ``key`` (``"D minor"``) and ``style`` are names.  ``density``, ``polyphony``, ``register`` and ``velocity`` are
+    percentiles of the training set from 0 to 1, or values above 1 in the label's unit.  The model must know these
+    labels.  ``sampling``: temperature, guidance and the like.  ``seed``: the same seed and settings give the same rolls
+    on one machine.  ``batch_size``: rolls drawn together.  ``progress(done, total)`` counts first-level patches.
+    """
+
+    key: str
+    density: float
+    polyphony: float
+    register: float
+    velocity: float
+    style: str
+    sampling: SamplingConfig
+    seed: int
+    batch_size: int
+    progress: Callable[[int, int], None]
+
+
+@contextmanager
+def python_terms() -> Iterator[None]:
+    """Errors name arguments (``density``), not flags (``--density``)."""
+    try:
+        yield
+    except UserError as error:
+        raise type(error)(re.sub(r"--(?=[a-z])", "", str(error))) from error
 
 
 class FractalGen(FractalNetwork):
-    """A model to compose with.  Tokens are integers (b, pitches, T): 0 silence, 1 hold, 2.. onset by velocity bin.
+    """A model to compose with: :class:`FractalNetwork` and what draws from it."""
 
-    ``checkpoint_id`` says which weights these are.
-    """
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | os.PathLike[str] | None = None, device: str = "cpu") -> FractalGen:
+        """Load the shipped model, another shipped one by name, or a checkpoint file (.safetensors or .ckpt).
 
-    checkpoint_id = "untrained"
+        Raises:
+            UserError: no such model or file, or one of another format or a newer version.
+        """
+        with python_terms():
+            return load_pretrained(name_or_path, device)
 
-    @torch.no_grad()
     def sample(
         self,
         batch_size: int = 1,
@@ -53,254 +84,239 @@ class FractalGen(FractalNetwork):
         *,
         width: int | None = None,
         known: Int[Tensor, "b p t"] | None = None,
-        batch_generate_size: int = SamplingConfig.batch_generate_size,
-        mar_order: MarOrder = SamplingConfig.mar_order,
         window: int | None = None,
-        candidates: int = SamplingConfig.candidates,
-        threads: int = SamplingConfig.threads,
         allowed: Bool[Tensor, "p t"] | None = None,
-        max_polyphony: int = SamplingConfig.max_polyphony,
         generator: torch.Generator | None = None,
         progress: Callable[[int, int], None] | None = None,
+        **sampling: Any,
     ) -> tuple[Int[Tensor, "b p t"], Intermediates | None]:
-        """Draw rolls, from the model as it is (call ``eval()`` first if it has dropout).
+        """Draw rolls of tokens, see :func:`fractalgen.sampling.sample_rolls`.
 
-        Where a level is MAR, holds that follow no onset are silenced at the end.
-
-        Args:
-            batch_size: number of rolls.
-            cond_list: one (b,) tensor of integers per label, 0 for unset; None leaves all unset.
-            num_iter_list, mar_order: iterations of each level where it is MAR, and the order of its patches.
-            cfg, cfg_schedule: guidance scale, constant or growing linearly over a level's steps; 1 is none.
-            temperature: divides the logits; one number, or one per level.
-            filter_threshold: choices less likely than this are ruled out.
-            return_intermediates: record how the rolls are made.
-            width: time steps, a multiple of the first level's patch (default: the width trained on).
-            known: cells decided beforehand, which come out as they are; elsewhere -1, or -2 where a hold is ruled out.
-                MAR levels, and all levels of a model with future context, are conditioned on all of them, other AR
-                levels on those earlier in scan order.
-            batch_generate_size: patches per roll that a MAR iteration fills together; bounds the memory.
-            window: time steps composed at once (default: the width trained on), see :func:`.composing.compose`.
-            candidates: where a model that is AR and does not listen has known cells ahead, draw so many times and keep
-                what fits them, see :func:`.composing.Composer.best_fit`.
-            threads: processor threads to draw with; those of PyTorch are set back at the end.
-            allowed: cells that may sound, known ones apart (default: all).
-            max_polyphony: most cells that may sound at a step, known ones included (0: no limit).
-            generator: the source of randomness (on the model's device); the same state gives the same rolls.
-            progress: called after every first-level step with patches decided and in all, over the batch.
-
-        Returns:
-            ``(tokens, intermediates)``: integers (batch_size, pitches, width) and the frames of their making, or None
-            unless asked for.  Recording changes no bit.
-
-        Raises:
-            ConfigError: a setting that does not fit the model.
+        ``num_iter_list`` to ``filter_threshold`` and ``sampling`` are the fields of
+        :class:`fractalgen.config.SamplingConfig`.
         """
-        config = self.config
         settings = SamplingConfig(
             num_iter_list=self.iterations(num_iter_list),
-            temperature=temperature,
             cfg=cfg,
             cfg_schedule=cfg_schedule,
+            temperature=temperature,
             filter_threshold=filter_threshold,
-            batch_generate_size=batch_generate_size,
-            mar_order=mar_order,
-            max_polyphony=max_polyphony,
-            candidates=candidates,
-            threads=threads,
+            **sampling,
         )
-        if width is None:
-            width = config.crop_length if known is None else known.shape[-1]
-        config.check_width(width)
-        window = config.crop_length if window is None else window
-        config.check_width(window, "window")
-        if batch_size < 1:
-            raise ConfigError(f"batch_size {batch_size}: must be at least 1")
-        shape = (batch_size, config.pitches, width)
-        if known is None:
-            known = torch.full(shape, -1, device=self.device)
-        if tuple(known.shape) != shape:
-            raise ConfigError(f"known cells have the shape {tuple(known.shape)}, the samples {shape}")
-        if known.min() < NO_HOLD or known.max() >= config.vocabulary:
-            found = f"{int(known.min())} to {int(known.max())}"
-            raise ConfigError(f"known cells are -1, -2 or tokens below {config.vocabulary}, these are {found}")
-        guided = cond_list is not None and len(self.labels) > 0 and cfg != 1.0
-        cond = self.condition(cond_list, batch_size)
-        if guided:
-            free = self.condition(None, batch_size)
-            cond = Condition(torch.cat([cond.vector, free.vector]), torch.cat([cond.degree, free.degree]))
-        sampler = TokenSampler(settings, generator, self.device, streams=2 if guided else 1)
-        known = known.to(self.device)
-        limits = self._limits(known, allowed, max_polyphony)
-        patch = config.levels[1].patch
-        log = StepLog(batch_size * (config.pitches // patch) * (width // patch), progress)
-        past_only = config.is_autoregressive and not config.future_context
-        with torch.inference_mode(), limited_threads(settings.threads):
-            composed = compose(
-                Composer(self, cond, sampler, log, record=return_intermediates),
-                known,
-                window=window,
-                limits=limits,
-                candidates=candidates if past_only else 1,
-            )
-        tokens = composed.tokens.clone()  # an ordinary tensor again
-        return tokens, self._intermediates(tokens, known, composed, log, settings) if return_intermediates else None
-
-    def _limits(
-        self, known: Int[Tensor, "b p t"], allowed: Bool[Tensor, "p t"] | None, polyphony: int
-    ) -> Limits | None:
-        """What may sound, checked."""
-        if allowed is None and not polyphony:
-            return None
-        if allowed is None:
-            allowed = torch.ones(known.shape[1:], dtype=torch.bool, device=self.device)
-        if allowed.shape != known.shape[1:]:
-            raise ConfigError(
-                f"allowed cells have the shape {tuple(allowed.shape)}, the rolls {tuple(known.shape[1:])}"
-            )
-        room = None
-        if polyphony:
-            loudest = int((known > SILENCE).sum(1).max())
-            if loudest > polyphony:
-                raise ConfigError(f"--max_polyphony {polyphony}: in the known cells {loudest} notes sound together")
-            room = torch.full((len(known), known.shape[2]), polyphony, device=self.device)
-        return Limits(allowed.to(self.device).expand(known.shape), room)
+        return sample_rolls(
+            self,
+            settings,
+            batch_size,
+            cond_list,
+            return_intermediates=return_intermediates,
+            width=width,
+            known=known,
+            window=window,
+            allowed=allowed,
+            generator=generator,
+            progress=progress,
+        )
 
     @overload
     def generate(
-        self, num_samples: int = ..., *, return_trace: Literal[False] = ..., **settings: Any
+        self,
+        num_samples: int = ...,
+        *,
+        bars: float | None = ...,
+        width: int | None = ...,
+        tempo: float | None = ...,
+        return_trace: Literal[False] = ...,
+        **wishes: Unpack[Wishes],
     ) -> list[PianoRoll]: ...
     @overload
     def generate(
-        self, num_samples: int = ..., *, return_trace: Literal[True], **settings: Any
+        self,
+        num_samples: int = ...,
+        *,
+        bars: float | None = ...,
+        width: int | None = ...,
+        tempo: float | None = ...,
+        return_trace: Literal[True],
+        **wishes: Unpack[Wishes],
     ) -> tuple[list[PianoRoll], list[Trace]]: ...
     def generate(
         self,
         num_samples: int = 1,
         *,
+        bars: float | None = None,
         width: int | None = None,
-        known: npt.NDArray[np.integer] | None = None,
-        allowed: npt.NDArray[np.bool_] | None = None,
-        labels: npt.ArrayLike | None = None,
-        seed: int | None = None,
+        tempo: float | None = None,
         return_trace: bool = False,
-        batch_size: int = 8,
-        tempo: float = 120.0,
-        progress: Callable[[int, int], None] | None = None,
-        each_batch: Callable[[int, list[PianoRoll]], object] | None = None,
-        **settings: Any,
+        **wishes: Unpack[Wishes],
     ) -> list[PianoRoll] | tuple[list[PianoRoll], list[Trace]]:
-        """Compose piano rolls of ``width`` time steps (default: the width trained on) at ``tempo`` quarters a minute.
+        """Compose pieces from nothing.
 
-        ``known``: tokens (128, width), -1 where to compose (-2: anything but a hold); ``allowed``: bool (128, width),
-        cells that may sound; ``labels``: one per attribute of the model, 0 for unset, see
-        :func:`fractalgen.music.labels.encode_all`, or a row of them for each sample.
-        ``settings`` are those of :class:`fractalgen.config.SamplingConfig`.  The same seed, number of samples, batch
-        size and settings give the same rolls on the same machine; without a seed a fresh one is drawn.  With
-        ``return_trace`` also returns how each roll was composed.  ``progress(done, total)`` counts first-level patches
-        of all samples.  ``each_batch(first, rolls)`` gets the rolls of a batch as soon as they are composed, and the
-        number of the first of them; where it returns something true, the rest is not composed.
+        Args:
+            num_samples: number of pieces.
+            bars: length in bars of four quarters.
+            width: length in time steps instead, whole patches (default: the length trained on).
+            tempo: quarter notes a minute; models that know tempi are asked for it (default: 120, not asked for).
+            return_trace: also return how each piece was composed.
+            wishes: see :class:`Wishes`.
 
         Raises:
-            ConfigError: settings or labels that cannot be.
+            ConfigError, UserError: settings or wishes that the model cannot serve.
         """
-        for name, value, low, high in (
-            ("num_samples", num_samples, 1, math.inf),
-            ("batch_size", batch_size, 1, math.inf),
-            ("seed", seed or 0, 0, 2**63 - 1),
-        ):
-            if not low <= value <= high:
-                raise ConfigError(f"{name} {value}: must be from {low} to {high}")
-        rolls: list[PianoRoll] = []
-        traces: list[Trace] = []
-        unknown = set(settings) - {field.name for field in fields(SamplingConfig)}
-        if unknown:
-            raise ConfigError(f"generate: there is no setting {sorted(unknown)[0]!r}")
-        wanted = torch.zeros(0) if labels is None else torch.as_tensor(np.array(labels, np.int64))
-        wanted = wanted.expand(num_samples, wanted.shape[-1])
-        sizes = torch.tensor(self.config.label_sizes)
-        if wanted.numel() and (wanted.shape[1] != len(sizes) or bool(((wanted < 0) | (wanted >= sizes)).any())):
-            limits = " ".join(f"0-{size - 1}" for size in sizes.tolist()) or "none"
-            raise ConfigError(f"labels {wanted[0].tolist()}: this model's are {limits}, one per attribute")
-        generator = torch.Generator(self.device)
-        seed = secrets.randbelow(2**31) if seed is None else seed
-        generator.manual_seed(seed)
-        for first in range(0, num_samples, batch_size):
-            count = min(batch_size, num_samples - first)
-
-            def advance(done: int, total: int, first: int = first, count: int = count) -> None:
-                if progress:
-                    patches = total // count
-                    progress(first * patches + done, num_samples * patches)
-
-            given = None if known is None else torch.from_numpy(known.astype(np.int64)).expand(count, -1, -1)
-            tokens, intermediates = self.sample(
-                count,
-                cond_list=list(wanted[first : first + count].unbind(1)) if wanted.any() else None,
-                width=width,
-                known=given,
-                allowed=None if allowed is None else torch.from_numpy(allowed),
-                generator=generator,
-                return_intermediates=return_trace,
-                progress=advance,
-                **settings,
+        with python_terms():
+            if bars is not None and width is not None:
+                raise ConfigError(f"bars {bars} and width {width}: one length, please")
+            length = width
+            if bars is not None:
+                length = round(bars * 4 * self.config.steps_per_quarter)
+                if length < 1:
+                    raise ConfigError(f"bars {bars}: must be more than 0")
+            if tempo is not None and not 4 <= tempo <= 1000:
+                raise ConfigError(f"tempo {tempo}: must be from 4 to 1000")
+            patch = self.config.levels[1].patch
+            padded = length if bars is None or length is None else -(-length // patch) * patch
+            rolls, traces = self._compose(
+                num_samples, wishes, tempo, width=padded, return_trace=return_trace, asked_tempo=tempo
             )
-            for roll in tokens.cpu().numpy().astype(np.uint8):
-                rolls.append(
-                    PianoRoll(
-                        roll,
-                        steps_per_quarter=self.config.steps_per_quarter,
-                        velocity_bins=self.config.velocity_bins,
-                        tempos=((0, tempo),),
-                    )
-                )
-            if intermediates is not None:
-                recorded = {**settings, "width": tokens.shape[-1], "batch_size": batch_size, "tempo": tempo}
-                recorded["steps_per_quarter"] = self.config.steps_per_quarter
-                for trace, row in zip(intermediates.traces, wanted[first : first + count].tolist(), strict=True):
-                    pairs = zip(self.config.attributes, row, strict=False)  # no row where nothing is asked for
-                    asked = {attribute.name: attribute.describe(label) for attribute, label in pairs if label}
-                    traces.append(replace(trace, seed=seed, settings={**recorded, **asked}))
-            if each_batch is not None and each_batch(first, rolls[first:]):
-                break
+        rolls = [replace(roll, tokens=roll.tokens[:, :length]) for roll in rolls]
         return (rolls, traces) if return_trace else rolls
 
-    @classmethod
-    def from_pretrained(cls, name_or_path: str | os.PathLike[str] | None = None, device: str = "cpu") -> FractalGen:
-        """Load the shipped model, another shipped one by name, or a checkpoint file (.safetensors or .ckpt).
+    def continue_(
+        self,
+        roll: PianoRoll,
+        *,
+        bars: float | None = None,
+        after: int | None = None,
+        num_samples: int = 1,
+        **wishes: Unpack[Wishes],
+    ) -> list[PianoRoll]:
+        """Continue a piece: keep its first ``after`` bars (default: all) and compose ``bars`` more.
+
+        The default of ``bars`` is the length trained on.  Tempo and meter continue.  Returns whole pieces, the given
+        beginning included.  ``wishes``: see :class:`Wishes`.
 
         Raises:
-            UserError: no such model or file, or one of another format or a newer version.
+            UserError: a length that cannot be, or wishes that the model cannot serve.
         """
-        return load_pretrained(name_or_path, device)
+        with python_terms():
+            steps = roll.width if after is None else bars_to_steps(roll, after, "after")
+            _, beats, unit = [meter for meter in roll.time_signatures if meter[0] < max(steps, 1)][-1]
+            length = self.config.crop_length
+            if bars is not None:
+                length = round(bars * 4 * self.config.steps_per_quarter * beats / unit)
+            task = continuation(roll, steps, length, self.config.levels[1].patch, f"after {after}")
+            template = replace(
+                roll,
+                tempos=tuple(event for event in roll.tempos if event[0] < steps),
+                time_signatures=tuple(event for event in roll.time_signatures if event[0] < steps),
+            )
+            return self._compose_task(task, template, num_samples, wishes)
 
-    def _intermediates(
-        self, tokens: Tensor, known: Tensor, composed: Composed, log: StepLog, settings: SamplingConfig
-    ) -> Intermediates:
-        assert composed.planes is not None
-        assert composed.chances is not None
+    def inpaint(
+        self,
+        roll: PianoRoll,
+        *,
+        bars: str | Sequence[str] = (),
+        mask: str | Sequence[str] | Plane = (),
+        num_samples: int = 1,
+        **wishes: Unpack[Wishes],
+    ) -> list[PianoRoll]:
+        """Compose parts of a piece anew, given all the rest.
+
+        ``bars``: as on a score, counted from 1 with the last one included: ``"5-8"`` or ``["1", "5-8"]``.  ``mask``:
+        rectangles as ``"time=64:128,pitch=C4:"`` (steps from 0, the end excluded), or bool (128, T).
+
+        Raises:
+            UserError: a region that cannot be, or wishes that the model cannot serve.
+        """
+        with python_terms():
+            regions: list[Plane] = [mask] if isinstance(mask, np.ndarray) else []
+            if not isinstance(mask, np.ndarray):
+                regions += [parse_rectangle(text, roll, "mask") for text in _texts(mask)]
+            if bars:
+                regions.append(score_bars(_texts(bars), roll))
+            task = inpainting(roll, regions, self.config.levels[1].patch)
+            return self._compose_task(task, roll, num_samples, wishes)
+
+    def accompany(
+        self,
+        roll: PianoRoll,
+        *,
+        voice: Voice = "highest",
+        side: Side = "below",
+        bars: str | Sequence[str] = (),
+        num_samples: int = 1,
+        **wishes: Unpack[Wishes],
+    ) -> list[PianoRoll]:
+        """Keep one voice of a piece and compose what lies below or above it.
+
+        ``bars``: only in these bars, written as in :meth:`inpaint`.  ``voice``: ``"highest"``, ``"lowest"``, or
+        ``"all"`` where the roll is the voice alone.
+
+        Raises:
+            UserError: nothing to accompany, or wishes that the model cannot serve.
+        """
+        with python_terms():
+            within = score_bars(_texts(bars), roll) if bars else None
+            task = accompaniment(roll, voice, side, self.config.levels[1].patch, within)
+            return self._compose_task(task, roll, num_samples, wishes)
+
+    def vary(
+        self,
+        roll: PianoRoll,
+        *,
+        strength: float = 0.3,
+        bars: str | Sequence[str] = (),
+        num_samples: int = 1,
+        **wishes: Unpack[Wishes],
+    ) -> list[PianoRoll]:
+        """Compose a share ``strength`` of a piece's patches anew; ``seed`` decides which.
+
+        ``bars``: only in these bars, written as in :meth:`inpaint`.
+
+        Raises:
+            UserError: a share that cannot be, or wishes that the model cannot serve.
+        """
+        with python_terms():
+            within = score_bars(_texts(bars), roll) if bars else None
+            chance = np.random.default_rng(wishes.get("seed"))
+            task = variation(roll, strength, chance, self.config.levels[1].patch, within)
+            return self._compose_task(task, roll, num_samples, wishes)
+
+    def _compose_task(self, task: Task, template: PianoRoll, num_samples: int, wishes: Wishes) -> list[PianoRoll]:
+        """The pieces of a task, in the tempi and meters of ``template``."""
         config = self.config
-        steps = np.array(log.steps, np.int64).reshape(-1, 2)
-        number = np.int16 if max(len(steps), steps.max(initial=0)) <= SHORT else np.int32
-        common: dict[str, Any] = {
-            "steps": steps.astype(number),
-            "generators": tuple(level.generator for level in config.levels),
-            "patch_sizes": tuple(level.patch for level in config.levels),
-            "scan_order": config.scan_order,
-            "num_iter_list": settings.num_iter_list,
-            "seconds": np.array(log.seconds, np.float32),
-            "velocity_bins": config.velocity_bins,
-            "checkpoint": self.checkpoint_id,
-        }
-        given = (known >= 0).cpu()
-        planes = composed.planes.masked_fill(given[:, None], -1)
-        arrays = (tokens.byte().cpu(), planes, given, composed.chances.masked_fill(given, 0))
-        return Intermediates(
-            [
-                Trace(tokens=roll, decided=decided.astype(number), known=known, chances=chances, **common)
-                for roll, decided, known, chances in zip(*(array.numpy() for array in arrays), strict=True)
-            ]
-        )
+        if (template.velocity_bins, template.steps_per_quarter) != (config.velocity_bins, config.steps_per_quarter):
+            raise ConfigError(
+                f"a roll of {template.steps_per_quarter} steps a quarter and {template.velocity_bins} velocity bins:"
+                f" this model has {config.steps_per_quarter} and {config.velocity_bins}"
+            )
+        rolls, _ = self._compose(num_samples, wishes, known=task.known)
+        return [replace(template, tokens=roll.tokens[:, : task.width]) for roll in rolls]
+
+    def _compose(
+        self,
+        num_samples: int,
+        wishes: Wishes,
+        tempo: float | None = None,
+        asked_tempo: float | None = None,
+        **what: Any,
+    ) -> tuple[list[PianoRoll], list[Trace]]:
+        """Turn wishes into labels and compose."""
+        rest: dict[str, Any] = dict(wishes)
+        names = ("key", "density", "polyphony", "register", "velocity", "style")
+        asked = {name: str(rest.pop(name)) for name in names if rest.get(name) is not None}
+        unknown = sorted(rest.keys() - {"sampling", "seed", "batch_size", "progress", *names})
+        if unknown:
+            raise ConfigError(f"there is no argument {unknown[0]!r}")
+        labels = np.array(encode_all(self.config.attributes, asked), np.int64)
+        for column, attribute in enumerate(self.config.attributes):
+            if attribute.name == "tempo" and asked_tempo is not None:
+                labels[column] = attribute.label(asked_tempo)
+        return compose_rolls(self, num_samples, labels=labels, tempo=tempo or TEMPO, **what, **rest)
+
+
+def _texts(value: str | Sequence[str]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value)
 
 
 def load_pretrained(

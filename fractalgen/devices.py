@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 
 from fractalgen.config import Precision
+from fractalgen.errors import UserError
 
 SIZE, REPEATS = 256, 3  # of the matrix product that is timed: 30 ms where bfloat16 is slow
 GAIN = 1.3  # processors without bfloat16 units stay far below, those that have them far above
@@ -72,3 +73,14 @@ def limited_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def resolve_device(name: str) -> str:
+    """``auto`` as the best device of this machine; any other name is tried (UserError when it is not there)."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UserError(f"--device {name}: not available here ({str(error).splitlines()[0]})") from None
+    return name

@@ -12,6 +12,7 @@ import torch
 from fractalgen import devices as device
 from fractalgen.api import FractalGen
 from fractalgen.cli import main
+from fractalgen.config import SamplingConfig
 from fractalgen.devices import choose_precision, fast_dtype, product_speeds
 from fractalgen.errors import UserError
 from tests import tiny
@@ -73,12 +74,12 @@ def test_sampling_keeps_to_its_threads_and_sets_them_back(monkeypatch: pytest.Mo
             seen.append(torch.get_num_threads())
 
         model.generate(width=16, seed=0, progress=progress)
-        model.generate(width=16, seed=0, progress=progress, threads=2)
+        model.generate(width=16, seed=0, progress=progress, sampling=SamplingConfig(threads=2))
         assert torch.get_num_threads() == 3
         assert set(seen) == {1, 2}
         assert seen == sorted(seen)
         with pytest.raises(UserError, match="--threads 0: must be from 1"):
-            model.generate(width=16, threads=0)
+            model.generate(width=16, sampling=SamplingConfig(threads=0))
     finally:
         torch.set_num_threads(before)
 

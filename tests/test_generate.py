@@ -25,6 +25,7 @@ from fractalgen.config import GenerateConfig
 from fractalgen.errors import UserError
 from fractalgen.model.level import FractalLevel
 from fractalgen.music.labels import KEYS, Attribute
+from fractalgen.sampling import compose_rolls, sample_rolls
 from tests import tiny
 from tests.midi_files import delta, midi, off, on
 
@@ -154,12 +155,12 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[list[int]] | None]:
     """The labels of every call of ``sample``, row by row; nothing is really drawn."""
     found: list[list[list[int]] | None] = []
 
-    def sample(self: FractalGen, count: int, cond_list: Any, width: int, **settings: Any) -> Any:
+    def sample(model: FractalGen, sampling: Any, count: int, cond_list: Any, width: int, **settings: Any) -> Any:
         found.append(None if cond_list is None else torch.stack(cond_list, 1).tolist())
         rolls = np.stack([tiny.tokens(seed, width) for seed in range(count)])
         return torch.from_numpy(rolls.astype(np.int64)), tiny.intermediates(rolls)
 
-    monkeypatch.setattr(FractalGen, "sample", sample)
+    monkeypatch.setattr("fractalgen.sampling.sample_rolls", sample)
     return found
 
 
@@ -380,15 +381,15 @@ def test_a_piece_is_made_again_from_its_file(checkpoint: str, tmp_path: Path, ca
 def test_every_batch_is_written_at_once_and_an_interruption_keeps_it(
     checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    sample, calls = FractalGen.sample, []
+    calls = []
 
-    def interrupted(self: FractalGen, *args: Any, **settings: Any) -> Any:
+    def interrupted(*args: Any, **settings: Any) -> Any:
         calls.append(sorted(path.name for path in tmp_path.glob("*.mid")))
         if len(calls) == 3:
             signal.raise_signal(signum)
-        return sample(self, *args, **settings)
+        return sample_rolls(*args, **settings)
 
-    monkeypatch.setattr(FractalGen, "sample", interrupted)
+    monkeypatch.setattr("fractalgen.sampling.sample_rolls", interrupted)
     arguments = ["generate", "--checkpoint", checkpoint, "--output_dir", str(tmp_path), "--num_samples", "5"]
     for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
         signum = number
@@ -424,7 +425,7 @@ def test_a_terminal_that_cannot_show_a_character(checkpoint: str, tmp_path: Path
 )
 def test_wrong_settings_from_python(keyed: str, settings: dict[str, Any], message: str):
     with pytest.raises(UserError, match=message):
-        FractalGen.from_pretrained(keyed).generate(width=16, **settings)
+        compose_rolls(FractalGen.from_pretrained(keyed), width=16, **settings)
 
 
 def test_keys_of_music_given(keyed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

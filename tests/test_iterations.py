@@ -16,6 +16,7 @@ from benchmarks import iterations
 from benchmarks.iterations import apart, bits, cells, distance, drawn, halves, label, likelihoods, main, schedules
 from fractalgen import FractalGen
 from fractalgen.checkpoint import save_pretrained
+from fractalgen.config import SamplingConfig
 from fractalgen.data.corpus import Corpus
 from fractalgen.data.crops import ValidCrops
 from fractalgen.evaluation.likelihood import Scores
@@ -127,8 +128,10 @@ def test_samples_are_drawn_eight_at_a_time_and_timed_alone_too(model: FractalGen
     args = argparse.Namespace(seed=5, num_samples=16, filter_threshold=0.01, checkpoint="tiny")
     todo = [Schedule((8, 4, 2, 1), "random"), Schedule((2, 4, 2, 1), "scan")]
     rolls, seconds = drawn(model, todo, args)
-    settings: Any = {"batch_size": 8, "filter_threshold": 0.01, "num_iter_list": (2, 4, 2, 1), "mar_order": "scan"}
-    expected = [roll.tokens for seed in (5, 6) for roll in model.generate(8, seed=seed, **settings)]
+    sampling = SamplingConfig(filter_threshold=0.01, num_iter_list=(2, 4, 2, 1), mar_order="scan")
+    expected = [
+        roll.tokens for seed in (5, 6) for roll in model.generate(8, seed=seed, batch_size=8, sampling=sampling)
+    ]
     assert np.array_equal(rolls[label(todo[1])], np.stack(expected))
     assert not np.array_equal(rolls[label(todo[0])], rolls[label(todo[1])])
     for name, by_batch in seconds.items():

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from fractalgen import FractalGen, Trace, api
+from fractalgen import FractalGen, Trace, sampling
 from fractalgen.cli import main
+from fractalgen.config import SamplingConfig
 from fractalgen.model.sampling.recorder import StepLog
 from fractalgen.model.sampling.windows import ranks
 from fractalgen.training.command import train
@@ -55,7 +56,7 @@ def test_any_number_of_levels(tmp_path: Path, patches: tuple[int, ...], generato
     tokens, frames = model.sample(1, width=32, return_intermediates=True)
     assert frames is not None
     assert tokens.shape == (1, 128, 32)
-    assert len(model.generate(width=32, temperature=(1.0,) * count)) == 1
+    assert len(model.generate(width=32, sampling=SamplingConfig(temperature=(1.0,) * count))) == 1
     out = ["--output_dir", str(tmp_path / "out"), "--target_width", "32", "--save_gif"]
     assert main(["generate", "--checkpoint", path, *out]) == 0
     evaluate = ["evaluate", "--checkpoint", path, "--data", str(data), "--limit", "2", "--num_samples", "2"]
@@ -78,7 +79,7 @@ def test_ranks_of_a_long_piece_are_those_of_the_whole(scan_order: str) -> None:
 
 
 def test_a_piece_of_more_steps_than_int16_can_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "SHORT", 40)
+    monkeypatch.setattr(sampling, "SHORT", 40)
     model = random_model(tiny_config("mar ar", (2, 1), width=4, echoes=()))
     for width, kind in ((8, np.int16), (64, np.int32)):
         tokens, frames = model.sample(

@@ -13,7 +13,7 @@ import torch
 
 from fractalgen import FractalGen, PianoRoll, Trace, cli
 from fractalgen.checkpoint import save_pretrained
-from fractalgen.compose.tasks import assignment
+from fractalgen.compose.assignment import assignment
 from fractalgen.config import GenerateConfig
 from fractalgen.model.level import FractalLevel
 from fractalgen.music.tokens import ONSET, SILENCE

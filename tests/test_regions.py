@@ -7,26 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fractalgen.compose.selection import (
-    NO_HOLD,
-    UNKNOWN,
-    Side,
-    Task,
-    Voice,
-    accompaniment,
+from fractalgen.errors import UserError
+from fractalgen.music.pianoroll import PianoRoll
+from fractalgen.music.selection import (
     bars_to_steps,
-    continuation,
-    inpainting,
     parse_pitch,
     parse_pitch_classes,
     parse_pitch_range,
     parse_rectangle,
     time_span,
-    variation,
 )
-from fractalgen.errors import UserError
-from fractalgen.music.pianoroll import PianoRoll
-from fractalgen.music.tokens import HOLD, ONSET, merge_notes, orphan_holds, tokens_from_notes
+from fractalgen.music.tasks import Side, Task, Voice, accompaniment, continuation, inpainting, variation
+from fractalgen.music.tokens import HOLD, NO_HOLD, ONSET, UNKNOWN, merge_notes, orphan_holds, tokens_from_notes
 
 
 def piece(*notes: tuple[int, int, int], width: int = 40) -> PianoRoll:

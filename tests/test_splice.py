@@ -12,12 +12,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fractalgen.compose.selection import Task, accompaniment, continuation, inpainting, time_span
 from fractalgen.errors import UserError
 from fractalgen.music.midi import find_tracks, read_midi
 from fractalgen.music.midi_events import DRUMS, PEDAL, Event, NoteEvents, TickGrid, read_file
 from fractalgen.music.pianoroll import PianoRoll
+from fractalgen.music.selection import time_span
 from fractalgen.music.splice import splice_midi
+from fractalgen.music.tasks import Task, accompaniment, continuation, inpainting
 from fractalgen.music.tokens import HOLD, ONSET
 from tests.midi_files import END, delta, meter, midi, off, on, scale, tempo
 

@@ -27,7 +27,7 @@ from fractalgen.config.generate import GenerateConfig
 from fractalgen.config.model import LevelConfig, ModelConfig
 from fractalgen.config.prepare import PrepareConfig
 from fractalgen.config.render import RenderCommandConfig, RenderConfig
-from fractalgen.config.sampling import SamplingConfig
+from fractalgen.config.sampling import SamplingConfig, sampling_settings
 from fractalgen.config.train import TrainConfig
 
 __all__ = [
@@ -55,5 +55,6 @@ __all__ = [
     "ScanOrder",
     "TrainConfig",
     "View",
+    "sampling_settings",
     "setting",
 ]

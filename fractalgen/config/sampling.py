@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from fractalgen.config.fields import CfgSchedule, ConfigError, MarOrder, setting
 from fractalgen.errors import shown
@@ -62,3 +62,8 @@ class SamplingConfig:
         if not isinstance(self.temperature, tuple):
             return self.temperature
         return self.temperature[level if len(self.temperature) > 1 else 0]
+
+
+def sampling_settings(settings: SamplingConfig) -> SamplingConfig:
+    """Only what says how rolls are drawn, of a command's settings."""
+    return SamplingConfig(**{item.name: getattr(settings, item.name) for item in fields(SamplingConfig)})

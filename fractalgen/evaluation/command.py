@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from fractalgen.compose.command import composing_bar, resolve_device
-from fractalgen.config import EvaluateConfig, SamplingConfig
+from fractalgen.config import EvaluateConfig, SamplingConfig, sampling_settings
 from fractalgen.data.corpus import Corpus, Split
 from fractalgen.errors import UserError
 from fractalgen.evaluation.copying import BarIndex
 from fractalgen.evaluation.notes import crop_tokens, faults
 from fractalgen.evaluation.statistics import comparison_table, histograms, music_statistics, three_rows
 from fractalgen.files import write_json
+from fractalgen.progress import composing_bar
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -42,13 +42,13 @@ def evaluate(cfg: EvaluateConfig) -> int:
     check(cfg)
     corpus = Corpus.open(cfg.data)
     splits = chosen_splits(cfg, corpus)
-    device = resolve_device(cfg.device)
     # Imported here and not above: torch takes seconds, and mistakes should be answered at once.
     from fractalgen.api import load_pretrained
     from fractalgen.checkpoint import find_model
     from fractalgen.data.crops import ValidCrops
-    from fractalgen.devices import choose_precision
+    from fractalgen.devices import choose_precision, resolve_device
 
+    device = resolve_device(cfg.device)
     model = load_pretrained(find_model(cfg.checkpoint, cfg.model), device)
     check_against_model(cfg, corpus, model)
     parts = [ValidCrops(corpus, split, model.config.crop_length) for split in splits]
@@ -175,14 +175,17 @@ def likelihood_text(result: dict[str, Any]) -> str:
 
 def samples(cfg: EvaluateConfig, model: FractalGen) -> tuple[list[PianoRoll], list[Trace]]:
     """Generated rolls as wide as the crops, and how they were composed."""
+    from fractalgen.sampling import compose_rolls
+
     with composing_bar() as progress:
-        return model.generate(
+        return compose_rolls(
+            model,
             cfg.num_samples,
+            sampling=sampling_settings(cfg),
             seed=cfg.seed,
             batch_size=cfg.batch_size,
             return_trace=True,
             progress=progress,
-            **{item.name: getattr(cfg, item.name) for item in fields(SamplingConfig)},
         )
 
 

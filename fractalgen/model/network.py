@@ -22,8 +22,11 @@ from fractalgen.music.tokens import NO_HOLD, UNKNOWN
 class FractalNetwork(nn.Module):
     """The whole model, as far as it is tensors.
 
-    Tokens are integers (b, pitches, T): 0 silence, 1 hold, 2.. onset by velocity bin.
+    Tokens are integers (b, pitches, T): 0 silence, 1 hold, 2.. onset by velocity bin.  ``checkpoint_id`` says which
+    weights these are.
     """
+
+    checkpoint_id = "untrained"
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

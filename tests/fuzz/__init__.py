@@ -36,9 +36,9 @@ import torch
 from fractalgen import cli
 from fractalgen.api import FractalGen, load_pretrained
 from fractalgen.checkpoint import export, save_pretrained
+from fractalgen.compose.assignment import assignment, check
 from fractalgen.compose.recipe import PREFIX, write_recipe
-from fractalgen.compose.tasks import assignment, check
-from fractalgen.config import ExportConfig, GenerateConfig, ModelConfig, RenderConfig, TrainConfig
+from fractalgen.config import ExportConfig, GenerateConfig, ModelConfig, RenderConfig, SamplingConfig, TrainConfig
 from fractalgen.data import corpus
 from fractalgen.data.crops import CropDataset, ValidCrops
 from fractalgen.errors import UserError
@@ -524,7 +524,7 @@ def use_checkpoint(path: Path) -> None:
     model = load_pretrained(path)
     start_from(FractalGen(model.config), str(path))
     patch = model.config.levels[1].patch
-    model.generate(width=patch, seed=0, num_iter_list=(1,) * len(model.config.levels))
+    model.generate(width=patch, seed=0, sampling=SamplingConfig(num_iter_list=(1,) * len(model.config.levels)))
 
 
 # ------------------------------------------------------------------------------------------------------ YAML

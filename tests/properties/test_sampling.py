@@ -450,5 +450,5 @@ def test_calls_that_cannot_work_are_refused() -> None:
             model.sample(1, **settings)
     with pytest.raises(ConfigError, match="batch_size 0: must be at least 1"):
         model.sample(0)
-    with pytest.raises(ConfigError, match="no setting 'heat'"):
-        model.generate(heat=1.0)
+    with pytest.raises(ConfigError, match="no argument 'heat'"):
+        model.generate(heat=1.0)  # type: ignore[call-overload]

@@ -14,20 +14,6 @@ from typing import TYPE_CHECKING, get_args
 import numpy as np
 import numpy.typing as npt
 
-from fractalgen.compose.selection import (
-    Task,
-    Voice,
-    accompaniment,
-    bars_to_steps,
-    continuation,
-    inpainting,
-    parse_pitch_classes,
-    parse_pitch_range,
-    parse_rectangle,
-    score_bars,
-    time_span,
-    variation,
-)
 from fractalgen.config import GenerateConfig, ModelConfig
 from fractalgen.errors import UserError
 from fractalgen.music import MAX_STEPS
@@ -35,7 +21,16 @@ from fractalgen.music.labels import KEYS, spell_key
 from fractalgen.music.midi import MidiEvents, find_tracks, read_midi
 from fractalgen.music.midi_events import Part
 from fractalgen.music.pianoroll import PianoRoll
+from fractalgen.music.selection import (
+    bars_to_steps,
+    parse_pitch_classes,
+    parse_pitch_range,
+    parse_rectangle,
+    score_bars,
+    time_span,
+)
 from fractalgen.music.splice import splice_midi
+from fractalgen.music.tasks import Task, Voice, accompaniment, continuation, inpainting, variation
 from fractalgen.music.tokens import PITCHES
 
 if TYPE_CHECKING:

@@ -1,0 +1,90 @@
+"""The files of a run: their names, and everything but the MIDI."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import traceback
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from tqdm import tqdm
+
+from fractalgen import render
+from fractalgen.config import GenerateConfig
+from fractalgen.errors import UserError
+from fractalgen.music.pianoroll import PianoRoll
+from fractalgen.render import sound
+from fractalgen.render.page import save_html
+from fractalgen.trace import Trace
+
+
+def free_names(cfg: GenerateConfig, folder: Path, count: int) -> list[str]:
+    """The names of the pieces, without ending: numbered on after the highest in the folder, or from 0 with overwrite.
+
+    What is left of a piece that is overwritten goes away, so that no picture stands beside another's music.
+    """
+    start = 0 if cfg.sample is None or not cfg.overwrite else cfg.sample
+    if cfg.overwrite:
+        names = [f"{cfg.mode}_{number:03d}" for number in range(start, start + count)]
+        for name in names:
+            for file in [*folder.glob(f"{name}.*"), *folder.glob(f"{name}_process.*")]:
+                if file.is_file():
+                    file.unlink()
+        return names
+    found = [re.match(rf"{cfg.mode}_(\d+)", entry.name) for entry in folder.iterdir()]
+    start = 1 + max((int(match[1]) for match in found if match), default=-1)
+    return [f"{cfg.mode}_{number:03d}" for number in range(start, start + count)]
+
+
+def write_pictures(
+    cfg: GenerateConfig, folder: Path, names: list[str], rolls: list[PianoRoll], traces: list[Trace]
+) -> int:
+    """Everything but the MIDI, as the flags ask; the number of files that failed, each with a warning."""
+    jobs: list[tuple[Path, Callable[[Path], object]]] = []
+    animated = animated_count(cfg)
+    for index, (name, roll, trace) in enumerate(zip(names, rolls, traces, strict=True)):
+        known = trace.known[:, : roll.width]
+        with_bars = dataclasses.replace(cfg, gif_grid=True)
+        jobs.append((folder / f"{name}.png", partial(render.save_png, roll, cfg=with_bars, known=known)))
+        if cfg.save_html:
+            page = partial(save_html, trace, cfg=cfg, view=cfg.gif_view, roll=roll)
+            jobs.append((folder / f"{name}.html", page))
+        if cfg.save_trace:
+            jobs.append((folder / f"{name}.trace.npz", trace.save))
+        if cfg.save_wav:
+            jobs.append((folder / f"{name}.wav", partial(sound.save_wav, roll, soundfont=cfg.soundfont)))
+        if index >= animated:
+            continue
+        frames = trace.frames(view=cfg.gif_view, record_interval=cfg.record_interval, max_frames=cfg.gif_max_frames)
+        if cfg.save_gif:
+            jobs.append((folder / f"{name}_process.gif", partial(render.save_gif, frames, cfg=cfg)))
+        if cfg.save_mp4:
+            film = partial(render.save_mp4, frames, cfg=cfg, roll=roll, soundfont=cfg.soundfont)
+            jobs.append((folder / f"{name}_process.mp4", film))
+        if cfg.save_frames:
+            home = folder if min(animated, len(names)) == 1 else folder / name
+            jobs.append((home / "frames", partial(render.save_frames, frames, cfg=cfg)))
+    failures = 0
+    for path, write in tqdm(jobs, desc="drawing", unit="file", dynamic_ncols=True):
+        try:
+            write(path)
+        except UserError as error:
+            failures += 1
+            warnings.warn(f"{path} could not be written: {error}", RuntimeWarning, stacklevel=2)
+        except Exception:  # noqa: BLE001  whatever goes wrong in one picture, the other files are still worth having
+            failures += 1
+            warnings.warn(f"{path} could not be written:\n{traceback.format_exc()}", RuntimeWarning, stacklevel=2)
+    return failures
+
+
+def animated_count(cfg: GenerateConfig) -> int:
+    """How many of the samples, from the first on, get an animation."""
+    counts = {"first": 1, "all": cfg.num_samples}
+    if cfg.gif_samples in counts:
+        return counts[cfg.gif_samples]
+    if not cfg.gif_samples.isdecimal():
+        raise UserError(f"--gif_samples {cfg.gif_samples}: expected first, all or a number")
+    return int(cfg.gif_samples)

@@ -1,0 +1,72 @@
+"""What the model is asked for by labels: the flags, and the key where no flag names one."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from fractalgen.compose.assignment import Assignment
+from fractalgen.config import GenerateConfig, ModelConfig
+from fractalgen.data.attributes import random_key_labels
+from fractalgen.errors import UserError
+from fractalgen.music.keys import guess_key
+from fractalgen.music.labels import NAMES, encode_all, signature_key, spell_key
+
+KEY_LEAD = 0.4  # of a guessed key over the next, times the bars of four quarters in which something sounds
+
+
+def choose_labels(cfg: GenerateConfig, config: ModelConfig, work: Assignment, seed: int) -> npt.NDArray[np.int64]:
+    """The labels of each piece, (num_samples, number of attributes).
+
+    A key that is not asked for is that of ``--scale`` or of the music given; from nothing it is drawn by lot: told a
+    key from the start, a model strays far less.
+
+    Raises:
+        UserError: a label that the model does not know, or guidance without any.
+    """
+    asked: dict[str, str | None] = {name: getattr(cfg, name) for name in NAMES if name != "tempo"}
+    if cfg.key == "free":
+        asked["key"] = None
+    open_key = cfg.key is None and any(attribute.name == "key" for attribute in config.attributes)
+    if open_key:
+        asked["key"] = (spell_key(cfg.scale) if cfg.scale else None) or given_key(work, config.steps_per_quarter)
+    labels = np.tile(np.array(encode_all(config.attributes, asked), np.int64), (cfg.num_samples, 1))
+    for column, attribute in enumerate(config.attributes):
+        if attribute.name == "tempo" and cfg.tempo is not None:  # any tempo can be written: the nearest is asked for
+            labels[:, column] = attribute.label(cfg.tempo)
+    if open_key and not cfg.scale and work.template is None:
+        labels += random_key_labels(config.attributes, cfg.num_samples, seed)
+    if cfg.cfg != 1 and not labels.any():
+        raise UserError(f"--cfg {cfg.cfg}: guidance needs something to guide by, such as --key or --density")
+    return labels
+
+
+def key_source(cfg: GenerateConfig, work: Assignment) -> str:
+    """Where a key comes from that nobody asked for, in words."""
+    if cfg.scale and spell_key(cfg.scale):
+        return "of --scale"
+    if work.task is None:
+        return "drawn by lot"
+    return "by the file's key signature" if trusted(work) else "guessed from the music given"
+
+
+def trusted(work: Assignment) -> bool:
+    """Whether the key signature of the input says something: programs write that of C major where nobody chose one."""
+    return work.signature is not None and work.signature != (0, False)
+
+
+def given_key(work: Assignment, steps_per_quarter: int) -> str | None:
+    """The key of the music given: of its key signature, or guessed where that is sure enough, or else None.
+
+    The lead that a guess needs falls with the bars it rests on; so guesses are right in 77 to 84 % of excerpts of two
+    to eight bars (validation songs of POP909).
+    """
+    known = work.known()
+    if known is None:
+        return None
+    if work.signature is not None and trusted(work):
+        return signature_key(work.signature)
+    tokens = known.clip(0)
+    key, lead = guess_key(tokens)
+    steps = int(np.count_nonzero(tokens.any(0)))
+    return key if lead * steps >= KEY_LEAD * 4 * steps_per_quarter else None

@@ -1,0 +1,246 @@
+"""From a network to rolls: what is asked for is checked, drawn and recorded."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from fractalgen.config import ConfigError, SamplingConfig
+from fractalgen.devices import limited_threads
+from fractalgen.model.limits import Limits
+from fractalgen.model.network import FractalNetwork
+from fractalgen.model.regions import Condition
+from fractalgen.model.sampling.recorder import Composed, StepLog
+from fractalgen.model.sampling.token_sampler import TokenSampler
+from fractalgen.model.sampling.windows import Composer, compose
+from fractalgen.music.pianoroll import PianoRoll
+from fractalgen.music.tokens import NO_HOLD, SILENCE
+from fractalgen.trace import Intermediates, Trace
+
+SHORT = np.iinfo(np.int16).max  # steps that a trace can count in half the space
+
+
+@torch.no_grad()
+def sample_rolls(
+    model: FractalNetwork,
+    settings: SamplingConfig,
+    batch_size: int = 1,
+    cond_list: Sequence[Int[Tensor, " b"]] | None = None,
+    *,
+    return_intermediates: bool = False,
+    width: int | None = None,
+    known: Int[Tensor, "b p t"] | None = None,
+    window: int | None = None,
+    allowed: Bool[Tensor, "p t"] | None = None,
+    generator: torch.Generator | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Int[Tensor, "b p t"], Intermediates | None]:
+    """Draw rolls, from the model as it is (call ``eval()`` first if it has dropout).
+
+    Where a level is MAR, holds that follow no onset are silenced at the end.
+
+    Args:
+        settings: how to draw; ``num_iter_list`` with a number for each level.
+        batch_size: number of rolls.
+        cond_list: one (b,) tensor of integers per label, 0 for unset; None leaves all unset.
+        return_intermediates: record how the rolls are made.
+        width: time steps, a multiple of the first level's patch (default: the width trained on).
+        known: cells decided beforehand, which come out as they are; elsewhere -1, or -2 where a hold is ruled out.
+            MAR levels, and all levels of a model with future context, are conditioned on all of them, other AR levels
+            on those earlier in scan order.
+        window: time steps composed at once (default: the width trained on), see :func:`.windows.compose`.
+        allowed: cells that may sound, known ones apart (default: all).
+        generator: the source of randomness (on the model's device); the same state gives the same rolls.
+        progress: called after every first-level step with patches decided and in all, over the batch.
+
+    Returns:
+        ``(tokens, intermediates)``: integers (batch_size, pitches, width) and the frames of their making, or None
+        unless asked for.  Recording changes no bit.
+
+    Raises:
+        ConfigError: a setting that does not fit the model.
+    """
+    config = model.config
+    if width is None:
+        width = config.crop_length if known is None else known.shape[-1]
+    config.check_width(width)
+    window = config.crop_length if window is None else window
+    config.check_width(window, "window")
+    if batch_size < 1:
+        raise ConfigError(f"batch_size {batch_size}: must be at least 1")
+    shape = (batch_size, config.pitches, width)
+    if known is None:
+        known = torch.full(shape, -1, device=model.device)
+    if tuple(known.shape) != shape:
+        raise ConfigError(f"known cells have the shape {tuple(known.shape)}, the samples {shape}")
+    if known.min() < NO_HOLD or known.max() >= config.vocabulary:
+        found = f"{int(known.min())} to {int(known.max())}"
+        raise ConfigError(f"known cells are -1, -2 or tokens below {config.vocabulary}, these are {found}")
+    guided = cond_list is not None and len(model.labels) > 0 and settings.cfg != 1.0
+    cond = model.condition(cond_list, batch_size)
+    if guided:
+        free = model.condition(None, batch_size)
+        cond = Condition(torch.cat([cond.vector, free.vector]), torch.cat([cond.degree, free.degree]))
+    sampler = TokenSampler(settings, generator, model.device, streams=2 if guided else 1)
+    known = known.to(model.device)
+    limits = _limits(known, allowed, settings.max_polyphony)
+    patch = config.levels[1].patch
+    log = StepLog(batch_size * (config.pitches // patch) * (width // patch), progress)
+    past_only = config.is_autoregressive and not config.future_context
+    with torch.inference_mode(), limited_threads(settings.threads):
+        composed = compose(
+            Composer(model, cond, sampler, log, record=return_intermediates),
+            known,
+            window=window,
+            limits=limits,
+            candidates=settings.candidates if past_only else 1,
+        )
+    tokens = composed.tokens.clone()  # an ordinary tensor again
+    return tokens, _intermediates(model, tokens, known, composed, log, settings) if return_intermediates else None
+
+
+def _limits(known: Int[Tensor, "b p t"], allowed: Bool[Tensor, "p t"] | None, polyphony: int) -> Limits | None:
+    """What may sound, checked."""
+    if allowed is None and not polyphony:
+        return None
+    if allowed is None:
+        allowed = torch.ones(known.shape[1:], dtype=torch.bool, device=known.device)
+    if allowed.shape != known.shape[1:]:
+        raise ConfigError(f"allowed cells have the shape {tuple(allowed.shape)}, the rolls {tuple(known.shape[1:])}")
+    room = None
+    if polyphony:
+        loudest = int((known > SILENCE).sum(1).max())
+        if loudest > polyphony:
+            raise ConfigError(f"--max_polyphony {polyphony}: in the known cells {loudest} notes sound together")
+        room = torch.full((len(known), known.shape[2]), polyphony, device=known.device)
+    return Limits(allowed.to(known.device).expand(known.shape), room)
+
+
+def compose_rolls(
+    model: FractalNetwork,
+    num_samples: int = 1,
+    *,
+    sampling: SamplingConfig | None = None,
+    width: int | None = None,
+    known: npt.NDArray[np.integer] | None = None,
+    allowed: npt.NDArray[np.bool_] | None = None,
+    labels: npt.ArrayLike | None = None,
+    seed: int | None = None,
+    return_trace: bool = False,
+    batch_size: int = 8,
+    tempo: float = 120.0,
+    progress: Callable[[int, int], None] | None = None,
+    each_batch: Callable[[int, list[PianoRoll]], object] | None = None,
+) -> tuple[list[PianoRoll], list[Trace]]:
+    """Compose piano rolls of ``width`` time steps (default: the width trained on) at ``tempo`` quarters a minute.
+
+    ``known``: tokens (128, width), -1 where to compose (-2: anything but a hold); ``allowed``: bool (128, width),
+    cells that may sound; ``labels``: one per attribute of the model, 0 for unset, see
+    :func:`fractalgen.music.labels.encode_all`, or a row of them for each sample.
+    The same seed, number of samples, batch size and settings give the same rolls on the same machine; without a seed a
+    fresh one is drawn.  With ``return_trace`` also returns how each roll was composed (else no traces).
+    ``progress(done, total)`` counts first-level patches of all samples.  ``each_batch(first, rolls)`` gets the rolls of
+    a batch as soon as they are composed, and the number of the first of them; where it returns something true, the rest
+    is not composed.
+
+    Raises:
+        ConfigError: settings or labels that cannot be.
+    """
+    sampling = SamplingConfig() if sampling is None else sampling
+    sampling = replace(sampling, num_iter_list=model.iterations(sampling.num_iter_list))
+    for name, value, low, high in (
+        ("num_samples", num_samples, 1, math.inf),
+        ("batch_size", batch_size, 1, math.inf),
+        ("seed", seed or 0, 0, 2**63 - 1),
+    ):
+        if not low <= value <= high:
+            raise ConfigError(f"{name} {value}: must be from {low} to {high}")
+    rolls: list[PianoRoll] = []
+    traces: list[Trace] = []
+    wanted = torch.zeros(0) if labels is None else torch.as_tensor(np.array(labels, np.int64))
+    wanted = wanted.expand(num_samples, wanted.shape[-1])
+    sizes = torch.tensor(model.config.label_sizes)
+    if wanted.numel() and (wanted.shape[1] != len(sizes) or bool(((wanted < 0) | (wanted >= sizes)).any())):
+        limits = " ".join(f"0-{size - 1}" for size in sizes.tolist()) or "none"
+        raise ConfigError(f"labels {wanted[0].tolist()}: this model's are {limits}, one per attribute")
+    generator = torch.Generator(model.device)
+    seed = secrets.randbelow(2**31) if seed is None else seed
+    generator.manual_seed(seed)
+    for first in range(0, num_samples, batch_size):
+        count = min(batch_size, num_samples - first)
+
+        def advance(done: int, total: int, first: int = first, count: int = count) -> None:
+            if progress:
+                patches = total // count
+                progress(first * patches + done, num_samples * patches)
+
+        given = None if known is None else torch.from_numpy(known.astype(np.int64)).expand(count, -1, -1)
+        tokens, intermediates = sample_rolls(
+            model,
+            sampling,
+            count,
+            cond_list=list(wanted[first : first + count].unbind(1)) if wanted.any() else None,
+            width=width,
+            known=given,
+            allowed=None if allowed is None else torch.from_numpy(allowed),
+            generator=generator,
+            return_intermediates=return_trace,
+            progress=advance,
+        )
+        for roll in tokens.cpu().numpy().astype(np.uint8):
+            rolls.append(
+                PianoRoll(
+                    roll,
+                    steps_per_quarter=model.config.steps_per_quarter,
+                    velocity_bins=model.config.velocity_bins,
+                    tempos=((0, tempo),),
+                )
+            )
+        if intermediates is not None:
+            recorded = {**vars(sampling), "width": tokens.shape[-1], "batch_size": batch_size, "tempo": tempo}
+            recorded["steps_per_quarter"] = model.config.steps_per_quarter
+            for trace, row in zip(intermediates.traces, wanted[first : first + count].tolist(), strict=True):
+                pairs = zip(model.config.attributes, row, strict=False)  # no row where nothing is asked for
+                asked = {attribute.name: attribute.describe(label) for attribute, label in pairs if label}
+                traces.append(replace(trace, seed=seed, settings={**recorded, **asked}))
+        if each_batch is not None and each_batch(first, rolls[first:]):
+            break
+    return rolls, traces
+
+
+def _intermediates(
+    model: FractalNetwork, tokens: Tensor, known: Tensor, composed: Composed, log: StepLog, settings: SamplingConfig
+) -> Intermediates:
+    assert composed.planes is not None
+    assert composed.chances is not None
+    config = model.config
+    steps = np.array(log.steps, np.int64).reshape(-1, 2)
+    number = np.int16 if max(len(steps), steps.max(initial=0)) <= SHORT else np.int32
+    common: dict[str, Any] = {
+        "steps": steps.astype(number),
+        "generators": tuple(level.generator for level in config.levels),
+        "patch_sizes": tuple(level.patch for level in config.levels),
+        "scan_order": config.scan_order,
+        "num_iter_list": settings.num_iter_list,
+        "seconds": np.array(log.seconds, np.float32),
+        "velocity_bins": config.velocity_bins,
+        "checkpoint": model.checkpoint_id,
+    }
+    given = (known >= 0).cpu()
+    planes = composed.planes.masked_fill(given[:, None], -1)
+    arrays = (tokens.byte().cpu(), planes, given, composed.chances.masked_fill(given, 0))
+    return Intermediates(
+        [
+            Trace(tokens=roll, decided=decided.astype(number), known=known, chances=chances, **common)
+            for roll, decided, known, chances in zip(*(array.numpy() for array in arrays), strict=True)
+        ]
+    )
