@@ -34,6 +34,7 @@ from fractalgen.config import (
     PrepareConfig,
     RenderCommandConfig,
     TrainConfig,
+    bounds,
 )
 from fractalgen.errors import Stopped, UserError, quoted, reason, shown
 from fractalgen.files import ASSETS
@@ -59,15 +60,19 @@ class Command:
 
 COMMANDS = {
     "train": Command(TrainConfig, "fractalgen.training.command:train", "train a model on a corpus", file="small"),
-    "generate": Command(GenerateConfig, "fractalgen.compose.command:generate", "compose: MIDI, picture, animation"),
+    "generate": Command(
+        GenerateConfig, "fractalgen.compose.command:generate", "compose: MIDI file, picture, animation"
+    ),
     "evaluate": Command(
-        EvaluateConfig, "fractalgen.evaluation.command:evaluate", "likelihood of real music, statistics of generated"
+        EvaluateConfig,
+        "fractalgen.evaluation.command:evaluate",
+        "likelihood of real music, statistics of samples",
     ),
     "prepare": Command(PrepareConfig, "fractalgen.data.prepare:prepare", "pack a folder of MIDI files into a corpus"),
-    "export": Command(ExportConfig, "fractalgen.checkpoint:export", "make a small file to share of a checkpoint"),
+    "export": Command(ExportConfig, "fractalgen.checkpoint:export", "export a checkpoint as a small file to share"),
     "render": Command(RenderCommandConfig, "fractalgen.render:run_render", "draw saved traces again", "traces"),
     "diagnose": Command(
-        DiagnoseConfig, "fractalgen.evaluation.health:diagnose", "what is wrong with a trace or a MIDI", "files"
+        DiagnoseConfig, "fractalgen.evaluation.health:diagnose", "check traces and MIDI files for faults", "files"
     ),
 }
 
@@ -252,23 +257,30 @@ def build_parser() -> Parser:
             usage=" ".join(["fractalgen", name, *[p.upper() for p in [command.positional] if p], "[--flag value ...]"]),
         )
         defaults = read_config(command.file) if command.file else {}
+        sections: dict[str, Any] = {}
         of_file = "settings from a file, or a shipped one by name; flags win" + f" [{command.file}]" * bool(defaults)
         sub.add_argument("--config", action="append", metavar="FILE.yaml", help=of_file)
         hints = field_types(command.config)
-        # A command's own settings first, then the inherited ones.
-        own = command.config.__annotations__
-        for item in sorted(dataclasses.fields(command.config), key=lambda item: item.name not in own):
+        items = {item.name: item for item in dataclasses.fields(command.config)}
+        groups = getattr(command.config, "groups", {"settings": tuple(items)})
+        for title, item in ((title, items[name]) for title, names in groups.items() for name in names):
+            if title not in sections:
+                sections[title] = sub.add_argument_group(title)
             hint = hints[item.name]
             text = item.metadata.get("help", "")
             default = defaults.get(item.name, item.default)
-            if default not in (dataclasses.MISSING, None, "") and hint is not bool:
-                text += f" [{' '.join(map(str, default)) if isinstance(default, tuple | list) else default}]"
+            facts = []
+            if default not in (dataclasses.MISSING, None, "", ()) and hint is not bool:
+                facts.append(" ".join(map(str, default)) if isinstance(default, tuple | list) else str(default))
             is_list = any(typing.get_origin(option) is tuple for option in members(hint)[0])
+            if limits := bounds(item.metadata):
+                facts.append(limits)
+            text += f" [{'; '.join(facts)}]" if facts else ""
             metavar = "" if hint is bool else describe(hint).removeprefix("a list of ").removesuffix(" or none")
             help_text = text.replace("%", "%%")
             action = "extend" if item.metadata.get("repeat") else "store"
             nargs = "+" if is_list else None
-            sub.add_argument(f"--{item.name}", action=action, nargs=nargs, metavar=metavar, help=help_text)
+            sections[title].add_argument(f"--{item.name}", action=action, nargs=nargs, metavar=metavar, help=help_text)
             if item.name == command.positional:
                 many = "*" if is_list else "?"
                 sub.add_argument(item.name, nargs=many, metavar=item.name.upper(), help=f"the same as --{item.name}")

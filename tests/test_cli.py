@@ -57,7 +57,12 @@ def test_every_field_is_a_flag_that_reaches_its_field():
             if item.name == "like":  # it is read at once: tests/test_generate.py
                 continue
             option = cli.members(hints[item.name])[0][0]
-            text = {bool: ["true"], int: ["7"], float: ["0.5"], str: ["some text"]}.get(option)
+            text = {
+                bool: ["true"],
+                int: ["7"],
+                float: [str(max(0.5, float(item.metadata.get("low") or 0)))],
+                str: ["some text"],
+            }.get(option)
             if text is None and getattr(option, "__origin__", None) is tuple:
                 inner = option.__args__[0]
                 text = [str(getattr(inner, "__args__", ["3"])[0])] * 3
@@ -197,7 +202,7 @@ def test_help_names_every_flag_and_default(capsys: pytest.CaptureFixture[str], c
         assert f"--{item.name} " in text
         default = getattr(defaults, item.name, item.default)
         if isinstance(default, int | float) and not isinstance(default, bool):
-            assert f"[{default}]" in text
+            assert f"[{default}]" in text or f"[{default}; " in text
     assert "8 4 2 1" in text or not issubclass(cli.COMMANDS[command].config, SamplingConfig)
 
 

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import pytest
 
-from fractalgen.config import ConfigError, ModelConfig, SamplingConfig, TrainConfig
+from fractalgen.config import (
+    ConfigError,
+    EvaluateConfig,
+    GenerateConfig,
+    ModelConfig,
+    PrepareConfig,
+    RenderCommandConfig,
+    SamplingConfig,
+    TrainConfig,
+)
 
 
 def test_model_configurations_survive_plain_data() -> None:
@@ -63,3 +73,21 @@ def test_sampling_settings_that_cannot_work(change: dict[str, Any]) -> None:
     (name,) = change
     with pytest.raises(ConfigError, match=f"--{name} {change[name]}: must be"):
         SamplingConfig(**change)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [EvaluateConfig, GenerateConfig, PrepareConfig, RenderCommandConfig, TrainConfig],
+    ids=lambda c: c.__name__,
+)
+def test_every_setting_stands_once_in_the_help(config: Any) -> None:
+    listed = [name for names in config.groups.values() for name in names]
+    assert sorted(listed) == sorted(item.name for item in dataclasses.fields(config))
+
+
+def test_bounds_are_both_included_and_undefined_numbers_lie_beyond_them() -> None:
+    for value in (0.01, 100.0, (0.01, 1.0, 1.0, 100.0)):
+        SamplingConfig(temperature=value)
+    for wrong in (0.0, 101.0, math.nan, (1.0, math.nan, 1.0, 1.0)):
+        with pytest.raises(ConfigError, match=r"--temperature .*: must be from 0.01 to 100"):
+            SamplingConfig(temperature=wrong)

@@ -190,7 +190,7 @@ def test_settings_that_cannot_be_drawn(change: dict[str, object], message: str) 
         ({"view": "density"}, "a.trace.npz: --view density: this trace was recorded without chances"),
         ({"format": "bmp"}, "--format bmp: choose one of gif, mp4, webp, apng, png, poster, frames, html"),
         ({"side_by_side": True}, "--side_by_side: needs at least two traces, not 1"),
-        ({"record_interval": -1}, "--record_interval -1: must be 0 or more"),
+        ({"record_interval": -1}, "--record_interval -1: must be at least 0"),
         ({"format": "mp4", "soundfont": "nothing.sf2"}, "--soundfont nothing.sf2"),
     ],
 )

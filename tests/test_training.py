@@ -220,7 +220,7 @@ def test_the_seed_decides_everything(run: Any, tmp_path: Path) -> None:
     [
         ({"ema_decay": 1.0}, "--ema_decay 1.0: must be from 0 to below 1"),
         ({"cooldown_steps": 9, "schedule": "constant"}, "--cooldown_steps 9: must be from 0 to --max_steps 5"),
-        ({"seed": -1}, "--seed -1: must not be negative"),
+        ({"seed": -1}, "--seed -1: must be at least 0"),
         ({"reveal_share": 1.5}, "--reveal_share 1.5: must be from 0 to 1"),
         ({"batch_size": 0}, "--batch_size 0: must be at least 1"),
         ({"val_check_interval_steps": 0}, "--val_check_interval_steps 0: must be at least 1"),

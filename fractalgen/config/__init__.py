@@ -21,6 +21,8 @@ from fractalgen.config.fields import (
     Precision,
     ScanOrder,
     View,
+    bounds,
+    check_bounds,
     setting,
 )
 from fractalgen.config.generate import GenerateConfig
@@ -55,6 +57,8 @@ __all__ = [
     "ScanOrder",
     "TrainConfig",
     "View",
+    "bounds",
+    "check_bounds",
     "sampling_settings",
     "setting",
 ]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
-from fractalgen.config.fields import DEFAULT_MODEL, Precision, setting
+from fractalgen.config.fields import DEFAULT_MODEL, Groups, Precision, setting
 from fractalgen.config.sampling import SamplingConfig
 
 
@@ -13,23 +13,37 @@ from fractalgen.config.sampling import SamplingConfig
 class EvaluateConfig(SamplingConfig):
     """``fractalgen evaluate``: the likelihood of real music, and how close generated music comes to it."""
 
-    data: str = field(metadata={"help": "packed corpus made by `fractalgen prepare`, or `chorales` (embedded)"})
-    model: str | None = setting(None, f"a shipped model by name (default: {DEFAULT_MODEL})")
-    checkpoint: str | None = setting(None, "a model of your own instead: .ckpt or .safetensors")
+    groups: ClassVar[Groups] = {
+        "most used": ("data", "model", "checkpoint", "split", "num_samples", "report", "json"),
+        "likelihood": ("limit", "stride", "scheduled"),
+        "sampling": (
+            *("temperature", "filter_threshold", "cfg", "cfg_schedule", "candidates", "max_polyphony"),
+            *("num_iter_list", "mar_order", "batch_generate_size", "seed"),
+        ),
+        "computation": ("batch_size", "device", "precision", "threads"),
+    }
+
+    data: str = field(metadata={"help": "packed corpus made by `fractalgen prepare`, or `chorales` (included)"})
+    model: str | None = setting(None, f"name of a shipped model (default: {DEFAULT_MODEL})")
+    checkpoint: str | None = setting(None, "your own model instead: .ckpt or .safetensors")
     split: Literal["test", "valid", "train", "all"] | None = setting(
         None, "songs to evaluate (default: test, or all where the corpus has no test songs)"
     )
-    limit: int = setting(0, "score at most so many crops, evenly spread (0: all)")
+    limit: int = setting(0, "score at most this many crops, evenly spread (0: all)", low=0)
     stride: int = setting(
-        0, "score whole songs by windows that move on by so many steps, the past being known (0: separate crops)"
+        0,
+        "score whole songs by windows that advance by this many steps, each given its past (0: score separate crops)",
+        low=0,
     )
-    scheduled: bool = setting(False, "MAR: score under num_iter_list and mar_order, not the any-order bound")
-    num_samples: int = setting(0, "rolls to generate and compare with real ones (0: likelihood only)")
+    scheduled: bool = setting(
+        False, "MAR levels: score under num_iter_list and mar_order instead of the any-order bound"
+    )
+    num_samples: int = setting(0, "rolls to generate and compare with real ones (0: likelihood only)", low=0)
     json: str | None = setting(None, "file for all figures")
     report: str | None = setting(None, "HTML page with plots and examples")
-    batch_size: int = setting(8, "crops or samples computed together")
-    seed: int = setting(0, "seed of samples, orders and shuffled rolls")
+    batch_size: int = setting(8, "crops or samples that are computed together", low=1)
+    seed: int = setting(0, "seed of samples, orders and shuffled rolls", low=0, high=2**63 - 1)
     device: str = setting("auto", "cpu, cuda, cuda:1, mps, or auto")
     precision: Precision = setting(
-        "auto", "arithmetic: float32, bfloat16 autocast, or the one that is faster on the device"
+        "auto", "arithmetic: float32, bfloat16 autocast, or whichever is faster on the device"
     )

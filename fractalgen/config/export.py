@@ -15,5 +15,5 @@ class ExportConfig:
     checkpoint: str = setting("", "training checkpoint (.ckpt)")
     out: str = setting("model.safetensors", "file to write")
     precision: Literal["32", "bf16"] = setting("bf16", "numbers in the file: float32, or bfloat16 at half the size")
-    corpus: str = setting("", "name of the corpus that the model was trained on, kept in the file")
-    licence: str = setting("", "licence of that corpus, kept in the file")
+    corpus: str = setting("", "name of the training corpus, stored in the file")
+    licence: str = setting("", "licence of that corpus, stored in the file")

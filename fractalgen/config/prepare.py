@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from fractalgen.config.fields import Pedal, setting
+from fractalgen.config.fields import Groups, Pedal, setting
 
 
 @dataclass(frozen=True)
 class PrepareConfig:
     """``fractalgen prepare``: a folder of MIDI files becomes one packed corpus."""
 
-    data: str = setting("", "folder of MIDI files (searched in depth), one MIDI file, or a JSB chorales .json file")
+    groups: ClassVar[Groups] = {
+        "most used": ("data", "out", "splits", "licence", "report"),
+        "grid": ("steps_per_quarter", "velocity_bins", "pedal", "restrike"),
+        "which files": ("allow_off_grid", "max_grid_distance", "keep_duplicates", "manifest"),
+        "computation": ("num_workers",),
+    }
+
+    data: str = setting("", "folder of MIDI files (with sub-folders), one MIDI file, or a JSB chorales .json file")
     out: str = setting("corpus.safetensors", "packed corpus to write")
-    splits: str | None = setting(None, "JSON file {train: [ids], valid: [ids], test: [ids]} (default: by a hash)")
-    steps_per_quarter: int = setting(4, "time steps per quarter note")
-    velocity_bins: int = setting(32, "velocity classes, 1 to 64")
-    pedal: Pedal = setting("follow", "notes sound on while the sustaining pedal is down, or end with their key")
-    allow_off_grid: bool = setting(False, "keep files whose notes do not sit on their own beats")
-    max_grid_distance: float = setting(0.15, "mean distance of onsets to the grid that is still on it (random: 0.25)")
+    splits: str | None = setting(
+        None, "JSON file {train: [ids], valid: [ids], test: [ids]} (default: split by a hash of the name)"
+    )
+    steps_per_quarter: int = setting(4, "time steps per quarter note", low=1, high=480)
+    velocity_bins: int = setting(32, "velocity classes", low=1, high=64)
+    pedal: Pedal = setting(
+        "follow", "notes sound while the sustain pedal is down (follow) or only while the key is (ignore)"
+    )
+    allow_off_grid: bool = setting(False, "keep files whose notes do not lie on their own beats")
+    max_grid_distance: float = setting(
+        0.15, "mean distance of onsets to the grid, in steps, up to which a file is on the grid (random times: 0.25)"
+    )
     keep_duplicates: bool = setting(False, "keep files whose notes equal those of another file")
     manifest: str | None = setting(
         None, "CSV or TSV file with the columns `file` and `style` (default: the style is the name of the sub-folder)"
     )
-    restrike: bool = setting(False, "strike whatever sounds anew at every step: a sequence of chords without holds")
-    licence: str = setting("unknown", "licence of the music, written into the corpus")
+    restrike: bool = setting(False, "strike all sounding notes again at every step: chords without holds")
+    licence: str = setting("unknown", "licence of the music, stored in the corpus")
     report: str | None = setting(None, "file for the list of skipped files (tab separated: file, reason)")
-    num_workers: int = setting(0, "processes that read files (0: one per core)")
+    num_workers: int = setting(0, "processes that read files (0: one per core)", low=0)

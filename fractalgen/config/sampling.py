@@ -4,49 +4,58 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from fractalgen.config.fields import CfgSchedule, ConfigError, MarOrder, setting
-from fractalgen.errors import shown
+from fractalgen.config.fields import CfgSchedule, ConfigError, MarOrder, check_bounds, setting
 
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How a roll is drawn from the model."""
+    """How a roll is drawn from the model.
+
+    Raises:
+        ConfigError: a value beyond its bounds.
+    """
 
     num_iter_list: tuple[int, ...] = setting(
-        (8, 4, 2, 1), "iterations of each MAR level, L0 to L3 (and frames of each level in the hierarchical view)"
+        (8, 4, 2, 1),
+        "iterations of each MAR level, L0 to L3; also the number of frames per level of the hierarchical view",
     )
     temperature: float | tuple[float, ...] = setting(
-        1.0, "divides the logits; below 1 safer, above 1 bolder: one number, or one per level, L0 to L3"
+        1.0,
+        "divisor of the logits: below 1 is safer, above 1 is bolder; one number, or one per level, L0 to L3",
+        low=0.01,
+        high=100,
     )
-    cfg: float = setting(1.0, "classifier-free guidance scale: uncond + cfg * (cond - uncond)")
-    cfg_schedule: CfgSchedule = setting("constant", "guidance: constant, or growing linearly over a level's steps")
-    filter_threshold: float = setting(0.0, "rule out choices less likely than this (0: none)")
-    batch_generate_size: int = setting(64, "patches per sample that a MAR iteration generates together")
-    mar_order: MarOrder = setting(
-        "random", "MAR levels: patches in a random order, or in scan order, so that music grows from left to right"
+    cfg: float = setting(
+        1.0, "classifier-free guidance scale: uncond + cfg * (cond - uncond); 1 is no guidance", low=0, high=1000
     )
-    max_polyphony: int = setting(0, "most notes that may sound together (0: no limit)")
+    cfg_schedule: CfgSchedule = setting(
+        "constant", "guidance scale: the same at every step, or growing linearly over the steps of a level"
+    )
+    filter_threshold: float = setting(
+        0.0, "exclude choices whose probability is below this value (0: exclude none)", low=0, high=1
+    )
+    batch_generate_size: int = setting(
+        64, "MAR levels: patches per sample that are generated together", low=1, high=1_000_000
+    )
+    mar_order: MarOrder = setting("random", "MAR levels: decide patches in random order or in scan order")
+    max_polyphony: int = setting(0, "maximum number of notes that sound together (0: no limit)", low=0, high=128)
     threads: int = setting(
-        1, "processor threads; two gain a few percent at best, and wait for each other where others use the processor"
+        1,
+        "processor threads; more than one gains a few percent on an idle machine and loses much on a busy one",
+        low=1,
+        high=1024,
     )
     candidates: int = setting(
-        8, "where known music lies ahead of a model that cannot listen to it: candidates drawn, of which one is kept"
+        8,
+        "models without future context: number of candidates drawn where given music follows; the one that fits it best"
+        " is kept",
+        low=1,
+        high=1000,
     )
 
     def __post_init__(self) -> None:
+        check_bounds(self)
         temperatures = self.temperature if isinstance(self.temperature, tuple) else (self.temperature,)
-        if not temperatures or not all(0.01 <= value <= 100 for value in temperatures):
-            raise ConfigError(f"--temperature {shown(' '.join(map(str, temperatures)))}: must be from 0.01 to 100")
-        for name, low, high in (
-            ("cfg", 0, 1000),
-            ("filter_threshold", 0, 1),
-            ("batch_generate_size", 1, 1_000_000),
-            ("max_polyphony", 0, 128),
-            ("candidates", 1, 1000),
-            ("threads", 1, 1024),
-        ):
-            if not low <= getattr(self, name) <= high:
-                raise ConfigError(f"--{name} {getattr(self, name)}: must be from {low} to {high}")
         # the default number of iterations serves any number of levels
         if len(temperatures) not in (1, len(self.num_iter_list)) and self.num_iter_list != SamplingConfig.num_iter_list:
             raise ConfigError(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from fractalgen.config.fields import ConfigError, Generator, Precision, ScanOrder, setting
+from fractalgen.config.fields import ConfigError, Generator, Groups, Precision, ScanOrder, setting
 from fractalgen.config.model import LevelConfig, ModelConfig
 from fractalgen.music.labels import AttributeName
 
@@ -14,97 +14,132 @@ from fractalgen.music.labels import AttributeName
 class TrainConfig:
     """``fractalgen train``: data, architecture, optimisation and what is logged."""
 
+    groups: ClassVar[Groups] = {
+        "most used": (
+            *("data", "output_dir", "resume", "init_from", "max_steps", "batch_size", "learning_rate"),
+            *("val_check_interval_steps", "log_images_every_n_steps", "num_images_to_log"),
+        ),
+        "data": ("crop_length", "crop_align", "transpose_min", "transpose_max", "num_workers", "attributes"),
+        "model": (
+            *("generator_types", "scan_order", "patch_sizes", "embed_dims", "num_blocks", "num_heads"),
+            *("context_pitches", "context_past", "context_future", "echoes"),
+        ),
+        "what is trained": ("reveal_share", "label_dropout", "dropout", "max_children"),
+        "optimisation": (
+            *("optimizer", "schedule", "warmup_steps", "cooldown_steps", "min_learning_rate"),
+            *("weight_decay", "gradient_clip", "ema_decay", "accumulate_grad_batches", "seed"),
+        ),
+        "computation": ("precision", "activation_checkpointing", "devices", "accelerator", "strategy"),
+        "validation and logs": ("val_crops", "log_every_n_steps", "keep_checkpoints"),
+    }
+
     # data
-    data: str = setting("chorales", "packed corpus made by `fractalgen prepare`, or `chorales` (embedded)")
+    data: str = setting("chorales", "packed corpus made by `fractalgen prepare`, or `chorales` (included)")
     crop_length: int = setting(256, "width of a training roll in time steps")
     crop_align: Literal["bar", "beat"] = setting("bar", "where a random training crop may begin")
     transpose_min: int = setting(-6, "lowest random transposition of a training crop, in semitones")
     transpose_max: int = setting(6, "highest random transposition of a training crop, in semitones")
-    num_workers: int = setting(1, "processes that load data")
+    num_workers: int = setting(1, "processes that load data", low=0)
     attributes: tuple[Literal["all", AttributeName], ...] | None = setting(
         None,
-        "labels to learn, so that music can be asked for by them: key, density, polyphony, register, velocity, tempo,"
-        " style, or all by which the training songs differ (default: none)",
+        "labels to learn, by which music can be asked for later: key, density, polyphony, register, velocity, tempo,"
+        " style, or all that differ between the training songs (default: none)",
     )
 
     # model
     generator_types: tuple[Generator, ...] = setting(("ar", "ar", "ar", "ar"), "generator of each level, L0 to L3")
-    scan_order: ScanOrder = setting("column_major", "order of patches in AR levels")
-    patch_sizes: tuple[int, ...] = setting((128, 16, 4, 1), "height of the region that each level owns")
+    scan_order: ScanOrder = setting("column_major", "order of the patches in AR levels")
+    patch_sizes: tuple[int, ...] = setting((128, 16, 4, 1), "height of the regions of each level")
     embed_dims: tuple[int, ...] = setting((512, 256, 128, 64), "width of each level's transformer")
     num_blocks: tuple[int, ...] = setting((12, 3, 2, 1), "blocks of each level's transformer")
     num_heads: tuple[int, ...] = setting((8, 4, 2, 2), "attention heads of each level")
-    context_pitches: tuple[int, ...] = setting((0, 12, 2, 0), "pitches seen below and above a child patch, per level")
-    context_past: tuple[int, ...] = setting((0, 32, 4, 0), "steps seen before a child patch, per level")
+    context_pitches: tuple[int, ...] = setting(
+        (0, 12, 2, 0), "pitches below and above a child patch that each level sees"
+    )
+    context_past: tuple[int, ...] = setting((0, 32, 4, 0), "steps before a child patch that each level sees")
     context_future: tuple[int, ...] | None = setting(
         None,
-        "steps seen after a child patch, per level (default: half the past where the level is MAR or reveal_share is"
-        " not 0, else 0)",
+        "steps after a child patch that each level sees (default: half the past where the level is MAR or reveal_share"
+        " is not 0, else 0)",
     )
     echoes: tuple[int, ...] | None = setting(
         (1, 2, 4, 8),
-        "L1 and L2 see the same pitches so many first-level patches earlier (where L0 is MAR: and later);"
-        " a patch is a bar of four quarters; none: no echoes",
+        "long context: L1 and L2 see the same pitches this many first-level patches earlier (where L0 is MAR: also"
+        " later); a patch is a bar of four quarters; none: no long context",
     )
     reveal_share: float = setting(
-        0.0, "share of training crops in which random cells are known, so that all levels learn to listen to them"
+        0.0,
+        "share of training crops in which random cells are known, so that all levels learn to use given music",
+        low=0,
+        high=1,
     )
     label_dropout: float = setting(
-        0.1, "share of training crops without labels (the others keep some of them, a random number; 0: all of them)"
+        0.1,
+        "share of training crops without labels; the other crops keep a random number of them (0: all crops keep all)",
+        low=0,
+        high=1,
     )
-    dropout: float = setting(0.0, "dropout inside the transformers")
+    dropout: float = setting(0.0, "dropout inside the transformers (0 to below 1)")
     max_children: tuple[int, ...] = setting(
-        (0, 1024, 8192, 0), "most patches of each level visited in one training step (0: all); sampled, unbiased"
+        (0, 1024, 8192, 0),
+        "maximum number of patches of each level that a training step visits, a random sample of all (0: all)",
     )
 
     # optimisation
-    batch_size: int = setting(8, "crops per device and step")
-    max_steps: int = setting(200_000, "optimiser steps")
-    optimizer: Literal["muon", "adamw"] = setting("muon", "muon: Muon inside the transformers, AdamW for the rest")
-    learning_rate: float = setting(6e-4, "peak learning rate")
+    batch_size: int = setting(8, "crops per device and step", low=1)
+    max_steps: int = setting(200_000, "optimiser steps", low=1)
+    optimizer: Literal["muon", "adamw"] = setting(
+        "muon", "muon: Muon for the matrices of the transformers, AdamW for all other parameters"
+    )
+    learning_rate: float = setting(6e-4, "peak learning rate", low=0)
     schedule: Literal["cosine", "constant"] = setting(
-        "cosine", "learning rate after the warm-up: a cosine down to the end of the run, or constant"
+        "cosine", "learning rate after the warm-up: a cosine until the end of the run, or constant"
     )
     cooldown_steps: int = setting(
         0,
         "steps at the end in which a constant learning rate falls to the minimum (1 - sqrt); with --resume from a run"
-        " without: a branch that begins to cool at once and ends after so many steps, in a folder of its own",
+        " without cool-down: a branch in a folder of its own that cools down at once and ends after these steps",
+        low=0,
     )
-    min_learning_rate: float = setting(0.0, "learning rate at the end of the schedule")
-    warmup_steps: int = setting(200, "optimiser steps of linear warm-up")
-    weight_decay: float = setting(0.05, "decoupled weight decay, on matrices only")
-    gradient_clip: float = setting(1.0, "largest norm of the gradient (0: no clipping)")
+    min_learning_rate: float = setting(0.0, "learning rate at the end of the schedule", low=0)
+    warmup_steps: int = setting(200, "optimiser steps of linear warm-up", low=0)
+    weight_decay: float = setting(0.05, "decoupled weight decay, on matrices only", low=0)
+    gradient_clip: float = setting(1.0, "maximum norm of the gradient (0: no clipping)", low=0)
     ema_decay: float = setting(
         0.0,
-        "validate, draw and save a moving average of the weights, which keeps this share of itself at each step, less"
-        " at first (0: none); the weights that are trained go on beside it",
+        "validate, sample and save an exponential moving average of the weights with this decay, which is lower in the"
+        " first steps (0: no average; below 1)",
     )
-    accumulate_grad_batches: int = setting(1, "batches per optimiser step")
+    accumulate_grad_batches: int = setting(1, "batches per optimiser step", low=1)
     precision: Precision = setting(
-        "auto", "arithmetic: float32, bfloat16 autocast, or the one that is faster on the device"
+        "auto", "arithmetic: float32, bfloat16 autocast, or whichever is faster on the device"
     )
-    activation_checkpointing: bool = setting(False, "less memory, slower: recompute in the backward pass")
-    seed: int = setting(0, "seed of initialisation, data order and masks")
+    activation_checkpointing: bool = setting(False, "use less memory and more time: recompute in the backward pass")
+    seed: int = setting(0, "seed of initialisation, data order and masks", low=0)
 
     # run
     output_dir: str | None = setting(None, "run folder (default: outputs/fractalgen_<types joined by _>)")
     init_from: str | None = setting(
         None,
-        "model to start from instead of random weights (fine-tuning): a shipped one by name, .ckpt or .safetensors of"
-        " the same widths and depths; labels, reveal_share, wider windows and echoes may be new",
+        "fine-tuning: model to start from, a shipped one by name, .ckpt or .safetensors, of the same widths and depths;"
+        " labels, reveal_share, wider windows and echoes may be new",
     )
     resume: str | None = setting(
-        None, "checkpoint (.ckpt) to go on from, or a run's folder: the newest in it that is whole"
+        None, "checkpoint (.ckpt) to continue, or a run folder: its newest complete checkpoint"
     )
     devices: str = setting("auto", "passed to the Lightning trainer")
     accelerator: str = setting("auto", "passed to the Lightning trainer")
     strategy: str = setting("auto", "passed to the Lightning trainer")
-    val_check_interval_steps: int = setting(2000, "optimiser steps between validations")
-    val_crops: int = setting(64, "validation crops scored each time, evenly spread over the split (0: all)")
-    log_every_n_steps: int = setting(10, "optimiser steps between logged training losses")
-    log_images_every_n_steps: int = setting(5000, "pictures when a validation falls on a multiple of this step")
-    num_images_to_log: int = setting(4, "samples generated, recorded and logged at such a validation")
-    keep_checkpoints: int = setting(3, "best checkpoints kept besides last.ckpt (-1: all)")
+    val_check_interval_steps: int = setting(2000, "optimiser steps between validations", low=1)
+    val_crops: int = setting(
+        64, "validation crops that are scored each time, evenly spread over the split (0: all)", low=0
+    )
+    log_every_n_steps: int = setting(10, "optimiser steps between logged training losses", low=1)
+    log_images_every_n_steps: int = setting(
+        5000, "draw samples when a validation falls on a multiple of this number of steps", low=1
+    )
+    num_images_to_log: int = setting(4, "samples that are generated, recorded and logged each time", low=0)
+    keep_checkpoints: int = setting(3, "best checkpoints to keep besides last.ckpt (-1: all)", low=-1)
 
     def model_config(self, **overrides: Any) -> ModelConfig:
         """The typed model configuration described by the flat flags."""

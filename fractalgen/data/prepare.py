@@ -24,7 +24,7 @@ from threading import Thread
 import numpy as np
 from tqdm import tqdm
 
-from fractalgen.config import PrepareConfig
+from fractalgen.config import PrepareConfig, check_bounds
 from fractalgen.data.corpus import ASSETS, SPLITS, Split, write_corpus
 from fractalgen.data.song import Song
 from fractalgen.errors import UserError
@@ -79,6 +79,7 @@ def prepare(config: PrepareConfig) -> Summary:
     A file that cannot be used never stops the run.  Raises ``UserError`` when nothing usable is left or a path is
     wrong; then nothing is written.
     """
+    check_bounds(config)
     source, out = Path(config.data), Path(config.out)
     if not config.data:
         raise UserError("--data is missing: name a folder of MIDI files")

@@ -98,9 +98,6 @@ def command_line(cfg: EvaluateConfig) -> str:
 
 def check(cfg: EvaluateConfig) -> None:
     """Refuse settings that cannot work with any model (UserError naming flag and value)."""
-    for name, low in (("limit", 0), ("stride", 0), ("num_samples", 0), ("batch_size", 1), ("seed", 0)):
-        if getattr(cfg, name) < low:
-            raise UserError(f"--{name} {getattr(cfg, name)}: must be at least {low}")
     if cfg.limit and cfg.stride:
         raise UserError(f"--limit {cfg.limit} chooses crops, --stride {cfg.stride} whole songs: one of them, please")
     for name in ("json", "report"):

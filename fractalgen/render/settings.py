@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fractalgen.config import RenderConfig
+from fractalgen.config import RenderConfig, check_bounds
 from fractalgen.errors import UserError
 from fractalgen.render.colours import palette
 
@@ -16,14 +16,7 @@ def check_settings(cfg: RenderConfig) -> None:
     Raises:
         UserError: names the flag, its value and what is allowed.
     """
-    for flag, value, low, high in (
-        ("gif_fps", cfg.gif_fps, 0.01, MAX_FPS),
-        ("gif_scale", cfg.gif_scale, 1, 64),
-        ("gif_font_size", cfg.gif_font_size, 6, 200),
-        ("gif_max_frames", cfg.gif_max_frames, 0, 65535),
-    ):
-        if not low <= value <= high:
-            raise UserError(f"--{flag} {value}: must be between {low} and {high}")
+    check_bounds(cfg)
     if cfg.gif_theme not in THEMES:
         raise UserError(f"--gif_theme {cfg.gif_theme}: choose one of {', '.join(THEMES)}")
     palette(cfg.gif_cmap, cfg.gif_background, light=cfg.gif_theme == "light")

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from fractalgen import checkpoint
 from fractalgen.api import FractalGen
-from fractalgen.config import ModelConfig, TrainConfig
+from fractalgen.config import ModelConfig, TrainConfig, check_bounds
 from fractalgen.data.corpus import Corpus
 from fractalgen.data.labeller import chosen
 from fractalgen.data.loaders import MASKS, VALIDATION, Batch, CropData, stream
@@ -316,22 +316,9 @@ def train(cfg: TrainConfig) -> Path:
     Raises:
         UserError: settings, files or devices that cannot work; nothing has been written then.
     """
-    for name in (
-        "batch_size",
-        "max_steps",
-        "accumulate_grad_batches",
-        "val_check_interval_steps",
-        "log_every_n_steps",
-        "log_images_every_n_steps",
-    ):
-        if getattr(cfg, name) < 1:
-            raise UserError(f"--{name} {getattr(cfg, name)}: must be at least 1")
-    if cfg.seed < 0:
-        raise UserError(f"--seed {cfg.seed}: must not be negative")
+    check_bounds(cfg)
     if cfg.init_from is not None and cfg.resume is not None:
         raise UserError(f"--init_from {cfg.init_from} and --resume {cfg.resume}: one of them, please")
-    if not 0 <= cfg.reveal_share <= 1:
-        raise UserError(f"--reveal_share {cfg.reveal_share}: must be from 0 to 1")
     if not 0 <= cfg.ema_decay < 1:
         raise UserError(f"--ema_decay {cfg.ema_decay}: must be from 0 to below 1")
     if not 0 <= cfg.cooldown_steps <= cfg.max_steps:
