@@ -31,6 +31,7 @@ def piece() -> PianoRoll:
     return PianoRoll(tokens, tempos=((0, 90.0),), time_signatures=((0, 4, 4),))
 
 
+@pytest.mark.slow
 def test_a_piece_is_as_long_as_asked_and_the_same_seed_gives_the_same(model: FractalGen) -> None:
     (roll,) = model.generate(bars=1.5, seed=3, tempo=80)
     assert roll.width == 24
@@ -40,6 +41,7 @@ def test_a_piece_is_as_long_as_asked_and_the_same_seed_gives_the_same(model: Fra
     assert not np.array_equal(warm[0].tokens, roll.tokens)
 
 
+@pytest.mark.slow
 def test_what_is_given_stays(model: FractalGen, piece: PianoRoll) -> None:
     (longer,) = model.continue_(piece, bars=1, seed=0)
     assert longer.width == 80

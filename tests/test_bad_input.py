@@ -96,6 +96,7 @@ def test_prepare_into_a_read_only_folder(midi: bytes, tmp_path: Path, read_only:
         assert str(read_only) in one_error_line("prepare", "--data", tmp_path / "good.mid", "--out", out)
 
 
+@pytest.mark.slow
 def test_train_mistakes(tmp_path: Path, read_only: Path, one_error_line: ErrorLine):
     text = tmp_path / "text.ckpt"
     text.write_text("no checkpoint")

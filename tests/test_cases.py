@@ -328,6 +328,7 @@ def test_pictures_and_pages_draw_the_bars_of_a_pickup(tmp_path: Path) -> None:
         assert _bars(frame) == _bars(roll) == lines
 
 
+@pytest.mark.slow
 def test_workers_end_with_their_parent(tmp_path: Path) -> None:
     folder = tmp_path / "music"
     folder.mkdir()

@@ -49,12 +49,13 @@ def test_no_flags_give_the_dataclass_defaults():
     assert parse("generate") == GenerateConfig()
 
 
+@pytest.mark.slow
 def test_every_field_is_a_flag_that_reaches_its_field():
     for name, command in cli.COMMANDS.items():
         hints = cli.field_types(command.config)
         needed = {item.name: "x" for item in dataclasses.fields(command.config) if item.default is dataclasses.MISSING}
         for item in dataclasses.fields(command.config):
-            if item.name == "like":  # it is read at once: tests/test_generate.py
+            if item.name == "like":  # it is read at once: tests/compose/test_generate.py
                 continue
             option = cli.members(hints[item.name])[0][0]
             text = {

@@ -127,6 +127,7 @@ def test_links_lead_somewhere(path: Path):
             assert anchor in [re.sub(r"[^\w\- ]", "", title).strip().lower().replace(" ", "-") for title in titles]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", [*blocks(README), *blocks(GALLERY)], ids=str)
 def test_readme_block(block: Block, checkout: Path):
     if block.skipped:

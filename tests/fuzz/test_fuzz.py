@@ -27,6 +27,7 @@ from tests.fuzz import KINDS, run
 COUNTS = {"midi": 200, "trace": 300, "corpus": 300, "checkpoint": 40, "yaml": 60}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_damaged_files_are_read_or_refused(name: str, tmp_path: Path) -> None:
     tally = run(name, range(COUNTS[name]), tmp_path)

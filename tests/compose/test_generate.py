@@ -1,0 +1,472 @@
+"""``fractalgen generate`` from end to end on a tiny random model, and every mistake that it refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fractalgen import FractalGen, PianoRoll, Trace, cli, render
+from fractalgen.checkpoint import save_pretrained
+from fractalgen.cli import main
+from fractalgen.compose.command import QUALITY, iterations
+from fractalgen.config import GenerateConfig
+from fractalgen.errors import UserError
+from fractalgen.model.level import FractalLevel
+from fractalgen.music.labels import KEYS, Attribute
+from fractalgen.sampling import compose_rolls, sample_rolls
+from tests import tiny
+from tests.midi_files import delta, midi, off, on
+
+WIDTH = tiny.WIDTH
+ErrorLine = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.manual_seed(0)
+    model = FractalGen(tiny.model_config())
+    for level in model.modules():
+        if isinstance(level, FractalLevel):
+            torch.nn.init.constant_(level.gate.bias, -3)  # as sparse as music: few cells to draw
+    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    save_pretrained(model, path, {})
+    return str(path)
+
+
+def generate(checkpoint: str, folder: Path, *flags: str) -> int:
+    return cli.main(["generate", "--checkpoint", checkpoint, "--output_dir", str(folder), "--seed", "1", *flags])
+
+
+def names(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_files_of_the_contract(checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert generate(checkpoint, tmp_path, "--num_samples", "3", "--batch_size", "2", "--save_gif") == 0
+    stems = [f"unconditional_{index:03d}" for index in range(3)]
+    expected = {f"{stem}{ending}" for stem in stems for ending in (".mid", ".png")}
+    assert names(tmp_path) == expected | {"unconditional_000_process.gif"}
+    assert PianoRoll.from_midi(tmp_path / "unconditional_000.mid").tokens.shape == (128, WIDTH)
+    printed = capsys.readouterr().out
+    assert "seed 1" in printed
+    assert all(stem in printed for stem in stems)
+
+
+def test_same_seed_same_bytes(checkpoint: str, tmp_path: Path):
+    for folder in ("a", "b"):
+        assert generate(checkpoint, tmp_path / folder, "--save_gif", "--num_samples", "2") == 0
+    for name in names(tmp_path / "a"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+    assert names(tmp_path / "a") == names(tmp_path / "b")
+
+
+def test_the_flags_of_the_animation(checkpoint: str, tmp_path: Path):
+    flags = ["--num_samples", "3", "--gif_samples", "2", "--save_gif", "--save_frames", "--save_trace"]
+    flags += ["--gif_fps", "4", "--gif_max_frames", "3", "--gif_scale", "2", "--tempo", "90", "--target_width", "48"]
+    assert generate(checkpoint, tmp_path, *flags) == 0
+    written = names(tmp_path)
+    assert {name for name in written if name.endswith(".gif")} == {f"unconditional_00{i}_process.gif" for i in (0, 1)}
+    assert {name for name in written if name.endswith(".npz")} == {f"unconditional_00{i}.trace.npz" for i in range(3)}
+    frames = {f"unconditional_00{i}/frames/frame_000{k}.png" for i in (0, 1) for k in range(3)}
+    assert {name for name in written if "frames/" in name} == frames
+    with Image.open(tmp_path / "unconditional_000_process.gif") as gif:
+        assert getattr(gif, "n_frames", 1) == 3
+        assert gif.info["duration"] == 250
+        assert gif.width == 2 * 48
+    roll = PianoRoll.from_midi(tmp_path / "unconditional_000.mid")
+    assert roll.tempos[0][1] == pytest.approx(90, abs=0.01)
+    trace = Trace.load(tmp_path / "unconditional_000.trace.npz")
+    assert (trace.tokens == roll.tokens).all()
+    assert trace.seed == 1
+
+
+def test_quality_sets_the_iterations_of_mar_levels(tmp_path: Path):
+    torch.manual_seed(0)
+    model = FractalGen(tiny.model_config(generator_types=("mar", "ar", "ar", "ar")))
+    path = str(save_pretrained(model, tmp_path / "mar.safetensors"))
+    for name in (None, *QUALITY):
+        flags = () if name is None else ("--quality", name)
+        assert generate(path, tmp_path / str(name), "--save_trace", "--target_width", "16", *flags) == 0
+    traces = {name: Trace.load(tmp_path / str(name) / "unconditional_000.trace.npz") for name in (None, *QUALITY)}
+    for name, numbers in QUALITY.items():
+        assert traces[name].num_iter_list == numbers
+    assert (traces["balanced"].tokens == traces[None].tokens).all()
+    assert traces["fast"].steps[:, 0].max() < traces["balanced"].steps[:, 0].max()
+
+
+@pytest.mark.parametrize(
+    ("types", "patches", "expected"),
+    [
+        (("mar", "mar", "ar"), (128, 16, 1), QUALITY["best"][:3]),
+        (("ar", "ar", "mar", "ar", "ar", "ar"), (128, 32, 16, 4, 2, 1), (*QUALITY["best"], 1, 1)),
+        (("ar", "ar", "mar"), (128, 16, 1), None),  # the last level is a single cell
+    ],
+)
+def test_quality_fits_any_number_of_levels(types: Any, patches: Any, expected: tuple[int, ...] | None):
+    count = len(patches)
+    settings: dict[str, Any] = {"embed_dims": (4,) * count, "num_blocks": (1,) * count, "num_heads": (1,) * count}
+    settings |= dict.fromkeys(("context_pitches", "context_past", "max_children"), (0,) * count)
+    model = FractalGen(tiny.model_config(patch_sizes=patches, generator_types=types, **settings))
+    cfg = GenerateConfig(quality="best")
+    if expected is None:
+        with pytest.raises(UserError, match="--quality best: untrained is autoregressive"):
+            iterations(cfg, model)
+    else:
+        assert iterations(cfg, model) == expected == model.iterations(expected)
+
+
+def test_frames_of_a_single_sample_lie_in_frames(checkpoint: str, tmp_path: Path):
+    assert generate(checkpoint, tmp_path, "--save_frames", "--num_samples", "2") == 0
+    assert "frames/frame_0000.png" in names(tmp_path)
+
+
+def test_sound_page_and_film(checkpoint: str, tmp_path: Path):
+    flags = ("--save_wav", "--save_html", "--save_mp4", "--gif_scale", "1", "--gif_max_frames", "2")
+    assert generate(checkpoint, tmp_path, *flags) == 0
+    endings = (".mid", ".png", ".wav", ".html", "_process.mp4")
+    assert names(tmp_path) == {f"unconditional_000{ending}" for ending in endings}
+
+
+@pytest.fixture(scope="module")
+def keyed(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model that knows keys and densities."""
+    torch.manual_seed(0)
+    attributes = (Attribute("key", KEYS), Attribute("density", (), (1.0, 2.0, 3.0), (0.0, 0.5, 1.0), "notes"))
+    model = FractalGen(dataclasses.replace(tiny.model_config(), attributes=attributes))
+    path = tmp_path_factory.mktemp("keyed") / "keyed.safetensors"
+    save_pretrained(model, path, {})
+    return str(path)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[list[int]] | None]:
+    """The labels of every call of ``sample``, row by row; nothing is really drawn."""
+    found: list[list[list[int]] | None] = []
+
+    def sample(model: FractalGen, sampling: Any, count: int, cond_list: Any, width: int, **settings: Any) -> Any:
+        found.append(None if cond_list is None else torch.stack(cond_list, 1).tolist())
+        rolls = np.stack([tiny.tokens(seed, width) for seed in range(count)])
+        return torch.from_numpy(rolls.astype(np.int64)), tiny.intermediates(rolls)
+
+    monkeypatch.setattr("fractalgen.sampling.sample_rolls", sample)
+    return found
+
+
+def test_a_key_is_drawn_by_lot_for_each_piece(
+    keyed: str, tmp_path: Path, asked: list[Any], capsys: pytest.CaptureFixture[str]
+):
+    for folder in ("a", "b"):
+        generate(keyed, tmp_path / folder, "--num_samples", "5", "--batch_size", "2", "--density", "2.5", "--cfg", "2")
+    assert [len(rows) for rows in asked] == [2, 2, 1] * 2
+    assert asked[:3] == asked[3:]
+    rows = [row for rows in asked[:3] for row in rows]
+    assert all(1 <= key <= 24 and density == 2 for key, density in rows)
+    assert len({key for key, _ in rows}) > 1
+    printed = capsys.readouterr().out
+    key = Attribute("key", KEYS)
+    for number, (label, _) in enumerate(rows):  # whose key it is
+        assert f"unconditional_{number:03d} in {key.describe(label)} " in printed
+    assert "density: 2 to 3 notes (asked for: 2.5)" in printed
+
+
+def test_a_trace_of_given_music_keeps_its_tempo_and_meter(checkpoint: str, tmp_path: Path):
+    tokens = np.zeros((128, 36), np.uint8)
+    tokens[60, ::4] = 20
+    given = PianoRoll(tokens, tempos=((0, 80.0), (12, 96.0)), time_signatures=((0, 3, 4),))
+    given.to_midi(tmp_path / "given.mid")
+    flags = ("--mode", "inpainting", "--input_midi", str(tmp_path / "given.mid"), "--mask", "time=12:24")
+    generate(checkpoint, tmp_path, *flags, "--save_trace", "--candidates", "1")
+    trace = Trace.load(tmp_path / "inpainting_000.trace.npz")
+    assert trace.steps_per_bar == 12
+    assert trace.roll == PianoRoll.from_midi(tmp_path / "inpainting_000.mid")
+    assert trace.roll.tempos == PianoRoll.from_midi(tmp_path / "given.mid").tempos
+
+
+def test_any_tempo_is_written_and_the_nearest_asked_for(tmp_path: Path, asked: list[Any]):
+    tempo = Attribute("tempo", (), (60.0, 90.0, 120.0), (0.0, 0.5, 1.0), "quarters a minute")
+    model = FractalGen(dataclasses.replace(tiny.model_config(), attributes=(tempo,)))
+    path = save_pretrained(model, tmp_path / "timed.safetensors")
+    for index, (number, label) in enumerate(((40, 1), (100, 2), (210, 2))):
+        generate(str(path), tmp_path / "out", "--tempo", str(number))
+        assert asked.pop() == [[label]]
+        written = PianoRoll.from_midi(tmp_path / "out" / f"unconditional_{index:03d}.mid")
+        assert written.tempos[0][1] == pytest.approx(number, abs=0.01)
+
+
+def test_a_trace_says_what_was_asked_for(keyed: str, tmp_path: Path, asked: list[Any]):
+    generate(keyed, tmp_path, "--key", "G major", "--save_trace")
+    assert Trace.load(tmp_path / "unconditional_000.trace.npz").settings["key"] == "G major"
+
+
+def test_a_key_that_is_asked_for_or_left_open(keyed: str, tmp_path: Path, asked: list[Any]):
+    generate(keyed, tmp_path, "--key", "a minor", "--num_samples", "2")
+    generate(keyed, tmp_path, "--key", "free")
+    generate(keyed, tmp_path, "--scale", "D minor")
+    generate(keyed, tmp_path, "--scale", "D dorian")
+    wanted = [[[KEYS.index("A minor") + 1, 0]] * 2, None, [[KEYS.index("D minor") + 1, 0]], None]
+    assert asked == wanted
+
+
+def test_the_key_of_the_music_given_is_kept(keyed: str, tmp_path: Path, asked: list[Any]):
+    tokens = np.zeros((128, 64), np.uint8)
+    for step, pitch in enumerate((62, 66, 69, 74, 67, 71, 64, 61, 69, 73, 66, 62, 69, 66, 62, 62)):  # D major
+        tokens[pitch, 4 * step] = 20
+        tokens[pitch, 4 * step + 1 : 4 * step + 4] = 1
+    PianoRoll(tokens).to_midi(tmp_path / "given.mid")
+    flags = ("--mode", "conditional", "--condition_midi", str(tmp_path / "given.mid"), "--generation_length", "16")
+    generate(keyed, tmp_path, *flags)
+    assert asked == [[[KEYS.index("D major") + 1, 0]]]
+
+
+def test_without_a_seed_every_run_differs_and_can_be_repeated(
+    checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    seeds = []
+    for folder in ("a", "b"):
+        generate(checkpoint, tmp_path / folder, "--seed", "none")
+        seeds.append(capsys.readouterr().out.split("seed ")[1].split()[0])
+    assert seeds[0] != seeds[1]
+    generate(checkpoint, tmp_path / "c", "--seed", seeds[0])
+    assert names(tmp_path / "c") == names(tmp_path / "a")
+    for name in names(tmp_path / "a"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "c" / name).read_bytes()
+
+
+def test_a_failing_picture_is_told_and_loses_no_music(checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(render, "save_gif", fail)
+    with pytest.warns(RuntimeWarning, match="(?s)_process.gif could not be written.*the disk is full"):
+        assert generate(checkpoint, tmp_path, "--save_gif") == 1
+    assert names(tmp_path) == {"unconditional_000.mid", "unconditional_000.png"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("--target_width 100", "--target_width 100: the width must be a positive multiple of the patch size 16"),
+        ("--target_width 0", "--target_width 0"),
+        ("--target_width -16", "--target_width -16"),
+        ("--num_iter_list 8 4 2", "--num_iter_list 8 4 2: 4 positive numbers are needed, one per level"),
+        ("--num_iter_list 8 4 2 0", "--num_iter_list 8 4 2 0: 4 positive numbers"),
+        ("--quality fast", "is autoregressive, it draws patch by patch and has no iterations to choose"),
+        ("--quality best --num_iter_list 8 4 2 1", "--quality best and --num_iter_list 8 4 2 1: one of them, please"),
+        ("--quality good", "--quality: expected fast|balanced|best or none, not 'good'"),
+        ("--num_samples 0", "--num_samples 0: must be at least 1"),
+        ("--batch_size 0", "--batch_size 0"),
+        ("--batch_generate_size 0", "--batch_generate_size 0"),
+        ("--temperature 0", "--temperature 0.0"),
+        ("--temperature nan", "--temperature nan"),
+        ("--cfg 3", "--cfg 3.0: guidance needs something to guide by"),
+        ("--filter_threshold -1", "--filter_threshold -1.0"),
+        ("--record_interval -1", "--record_interval -1"),
+        ("--tempo 0", "--tempo 0.0"),
+        ("--seed -1", "--seed -1"),
+        ("--soundfont a.sf2", "--soundfont a.sf2: for --save_wav and --save_mp4; neither is asked for"),
+        ("--device quantum", "--device quantum"),
+        ("--device cuda:99", "--device cuda:99"),
+        ("--gif_cmap nosuchmap", "--gif_cmap nosuchmap"),
+        ("--gif_background nosuchcolour", "--gif_background nosuchcolour"),
+        ("--gif_samples some", "--gif_samples some: expected first, all or a number"),
+        ("--gif_fps 0", "--gif_fps 0.0"),
+        ("--gif_scale 0", "--gif_scale 0"),
+        ("--checkpoint absent.ckpt", "--checkpoint absent.ckpt: no such file"),
+        ("--checkpoint .", "--checkpoint .: is a folder"),
+        ("--model pop908-ar", "--model pop908-ar and --checkpoint"),
+        (
+            "--mode backwards",
+            "--mode: expected unconditional|conditional|inpainting|accompany|variation, not 'backwards'",
+        ),
+    ],
+)
+def test_mistakes_are_refused_before_anything_is_written(
+    checkpoint: str, tmp_path: Path, one_error_line: ErrorLine, flags: str, expected: str
+):
+    folder = tmp_path / "out"
+    line = one_error_line("generate", "--checkpoint", checkpoint, "--output_dir", folder, *flags.split())
+    assert expected in line
+    assert not folder.exists()
+
+
+def test_a_shipped_model_that_does_not_exist(one_error_line: ErrorLine):
+    line = one_error_line("generate", "--model", "pop908-ar")
+    assert "--model pop908-ar: no such model (shipped: " in line
+    assert "pop909-ar" in line
+
+
+@pytest.mark.parametrize("name", ["model.ckpt", "model.safetensors", "model.txt"])
+@pytest.mark.parametrize(
+    "content", [b"", b"hello, I am no checkpoint\n", bytes(range(256)) * 8], ids=["empty", "text", "bytes"]
+)
+def test_a_checkpoint_that_is_none(tmp_path: Path, one_error_line: ErrorLine, name: str, content: bytes):
+    path = tmp_path / name
+    path.write_bytes(content)
+    line = one_error_line("generate", "--checkpoint", path, "--output_dir", tmp_path / "out")
+    assert f"--checkpoint {path}: not a FractalGen checkpoint" in line
+    assert names(tmp_path) == {name}
+
+
+def test_a_truncated_checkpoint(checkpoint: str, tmp_path: Path, one_error_line: ErrorLine):
+    path = tmp_path / "model.safetensors"
+    whole = Path(checkpoint).read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert f"--checkpoint {path}" in one_error_line("generate", "--checkpoint", path, "--output_dir", tmp_path / "out")
+    assert names(tmp_path) == {"model.safetensors"}
+
+
+def test_a_read_only_output_folder(checkpoint: str, tmp_path: Path, read_only: Path, one_error_line: ErrorLine):
+    for folder in (read_only, read_only / "sub", Path(checkpoint), Path(checkpoint) / "sub"):
+        line = one_error_line("generate", "--checkpoint", checkpoint, "--output_dir", folder)
+        assert f"--output_dir {folder}: cannot be written to" in line
+
+
+def test_pieces_are_never_overwritten_unless_asked(checkpoint: str, tmp_path: Path):
+    generate(checkpoint, tmp_path, "--num_samples", "2", "--seed", "1")
+    first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    (tmp_path / "unconditional_007.gif").write_bytes(b"a picture that somebody likes")
+    generate(checkpoint, tmp_path, "--seed", "2", "--save_gif")
+    assert all((tmp_path / name).read_bytes() == content for name, content in first.items())
+    assert {path.name for path in tmp_path.iterdir()} - set(first) == {
+        *("unconditional_007.gif", "unconditional_008.mid", "unconditional_008.png", "unconditional_008_process.gif")
+    }
+    (tmp_path / "unconditional_000_process.gif").write_bytes(b"of the piece before")
+    (tmp_path / "unconditional_000.html").write_bytes(b"of the piece before")
+    generate(checkpoint, tmp_path, "--seed", "3", "--overwrite")
+    assert (tmp_path / "unconditional_000.mid").read_bytes() != first["unconditional_000.mid"]
+    assert not (tmp_path / "unconditional_000_process.gif").exists()
+    assert not (tmp_path / "unconditional_000.html").exists()
+    assert (tmp_path / "unconditional_001.mid").read_bytes() == first["unconditional_001.mid"]
+
+
+def test_a_piece_is_made_again_from_its_file(checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    generate(checkpoint, tmp_path / "a", "--num_samples", "5", "--batch_size", "2", "--tempo", "90")
+    for index in (0, 3):
+        piece = tmp_path / "a" / f"unconditional_{index:03d}.mid"
+        assert main(["generate", "--like", str(piece), "--output_dir", str(tmp_path / f"b{index}")]) == 0
+        assert "1 x 32 steps" in capsys.readouterr().out
+        assert [path.name for path in (tmp_path / f"b{index}").glob("*.mid")] == ["unconditional_000.mid"]
+        assert (tmp_path / f"b{index}" / "unconditional_000.mid").read_bytes() == piece.read_bytes()
+    # flags that are given win
+    other = ["--like", str(piece), "--seed", "9", "--num_samples", "2", "--tempo", "70"]
+    assert main(["generate", *other, "--output_dir", str(tmp_path / "c")]) == 0
+    made = sorted((tmp_path / "c").glob("*.mid"))
+    assert len(made) == 2
+    assert PianoRoll.from_midi(made[0]).tempos[0][1] == pytest.approx(70, abs=0.01)
+    # music that is gone on from keeps its events, and its own recipe
+    goes_on = ["generate", "--checkpoint", checkpoint, "--mode", "conditional", "--condition_midi", str(piece)]
+    assert main([*goes_on, "--bars", "1", "--output_dir", str(tmp_path / "d")]) == 0
+    (after,) = (tmp_path / "d").glob("*.mid")
+    assert main(["generate", "--like", str(after), "--output_dir", str(tmp_path / "e")]) == 0
+    (again,) = (tmp_path / "e").glob("*.mid")
+    assert again.read_bytes() == after.read_bytes()
+    capsys.readouterr()
+    PianoRoll.from_midi(piece).to_midi(tmp_path / "plain.mid")
+    assert main(["generate", "--like", str(tmp_path / "plain.mid")]) == 2
+    assert "no recipe in it" in capsys.readouterr().err
+
+
+def test_every_batch_is_written_at_once_and_an_interruption_keeps_it(
+    checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    calls = []
+
+    def interrupted(*args: Any, **settings: Any) -> Any:
+        calls.append(sorted(path.name for path in tmp_path.glob("*.mid")))
+        if len(calls) == 3:
+            signal.raise_signal(signum)
+        return sample_rolls(*args, **settings)
+
+    monkeypatch.setattr("fractalgen.sampling.sample_rolls", interrupted)
+    arguments = ["generate", "--checkpoint", checkpoint, "--output_dir", str(tmp_path), "--num_samples", "5"]
+    for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        signum = number
+        calls.clear()
+        for file in tmp_path.iterdir():
+            file.unlink()
+        assert main([*arguments, "--batch_size", "2"]) == status
+        names = [f"unconditional_{index:03d}" for index in range(5)]
+        assert calls == [[], [f"{name}.mid" for name in names[:2]], [f"{name}.mid" for name in names[:4]]]
+        told = capsys.readouterr().err.strip().splitlines()[-1]
+        assert f"4 of 5 pieces are in {tmp_path}/; not composed: {names[4]}" in told
+
+
+@pytest.mark.slow
+def test_a_terminal_that_cannot_show_a_character(checkpoint: str, tmp_path: Path):
+    folder = tmp_path / "für dich"
+    command = [sys.executable, "-m", "fractalgen", "generate", "--checkpoint", checkpoint, "--output_dir", str(folder)]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(Path(__file__).parents[2])}
+    result = subprocess.run(command, capture_output=True, env=environment, check=False)
+    assert result.returncode == 0, result.stderr
+    assert b"f\\xfcr dich" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_size": 0}, "batch_size 0: must be from 1"),
+        ({"num_samples": 0}, "num_samples 0: must be from 1"),
+        ({"seed": 2**63}, "seed 9223372036854775808: must be from 0"),
+        ({"seed": -1}, "seed -1: must be from 0"),
+        ({"labels": [25, 0]}, r"labels \[25, 0\]: this model's are 0-24 0-2"),
+        ({"labels": [1]}, r"labels \[1\]: this model's are"),
+    ],
+)
+def test_wrong_settings_from_python(keyed: str, settings: dict[str, Any], message: str):
+    with pytest.raises(UserError, match=message):
+        compose_rolls(FractalGen.from_pretrained(keyed), width=16, **settings)
+
+
+def test_keys_of_music_given(keyed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    def heard(pitches: list[int], signature: bytes = b"", *flags: str) -> str:
+        notes = b"".join(on(0, pitch) + off(480, pitch) for pitch in pitches)
+        (tmp_path / "a.mid").write_bytes(midi(signature + notes))
+        base = ["generate", "--checkpoint", keyed, "--mode", "conditional", "--condition_midi", str(tmp_path / "a.mid")]
+        assert main([*base, "--bars", "1", "--output_dir", str(tmp_path / "out"), *flags]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        return next((line for line in lines if line.startswith("key: ")), "")
+
+    d_minor = [62, 65, 69, 62, 61, 64, 69, 62]
+    assert heard(d_minor) in ("key: D minor (guessed from the music given)", "")
+    assert heard([62, 64, 65, 67, 69, 71, 72, 74]) == ""  # seven white keys may be several keys
+    signature = delta(0) + bytes([0xFF, 0x59, 2, 0xFF, 1])
+    assert heard([60] * 8, signature) == "key: D minor (by the file's key signature)"
+    assert heard([67, 71, 74, 67, 62, 66, 69, 67] * 4) == "key: G major (guessed from the music given)"
+    # a scale that names no key leaves that of the music
+    assert heard([67, 71, 74, 67, 62, 66, 69, 67] * 4, b"", "--scale", "D dorian") == (
+        "key: G major (guessed from the music given)"
+    )
+    nothing = ["generate", "--checkpoint", keyed, "--target_width", "16", "--output_dir", str(tmp_path / "nothing")]
+    assert main(nothing) == 0
+    assert re.search(r"^key: \S+ (major|minor) \(drawn by lot\)$", capsys.readouterr().out, re.MULTILINE)
+    wrong = ["generate", "--checkpoint", keyed, "--scale", "D minor", "--key", "A major"]
+    assert main(wrong) == 2
+    assert "--scale D minor and --key A major" in capsys.readouterr().err
+
+
+def test_bars_as_on_a_score(checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    tokens = np.zeros((128, 12 * 6), np.uint8)
+    tokens[60, ::4] = 20
+    PianoRoll(tokens, time_signatures=((0, 3, 4),)).to_midi(tmp_path / "waltz.mid")
+    base = ["generate", "--checkpoint", checkpoint, "--mode", "inpainting", "--input_midi", str(tmp_path / "waltz.mid")]
+    for name, flags in (("a", ["--compose_bars", "2-3", "5"]), ("b", ["--mask", "bars=1:3", "--mask", "bars=4:5"])):
+        assert main([*base, *flags, "--seed", "1", "--output_dir", str(tmp_path / name)]) == 0
+    one, two = (PianoRoll.from_midi(tmp_path / name / "inpainting_000.mid") for name in "ab")
+    assert one == two
+    kept = np.r_[0:12, 36:48, 60:72]
+    assert np.array_equal(one.tokens[:, kept], tokens[:, kept])
+    for wrong in ("0-2", "7", "3-2", "two"):
+        assert main([*base, "--compose_bars", wrong]) == 2
+        assert f"--compose_bars {wrong}: " in capsys.readouterr().err

@@ -1,0 +1,406 @@
+"""The HTML player in a real browser: what it shows, says, plays and lets a person do."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fractalgen.music.pianoroll import PianoRoll
+from fractalgen.music.tokens import HOLD, ONSET, velocities
+from fractalgen.render.page import PAPERS, page, save_html
+from fractalgen.trace import Trace
+from tests.browser import NAMES, Browser, executable
+from tests.render.test_page import CONFIG, HOSTILE, LEVELS, contents, made_up, rgb
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """One browser for all tests of this file."""
+    if sys.platform == "win32":
+        pytest.skip("the browser is driven through pipes as Unix has them")
+    program = executable()
+    if program is None:
+        if os.environ.get("CI") == "true" and os.environ.get("FRACTALGEN_CHROMIUM_REQUIRED"):
+            pytest.fail(f"FRACTALGEN_CHROMIUM_REQUIRED is set, but there is none of {', '.join(NAMES)}")
+        pytest.skip(f"no browser on the path: none of {', '.join(NAMES)}")
+    started = Browser(program, tmp_path_factory.mktemp("browser"))
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def show(browser: Browser, tmp_path: Path) -> Iterator[Any]:
+    """Opens the page of a trace; afterwards nothing may have been complained about or fetched."""
+
+    def opened(trace: Trace, *, title: str = "piece", screen: dict[str, Any] | None = None, **options: Any) -> Browser:
+        path = tmp_path / "piece.html"
+        path.write_text(page(trace, CONFIG, title=title, **options), encoding="utf-8")
+        browser.screen(**(screen or {"width": 1280, "height": 800}))
+        browser.open(path)
+        return browser
+
+    yield opened
+    assert browser.problems == []
+    assert all(url.startswith(("file:", "data:", "blob:")) for url in browser.requests), browser.requests
+
+
+def values(browser: Browser, width: int = 64) -> np.ndarray:
+    """The roll as the page shows it: velocities (128, T)."""
+    return np.array(browser.run("fractalgen.values()"), np.float32).reshape(128, width)
+
+
+def text(browser: Browser, selector: str) -> str:
+    """What an element says."""
+    said: str = browser.run(f"document.querySelector({json.dumps(selector)}).textContent")
+    return said
+
+
+def middle(browser: Browser, selector: str) -> tuple[float, float]:
+    """The centre of an element."""
+    box = browser.run(f"document.querySelector({json.dumps(selector)}).getBoundingClientRect().toJSON()")
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "known_until"), [("ar", 0), ("mar", 0), ("ar", 16)])
+def test_the_process_is_that_of_the_trace(show: Any, kind: str, known_until: int) -> None:
+    trace = made_up(kind, known_until=known_until)
+    frames = trace.frames("process", record_interval=1)
+    player = show(trace)
+    np.testing.assert_array_equal(values(player), trace.velocities)  # it opens with the finished piece
+    for done in (0, 1, len(trace.steps) // 2, len(trace.steps) - 1, len(trace.steps)):
+        player.run(f"fractalgen.seek({done})")
+        np.testing.assert_array_equal(values(player), frames[done].output)
+        assert text(player, "#step-text") == frames[done].level_name
+    player.run("fractalgen.seek(0)")
+    assert (values(player) > 0).sum() == (trace.tokens[:, :known_until] > 0).sum()
+
+
+def test_within_a_step_the_levels_follow_each_other(show: Any) -> None:
+    trace = made_up()
+    finest = trace.frames("hierarchical")
+    after = [finest[7].output, finest[11].output, finest[13].output, finest[14].output]  # what each level left
+    busy = next(step for step in range(32) if trace.tokens[trace.decided[0] == step].any())
+    player = show(trace)
+    for level in range(LEVELS - 1):
+        player.run(f"fractalgen.seek({busy} + {level + 1} / {LEVELS})")
+        wanted = np.where(trace.decided[0] < busy, trace.velocities, 0)
+        wanted = np.where(trace.decided[0] == busy, after[level], wanted)
+        np.testing.assert_allclose(values(player), wanted, atol=1e-6)
+        assert text(player, "#step-text") == f"AR L0 patch {busy + 1}/32 · L{level}"
+
+
+@pytest.mark.parametrize("known_until", [0, 20])
+def test_the_hierarchical_view_is_that_of_the_trace(show: Any, known_until: int) -> None:
+    trace = made_up(known_until=known_until)
+    player = show(trace, view="hierarchical")
+    ticks, start, frames = player.run("fractalgen.ticks"), 0, iter(trace.frames("hierarchical"))
+    for level, count in enumerate(trace.num_iter_list):
+        for step in range(count):
+            player.run(f"fractalgen.seek({start + (step + 1) * ticks[level] // count})")
+            frame = next(frames)
+            np.testing.assert_allclose(values(player), frame.output, atol=1e-6)
+            assert text(player, "#step-text") == frame.level_name
+        start += ticks[level]
+
+
+def test_pixels_match_cells(show: Any) -> None:
+    trace = made_up(known_until=16)
+    piece, _ = contents(page(trace, CONFIG))
+    for dark, theme in ((True, "dark"), (False, "light")):
+        player = show(trace, screen={"width": 1280, "height": 800, "dark": dark})
+        player.run("fractalgen.seek(16)")  # half of the steps
+        decided = trace.known | (trace.decided[0] < 16)
+        cells = [(pitch, step) for pitch in range(42, 78, 3) for step in range(0, 64, 4)]  # where notes may begin
+        places = player.run(f"{json.dumps(cells)}.map(([pitch, step]) => fractalgen.place(pitch, step))")
+        picture = np.asarray(Image.open(io.BytesIO(player.screenshot())).convert("RGB"))
+        papers = [list(PAPERS[theme]), rgb(colour(player, "--row"))]
+        seen = {"onset": 0, "silence": 0, "later": 0, "known": 0}
+        for (pitch, step), place in zip(cells, places, strict=True):
+            pixel = picture[int(place["y"]), int(place["x"])]
+            token = trace.tokens[pitch, step]
+            if not decided[pitch, step] or not token:
+                seen["later" if token else "silence"] += 1
+                assert any(np.array_equal(pixel, paper) for paper in papers) or in_current_patch(trace, pitch, step)
+            elif token >= ONSET:
+                shade = round(float(velocities(np.array([[token]]))[0, 0]) * 63)
+                known = trace.known[pitch, step]
+                seen["known" if known else "onset"] += 1
+                if known:  # four fifths of its tint
+                    tint = np.array(rgb(piece["tints"][theme]))
+                    mixed = [0.8 * tint + 0.2 * np.array(paper) for paper in papers]
+                    assert min(np.abs(pixel - mix).max() for mix in mixed) < 2
+                else:
+                    assert pixel.tolist() == rgb(piece["ramps"][theme][shade])
+        assert min(seen.values()) > 0, seen
+
+
+def colour(browser: Browser, name: str) -> str:
+    """A colour of the style sheet."""
+    value: str = browser.run(f"getComputedStyle(document.documentElement).getPropertyValue('{name}').trim()")
+    return value
+
+
+def in_current_patch(trace: Trace, pitch: int, step: int) -> bool:
+    """Whether a cell lies in the patch of step 16, the one before the seventeenth, which has a faint wash."""
+    return bool(trace.decided[0][pitch, step] == 15)
+
+
+def test_flats_are_written_in_flat_keys(show: Any) -> None:
+    for key, name in (("C minor", "E♭4"), ("E minor", "D♯4")):
+        player = show(dataclasses.replace(made_up(), settings={"key": key}))
+        assert player.run("fractalgen.pitchName(63)") == name
+
+
+def test_pointing_at_a_cell_tells_about_it(show: Any) -> None:
+    trace = dataclasses.replace(made_up(), settings={"key": "A minor"})
+    pitch, step = (int(n) for n in np.argwhere((trace.tokens >= ONSET) & (np.arange(64) >= 20))[0])
+    names = ["C", "C♯", "D", "D♯", "E", "F", "F♯", "G", "G♯", "A", "A♯", "B"]
+    name = f"{names[pitch % 12]}{pitch // 12 - 1}"
+    velocity = round(float(trace.velocities[pitch, step]) * 127)
+    player = show(trace)
+
+    def hover(pitch: int, step: int) -> list[str]:
+        place = player.run(f"fractalgen.place({pitch}, {step})")
+        assert player.run(f"fractalgen.cellAt({place['x']}, {place['y']})") == {"pitch": pitch, "step": step}
+        player.point(place["x"], place["y"])
+        assert player.run("document.getElementById('tip').hidden") is False
+        return text(player, "#tip").split("\n")
+
+    ranks = [int(plane[pitch, step]) + 1 for plane in trace.decided[:3]]
+    time = f"bar {step // 16 + 1} : beat {step % 16 // 4 + 1} : step {step % 4 + 1}"
+    places = f"{ranks[0]}/32 › {ranks[1]}/16 › {ranks[2]}/16"
+    assert hover(pitch, step) == [
+        f"{name} · velocity {velocity}",
+        time,
+        "struck, 3 steps long",
+        f"decided at L3 (AR), step {places}",
+    ]
+    assert hover(pitch, step + 1)[2] == "held, 3 steps long"
+    player.run(f"fractalgen.seek({ranks[0] - 1})")
+    later = [f"{name} · not decided yet", time, f"begins at L0 (AR), step {ranks[0]}/32"]
+    assert hover(pitch, step) == later  # and not a word on what it will be
+    assert hover(60, 2)[0] == "C4 · velocity 64" if trace.decided[0][60, 2] < ranks[0] - 1 else "C4 · not decided yet"
+    player.point(5, 5)
+    assert player.run("document.getElementById('tip').hidden") is True
+
+
+def test_keys_and_buttons(show: Any) -> None:
+    player = show(made_up())
+
+    def state(name: str) -> Any:
+        return player.run(f"fractalgen.state().{name}")
+
+    player.key("h")
+    assert state("view") == "hierarchical"
+    player.key("2")
+    assert state("label") == "L1 step 4/4"
+    assert player.run("document.querySelector('[data-level=\"1\"]').ariaPressed") == "true"
+    player.key("p")
+    player.key("Home")
+    assert (state("view"), state("label")) == ("process", "Init")
+    player.key("ArrowRight")
+    player.key("ArrowRight")
+    player.key("ArrowLeft")
+    assert state("label") == "AR L0 patch 1/32"
+    player.key("+")
+    assert state("speed") == 2
+    player.key("d")  # this trace has no chances
+    assert state("view") == "process"
+    assert player.run("document.querySelector('[data-view=density]').hidden") is True
+    player.key(" ")
+    assert state("playing") is True
+    player.until("fractalgen.state().position > 12")
+    player.key(" ")
+    assert state("playing") is False
+    assert state("sounding") is False  # composing makes no sound of its own
+    player.key("?", shift=True)
+    assert player.run("document.getElementById('help-panel').open") is True
+    player.key("Escape")
+    player.until("!document.getElementById('help-panel').open")
+    assert player.run("fractalgen.place(127, 0).y < document.querySelector('main').offsetTop")  # cropped away
+    player.key("a")
+    top = player.run("fractalgen.place(127, 0)")
+    assert player.run(f"fractalgen.cellAt({top['x']}, {top['y']})") == {"pitch": 127, "step": 0}
+    width = "fractalgen.place(60, 1).x - fractalgen.place(60, 0).x"
+    fitting = player.run(width)
+    player.key("]")
+    assert player.run(width) == pytest.approx(1.5 * fitting, abs=1)
+    player.key("[")
+    assert player.run(width) == pytest.approx(fitting, abs=1)
+    player.click(*middle(player, "#views [data-view=hierarchical]"))
+    assert state("view") == "hierarchical"
+    player.click(*middle(player, "#levels [data-level='0']"))
+    assert state("label") == "L0 step 8/8"
+    before = player.run("document.documentElement.dataset.theme")
+    player.key("t")
+    assert {before, player.run("document.documentElement.dataset.theme")} == {"dark", "light"}
+
+
+def test_the_process_plays_to_its_end_and_starts_again(show: Any) -> None:
+    player = show(made_up("mar"))
+    player.click(*middle(player, "#play"))  # at the end: from the beginning
+    player.until("fractalgen.state().playing && fractalgen.state().position < 12")
+    for _ in range(3):
+        player.key("+")
+    player.until("!fractalgen.state().playing")
+    assert player.run("fractalgen.state().label") == "Iter 4 batch 2"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("calm", [False, True])
+def test_little_motion_means_whole_steps(show: Any, calm: bool) -> None:
+    player = show(made_up(), screen={"width": 1280, "height": 800, "calm": calm})
+    player.run("fractalgen.seek(0)")
+    player.run(
+        "window.seen = new Set(); (function look() {"
+        "seen.add(fractalgen.state().position); requestAnimationFrame(look) })()"
+    )
+    for _ in range(2):
+        player.key("+")
+    player.key(" ")
+    player.until("fractalgen.state().position > 15")
+    player.key(" ")
+    between = player.run("[...seen].filter((position) => position % 4).length")
+    assert (between == 0) == calm
+
+
+def test_the_music_plays_by_itself(show: Any) -> None:
+    trace = made_up()
+    player = show(trace)
+    position = player.run("fractalgen.state().position")
+    player.key("m")
+    player.until("fractalgen.state().music > 0.2")
+    assert player.run("fractalgen.state().sounding") is True
+    assert player.run("fractalgen.state().position") == position
+    player.key("m")
+    assert player.run("fractalgen.state().sounding") is False
+    player.run("document.activeElement.blur()")
+    for _ in range(5):
+        player.key("ArrowRight", shift=True)
+    assert player.run("fractalgen.state().music") == pytest.approx(64 * 60 / 90 / 4, abs=1e-3)
+    player.key("ArrowLeft", shift=True)
+    assert player.run("fractalgen.state().music") == pytest.approx(48 * 60 / 90 / 4, abs=1e-3)
+    assert text(player, "#time-text") == "0:08 / 0:10"
+
+
+# Puts an ear between the player and the loudspeaker: the page itself stays as it is.
+EAR = """
+const connect = AudioNode.prototype.connect;
+AudioNode.prototype.connect = function (to, ...rest) {
+  if (to instanceof AudioDestinationNode) {
+    window.ear = new AnalyserNode(to.context, { fftSize: 8192 });
+    connect.call(this, ear);
+  }
+  return connect.call(this, to, ...rest);
+};
+window.peak = () => {
+  const samples = new Float32Array(ear.fftSize);
+  ear.getFloatTimeDomainData(samples);
+  return Math.max(...samples.map(Math.abs));
+};
+window.pitch = () => {
+  const strength = new Float32Array(ear.frequencyBinCount);
+  ear.getFloatFrequencyData(strength);
+  return strength.indexOf(Math.max(...strength)) * ear.context.sampleRate / ear.fftSize;
+};
+"""
+
+
+@pytest.mark.slow
+def test_the_music_can_be_heard(show: Any, browser: Browser) -> None:
+    tokens = np.zeros((128, 64), np.uint8)
+    tokens[69] = HOLD
+    tokens[69, 0] = ONSET + 24  # one long A above middle C: 440 Hz
+    script = browser.call("Page.addScriptToEvaluateOnNewDocument", source=EAR)["identifier"]
+    player = show(made_up(tokens=tokens))
+    player.key("m")
+    player.until("fractalgen.state().music > 0.5")
+    assert 0.02 < player.run("peak()") < 1
+    assert player.run("pitch()") == pytest.approx(440, abs=6)
+    player.key("m")
+    player.until("peak() < 0.001")
+    browser.call("Page.removeScriptToEvaluateOnNewDocument", identifier=script)
+
+
+def test_the_download_is_the_midi_file(show: Any, browser: Browser, tmp_path: Path) -> None:
+    trace = made_up()
+    PianoRoll(trace.tokens, tempos=((0, 90.0),)).to_midi(tmp_path / "wanted.mid")
+    player = show(trace, title="my/piece 1")
+    player.click(*middle(player, "#midi"))
+    saved = browser.downloads / "my_piece 1.mid"
+    player.until(saved.exists)
+    assert saved.read_bytes() == (tmp_path / "wanted.mid").read_bytes()
+
+
+def test_hostile_strings_stay_text(show: Any) -> None:
+    player = show(made_up(checkpoint=HOSTILE, settings={HOSTILE: HOSTILE}), title=HOSTILE)
+    assert text(player, "h1") == player.run("document.title") == HOSTILE
+    player.key("i")
+    assert text(player, "#facts dd") == HOSTILE
+    assert player.run("typeof window.pwned") == "undefined"
+    # The policy lets no other script run, even one that found its way into the page.
+    player.run("document.body.insertAdjacentHTML('beforeend', '<img src=\"data:,\" onerror=\"window.pwned = 1\">')")
+    player.until(lambda: player.run("1") and any("script-src" in problem for problem in player.problems))
+    assert player.run("typeof window.pwned") == "undefined"
+    player.problems.clear()
+
+
+def test_density_shows_chances_as_they_are_decided(show: Any) -> None:
+    trace = made_up(chances=np.full((128, 64), 128, np.uint8))
+    player = show(trace, view="density")
+    assert player.run("fractalgen.state().view") == "density"
+    place = player.run("fractalgen.place(60, 40)")
+
+    def pixel() -> list[int]:
+        picture = np.asarray(Image.open(io.BytesIO(player.screenshot())).convert("RGB"))
+        return picture[int(place["y"]), int(place["x"])].tolist()
+
+    after = pixel()
+    player.point(place["x"], place["y"])
+    assert text(player, "#tip").endswith("chance to sound 50 %")
+    player.point(5, 5)
+    player.run("fractalgen.seek(0)")
+    assert pixel() != after
+    assert tuple(pixel()) in (PAPERS["dark"], PAPERS["light"])
+
+
+def test_a_phone_is_wide_enough(show: Any) -> None:
+    trace = made_up(width=2400, notes=2000)
+    phone = {"width": 390, "height": 844, "touch": True, "ratio": 2, "dark": False}
+    player = show(trace, screen=phone)
+    assert player.run("document.documentElement.scrollWidth") == 390
+    assert player.run("document.documentElement.scrollHeight") == 844
+    assert player.run("document.querySelector('main').scrollWidth") > 2400 * 4
+    player.run("fractalgen.seek(900)")  # the window follows the process
+    step = 900 * 16 // 8 - 16  # of the 900th patch, eight to a column
+    place = player.run(f"fractalgen.place(60, {step})")
+    assert 0 < place["x"] < 390
+    player.run("fractalgen.seek(1200)")
+    pitch, step = (int(n) for n in np.argwhere(trace.tokens[:, 2390:] >= ONSET)[0] + (0, 2390))
+    place = player.run(f"fractalgen.place({pitch}, {step})")
+    player.tap(place["x"], place["y"])
+    player.until("!document.getElementById('tip').hidden")
+    assert f"bar 150 : beat {step % 16 // 4 + 1}" in text(player, "#tip")
+
+
+@pytest.mark.parametrize("dark", [True, False])
+def test_the_page_follows_the_system_unless_told_otherwise(show: Any, dark: bool, tmp_path: Path) -> None:
+    player = show(made_up(), screen={"width": 800, "height": 600, "dark": dark})
+    wanted = "dark" if dark else "light"
+    assert colour(player, "--roll") == "#{:02x}{:02x}{:02x}".format(*PAPERS[wanted])
+    path = tmp_path / "light.html"
+    save_html(made_up(), path, dataclasses.replace(CONFIG, gif_theme="light"))
+    player.open(path)
+    assert colour(player, "--roll") == "#{:02x}{:02x}{:02x}".format(*PAPERS["light"])
+    assert text(player, "h1") == "light"  # the name of the file

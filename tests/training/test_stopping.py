@@ -1,0 +1,216 @@
+"""Whatever ends a training, what it had learned is on the disk, and resuming goes on to the same end."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fractalgen import files
+from fractalgen.checkpoint import read_checkpoint
+from fractalgen.config import TrainConfig
+from fractalgen.errors import UserError
+from fractalgen.training import callbacks
+from fractalgen.training.command import train
+from tests import tiny
+
+ROOT = Path(__file__).parents[2]
+STEPS = 40
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import torch
+from fractalgen import cli
+from fractalgen.training import callbacks, command as training
+from tests import tiny
+from tests.training.test_stopping import every_step, settings
+
+torch.set_num_threads(1)
+every_step()
+cli.COMMANDS["train"] = cli.Command(dict, "tests.training.test_stopping:run", "")
+cli.parse = lambda arguments: (cli.COMMANDS["train"], settings(*arguments))
+if __name__ == "__main__":
+    sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def every_step() -> None:
+    """Save ``last.ckpt`` after every step, so that a kill may fall into the writing."""
+    callbacks.LastCheckpoint.__init__.__defaults__ = (0.0,)
+
+
+def settings(data: str, output_dir: str, resume: str = "") -> TrainConfig:
+    return tiny.train_config(
+        Path(),
+        data=data,
+        output_dir=output_dir,
+        resume=resume or None,
+        max_steps=STEPS,
+        num_images_to_log=0,
+        val_check_interval_steps=10,
+        num_workers=1,
+        keep_checkpoints=1,
+    )
+
+
+def run(cfg: TrainConfig) -> int:
+    train(cfg)
+    return 0
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.corpus(tmp_path_factory.mktemp("corpus") / "corpus.safetensors")
+
+
+@pytest.fixture
+def start(corpus: Path, tmp_path: Path) -> Any:
+    """Starts the training as a process of its own."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+
+    def start(folder: Path, resume: str = "") -> subprocess.Popen[str]:
+        command = [sys.executable, str(script), str(corpus), str(folder), *filter(None, [resume])]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=ROOT
+        )
+
+    return start
+
+
+def last(folder: Path) -> Path:
+    return folder / "lightning_logs/version_0/checkpoints/last.ckpt"
+
+
+def wait_for(what: Callable[[], bool], seconds: float = 90) -> None:
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    content = torch.load(path, weights_only=True)
+    moments = content["optimizer_states"][0]["state"]
+    return content["state_dict"] | {f"{i}/{k}": v for i, state in moments.items() for k, v in state.items()}
+
+
+def same(first: Path, second: Path) -> bool:
+    a, b = weights(first), weights(second)
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module")
+def straight(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The last checkpoint of a run that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("straight")
+    train(settings(str(corpus), str(folder)))
+    return last(folder)
+
+
+def interrupt(process: subprocess.Popen[str], folder: Path, signum: signal.Signals, delay: float) -> str:
+    """Send a signal ``delay`` seconds after the first checkpoint of this process; what it had to say."""
+    before = last(folder).stat().st_mtime_ns if last(folder).exists() else 0
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    wait_for(
+        lambda: (last(folder).exists() and last(folder).stat().st_mtime_ns != before) or process.poll() is not None
+    )
+    workers = children.read_text().split() if children.exists() else []
+    time.sleep(delay)
+    process.send_signal(signum)
+    _, errors = process.communicate()
+    # workers end with their parent, which may have been killed
+    wait_for(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
+    return errors
+
+
+@pytest.mark.slow
+def test_stopped_and_killed_it_goes_on_to_the_same_end(start: Any, straight: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    interrupt(start(folder), folder, signal.SIGKILL, 0.1)
+    steps = [read_checkpoint(last(folder))[0]["step"]]
+    for signum, status in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        process = start(folder, str(folder))
+        errors = interrupt(process, folder, signum, 0)
+        assert process.returncode == status, errors
+        assert "Traceback" not in errors
+        steps.append(read_checkpoint(last(folder))[0]["step"])
+        end = errors.strip().splitlines()[-1]
+        assert f"{signum.name}: stopped and saved at step {steps[-1]}; go on with --resume {last(folder)}" in end
+    assert 0 < steps[0] < steps[1] < steps[2] < STEPS
+    process = start(folder, str(folder))
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert same(last(folder), straight)
+    assert not list(last(folder).parent.glob(".*"))
+
+
+@pytest.mark.slow
+def test_a_full_disk_keeps_the_checkpoint_before(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flush = files._flush
+
+    def full(path: Path) -> None:
+        if path.suffix == ".ckpt" and last(tmp_path / "run").exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        flush(path)
+
+    monkeypatch.setattr(files, "_flush", full)
+    with pytest.raises(UserError, match=re.escape(f"{tmp_path}/run/lightning_logs/version_0/checkpoints")) as error:
+        train(settings(str(corpus), str(tmp_path / "run")))
+    assert "No space left on device" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert read_checkpoint(last(tmp_path / "run"))[0]["step"] == 10
+    assert not list(last(tmp_path / "run").parent.glob(".*"))
+
+
+@pytest.mark.slow
+def test_resuming_takes_the_newest_whole_checkpoint_of_a_folder(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from fractalgen.training.command import newest_whole
+
+    train(settings(str(corpus), str(tmp_path / "run")))
+    whole = last(tmp_path / "run")
+    newer = whole.with_name("step_00000099-val_loss_0.0001.ckpt")
+    newer.write_bytes(whole.read_bytes()[:-5000])
+    assert newest_whole(tmp_path / "run") == whole
+    assert str(newer) in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no whole checkpoint"):
+        newest_whole(tmp_path / "empty")
+
+
+if __name__ == "__main__":  # python -m tests.training.test_stopping FOLDER KILLS: by hand, on any file system
+    home, count = Path(sys.argv[1]), int(sys.argv[2])
+    data = tiny.corpus(home / "corpus.safetensors")
+    (home / "script.py").write_text(SCRIPT)
+
+    def begin(folder: Path, resume: str = "") -> subprocess.Popen[str]:
+        command = [sys.executable, str(home / "script.py"), str(data), str(folder), *filter(None, [resume])]
+        return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True)
+
+    train(settings(str(data), str(home / "straight")))
+    dice, done = random.Random(0), 0
+    while done < count:
+        folder, steps = home / f"run{done}", [0]
+        while done < count and steps[-1] < STEPS - 2:
+            interrupt(begin(folder, str(folder) if steps[-1] else ""), folder, signal.SIGKILL, dice.uniform(0, 0.5))
+            steps.append(read_checkpoint(last(folder))[0]["step"])
+            done += 1
+        if steps[-1] < STEPS:
+            assert begin(folder, str(folder)).wait() == 0
+        assert same(last(folder), last(home / "straight"))
+        print(f"killed {done} times, of this run at steps {steps[1:]}: the same end", flush=True)

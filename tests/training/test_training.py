@@ -1,0 +1,484 @@
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.data import Dataset
+
+from fractalgen.api import FractalGen, load_pretrained
+from fractalgen.checkpoint import find_model, read_checkpoint
+from fractalgen.cli import read_config
+from fractalgen.config import TrainConfig
+from fractalgen.data.loaders import CropData, Endless, SeededCrops, stream
+from fractalgen.errors import UserError
+from fractalgen.model.losses import NLL
+from fractalgen.training import command as training
+from fractalgen.training.command import Tally, Training, train
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.corpus(tmp_path_factory.mktemp("corpus") / "corpus.safetensors")
+
+
+@pytest.fixture
+def run(corpus: Path, tmp_path: Path) -> Any:
+    """Trains in a fresh folder; settings may be changed."""
+
+    def run(**changes: Any) -> Path:
+        return train(tiny.train_config(tmp_path, **{"data": str(corpus), **changes}))
+
+    return run
+
+
+def checkpoint(version: Path, step: int) -> Path:
+    (path,) = (version / "checkpoints").glob(f"step_{step:08d}-val_loss_*.ckpt")
+    return path
+
+
+def scalars(version: Path) -> EventAccumulator:
+    return EventAccumulator(str(version), size_guidance={"scalars": 0, "images": 0}).Reload()
+
+
+def weights_and_moments(path: Path) -> dict[str, torch.Tensor]:
+    content = torch.load(path, weights_only=True)
+    moments = content["optimizer_states"][0]["state"]
+    return content["state_dict"] | {f"{i}/{k}": v for i, state in moments.items() for k, v in state.items()}
+
+
+def equal(first: Path, second: Path) -> bool:
+    a, b = weights_and_moments(first), weights_and_moments(second)
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_the_run_folder_is_as_promised(run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    version = run()
+    assert version == tmp_path / "run" / "lightning_logs" / "version_0"
+    files = sorted(str(path.relative_to(version)) for path in version.rglob("*") if path.is_file())
+    names = [path.split("-val_loss_")[0] for path in files]
+    assert names[0] == "checkpoints/last.ckpt"
+    assert names[1:4] == [f"checkpoints/step_{step:08d}" for step in (2, 4, 5)]
+    assert all(len(path.split("-val_loss_")[1]) == len("0.1234.ckpt") for path in files[1:4])
+    assert files[4] == "config.yaml"
+    assert files[5].startswith("events.out.tfevents")
+    assert files[6:] == [f"generation_gifs/step_0000004_sample_{i}.gif" for i in (0, 1)]
+
+    errors = capsys.readouterr().err
+    assert "5/5" in errors
+    assert "step/s" in errors
+    assert "bits/note=" in errors
+
+    resolved = yaml.safe_load((version / "config.yaml").read_text())
+    fields = {field.name for field in dataclasses.fields(TrainConfig)}
+    assert resolved.keys() == fields
+    assert resolved["output_dir"] == str(tmp_path / "run")
+    assert resolved["embed_dims"] == [16, 16, 16, 16]
+
+
+def test_validations_and_logs_count_optimiser_steps(run: Any) -> None:
+    board = scalars(run(log_every_n_steps=2))
+    values = {tag: board.Scalars(tag) for tag in board.Tags()["scalars"]}
+    assert [event.step for event in values["val_loss"]] == [2, 4, 5]
+    assert [event.step for event in values["train_loss"]] == [2, 4]
+    assert [event.step for event in values["val_notes/density_generated"]] == [4]
+    terms = ["L0/gate", "L1/gate", "L2/gate", "L3/articulation", "L3/velocity"]
+    for kind in ("nats_per_cell", "bits_per_note"):
+        for prefix in ("train", "val"):
+            total = values[f"{prefix}/{kind}"][-1].value
+            assert total == pytest.approx(sum(values[f"{prefix}/{kind}/{term}"][-1].value for term in terms), rel=1e-4)
+    assert values["val/nats_per_cell"][-1].value == values["val_loss"][-1].value
+    assert values["learning_rate"][0].value == pytest.approx(6e-4)
+    assert values["train/gradient_norm"][0].value > 0
+    kinds = ("generated", "generation_preview", "generation_animation", "hierarchical_poster", "ground_truth")
+    pictures = {
+        f"val/{kind}/{name}_{i}" for i in (0, 1) for kind in kinds for name in ("step_0000004_sample", "sample")
+    }
+    assert set(board.Tags()["images"]) == pictures
+
+
+def test_val_loss_is_the_mean_over_all_crops(run: Any, corpus: Path, tmp_path: Path) -> None:
+    version = run(max_steps=2, num_images_to_log=0)
+    path = checkpoint(version, 2)
+    model = load_pretrained(path)
+    cfg = tiny.train_config(tmp_path, data=str(corpus))
+    crops = CropData(cfg, training.Corpus.open(corpus)).val_crops
+    with torch.no_grad():
+        total = sum(float(model.nll(crops[i]["tokens"][None]).total) for i in range(len(crops)))
+    expected = total / (len(crops) * 128 * tiny.WIDTH)
+    assert read_checkpoint(path)[0]["val_loss"] == pytest.approx(expected, rel=1e-5)
+    assert path.name.endswith(f"val_loss_{expected:.4f}.ckpt")
+
+
+def test_labels_are_learned_and_kept(run: Any, corpus: Path, tmp_path: Path) -> None:
+    version = run(attributes=("register", "key"), max_steps=2, num_images_to_log=0)
+    path = checkpoint(version, 2)
+    model = load_pretrained(path)
+    vocabulary = {attribute.name: attribute for attribute in training.Corpus.open(corpus).vocabulary}
+    assert model.config.attributes == (vocabulary["key"], vocabulary["register"])
+    cfg = tiny.train_config(tmp_path, data=str(corpus), attributes=("register", "key"))
+    crops = CropData(cfg, training.Corpus.open(corpus)).val_crops
+    tokens, labels = (torch.stack([crops[i][name] for i in range(len(crops))]) for name in ("tokens", "labels"))
+    with torch.no_grad():
+        free, given = model.nll(tokens).total.sum(), model.nll(tokens, list(labels.unbind(1))).total.sum()
+    board = scalars(version)
+    # free of labels, so that it compares with the loss of other models; and, beside it, given them
+    assert board.Scalars("val_loss")[-1].value == pytest.approx(float(free) / tokens.numel(), rel=1e-5)
+    assert board.Scalars("val_given_labels_loss")[-1].value == pytest.approx(float(given) / tokens.numel(), rel=1e-5)
+    assert float(free) != pytest.approx(float(given), rel=1e-6)
+    settings = {"attributes": ("register", "key"), "num_images_to_log": 0, "max_steps": 4}
+    resumed = run(**settings, resume=str(path), output_dir=str(tmp_path / "resumed"))
+    assert equal(checkpoint(resumed, 4), checkpoint(run(**settings), 4))
+    with pytest.raises(UserError, match="attributes there are key register, here none"):
+        run(resume=str(path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("generator", ["ar", "mar"])
+def test_resuming_is_exact(run: Any, tmp_path: Path, generator: str) -> None:
+    settings = {"generator_types": (generator,) * 4, "num_images_to_log": 0, "dropout": 0.1}
+    version = run(**settings)
+    resumed = run(**settings, resume=str(checkpoint(version, 2)), output_dir=str(tmp_path / "other"))
+    assert resumed == tmp_path / "other" / "lightning_logs" / "version_0"
+    for step in (4, 5):
+        assert equal(checkpoint(version, step), checkpoint(resumed, step))
+    assert equal(version / "checkpoints/last.ckpt", resumed / "checkpoints/last.ckpt")
+    assert not equal(checkpoint(version, 2), checkpoint(version, 4))
+    a, b = (scalars(folder).Scalars("train_loss") for folder in (version, resumed))
+    assert [(event.step, event.value) for event in a[2:]] == [(event.step, event.value) for event in b]
+
+
+@pytest.mark.slow
+def test_resuming_between_validations_is_exact(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted(Exception):
+        pass
+
+    write = Training.write
+
+    def power_cut(self: Training, metrics: dict[str, float]) -> None:
+        if self.global_step == 4:
+            raise Interrupted
+        write(self, metrics)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "LastCheckpoint", functools.partial(training.LastCheckpoint, minutes=0))
+        patch.setattr(Training, "write", power_cut)
+        with pytest.raises(Interrupted):
+            run()
+    last = tmp_path / "run/lightning_logs/version_0/checkpoints/last.ckpt"
+    assert read_checkpoint(last)[0]["step"] == 3
+    resumed = run(resume=str(last))
+    assert resumed == tmp_path / "run" / "lightning_logs" / "version_0"
+    assert len(list((resumed / "checkpoints").glob("step_*"))) == 3
+    straight = run(output_dir=str(tmp_path / "straight"))
+    assert equal(resumed / "checkpoints/last.ckpt", straight / "checkpoints/last.ckpt")
+
+
+@pytest.mark.slow
+def test_resuming_with_another_accumulation_keeps_the_validation_steps(run: Any) -> None:
+    version = run(max_steps=3, num_images_to_log=0)
+    run(resume=str(checkpoint(version, 3)), max_steps=7, accumulate_grad_batches=3, num_images_to_log=0)
+    steps = sorted(int(path.name[5:13]) for path in (version / "checkpoints").glob("step_*"))
+    assert steps == [2, 3, 4, 6, 7]
+
+
+def test_last_checkpoint_follows_a_run_that_no_longer_improves(run: Any) -> None:
+    version = run(keep_checkpoints=1, learning_rate=0.3, num_images_to_log=0, max_steps=6)
+    best = list((version / "checkpoints").glob("step_*"))
+    assert len(best) == 1
+    assert read_checkpoint(version / "checkpoints/last.ckpt")[0]["step"] == 6
+
+
+@pytest.mark.filterwarnings("ignore:--precision bf16 is slow")
+def test_bfloat16_and_mar_train_and_name_their_bound(run: Any) -> None:
+    version = run(precision="bf16", generator_types=("mar", "mar", "ar", "mar"), num_images_to_log=0, max_steps=2)
+    tags = scalars(version).Tags()["scalars"]
+    assert {"val_loss", "val/bits_per_note_upper_bound", "val/bits_per_note_upper_bound/L3/token"} <= set(tags)
+    assert "val/bits_per_note" not in tags
+    assert {value.dtype for value in load_pretrained(checkpoint(version, 2)).state_dict().values()} == {torch.float32}
+
+
+def test_the_seed_decides_everything(run: Any, tmp_path: Path) -> None:
+    last = [
+        run(seed=seed, output_dir=str(tmp_path / name), max_steps=2, num_workers=workers, num_images_to_log=0)
+        / "checkpoints/last.ckpt"
+        for name, seed, workers in (("a", 1, 0), ("b", 1, 1), ("c", 2, 0))
+    ]
+    assert equal(last[0], last[1])
+    assert not equal(last[0], last[2])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ema_decay": 1.0}, "--ema_decay 1.0: must be from 0 to below 1"),
+        ({"cooldown_steps": 9, "schedule": "constant"}, "--cooldown_steps 9: must be from 0 to --max_steps 5"),
+        ({"seed": -1}, "--seed -1: must be at least 0"),
+        ({"reveal_share": 1.5}, "--reveal_share 1.5: must be from 0 to 1"),
+        ({"batch_size": 0}, "--batch_size 0: must be at least 1"),
+        ({"val_check_interval_steps": 0}, "--val_check_interval_steps 0: must be at least 1"),
+        ({"crop_length": 40}, "--crop_length 40"),
+        ({"patch_sizes": (64, 16, 4, 1)}, "--patch_sizes 64 ...: the first must be 128"),
+        ({"data": "nowhere.safetensors"}, "nowhere.safetensors"),
+        ({"resume": "nowhere.ckpt"}, "--resume nowhere.ckpt: no such file"),
+        ({"resume": __file__}, "not a .ckpt file"),
+        ({"devices": "many"}, "--devices many"),
+        ({"strategy": "clever"}, "--strategy clever"),
+    ],
+)
+def test_settings_that_cannot_work(run: Any, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as error:
+        run(**changes)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_output_folder_that_cannot_be_made(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"--output_dir .*file/run"):
+        run(output_dir=str(tmp_path / "file" / "run"))
+
+
+def test_resuming_what_does_not_fit(run: Any, tmp_path: Path) -> None:
+    path = checkpoint(run(max_steps=2, num_images_to_log=0), 2)
+    other = str(tmp_path / "other")
+    with pytest.raises(UserError, match="already at step 2, --max_steps is 2"):
+        run(resume=str(path), max_steps=2, output_dir=other)
+    with pytest.raises(UserError, match="scan_order there is column_major, here row_major"):
+        run(resume=str(path), scan_order="row_major", output_dir=other)
+    path.write_bytes(b"junk")
+    with pytest.raises(UserError, match=r"--resume .* not a FractalGen checkpoint"):
+        run(resume=str(path), output_dir=other)
+    assert not Path(other).exists()
+
+
+def test_resuming_refuses_another_way_of_listening(run: Any, tmp_path: Path) -> None:
+    path = checkpoint(run(max_steps=2, num_images_to_log=0, reveal_share=0.5, context_future=(0, 0, 0, 0)), 2)
+    with pytest.raises(UserError, match="the model there sees known cells after the current one, --reveal_share 0"):
+        run(resume=str(path), context_future=(0, 0, 0, 0), output_dir=str(tmp_path / "other"))
+    assert not (tmp_path / "other").exists()
+
+
+def test_shipped_names_are_not_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("chorales", "pop909-ar", "small"):
+        (tmp_path / name).mkdir()
+    assert len(training.Corpus.open("chorales")) > 300
+    assert find_model("pop909-ar").is_file()
+    assert read_config("small")["embed_dims"] == [256, 192, 128, 64]
+
+
+def test_a_loss_that_explodes_ends_the_run(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    nll = FractalGen.nll
+
+    def broken(self: FractalGen, *args: Any, **settings: Any) -> NLL:
+        result = nll(self, *args, **settings)
+        return NLL({name: term * math.nan for name, term in result.terms.items()}, {}, result.exact)
+
+    monkeypatch.setattr(FractalGen, "nll", broken)
+    with pytest.raises(UserError, match="training loss became nan before step 1: lower --learning_rate"):
+        run()
+
+
+class Drawn(Dataset[dict[str, torch.Tensor]]):
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return {"tokens": torch.randint(1 << 30, (4,))}
+
+
+def test_crops_are_a_function_of_seed_and_index() -> None:
+    crops = SeededCrops(Drawn(), seed=0)
+    state = torch.get_rng_state()
+    first = crops[70]["tokens"]
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.rand(5)
+    assert torch.equal(crops[70]["tokens"], first)
+    assert not torch.equal(crops[71]["tokens"], first)
+    assert not torch.equal(SeededCrops(Drawn(), seed=1)[70]["tokens"], first)
+
+
+def test_devices_share_the_crops_and_have_their_own_masks(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (list(zip(range(4), Endless(10, rank, 2), strict=False)) for rank in (0, 1))
+    assert [index for _, index in first] == [10, 12, 14, 16]
+    assert [index for _, index in second] == [11, 13, 15, 17]
+    assert stream(0, 1, 7, 0) != stream(0, 1, 7, 1)
+
+    masks = []
+    nll = FractalGen.nll
+
+    def spy(self: FractalGen, *args: Any, **settings: Any) -> NLL:
+        masks.append((self.training, torch.initial_seed()))
+        return nll(self, *args, **settings)
+
+    monkeypatch.setattr(FractalGen, "nll", spy)
+    seeds = []
+    for rank in (0, 1):
+        monkeypatch.setattr(Training, "global_rank", rank)
+        masks.clear()
+        run(max_steps=4, num_images_to_log=0)
+        seeds.append([seed for learning, seed in masks if learning][1:])  # without the pass before anything is written
+        scored = [seed for learning, seed in masks if not learning]
+        assert scored[1:3] == scored[3:5]  # two batches a validation, after one to see whether validation works
+    assert len({seed for of_rank in seeds for seed in of_rank}) == 16
+
+
+def test_learning_rate_and_weight_decay(tmp_path: Path) -> None:
+    cfg = tiny.train_config(tmp_path, warmup_steps=10, max_steps=110, learning_rate=1.0, min_learning_rate=0.2)
+    module = Training(cfg.model_config(), cfg)
+    assert [module.learning_rate(step) for step in (0, 4, 9)] == pytest.approx([0.1, 0.5, 1.0])
+    assert [module.learning_rate(step) for step in (10, 60, 110, 999)] == pytest.approx([1.0, 0.6, 0.2, 0.2])
+    optimizer = module.configure_optimizers()
+    module.on_before_optimizer_step(optimizer)
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert len(decay) == len(list(module.parameters()))
+    for name, parameter in module.named_parameters():
+        if parameter.ndim < 2 or "place.row" in name:
+            assert decay[id(parameter)] == 0, name
+    assert decay[id(module.model.root.gate.weight)] == cfg.weight_decay
+    assert {group["lr"] for group in optimizer.param_groups} == {0.1}
+    assert {group["betas"] for group in optimizer.param_groups if "betas" in group} == {(0.9, 0.95)}
+    inner = {id(p) for group in optimizer.param_groups if "momentum" in group for p in group["params"]}
+    names = {name for name, parameter in module.named_parameters() if id(parameter) in inner}
+    assert names == {n for n, p in module.named_parameters() if ".blocks." in n and p.ndim == 2}
+
+
+def test_constant_schedule_with_cooldown(tmp_path: Path) -> None:
+    settings = {"schedule": "constant", "warmup_steps": 10, "learning_rate": 1.0, "min_learning_rate": 0.2}
+    cfg = tiny.train_config(tmp_path, **settings, max_steps=1000)
+    module = Training(cfg.model_config(), cfg)
+    assert [module.learning_rate(step) for step in (4, 9, 500, 999)] == pytest.approx([0.5, 1.0, 1.0, 1.0])
+    module.cfg = dataclasses.replace(cfg, cooldown_steps=100)
+    assert [module.learning_rate(step) for step in (900, 925, 1000)] == pytest.approx([1.0, 0.6, 0.2])
+
+
+def test_a_cooldown_is_a_branch_that_keeps_the_state(run: Any, tmp_path: Path) -> None:
+    plateau = run(schedule="constant", max_steps=4, num_images_to_log=0, val_check_interval_steps=4)
+    path = checkpoint(plateau, 4)
+    before = path.read_bytes()
+    changes = {"schedule": "constant", "cooldown_steps": 3, "max_steps": 100, "num_images_to_log": 0}
+    branch = run(**changes, resume=str(path), val_check_interval_steps=2)
+    assert branch.name == "version_1"
+    assert path.read_bytes() == before
+    rates = [event.value for event in scalars(branch).Scalars("learning_rate")]
+    assert rates == pytest.approx([6e-4, 6e-4 * (1 - (1 / 3) ** 0.5), 6e-4 * (1 - (2 / 3) ** 0.5)])
+    # interrupted, it goes on to the same end in its own folder
+    again = run(**changes, resume=str(checkpoint(branch, 6)), output_dir=str(tmp_path / "again"))
+    assert equal(checkpoint(again, 7), checkpoint(branch, 7))
+    with pytest.raises(UserError, match="--cooldown_steps 3: for --schedule constant, not --schedule cosine"):
+        run(**{**changes, "schedule": "cosine"}, resume=str(path))
+
+
+@pytest.mark.slow
+def test_the_moving_average_is_what_is_validated_and_saved(run: Any, corpus: Path, tmp_path: Path) -> None:
+    settings = {"num_images_to_log": 0, "learning_rate": 0.01, "ema_decay": 0.5}
+    version = run(**settings)
+    contents = [torch.load(checkpoint(version, step), weights_only=True) for step in (2, 4, 5)]
+    for content in contents:
+        assert content["state_dict"].keys() == content["current_model_state"].keys()
+    name = "model.null"
+    third, last = contents[1], contents[2]
+    expected = last["current_model_state"][name].lerp(third["state_dict"][name], (1 + 4) / (10 + 4))
+    assert torch.allclose(last["state_dict"][name], expected, atol=1e-7)
+    assert not torch.equal(last["state_dict"][name], last["current_model_state"][name])
+    # the loss is that of the average
+    path = checkpoint(version, 5)
+    model, cfg = load_pretrained(path), tiny.train_config(tmp_path, data=str(corpus))
+    crops = CropData(cfg, training.Corpus.open(corpus)).val_crops
+    with torch.no_grad():
+        total = sum(float(model.nll(crops[i]["tokens"][None]).total) for i in range(len(crops)))
+    assert read_checkpoint(path)[0]["val_loss"] == pytest.approx(total / (len(crops) * 128 * tiny.WIDTH), rel=1e-5)
+    # and the trained weights are those of a run without an average, before and after resuming
+    plain = run(**{**settings, "ema_decay": 0.0}, output_dir=str(tmp_path / "plain"))
+    resumed = run(**settings, resume=str(checkpoint(version, 2)), output_dir=str(tmp_path / "resumed"))
+    dropped = run(
+        **{**settings, "ema_decay": 0.0}, resume=str(checkpoint(version, 2)), output_dir=str(tmp_path / "dropped")
+    )
+    for key in ("state_dict", "current_model_state"):
+        there, here = (torch.load(checkpoint(folder, 5), weights_only=True)[key] for folder in (version, resumed))
+        assert all(torch.equal(there[name], here[name]) for name in there)
+    for folder in (plain, dropped):
+        weights = torch.load(checkpoint(folder, 5), weights_only=True)["state_dict"]
+        assert all(torch.equal(weights[name], last["current_model_state"][name]) for name in weights)
+
+
+def test_pictures_show_the_moving_average(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    draw = FractalGen.sample
+
+    def sample(self: FractalGen, batch_size: int, **settings: Any) -> Any:
+        drawn.append(self.null.detach().clone())
+        return draw(self, batch_size, **settings)
+
+    monkeypatch.setattr(FractalGen, "sample", sample)
+    version = run(ema_decay=0.9, learning_rate=0.01)
+    assert torch.equal(drawn[0], torch.load(checkpoint(version, 4), weights_only=True)["state_dict"]["model.null"])
+
+
+def test_tally() -> None:
+    tally = Tally()
+    tokens = torch.zeros(2, 128, 16, dtype=torch.long)
+    tokens[:, 60, :3] = torch.tensor([5, 1, 6])
+    tally.add(NLL({"L0/gate": torch.tensor([1.0, 2.0]), "L1/gate": torch.tensor([3.0, 4.0])}, {}, True), tokens)
+    tally.add(NLL({"L0/gate": torch.tensor([5.0, 6.0]), "L1/gate": torch.tensor([7.0, 8.0])}, {}, True), tokens)
+    metrics = tally.metrics("val")
+    assert metrics["val_loss"] == metrics["val/nats_per_cell"] == 36 / (4 * 128 * 16)
+    assert metrics["val/bits_per_note"] == pytest.approx(36 / math.log(2) / 8)
+    assert metrics["val/bits_per_note/L0/gate"] == pytest.approx(14 / math.log(2) / 8)
+
+
+def test_tally_leaves_known_cells_out() -> None:
+    tally = Tally()
+    tokens = torch.zeros(1, 128, 16, dtype=torch.long)
+    tokens[:, 60, :3] = torch.tensor([5, 1, 6])
+    known = (torch.arange(16) < 2).expand_as(tokens)
+    tally.add(NLL({"L0/gate": torch.tensor([7.0])}, {}, True), tokens, known)
+    assert tally.metrics("train")["train_loss"] == pytest.approx(7 / (128 * 14))
+    assert tally.metrics("train")["train/bits_per_note"] == pytest.approx(7 / math.log(2))
+
+
+@pytest.mark.slow
+def test_training_needs_no_optional_packages() -> None:
+    wanted = {"symusic", "jsonargparse", "imageio_ffmpeg"}
+    code = f"import sys, fractalgen.training.command; print({wanted} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "set()"
+
+
+TWO_DEVICES = """
+import sys, torch
+from pathlib import Path
+from fractalgen.training.command import train
+from tests import tiny
+
+torch.set_num_threads(1)
+if __name__ == "__main__":
+    train(tiny.train_config(Path(sys.argv[1]), data=sys.argv[2], devices="2", strategy="ddp"))
+"""
+
+
+@pytest.mark.slow
+def test_two_devices(corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "two.py").write_text(TWO_DEVICES)
+    command = [sys.executable, "-W", "error::UserWarning", str(tmp_path / "two.py"), str(tmp_path), str(corpus)]
+    root = str(Path(__file__).parents[2])
+    environment = {**os.environ, "PYTHONPATH": root}
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "failed, training goes on" not in result.stderr
+    version = tmp_path / "run" / "lightning_logs" / "version_0"
+    assert [event.step for event in scalars(version).Scalars("val_loss")] == [2, 4, 5]
+    assert len(list((version / "generation_gifs").iterdir())) == 2
+    assert not (tmp_path / "run" / "lightning_logs" / "version_1").exists()
