@@ -48,7 +48,7 @@ from benchmarks.speed import (
     training_crops,
 )
 from fractalgen.cli import Parser
-from fractalgen.data.prepare import MIDI_ENDINGS
+from fractalgen.data.sources import MIDI_ENDINGS
 from fractalgen.errors import UserError
 from fractalgen.files import write_json
 

@@ -22,15 +22,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fractalgen.api import FractalGen
-from fractalgen.cli import CONFIGS, resolve_config
+from fractalgen.cli import resolve_config
 from fractalgen.config import Generator, TrainConfig
+from fractalgen.config.yaml_files import CONFIGS
 from fractalgen.data.corpus import Corpus
 from fractalgen.data.crops import CropDataset
 from fractalgen.devices import autocast, choose_precision
 from fractalgen.errors import UserError
 from fractalgen.model.level import FractalLevel
 from fractalgen.music.tokens import HOLD, ONSET, SILENCE
-from fractalgen.training.command import LOSS_SCALE, Training
+from fractalgen.training.module import LOSS_SCALE, Training
 from tests.reference import dense_nll, dense_sample
 
 BAR = 16  # time steps

@@ -34,7 +34,7 @@ from fractalgen.errors import UserError
 from fractalgen.evaluation.likelihood import ratio_error
 from fractalgen.files import replacing, write_json
 from fractalgen.music.tokens import ONSET
-from fractalgen.training.command import LOSS_SCALE
+from fractalgen.training.module import LOSS_SCALE
 from fractalgen.training.optimisers import make_optimizer
 
 FORMAT, VERSION = "note-event-transformer", 1

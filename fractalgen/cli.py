@@ -17,13 +17,9 @@ import sys
 import types
 import typing
 import warnings
-from collections import Counter
 from collections.abc import Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import Any, Literal, NoReturn, Union
-
-import yaml
 
 from fractalgen import __version__
 from fractalgen.config import (
@@ -36,11 +32,9 @@ from fractalgen.config import (
     TrainConfig,
     bounds,
 )
-from fractalgen.errors import Stopped, UserError, quoted, reason, shown
-from fractalgen.files import ASSETS
+from fractalgen.config.yaml_files import one_line, read_config
+from fractalgen.errors import Stopped, UserError, quoted, shown
 
-CONFIGS = ASSETS / "configs"
-MOST_NESTED = 20  # lists in lists of a YAML file
 BOOLEANS = {"true": True, "false": False}
 
 
@@ -146,62 +140,6 @@ def _convert(name: str, hint: Any, value: Any) -> Any:
     if hint is int and isinstance(value, float) and not value.is_integer():
         raise ValueError(value)
     return hint(value)
-
-
-class PlainYaml(yaml.SafeLoader):
-    """Reads YAML of settings: a key stands once, lists are hardly nested, and ``*name`` stands for no nested ones.
-
-    (Nested aliases are how a short file becomes a large one.)
-    """
-
-    depth = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """A part of the file."""
-        alias = self.check_event(yaml.AliasEvent)
-        self.depth += 1
-        node = super().compose_node(parent, index) if self.depth <= MOST_NESTED else None
-        if self.depth > MOST_NESTED or (alias and isinstance(node, yaml.CollectionNode) and _nested(node)):
-            raise yaml.YAMLError("lists nested too deeply")
-        self.depth -= 1
-        return node
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """A mapping; PyYAML would keep the last of several values."""
-        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
-        if twice := [key for key, count in keys.items() if count > 1]:
-            raise yaml.YAMLError(f"the key {quoted(twice[0])} stands there twice")
-        return super().construct_mapping(node, deep)
-
-
-def _nested(node: yaml.CollectionNode) -> bool:
-    """Whether there are lists or mappings in a list or mapping."""
-    parts = node.value if isinstance(node, yaml.SequenceNode) else [part for pair in node.value for part in pair]
-    return any(isinstance(part, yaml.CollectionNode) for part in parts)
-
-
-def read_config(path: str) -> dict[str, Any]:
-    """The keys and values of a YAML file, or of a shipped one by name (``small``).
-
-    Raises:
-        UserError: it is missing, is no YAML, holds something else or has a key twice.
-    """
-    shipped = CONFIGS / f"{path}.yaml"
-    file = shipped if Path(path).name == path and shipped.is_file() else Path(path)
-    try:
-        data = yaml.load(file.read_text(encoding="utf-8"), PlainYaml)
-    except FileNotFoundError:
-        names = ", ".join(sorted(file.stem for file in CONFIGS.glob("*.yaml")))
-        raise UserError(f"--config {path}: no such file (shipped: {names})") from None
-    except OSError as error:
-        raise UserError(f"--config {path}: cannot be read ({_one_line(error)})") from None
-    except Exception as error:  # noqa: BLE001 (yaml's constructors of dates, numbers and deep lists raise what they like)
-        raise UserError(f"--config {path}: cannot be read ({reason(error)})") from None
-    if data is None:
-        return {}
-    if not isinstance(data, dict):
-        raise UserError(f"--config {path}: expected lines of the form 'name: value'")
-    return data
 
 
 def resolve_config(config: type, given: dict[str, Any], files: Sequence[str] = ()) -> Any:
@@ -325,9 +263,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = getattr(import_module(module), function)(config)
         return status if isinstance(status, int) else 0
     except UserError as error:
-        return _fail(_one_line(error))
+        return _fail(one_line(error))
     except Stopped as stopped:
-        print(f"fractalgen: {_one_line(stopped)}", file=sys.stderr)
+        print(f"fractalgen: {one_line(stopped)}", file=sys.stderr)
         return stopped.status
     except OSError as error:
         # A full disk or a folder without permission; anything that names no file is a fault of ours.
@@ -342,10 +280,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _fail(message: str) -> int:
     print(f"fractalgen: error: {message}", file=sys.stderr)
     return 2
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
 
 
 def _suggestion(name: str, known: typing.Iterable[str], prefix: str = "") -> str:

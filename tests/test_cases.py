@@ -20,7 +20,8 @@ from fractalgen.data.corpus import Corpus
 from fractalgen.data.prepare import prepare
 from fractalgen.errors import UserError
 from fractalgen.music.midi import find_tracks, read_midi
-from fractalgen.music.midi_events import NEVER, NoteEvents, Track, _number, _track, read_file
+from fractalgen.music.midi_events import NoteEvents, read_file
+from fractalgen.music.midi_parser import NEVER, Track, read_number, read_track
 from fractalgen.music.splice import splice_midi
 from fractalgen.music.tokens import ONSET
 from fractalgen.render.canvas import _bars
@@ -135,7 +136,7 @@ def events_one_by_one(content: bytes) -> list[tuple[int, bytes]]:
     place = tick = running = 0
     try:
         while place < len(content):
-            wait, place = _number(content, place)
+            wait, place = read_number(content, place)
             own = content[place] >= 0x80
             status = content[place] if own else running
             place += own
@@ -146,7 +147,7 @@ def events_one_by_one(content: bytes) -> list[tuple[int, bytes]]:
                 running = status
                 place += 1 if status >> 4 in (0xC, 0xD) else 2
             elif status in (0xF0, 0xF7, 0xFF):
-                size, place = _number(content, place + (status == 0xFF))
+                size, place = read_number(content, place + (status == 0xFF))
                 place += size
             else:
                 place += {0xF1: 1, 0xF2: 2, 0xF3: 1}.get(status, 0)
@@ -178,7 +179,7 @@ def test_events_of_any_bytes(seed: int) -> None:
             for place in random.integers(0, len(changed), random.integers(0, 3)).tolist():
                 changed[place] = random.integers(256)
             content = bytes(changed)
-        assert events_of(_track(content)[0]) == events_one_by_one(content)
+        assert events_of(read_track(content)[0]) == events_one_by_one(content)
 
 
 def test_a_piece_reaches_to_its_end_completed_to_the_bar(tmp_path: Path) -> None:

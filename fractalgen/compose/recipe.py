@@ -9,7 +9,8 @@ from typing import Any
 
 from fractalgen.config import GenerateConfig, RenderConfig
 from fractalgen.errors import UserError
-from fractalgen.music.midi_events import decode, read_file
+from fractalgen.music.midi_events import read_file
+from fractalgen.music.midi_parser import decode
 
 PREFIX = "FractalGen recipe "
 # What says where files go and how they are drawn, not what is composed.

@@ -7,59 +7,24 @@ chorales in the layout of the JSB data sets ({split: [[[pitch, ...] per sixteent
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import partial
-from multiprocessing import get_context, parent_process
 from pathlib import Path
-from threading import Thread
 
 import numpy as np
-from tqdm import tqdm
 
 from fractalgen.config import PrepareConfig, check_bounds
 from fractalgen.data.corpus import ASSETS, SPLITS, Split, write_corpus
 from fractalgen.data.song import Song
+from fractalgen.data.sources import SHOWN, Read, Skipped, read_folder, read_manifest, song_of
 from fractalgen.errors import UserError
 from fractalgen.files import replacing
-from fractalgen.music.midi import BeatMap, read_midi
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.tokens import Notes, merge_notes
-
-MIDI_ENDINGS = (".mid", ".midi", ".kar", ".rmi", ".smf")  # each also packed: .mid.gz
-OTHER_ENDINGS = (".abc", ".gp", ".gp3", ".gp4", ".gp5", ".gpx", ".mscx", ".mscz", ".mus", ".musicxml", ".mxl", ".sib")
-BEAT_MAP = "beat_midi.txt"
-_SHOWN = 20  # skipped files listed on the terminal
-_CHUNK = 16  # files a worker reads at a time
-_SPAWN = get_context("spawn")  # forking a process that has threads (PyTorch's) may hang it
-_FEW = 64  # fewer files than this are read in this process: starting workers would take longer
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """A file that did not become a song, and why."""
-
-    file: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Read:
-    """A file that became a song, and what a user should know of it: see :class:`fractalgen.music.midi.MidiEvents`."""
-
-    song: Song
-    pedalled: int = 0
-    merged: int = 0
-    moved: int = 0
-    fitting_grid: int | None = None
-    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,7 +54,7 @@ def prepare(config: PrepareConfig) -> Summary:
     if config.report:
         _check_target(Path(config.report), "--report")
     listed = _read_splits(Path(config.splits)) if config.splits else None
-    styles = _read_manifest(Path(config.manifest)) if config.manifest else None
+    styles = read_manifest(Path(config.manifest)) if config.manifest else None
 
     splits: dict[str, Split]
     assumed = "ticks are musical time, unless a beat map says where the beats are"
@@ -99,7 +64,7 @@ def prepare(config: PrepareConfig) -> Summary:
         repeated = "struck anew" if config.restrike else "held (restrikes are unknown)"
         assumed = f"a repeated pitch is {repeated}; 4/4 from the first step, tempo 120, one velocity"
     else:
-        found, skipped = _read_folder(source, config)
+        found, skipped = read_folder(source, config)
         songs = [read.song for read in found]
         # POP909's ids are bare numbers, other files' ids end in .mid: the list cannot hit a wrong song
         known = _read_splits(ASSETS / "splits" / "pop909.json")
@@ -184,7 +149,7 @@ def read_chorales(path: Path, config: PrepareConfig) -> tuple[list[Song], list[S
                     skipped.append(Skipped(name, "no notes"))
                     continue
                 grid = {"steps_per_quarter": config.steps_per_quarter, "velocity_bins": config.velocity_bins}
-                songs.append(_song(name, PianoRoll.from_notes(notes, **grid), config))
+                songs.append(song_of(name, PianoRoll.from_notes(notes, **grid), config))
                 splits[name] = split
     except OSError as error:
         raise UserError(f"--data {path}: cannot be read ({error.strerror or error})") from error
@@ -205,174 +170,6 @@ def _chorale_notes(piece: list[list[int]], velocity: int) -> Notes:
         runs += [run for run in zip(voice[starts], starts, np.r_[starts[1:], len(voice)], strict=False) if run[0] >= 0]
     pitch, start, stop = np.array(runs, np.int64).reshape(-1, 3).T
     return merge_notes(pitch, start, stop, np.full(len(runs), velocity))
-
-
-def restruck(notes: Notes) -> Notes:
-    """Notes of one step each, one for every step of every note, sorted by start, then pitch.
-
-    Their roll is a sequence of sets of pitches without holds: what RNN-RBM (Boulanger-Lewandowski et al. 2012) and
-    the models compared with it score on the chorales.
-    """
-    single = np.repeat(notes, notes["duration"])
-    first = np.cumsum(notes["duration"]) - notes["duration"]  # where each note's steps begin in ``single``
-    single["start"] += np.arange(len(single)) - np.repeat(first, notes["duration"])
-    single["duration"] = 1
-    return single[np.lexsort((single["pitch"], single["start"]))]
-
-
-def _song(name: str, roll: PianoRoll, config: PrepareConfig) -> Song:
-    song = Song.from_roll(name, roll)
-    return replace(song, notes=restruck(song.notes)) if config.restrike else song
-
-
-def _read_folder(source: Path, config: PrepareConfig) -> tuple[list[Read], list[Skipped]]:
-    root = source if source.is_dir() else source.parent
-    found: list[Read] = []
-    files, skipped = _find(source) if source.is_dir() else ([source], [])
-    if not files:
-        raise UserError(f"--data {source}: no MIDI file in it ({', '.join(MIDI_ENDINGS)}, also packed: .gz)")
-    ids: set[str] = set()
-    contents: dict[bytes, str] = {}
-    read = partial(_read, root=root, config=config)
-    for result in tqdm(_read_all(files, read, config.num_workers), "reading", len(files), unit="file", disable=None):
-        if isinstance(result, Skipped):
-            skipped.append(result)
-            continue
-        name = result.song.name
-        twin = contents.setdefault(hashlib.sha256(result.song.notes.tobytes()).digest(), name)
-        if name in ids:
-            skipped.append(Skipped(name, "another file has the same id"))
-        elif twin != name and not config.keep_duplicates:
-            skipped.append(Skipped(name, f"the same notes as {twin}"))
-        else:
-            ids.add(name)
-            found.append(result)
-    return found, skipped
-
-
-def _find(folder: Path) -> tuple[list[Path], list[Skipped]]:
-    """MIDI files in depth, sorted; and folders that cannot be read, and files of music in another format.
-
-    Links are followed, each folder once.  POP909's ``versions`` folders are left out (drafts of the same songs), and so
-    are the ``._`` files of macOS.
-    """
-    found: list[Path] = []
-    closed: list[Skipped] = []
-    seen: set[Path] = set()
-
-    def unreadable(error: OSError) -> None:
-        closed.append(Skipped(_shown(error.filename), f"folder cannot be read ({error.strerror})"))
-
-    for where, folders, names in os.walk(folder, onerror=unreadable, followlinks=True):
-        here = Path(where).resolve()
-        if here in seen:
-            folders.clear()
-            continue
-        seen.add(here)
-        folders.sort()
-        if BEAT_MAP in names:
-            folders.clear()
-        for name in names:
-            if name[:2] == "._":
-                continue
-            if name.lower().removesuffix(".gz").endswith(MIDI_ENDINGS):
-                found.append(Path(where, name))
-            elif name.lower().endswith(OTHER_ENDINGS):
-                shown = _shown(Path(where, name).relative_to(folder).as_posix())
-                closed.append(Skipped(shown, "not MIDI; export it as MIDI from a notation program"))
-    return sorted(found), closed
-
-
-def _shown(name: str) -> str:
-    """A file name that can be printed, also when its bytes are not valid Unicode."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
-
-
-def _beat_map(file: Path) -> Path | None:
-    beats = file.with_name(BEAT_MAP)
-    return beats if file.stem == file.parent.name and beats.exists() else None
-
-
-def _style(file: Path, root: Path, beat_map: Path | None) -> str:
-    """The sub-folder of ``root`` that a file is in, empty in ``root`` itself; a song's own folder is no style."""
-    folder = file.parent.parent if beat_map else file.parent
-    return _shown(folder.relative_to(root).parts[0]) if folder.is_relative_to(root) and folder != root else ""
-
-
-def _read(file: Path, root: Path, config: PrepareConfig) -> Read | Skipped:
-    """One file; runs in a worker process."""
-    beat_map = _beat_map(file)
-    name = _shown(file.stem if beat_map else file.relative_to(root).as_posix())
-    try:
-        beats = BeatMap.read(beat_map) if beat_map else None
-        events = read_midi(file, config.steps_per_quarter, beats, pedal=config.pedal == "follow")
-        if not len(events.onset):
-            return Skipped(name, "no notes")
-        distance = events.grid_distance
-        merged, moved = events.misplaced()
-        fitting = events.fitting_grid() if merged or moved else None
-        if distance > config.max_grid_distance and not config.allow_off_grid:
-            fits = f"it fits --steps_per_quarter {fitting}; else " if fitting else ""
-            return Skipped(
-                name,
-                f"off its own grid: onsets lie {distance:.2f} step away on average, more than "
-                f"{config.max_grid_distance:g} ({fits}keep it with --allow_off_grid)",
-            )
-        song = replace(
-            _song(name, PianoRoll.from_events(events, config.velocity_bins), config), style=_style(file, root, beat_map)
-        )
-        return Read(song, events.pedalled, merged, moved, fitting, events.remarks)
-    except UserError as error:
-        return Skipped(name, str(error).removeprefix(f"{file}: "))
-    except Exception as error:  # noqa: BLE001 - whatever a strange file provokes, the others are read; it is listed
-        return Skipped(name, f"{type(error).__name__}: {' '.join(str(error).split())}")
-
-
-def _read_all(
-    files: list[Path], read: Callable[[Path], Read | Skipped], num_workers: int = 0
-) -> Iterator[Read | Skipped]:
-    """Results in the order of ``files``; a file that kills its worker is skipped like any other bad file."""
-    workers = num_workers or os.cpu_count() or 1
-    if workers == 1 or len(files) < _FEW:
-        yield from map(read, files)
-        return
-    chunks = [files[first : first + _CHUNK] for first in range(0, len(files), _CHUNK)]
-    while chunks:
-        with ProcessPoolExecutor(min(workers, len(chunks)), _SPAWN, _end_with_parent) as pool:
-            futures = [pool.submit(_read_chunk, chunk, read) for chunk in chunks]
-            for number, future in enumerate(futures):
-                try:
-                    yield from future.result()
-                except BrokenProcessPool:
-                    yield from (_read_alone(file, read) for file in chunks[number])
-                    chunks = chunks[number + 1 :]
-                    break
-            else:
-                chunks = []
-
-
-def _read_chunk(files: list[Path], read: Callable[[Path], Read | Skipped]) -> list[Read | Skipped]:
-    return [read(file) for file in files]
-
-
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for work for ever."""
-    parent = parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    Thread(target=watch, daemon=True).start()
-
-
-def _read_alone(file: Path, read: Callable[[Path], Read | Skipped]) -> Read | Skipped:
-    try:
-        with ProcessPoolExecutor(1, _SPAWN, _end_with_parent) as pool:
-            return pool.submit(read, file).result()
-    except BrokenProcessPool:
-        return Skipped(_shown(file.name), "kills the MIDI reader")
 
 
 def _check_target(path: Path, flag: str) -> None:
@@ -401,30 +198,17 @@ def _read_splits(path: Path) -> dict[str, Split]:
     return dict(pairs)
 
 
-def _read_manifest(path: Path) -> dict[str, str]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        delimiter = "\t" if "\t" in text.partition("\n")[0] else ","
-        rows = list(csv.DictReader(text.splitlines(), delimiter=delimiter, strict=True))
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"--manifest {path}: cannot be read ({error})") from error
-    if not rows or not {"file", "style"} <= rows[0].keys():
-        found = ", ".join(map(str, rows[0])) if rows else "no rows"
-        raise UserError(f"--manifest {path}: the columns `file` and `style` are needed (found: {found})")
-    return {row["file"]: (row["style"] or "").strip() for row in rows}
-
-
 def _print(summary: Summary, out: Path, config: PrepareConfig) -> None:
-    for entry in summary.skipped[:_SHOWN]:
+    for entry in summary.skipped[:SHOWN]:
         print(f"skipped {entry.file}: {entry.reason}")
-    if len(summary.skipped) > _SHOWN:
+    if len(summary.skipped) > SHOWN:
         where = config.report or "--report FILE lists them all"
-        print(f"skipped {len(summary.skipped) - _SHOWN} more ({where})")
+        print(f"skipped {len(summary.skipped) - SHOWN} more ({where})")
     splits = ", ".join(f"{name} {count}" for name, count in summary.splits.items())
-    for entry in summary.damaged[:_SHOWN]:
+    for entry in summary.damaged[:SHOWN]:
         print(f"damaged {entry.file}: {entry.reason}")
-    if len(summary.damaged) > _SHOWN:
-        print(f"damaged {len(summary.damaged) - _SHOWN} more ({config.report or '--report FILE lists them all'})")
+    if len(summary.damaged) > SHOWN:
+        print(f"damaged {len(summary.damaged) - SHOWN} more ({config.report or '--report FILE lists them all'})")
     print(f"{out}: {summary.songs} songs ({splits}), {summary.notes:,} notes; {len(summary.skipped)} files skipped")
 
 

@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from fractalgen.errors import UserError, shown
 from fractalgen.music import MAX_STEPS
-from fractalgen.music.midi_events import DRUMS, NEVER, Part, read_file
+from fractalgen.music.midi_events import Part, read_file
+from fractalgen.music.midi_parser import DRUMS, NEVER
 from fractalgen.music.tokens import Meters, Tempos, merge_notes, whole_bars
 
 # A marker at the last tick carries what notes alone cannot: the width, and which keys sounded from before step 0.

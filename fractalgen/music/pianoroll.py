@@ -16,7 +16,8 @@ import numpy.typing as npt
 from fractalgen.errors import UserError
 from fractalgen.files import replacing
 from fractalgen.music.midi import END_MARKER, BeatMap, MidiEvents, nearest_steps, read_midi
-from fractalgen.music.midi_events import END_OF_TRACK, Event, midi_bytes, text_event
+from fractalgen.music.midi_events import midi_bytes, text_event
+from fractalgen.music.midi_parser import END_OF_TRACK, Event
 from fractalgen.music.tokens import (
     DEFAULT_METER,
     DEFAULT_TEMPO,

@@ -18,11 +18,7 @@ import numpy.typing as npt
 from fractalgen.files import replacing
 from fractalgen.music.midi import END_MARKER
 from fractalgen.music.midi_events import (
-    DRUMS,
-    END_OF_TRACK,
-    NEVER,
     PEDAL,
-    Event,
     Key,
     MidiFile,
     NoteEvents,
@@ -33,6 +29,7 @@ from fractalgen.music.midi_events import (
     read_file,
     text_event,
 )
+from fractalgen.music.midi_parser import DRUMS, END_OF_TRACK, NEVER, Event
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.tokens import HOLD, ONSET, midi_velocity, velocity_bin
 

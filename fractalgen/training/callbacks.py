@@ -7,35 +7,19 @@ import signal
 import sys
 import threading
 import time
-import traceback
-import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from numpy.typing import NDArray
-from PIL import Image
-from tensorboard.compat.proto.summary_pb2 import Summary
-from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from fractalgen import render
-from fractalgen.config import RenderConfig, SamplingConfig
 from fractalgen.errors import Stopped
-from fractalgen.evaluation import note_statistics, statistics_table
-from fractalgen.evaluation.health import Reference, health_summary
 from fractalgen.files import replacing
-from fractalgen.music.pianoroll import PianoRoll
-from fractalgen.trace import Intermediates
-
-GIF_FPS = 5.0  # 200 ms a frame
 
 
 class StepBar(Callback):
@@ -214,142 +198,3 @@ class LastCheckpoint(Checkpoint):
         """Replace ``last.ckpt``, atomically."""
         trainer.save_checkpoint(self.path(trainer))
         self.saved_at, self.saved_step = time.monotonic(), trainer.global_step
-
-
-class Pictures(Checkpoint):
-    """Samples, their making as animations, real rolls beside them, note statistics of both, and what looks wrong.
-
-    Drawn when a validation runs *and* the optimiser step is a multiple of ``interval``.  No failure in here ends the
-    training: each cause is reported once, with its traceback.  (A ``Checkpoint`` only because Lightning runs those
-    last: the weights are safe on disk before drawing starts.)
-    """
-
-    def __init__(self, crops: Dataset[dict[str, torch.Tensor]], interval: int, num_samples: int, seed: int = 0) -> None:
-        self.crops = crops
-        self.interval = interval
-        self.num_samples = num_samples
-        self.seed = seed
-        self.config = RenderConfig()
-        self.reported: set[tuple[Any, ...]] = set()
-        self._real: NDArray[np.uint8] | None = None
-        self.folder = Path()
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Remember the folder: asking for it is collective, and drawing is the first process's business alone."""
-        assert trainer.log_dir is not None
-        self.folder = Path(trainer.log_dir) / "generation_gifs"
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw if both conditions hold."""
-        step = trainer.global_step
-        due = self.num_samples > 0 and step > 0 and step % self.interval == 0
-        if due and trainer.is_global_zero and not trainer.sanity_checking:
-            with ExitStack() as stack:
-                stack.enter_context(self._report("pictures of samples", step))
-                for callback in trainer.callbacks:  # type: ignore[attr-defined]
-                    if isinstance(callback, AveragedWeights):
-                        stack.enter_context(callback.in_place(pl_module))
-                self.draw(trainer, pl_module.model, step)
-
-    def draw(self, trainer: Trainer, model: Any, step: int) -> None:
-        """Sample, write the GIFs, log everything to TensorBoard."""
-        assert trainer.logger is not None
-        board = trainer.logger.experiment  # type: ignore[attr-defined]
-        config = model.config
-        names = [f"step_{step:07d}_sample_{i}" for i in range(self.num_samples)]
-
-        def tags(kind: str, name: str) -> list[str]:
-            """One tag for each step, and one for all steps, which TensorBoard gives a slider."""
-            return [f"val/{kind}/{name}", f"val/{kind}/{name.removeprefix(f'step_{step:07d}_')}"]
-
-        def log_picture(kind: str, name: str, picture: Image.Image) -> None:
-            for tag in tags(kind, name):
-                board.add_image(tag, np.asarray(picture.convert("RGB")), step, dataformats="HWC")
-
-        def draw_roll(tokens: NDArray[np.uint8]) -> Image.Image:
-            roll = PianoRoll(tokens, config.steps_per_quarter, velocity_bins=config.velocity_bins)
-            return render.image(roll, self.config)
-
-        real = self.real_rolls()
-        chosen = np.linspace(0, len(real) - 1, min(self.num_samples, len(real))).round().astype(int)
-        for name, tokens in zip(names, real[chosen], strict=False):
-            with self._report("ground truth", step):
-                log_picture("ground_truth", name, draw_roll(tokens))
-
-        rolls, intermediates = self.sample(model)
-        here = {"steps_per_quarter": config.steps_per_quarter}
-        traces = [replace(trace, settings={**trace.settings, **here}) for trace in intermediates.traces]
-        for name, tokens, trace in zip(names, rolls, traces, strict=True):
-            with self._report("roll", step):
-                log_picture("generated", name, draw_roll(tokens))
-            with self._report("generation GIF", step):
-                making = trace.frames()
-                log_picture("generation_preview", name, render.image(making[-1], self.config))
-                self.folder.mkdir(exist_ok=True)
-                gif = self.folder / f"{name}.gif"
-                render.save_gif(making, gif, self.config, fps=GIF_FPS)
-                # TensorBoard's writer has no public way to add a summary that is already encoded
-                for tag in tags("generation_animation", name):
-                    board._get_file_writer().add_summary(animation_summary(tag, gif), step)
-            with self._report("hierarchical poster", step):
-                log_picture("hierarchical_poster", name, render.poster(trace, self.config))
-
-        bar = 4 * config.steps_per_quarter
-        statistics = {"generated": note_statistics(rolls, bar), "real": note_statistics(real, bar)}
-        for kind, values in statistics.items():
-            for key, value in values.items():
-                if not np.isnan(value):
-                    board.add_scalar(f"val_notes/{key}_{kind}", value, step)
-        tqdm.write(f"step {step}:\n{statistics_table(statistics)}", file=sys.stderr)
-        with self._report("health of samples", step):
-            health, line = health_summary(traces, Reference.of(real))
-            for key, value in health.items():
-                board.add_scalar(f"val/health/{key}", value, step)
-            if line:  # on one line of its own: the warnings module adds one of source code
-                tqdm.write(f"warning: step {step}: {line}", file=sys.stderr)
-
-    def sample(self, model: Any) -> tuple[NDArray[np.uint8], Intermediates]:
-        """Samples (n, 128, T) and the record of their making; the same random numbers each time."""
-        settings = SamplingConfig()
-        device = next(model.parameters()).device
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
-            torch.manual_seed(self.seed)
-            rolls, intermediates = model.sample(
-                batch_size=self.num_samples,
-                cond_list=None,
-                num_iter_list=list(model.config.fit_iterations(settings.num_iter_list)),
-                cfg=settings.cfg,
-                cfg_schedule=settings.cfg_schedule,
-                temperature=settings.temperature,
-                filter_threshold=settings.filter_threshold,
-                return_intermediates=True,
-            )
-        return rolls.cpu().numpy().astype(np.uint8), intermediates
-
-    def real_rolls(self) -> NDArray[np.uint8]:
-        """The validation crops, (n, 128, T)."""
-        if self._real is None:
-            count = len(self.crops)  # type: ignore[arg-type]
-            self._real = np.stack([self.crops[i]["tokens"].numpy().astype(np.uint8) for i in range(count)])
-        return self._real
-
-    @contextmanager
-    def _report(self, what: str, step: int) -> Iterator[None]:
-        """Turn a failure into a warning with its traceback, once per cause."""
-        try:
-            yield
-        except Exception as error:  # noqa: BLE001 (whatever it is, a picture is not worth a training run)
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            cause = (type(error), place.filename, place.lineno)
-            if cause not in self.reported:
-                self.reported.add(cause)
-                text = "".join(traceback.format_exception(error))
-                warnings.warn(f"step {step}: {what} failed, training goes on\n{text}", RuntimeWarning, stacklevel=2)
-
-
-def animation_summary(tag: str, path: Path) -> Summary:
-    """A GIF file as TensorBoard's image tab plays it (``add_image`` writes stills only)."""
-    with Image.open(path) as gif:
-        width, height = gif.size
-    picture = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=path.read_bytes())
-    return Summary(value=[Summary.Value(tag=tag, image=picture)])

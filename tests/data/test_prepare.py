@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from fractalgen.config import PrepareConfig
-from fractalgen.data import prepare as module
+from fractalgen.data import sources as module
 from fractalgen.data.corpus import Corpus
 from fractalgen.data.crops import ValidCrops
-from fractalgen.data.prepare import Skipped, Summary, prepare, restruck, split_by_hash
+from fractalgen.data.prepare import Summary, prepare, split_by_hash
+from fractalgen.data.sources import Skipped, restruck
 from fractalgen.errors import UserError
 from fractalgen.music.tokens import HOLD, merge_notes
 from tests.midi_files import midi, off, on, read_or_die, scale
@@ -183,7 +184,7 @@ def test_a_file_that_kills_its_worker_is_skipped(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(module, "_CHUNK", 2)
     monkeypatch.setattr(module, "_FEW", 1)
     files = [Path(f"{name}.mid") for name in ("harmless", "lethal", "later")]
-    results = list(module._read_all(files, read_or_die, 2))
+    results = list(module.read_all(files, read_or_die, 2))
     assert [result.file for result in results if isinstance(result, Skipped)] == [file.name for file in files]
     assert [r.file for r in results if isinstance(r, Skipped) and r.reason != "fine"] == ["lethal.mid"]
 

@@ -39,6 +39,7 @@ from fractalgen.checkpoint import export, save_pretrained
 from fractalgen.compose.assignment import assignment, check
 from fractalgen.compose.recipe import PREFIX, write_recipe
 from fractalgen.config import ExportConfig, GenerateConfig, ModelConfig, RenderConfig, SamplingConfig, TrainConfig
+from fractalgen.config.yaml_files import CONFIGS
 from fractalgen.data import corpus
 from fractalgen.data.crops import CropDataset, ValidCrops
 from fractalgen.errors import UserError
@@ -534,7 +535,7 @@ def use_checkpoint(path: Path) -> None:
 def yaml_files(_: Path) -> list[bytes]:
     """The shipped configurations, and one to compose by."""
     composing = b"mode: unconditional\nquality: best\nbars: 4\nmask: [bars=1:2]\nkey: A minor\ntemperature: [1, 0.9]\n"
-    return [*(path.read_bytes() for path in sorted(cli.CONFIGS.glob("*.yaml"))), composing]
+    return [*(path.read_bytes() for path in sorted(CONFIGS.glob("*.yaml"))), composing]
 
 
 YAML_VALUES = (

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fractalgen.config import TrainConfig
-from fractalgen.training.command import Training
+from fractalgen.training.module import Training
 
 
 @pytest.mark.parametrize("kind", ["ar", "mar"])

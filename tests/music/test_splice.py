@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from fractalgen.errors import UserError
 from fractalgen.music.midi import find_tracks, read_midi
-from fractalgen.music.midi_events import DRUMS, PEDAL, Event, NoteEvents, TickGrid, read_file
+from fractalgen.music.midi_events import PEDAL, NoteEvents, TickGrid, read_file
+from fractalgen.music.midi_parser import DRUMS, Event
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.selection import time_span
 from fractalgen.music.splice import splice_midi

@@ -18,8 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 from fractalgen import render
 from fractalgen.evaluation.health import FINDINGS
 from fractalgen.trace import Intermediates
-from fractalgen.training import callbacks
-from fractalgen.training.callbacks import Pictures
+from fractalgen.training.pictures import Pictures
 from tests import tiny
 
 
@@ -174,7 +173,7 @@ def test_a_failure_is_reported_once_per_cause(stage: Any, monkeypatch: pytest.Mo
             raise OSError("disk full")
         raise RuntimeError("no pen")
 
-    monkeypatch.setattr(callbacks.render, "save_gif", broken)
+    monkeypatch.setattr("fractalgen.render.save_gif", broken)
     callback = stage.pictures()
     with pytest.warns(RuntimeWarning) as seen:
         callback.on_validation_end(stage.trainer, stage.module)
@@ -212,7 +211,7 @@ def test_a_failing_check_does_not_end_the_training(stage: Any, monkeypatch: pyte
     def broken(*pieces: Any) -> None:
         raise ZeroDivisionError("no note")
 
-    monkeypatch.setattr(callbacks, "health_summary", broken)
+    monkeypatch.setattr("fractalgen.training.pictures.health_summary", broken)
     with pytest.warns(RuntimeWarning, match="health of samples failed, training goes on") as seen:
         stage.pictures().on_validation_end(stage.trainer, stage.module)
     assert len(seen) == 1

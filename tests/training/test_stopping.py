@@ -180,7 +180,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(corpus: Path, tmp_path: Path, m
 def test_resuming_takes_the_newest_whole_checkpoint_of_a_folder(
     corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from fractalgen.training.command import newest_whole
+    from fractalgen.training.resume import newest_whole
 
     train(settings(str(corpus), str(tmp_path / "run")))
     whole = last(tmp_path / "run")

@@ -17,13 +17,15 @@ from torch.utils.data import Dataset
 
 from fractalgen.api import FractalGen, load_pretrained
 from fractalgen.checkpoint import find_model, read_checkpoint
-from fractalgen.cli import read_config
 from fractalgen.config import TrainConfig
+from fractalgen.config.yaml_files import read_config
 from fractalgen.data.loaders import CropData, Endless, SeededCrops, stream
 from fractalgen.errors import UserError
 from fractalgen.model.losses import NLL
 from fractalgen.training import command as training
-from fractalgen.training.command import Tally, Training, train
+from fractalgen.training.command import train
+from fractalgen.training.metrics import Tally
+from fractalgen.training.module import Training
 from tests import tiny
 
 

@@ -1,0 +1,73 @@
+"""Where a run continues: its checkpoint, step and folder."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fractalgen import checkpoint
+from fractalgen.config import ModelConfig, TrainConfig
+from fractalgen.errors import UserError
+
+if TYPE_CHECKING:
+    pass
+
+
+def resume_point(cfg: TrainConfig, config: ModelConfig) -> tuple[TrainConfig, int, str | None]:
+    """How to go on from ``--resume``: settings, step, and the version folder where it belongs to this run folder.
+
+    A cool-down that begins here is a branch: it ends ``cooldown_steps`` later, and has a version folder of its own.
+
+    Raises:
+        UserError: not a checkpoint for training, another architecture, or nothing left to do.
+    """
+    if cfg.resume is None:
+        return cfg, 0, None
+    path = newest_whole(Path(cfg.resume))
+    cfg = replace(cfg, resume=str(path))
+    header, _ = checkpoint.read_checkpoint(path, flag="resume")
+    saved, wanted = checkpoint.read_config(header, path, flag="resume").to_dict(), config.to_dict()
+    if saved["future_context"] != wanted["future_context"]:
+        does = "sees known cells after the current one" if saved["future_context"] else "sees only what comes before"
+        raise UserError(f"--resume {path}: the model there {does}, --reveal_share {cfg.reveal_share} makes another")
+    for name in saved.keys() - {"attributes", "crop_length", "dropout", "label_dropout", "max_children"}:
+        if saved[name] != wanted[name]:
+            raise UserError(f"--resume {path}: {name} there is {saved[name]}, here {wanted[name]}")
+    if saved["attributes"] != wanted["attributes"]:
+        old, new = (" ".join(attribute["name"] for attribute in side["attributes"]) for side in (saved, wanted))
+        another = " of another corpus" if old == new else ""
+        raise UserError(f"--resume {path}: attributes there are {old or 'none'}{another}, here {new or 'none'}")
+    step, before = header.get("step"), header.get("train", {})
+    if type(step) is not int or not isinstance(before, dict) or type(before.get("max_steps", 0)) is not int:
+        raise UserError(f"--resume {path}: damaged checkpoint (its step or its settings are missing)")
+    branches = cfg.cooldown_steps > 0 and not before.get("cooldown_steps")
+    if cfg.cooldown_steps:
+        cfg = replace(cfg, max_steps=step + cfg.cooldown_steps if branches else before.get("max_steps", step))
+    if step >= cfg.max_steps:
+        raise UserError(f"--resume {path}: already at step {step}, --max_steps is {cfg.max_steps}")
+    folder = path.resolve().parent.parent
+    here = (
+        folder.parent == Path(cfg.run_dir, "lightning_logs").resolve() and path.resolve().parent.name == "checkpoints"
+    )
+    return cfg, step, folder.name if here and not branches else None
+
+
+def newest_whole(path: Path) -> Path:
+    """A checkpoint, or the newest of those in a run's folder that can be read; one that cannot is told.
+
+    Raises:
+        UserError: there is none.
+    """
+    if path.is_file() and path.suffix == ".ckpt":
+        return path
+    if not path.is_dir():
+        raise UserError(f"--resume {path}: {'not a .ckpt file' if path.is_file() else 'no such file'}")
+    for file in sorted(path.rglob("[!.]*.ckpt"), key=lambda file: file.stat().st_mtime_ns, reverse=True):
+        try:
+            checkpoint.read_checkpoint(file, flag="resume")
+            return file
+        except UserError as error:
+            print(f"left out: {error}", file=sys.stderr)
+    raise UserError(f"--resume {path}: no whole checkpoint (.ckpt) in this folder")
