@@ -1,4 +1,4 @@
-"""The commands and Python examples of the README and the gallery are run, in order, in one copy of the checkout.
+"""The commands and examples of the README, the gallery and the cookbook are run in order in one copy of the checkout.
 
 A block that a test cannot run says so in a comment on the line above its fence::
 
@@ -25,7 +25,8 @@ import yaml
 from fractalgen import PianoRoll
 
 ROOT = Path(__file__).resolve().parent.parent
-README, TRANSLATION, GALLERY = ROOT / "README.md", ROOT / "README.zh-TW.md", ROOT / "docs" / "watching.md"
+README, TRANSLATION, CONTRIBUTING = (ROOT / name for name in ("README.md", "README.zh-TW.md", "CONTRIBUTING.md"))
+GALLERY, COOKBOOK = ROOT / "docs" / "watching.md", ROOT / "docs" / "cookbook.md"
 BLOCK = re.compile(
     r"(?:^<!-- (?P<mark>not tested|tested as): (?P<text>.+?) -->\n)?^```(?P<language>bash|python)\n(?P<body>.*?)^```$",
     re.MULTILINE | re.DOTALL,
@@ -115,7 +116,9 @@ def test_both_languages_hold_the_same_commands_links_and_figures():
     assert set(flags.findall(TRANSLATION.read_text("utf-8"))) == set(flags.findall(README.read_text("utf-8")))
 
 
-@pytest.mark.parametrize("path", [README, TRANSLATION, *(ROOT / "docs").glob("*.md")], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", [README, TRANSLATION, CONTRIBUTING, *(ROOT / "docs").glob("*.md")], ids=lambda path: path.name
+)
 def test_links_lead_somewhere(path: Path):
     text = path.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(((?!https?:)[^)]+)\)", text):
@@ -128,7 +131,7 @@ def test_links_lead_somewhere(path: Path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", [*blocks(README), *blocks(GALLERY)], ids=str)
+@pytest.mark.parametrize("block", [*blocks(README), *blocks(GALLERY), *blocks(COOKBOOK)], ids=str)
 def test_readme_block(block: Block, checkout: Path):
     if block.skipped:
         pytest.skip(block.skipped)

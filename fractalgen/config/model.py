@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from fractalgen.config.fields import FARTHEST, MOST_BLOCKS, MOST_LEVELS, WIDEST, ConfigError, Generator, ScanOrder
 from fractalgen.errors import quoted, shown
@@ -87,8 +87,9 @@ class ModelConfig:
                 )
             if level.width % level.heads:
                 raise ConfigError(f"embed_dims: {level.width} is not divisible by num_heads {level.heads}")
-            if level.generator not in ("ar", "mar"):
-                raise ConfigError(f"generator_types: 'ar' or 'mar', not {quoted(level.generator)}")
+            if level.generator not in get_args(Generator):
+                known = " or ".join(map(repr, get_args(Generator)))
+                raise ConfigError(f"generator_types: {known}, not {quoted(level.generator)}")
         if any(not 0 < abs(distance) <= FARTHEST for distance in self.echoes):
             raise ConfigError(f"echoes: 1 to {FARTHEST} patches away, not {shown(' '.join(map(str, self.echoes)))}")
         if len(set(self.echoes)) < len(self.echoes):

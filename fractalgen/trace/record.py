@@ -16,12 +16,12 @@ import zipfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fractalgen.config import MOST_LEVELS
+from fractalgen.config import MOST_LEVELS, Generator
 from fractalgen.errors import UserError, reason, shown
 from fractalgen.files import replacing
 from fractalgen.music import MAX_STEPS
@@ -135,7 +135,7 @@ class Record:
         ):
             raise ValueError(f"trace: patch sizes {reprlib.repr(sizes)} do not divide each other")
         known = {
-            "generators": [generator in ("ar", "mar") for generator in self.generators],
+            "generators": [generator in get_args(Generator) for generator in self.generators],
             "num_iter_list": [type(count) is int and 0 < count <= MAX_STEPS for count in self.num_iter_list],
         }
         for name, right in known.items():
