@@ -155,7 +155,7 @@ def add_likelihoods(
 def rolls_of_both(result: dict[str, Any], ours: FractalGen, baseline: NoteEventTransformer) -> dict[str, Rolls]:
     """Rolls (n, 128, T) drawn from both models at temperature 1; adds the seconds that each roll took.
 
-    A model that knows keys is told one drawn by lot, as ``fractalgen generate`` does.
+    A model that knows keys gets a random one, as ``fractalgen generate`` does.
     """
     count, seed = result["num_samples"], result["seed"]
     began = time.monotonic()

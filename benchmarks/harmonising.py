@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> None:
     model = load_pretrained(args.checkpoint)
     config = model.config
     if not config.sees_future:
-        raise UserError(f"--checkpoint {args.checkpoint}: an AR model that does not listen cannot follow a soprano")
+        raise UserError(f"--checkpoint {args.checkpoint}: an AR model without future context cannot follow a soprano")
     width = config.crop_length
     chosen = []
     for split in ("valid", "test"):

@@ -1,6 +1,6 @@
 """How well gaps are filled: bars 5 to 8 of 16 are composed anew, given the bars around them.
 
-On excerpts of 16 bars of test songs, beside two things that need no listening: bars 5 to 8 of a piece composed from
+On excerpts of 16 bars of test songs, beside two that need no future context: bars 5 to 8 of a piece composed from
 nothing, and bars 1 to 4 copied.  Also measured is what both sides are worth: the bits per note of the true bars, given
 both sides and given the left side alone.
 

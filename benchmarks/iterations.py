@@ -2,7 +2,7 @@
 
 For each ``--num_iter_list``: the exact negative log-likelihood of real music, how far samples are from real music, and
 the seconds that a sample takes.  The default schedule is always among them, and all are set beside it: on the same
-crops, under the same random orders, in turns.  Samples are drawn as ``fractalgen generate`` draws them, a key by lot.
+crops, under the same random orders, in turns.  Samples are drawn as by ``fractalgen generate``, with a random key.
 Validation songs unless told otherwise: what is chosen by these figures must not have seen the test songs.
 
     python -m benchmarks.iterations --data pop909.safetensors [--num_iter_list 16 --num_iter_list 32 4 2 1 ...]

@@ -129,7 +129,9 @@ def asked_lines(cfg: GenerateConfig, config: ModelConfig, work: Assignment, labe
         lines.append(f"as {cfg.like}, made by {maker}")
     past_only = config.is_autoregressive and not config.future_context
     if cfg.candidates != SamplingConfig.candidates and not past_only:
-        lines.append(f"--candidates {cfg.candidates}: not drawn, only models that are AR and do not listen need them")
+        lines.append(
+            f"--candidates {cfg.candidates}: not used; only AR models without future context need candidates"
+        )
     for attribute, column in zip(config.attributes, labels.T.tolist(), strict=True):
         if len(set(column)) > 1 or not column[0]:
             continue  # the key of each piece stands in the table
@@ -206,7 +208,7 @@ def check_against_model(cfg: GenerateConfig, model: FractalGen, work: Assignment
     config.check_width(work.padded_width)
     if not config.sees_future and cfg.mode in ("accompany", "variation"):
         raise UserError(
-            f"--mode {cfg.mode}: {model.checkpoint_id} is autoregressive and cannot listen to music that lies ahead;"
+            f"--mode {cfg.mode}: {model.checkpoint_id} is autoregressive and cannot use given music that comes later;"
             f" use --model {DEFAULT_MODEL}, or train with --reveal_share"
         )
     knows_tempo = any(attribute.name == "tempo" for attribute in config.attributes)

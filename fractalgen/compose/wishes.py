@@ -18,8 +18,8 @@ KEY_LEAD = 0.4  # of a guessed key over the next, times the bars of four quarter
 def choose_labels(cfg: GenerateConfig, config: ModelConfig, work: Assignment, seed: int) -> npt.NDArray[np.int64]:
     """The labels of each piece, (num_samples, number of attributes).
 
-    A key that is not asked for is that of ``--scale`` or of the music given; from nothing it is drawn by lot: told a
-    key from the start, a model strays far less.
+    Without ``--key``, the key is that of ``--scale`` or of the given music.  Without given music it is random for each
+    piece: with a key from the start, a model strays far less.
 
     Raises:
         UserError: a label that the model does not know, or guidance without any.
@@ -46,7 +46,7 @@ def key_source(cfg: GenerateConfig, work: Assignment) -> str:
     if cfg.scale and spell_key(cfg.scale):
         return "of --scale"
     if work.task is None:
-        return "drawn by lot"
+        return "random"
     return "by the file's key signature" if trusted(work) else "guessed from the music given"
 
 

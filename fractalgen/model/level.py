@@ -180,7 +180,7 @@ class FractalLevel(nn.Module):
         return self.surroundings(self.features(torch.where(visible, cut(canvas, index), self.unknown)))
 
     def embedded_context(self, regions: Regions) -> Float[Tensor, "b n d"]:
-        """The echoes of every child, embedded (below the first level, whose children see each other)."""
+        """The embedded long context of every child (below the first level, whose children see each other)."""
         if regions.long_context is None:
             return self.gate.weight.new_zeros(())
         return self.recall(self.features(self.grid(regions.canvas).split_layers(regions.long_context)).flatten(2))
@@ -188,7 +188,7 @@ class FractalLevel(nn.Module):
     def long_context(
         self, regions: Regions, region: Int[Tensor, " m"], child: Int[Tensor, " m"], steps: Tensor | None = None
     ) -> Int[Tensor, "m e h w"] | None:
-        """The echoes that some children get; ``steps``: see :func:`echoes`."""
+        """The long context of some children; ``steps``: see :func:`find_long_context`."""
         grid = self.grid(regions.canvas)
         if not self.distances:
             return None

@@ -67,7 +67,7 @@ def agree(source: str, what: str, there: Any, here: Any) -> None:
 def widen_windows(
     level: FractalLevel, before: tuple[int, int, int], name: str, weights: dict[str, Tensor], found: dict[str, Tensor]
 ) -> None:
-    """Let the weights of a window with the margins ``before`` serve one that reaches farther."""
+    """Extend the weights of a window with the margins ``before`` to a wider one."""
     first, old, now = f"{name}.0.weight", Margin(*before), level.context
     if first not in found:
         found |= silent(name, weights)
@@ -83,7 +83,7 @@ def widen_windows(
 def add_echoes(
     level: FractalLevel, before: tuple[int, ...], name: str, weights: dict[str, Tensor], found: dict[str, Tensor]
 ) -> None:
-    """Let the weights of echoes at the distances ``before`` serve with more of them."""
+    """Extend the weights of the long context from the distances ``before`` to more of them."""
     first = f"{name}.0.weight"
     if first not in found:
         found |= silent(name, weights)
@@ -96,6 +96,6 @@ def add_echoes(
 
 
 def silent(name: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of a new network of two layers that says nothing yet."""
+    """Weights of a new two-layer network whose output is zero."""
     mine = {key: value for key, value in weights.items() if key.startswith(f"{name}.")}
     return {key: torch.zeros_like(value) if key.startswith(f"{name}.2.") else value for key, value in mine.items()}

@@ -42,7 +42,7 @@ def test_the_whole_benchmark(future_context: bool, tmp_path: Path, capsys: pytes
     status = main([*map(str, arguments), str(tmp_path / "out.json")])
     if not future_context:
         assert status == 2
-        assert "an AR model that does not listen cannot follow a soprano" in capsys.readouterr().err
+        assert "an AR model without future context cannot follow a soprano" in capsys.readouterr().err
         return
     assert status == 0
     result = json.loads((tmp_path / "out.json").read_text())

@@ -225,7 +225,7 @@ def test_mistakes_are_one_line(
 
 def test_a_model_that_cannot_listen_says_so(past_only: str, source: Path, one_error_line: ErrorLine) -> None:
     line = one_error_line("generate", "--checkpoint", past_only, "--mode", "accompany", "--input_midi", source)
-    assert "is autoregressive and cannot listen to music that lies ahead; use --model pop909-ar" in line
+    assert "is autoregressive and cannot use given music that comes later; use --model pop909-ar" in line
 
 
 def test_limits_where_nothing_is_to_be_composed(both_sides: str, source: Path) -> None:

@@ -100,7 +100,7 @@ class Composer:
     def best_fit(self, given: Int[Tensor, "b p t"], limits: Limits | None, candidates: int) -> Composed:
         """Draw several times and keep one, by how well the known cells ahead of it go on from it.
 
-        A model that is AR and does not listen draws a gap from ``q``, which knows what comes before only.  Sampling
+        An AR model without future context draws a gap from ``q``, which knows only what comes before.  Sampling
         importance resampling (Rubin 1988) corrects this: a candidate is kept with probability in proportion to
         ``p(roll) / q(gap)``, both exact, so that the more candidates there are, the nearer is the gap to being drawn
         from the model given both sides (temperature, filter and guidance are not in the weights).

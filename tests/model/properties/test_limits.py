@@ -75,7 +75,7 @@ def test_polyphony_is_never_exceeded(generators: str, most: int) -> None:
 
 
 def test_probabilities_under_limits_are_those_of_the_model_renormalised_at_every_choice() -> None:
-    """An AR model that does not listen draws the rest of a 2 x 2 roll as if the forbidden cell were known silence."""
+    """Without future context, an AR model draws the rest of a roll as if the forbidden cell were known silence."""
     model = random_model(tiny_config(width=2), seed=1)
     allowed = torch.tensor([[True, True], [False, True]])
     rolls = every_roll(2, 2, 3)
