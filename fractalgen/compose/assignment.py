@@ -88,7 +88,7 @@ class Assignment:
         return replace(trace, settings={**trace.settings, **facts})
 
 
-def check(cfg: GenerateConfig) -> None:
+def check_mode(cfg: GenerateConfig) -> None:
     """Refuse flags that do not fit the mode or each other, before anything is read (UserError)."""
     defaults = GenerateConfig()
     for mode, names in MODES.items():

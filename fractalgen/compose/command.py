@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fractalgen import render
-from fractalgen.compose.assignment import TEMPO, Assignment, assignment
-from fractalgen.compose.assignment import check as check_mode
+from fractalgen.compose.assignment import TEMPO, Assignment, assignment, check_mode
 from fractalgen.compose.output import animated_count, free_names, write_pictures
 from fractalgen.compose.recipe import read_recipe, write_recipe
 from fractalgen.compose.wishes import choose_labels, key_source
@@ -50,7 +49,7 @@ def generate(cfg: GenerateConfig) -> int:
     Every setting is checked before anything is written or composed (UserError).  A picture that cannot be drawn gives
     a warning and exit status 1, the MIDI files stay.
     """
-    check(cfg)
+    check_flags(cfg)
     # Imported here and not above: torch takes seconds, and mistakes should be answered at once.
     from fractalgen.api import load_pretrained
     from fractalgen.checkpoint import find_model
@@ -129,9 +128,7 @@ def asked_lines(cfg: GenerateConfig, config: ModelConfig, work: Assignment, labe
         lines.append(f"as {cfg.like}, made by {maker}")
     past_only = config.is_autoregressive and not config.future_context
     if cfg.candidates != SamplingConfig.candidates and not past_only:
-        lines.append(
-            f"--candidates {cfg.candidates}: not used; only AR models without future context need candidates"
-        )
+        lines.append(f"--candidates {cfg.candidates}: not used; only AR models without future context need candidates")
     for attribute, column in zip(config.attributes, labels.T.tolist(), strict=True):
         if len(set(column)) > 1 or not column[0]:
             continue  # the key of each piece stands in the table
@@ -169,7 +166,7 @@ def stopping(left: Callable[[], str]) -> Iterator[None]:
             signal.signal(signum, handler)
 
 
-def check(cfg: GenerateConfig) -> None:
+def check_flags(cfg: GenerateConfig) -> None:
     """Refuse settings that cannot work with any model (UserError naming flag and value)."""
     if cfg.sample is not None and not 0 <= cfg.sample < cfg.num_samples:
         raise UserError(

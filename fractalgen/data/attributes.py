@@ -16,7 +16,8 @@ import numpy.typing as npt
 from fractalgen.data.song import Song
 from fractalgen.music.keys import held, key_between, key_changes
 from fractalgen.music.labels import DIGITS, KEYS, NAMES, UNITS, Attribute
-from fractalgen.music.tokens import ONSET, SILENCE, Tempos, midi_velocity
+from fractalgen.music.measures import end_of_music, mean_polyphony, notes_per_bar
+from fractalgen.music.tokens import ONSET, Tempos, midi_velocity
 
 Facts = dict[str, float | str | None]
 
@@ -37,21 +38,14 @@ def measure_attributes(tokens: npt.NDArray[Any], steps_per_quarter: int = 4, vel
 
 def numbers(tokens: npt.NDArray[Any], steps_per_quarter: int, velocity_bins: int) -> Facts:
     """The attributes of :func:`measure` that are numbers."""
-    struck, sounding = tokens >= ONSET, tokens != SILENCE
-    voices = sounding.sum(axis=0)
-    pitches = np.nonzero(struck)[0]
-    bar = 4 * steps_per_quarter
-    end = int(np.flatnonzero(voices)[-1]) + 1 if voices.any() else 0
-    found: Facts = {
-        "density": len(pitches) / max(end / bar, 1.0),
-        "polyphony": None,
-        "register": None,
-        "velocity": None,
-    }
+    bar, end = 4 * steps_per_quarter, end_of_music(tokens)
+    density = float(notes_per_bar(tokens, bar, max(end, bar)))
+    found: Facts = {"density": density, "polyphony": None, "register": None, "velocity": None}
     if end:
-        found["polyphony"] = float(voices[voices > 0].mean())
-    if len(pitches):
-        found["register"] = float(pitches.mean())
+        found["polyphony"] = float(mean_polyphony(tokens))
+    struck = tokens >= ONSET
+    if struck.any():
+        found["register"] = float(np.nonzero(struck)[0].mean())
         found["velocity"] = float(midi_velocity(tokens[struck].astype(np.int64) - ONSET, velocity_bins).mean())
     return found
 

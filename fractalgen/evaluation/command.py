@@ -39,7 +39,7 @@ def evaluate(cfg: EvaluateConfig) -> int:
     Raises:
         UserError: settings or files that cannot work; nothing has been written then.
     """
-    check(cfg)
+    check_flags(cfg)
     corpus = Corpus.open(cfg.data)
     splits = chosen_splits(cfg, corpus)
     # Imported here and not above: torch takes seconds, and mistakes should be answered at once.
@@ -96,7 +96,7 @@ def command_line(cfg: EvaluateConfig) -> str:
     return shlex.join(words)
 
 
-def check(cfg: EvaluateConfig) -> None:
+def check_flags(cfg: EvaluateConfig) -> None:
     """Refuse settings that cannot work with any model (UserError naming flag and value)."""
     if cfg.limit and cfg.stride:
         raise UserError(f"--limit {cfg.limit} chooses crops, --stride {cfg.stride} whole songs: one of them, please")

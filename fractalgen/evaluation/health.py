@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from fractalgen.config import DiagnoseConfig
 from fractalgen.errors import UserError
 from fractalgen.evaluation.notes import as_rolls
+from fractalgen.music.measures import cell_density, sounding_pitches
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.tokens import ONSET, PITCHES, SILENCE, notes_from_tokens, orphan_holds
 from fractalgen.trace import Trace
@@ -57,7 +58,7 @@ class Reference:
             raise ValueError("a reference needs a roll that sounds")
         keys = sounding.any(axis=2)
         lowest, highest = keys.argmax(axis=1), PITCHES - 1 - keys[:, ::-1].argmax(axis=1)
-        density = sounding.mean(axis=(1, 2))
+        density = cell_density(sounding)
         return cls(
             (float(np.percentile(lowest, 1)), float(np.percentile(highest, 99))),
             (float(np.percentile(density, 1)), float(np.percentile(density, 99))),
@@ -172,12 +173,12 @@ def health_figures(piece: Piece, reference: Reference = POP909) -> dict[str, flo
     bar = piece.steps_per_bar if isinstance(piece, Trace | PianoRoll) else STEPS_PER_BAR
     figures = dict.fromkeys(FIGURES, math.nan)
     onsets = tokens >= ONSET
-    keys = np.flatnonzero((tokens != SILENCE).any(axis=1))
+    keys = sounding_pitches(tokens)
     per_pitch = onsets.sum(axis=1)
     notes = int(per_pitch.sum())
     figures |= {
         "notes": notes,
-        "density": np.count_nonzero(tokens) / max(tokens.size, 1),
+        "density": float(cell_density(tokens)) if tokens.size else 0.0,
         "orphan_holds": orphan_holds(tokens),
     }
     if len(keys):

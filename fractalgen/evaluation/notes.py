@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from fractalgen.music.tokens import HOLD, ONSET, PITCHES, SILENCE
+from fractalgen.music.measures import cell_density, note_count, notes_per_bar, polyphony
+from fractalgen.music.tokens import HOLD, ONSET, PITCHES, SILENCE, orphan_holds
 
 COLUMNS = {
     "density": "cells sounding %",
@@ -81,7 +82,7 @@ def struck_notes(tokens: Any) -> StruckNotes:
 def note_statistics(tokens: Any, steps_per_bar: int = 16) -> dict[str, float]:
     """Statistics of token rolls, (128, T) or (n, 128, T), arrays or tensors.
 
-    - ``density``: share of cells that sound, ``silence``: share of time steps in which nothing sounds
+    - ``density``: cell density, the share of cells that sound, ``silence``: share of time steps in which nothing sounds
     - ``notes``: onsets per roll, ``notes_per_bar``: onsets in ``steps_per_bar`` time steps
     - ``polyphony``: sounding cells per time step in which anything sounds
     - ``hold_share``: holds among the sounding cells
@@ -91,23 +92,23 @@ def note_statistics(tokens: Any, steps_per_bar: int = 16) -> dict[str, float]:
     What does not exist in silence (pitches, polyphony, share of holds) is NaN there.
     """
     rolls = as_rolls(tokens)
-    count, _, width = rolls.shape
-    sounding, onsets, holds = rolls != SILENCE, int((rolls >= ONSET).sum()), rolls == HOLD
-    cells = int(sounding.sum())
-    steps = sounding.any(axis=1)
+    count = len(rolls)
+    sounding, holds = rolls != SILENCE, rolls == HOLD
+    voices = polyphony(rolls)
+    cells = int(voices.sum())
     per_pitch = sounding.sum(axis=(0, 2))
     pitches = np.flatnonzero(per_pitch)
     return {
-        "density": cells / sounding.size,
-        "silence": 1.0 - float(steps.mean()),
-        "notes": onsets / count,
-        "notes_per_bar": onsets / count * steps_per_bar / width,
-        "polyphony": cells / int(steps.sum()) if cells else math.nan,
+        "density": float(cell_density(rolls).mean()),
+        "silence": float((voices == 0).mean()),
+        "notes": float(note_count(rolls).mean()),
+        "notes_per_bar": float(notes_per_bar(rolls, steps_per_bar).mean()),
+        "polyphony": cells / int((voices > 0).sum()) if cells else math.nan,
         "hold_share": int(holds.sum()) / cells if cells else math.nan,
         "pitch_min": float(pitches[0]) if cells else math.nan,
         "pitch_mean": float((per_pitch * np.arange(per_pitch.size)).sum() / cells) if cells else math.nan,
         "pitch_max": float(pitches[-1]) if cells else math.nan,
-        "orphan_holds": int((holds[:, :, 1:] & ~sounding[:, :, :-1]).sum()) / count,
+        "orphan_holds": orphan_holds(rolls) / count,
     }
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fractalgen.evaluation.notes import Ints, StruckNotes, as_rolls, struck_notes
+from fractalgen.music.measures import cell_density, mean_polyphony, notes_per_bar, polyphony
 from fractalgen.music.tokens import HOLD, ONSET, SILENCE
 
 Floats = npt.NDArray[np.float64]
@@ -82,9 +83,9 @@ def music_statistics(tokens: Any, steps_per_bar: int = 16) -> Statistics:
     - ``parallel_fifths``, ``parallel_octaves``: see :func:`parallel_motion`
     """
     rolls = as_rolls(tokens)
-    count, _, width = rolls.shape
+    count = len(rolls)
     notes = struck_notes(rolls)
-    polyphony: Ints = np.sum(rolls != SILENCE, axis=1)  # (n, T)
+    voices = polyphony(rolls)
     highest: npt.NDArray[np.uint8] = np.max(rolls, axis=1)  # token of each step: onsets are above holds above silence
     struck, sounding = highest >= ONSET, highest != SILENCE
     where, when = np.nonzero(struck)
@@ -96,10 +97,10 @@ def music_statistics(tokens: Any, steps_per_bar: int = 16) -> Statistics:
         "velocity": notes.velocity,
         "duration": notes.duration,
         "inter_onset": np.diff(when)[np.diff(where) == 0],
-        "polyphony": polyphony[sounding],
-        "density": 100 * polyphony.sum(axis=1) / (rolls.shape[1] * width),
-        "notes_per_bar": classes.sum(axis=1) * steps_per_bar / width,
-        "mean_polyphony": _ratio(polyphony.sum(axis=1), sounding.sum(axis=1)),
+        "polyphony": voices[sounding],
+        "density": 100 * cell_density(rolls),
+        "notes_per_bar": notes_per_bar(rolls, steps_per_bar),
+        "mean_polyphony": mean_polyphony(rolls),
         "pitch_range": _pitch_range(notes, count),
         "pitch_class_entropy": _entropy(classes),
         "scale_consistency": _ratio((classes @ SCALES.T).max(axis=1), classes.sum(axis=1)),

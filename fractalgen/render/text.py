@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from fractalgen.config import RenderConfig
-from fractalgen.music.tokens import ONSET, SILENCE
+from fractalgen.music.measures import note_count, notes_per_bar, sounding_pitches
 from fractalgen.trace.views import Frame
 
 SMALLEST = 6.0  # pixels: what is smaller cannot be read
@@ -35,11 +35,9 @@ def label(frame: Frame, cfg: RenderConfig) -> str:
 
 def statistics(tokens: NDArray[np.uint8], steps_per_bar: int) -> str:
     """Number of notes, notes a bar and the range of pitches of a roll (128, T)."""
-    notes = int((tokens >= ONSET).sum())
-    pitches = np.flatnonzero((tokens != SILENCE).any(axis=1))
-    a_bar = notes * steps_per_bar / max(tokens.shape[1], 1)
+    pitches = sounding_pitches(tokens)
     spread = f", {pitch_name(int(pitches[0]))} to {pitch_name(int(pitches[-1]))}" if len(pitches) else ""
-    return f"{notes} notes, {a_bar:.1f} a bar{spread}"
+    return f"{note_count(tokens)} notes, {notes_per_bar(tokens, steps_per_bar):.1f} a bar{spread}"
 
 
 def text_width(text: str, size: float) -> int:

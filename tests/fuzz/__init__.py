@@ -36,7 +36,7 @@ import torch
 from fractalgen import cli
 from fractalgen.api import FractalGen, load_pretrained
 from fractalgen.checkpoint import export, save_pretrained
-from fractalgen.compose.assignment import assignment, check
+from fractalgen.compose.assignment import assignment, check_mode
 from fractalgen.compose.recipe import PREFIX, write_recipe
 from fractalgen.config import ExportConfig, GenerateConfig, ModelConfig, RenderConfig, SamplingConfig, TrainConfig
 from fractalgen.config.yaml_files import CONFIGS
@@ -627,7 +627,7 @@ def use_yaml(path: Path) -> None:
             if isinstance(found, TrainConfig):
                 found.model_config()
             else:
-                check(found)
+                check_mode(found)
         except UserError as error:
             refused.append(error)
     if len(refused) == 2:
