@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import signal
 from collections.abc import Iterator
 
@@ -20,6 +21,7 @@ from fractalgen.errors import UserError
 
 Batch = dict[str, Tensor]
 CROPS, MASKS, VALIDATION = range(3)  # streams of random numbers
+GRACE = 60  # seconds that a worker outlives SIGTERM
 
 
 def stream(*numbers: int) -> int:
@@ -27,9 +29,14 @@ def stream(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def ignore_interrupts(worker: int) -> None:
-    """Ctrl-C reaches the workers too; the trainer decides when they end."""
+def outlive_signals(worker: int) -> None:
+    """Ctrl-C, and often SIGTERM, reach the workers as well as the trainer, which decides when they end.
+
+    A worker that is really meant, and not ended by the trainer, ends ``GRACE`` seconds after SIGTERM.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if os.name == "posix":
+        signal.signal(signal.SIGTERM, lambda signum, frame: signal.alarm(GRACE))
 
 
 class SeededCrops(Dataset[Batch]):
@@ -81,7 +88,7 @@ class CropData(pl.LightningDataModule):
             self.cfg.batch_size,
             sampler=Endless(start, trainer.global_rank, trainer.world_size),
             num_workers=self.cfg.num_workers,
-            worker_init_fn=ignore_interrupts,
+            worker_init_fn=outlive_signals,
             persistent_workers=self.cfg.num_workers > 0,
             pin_memory=trainer.strategy.root_device.type == "cuda",
         )

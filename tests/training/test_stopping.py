@@ -85,7 +85,13 @@ def start(corpus: Path, tmp_path: Path) -> Any:
         command = [sys.executable, str(script), str(corpus), str(folder), *filter(None, [resume])]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
         return subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=ROOT
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            cwd=ROOT,
+            start_new_session=True,
         )
 
     return start
@@ -130,7 +136,10 @@ def interrupt(process: subprocess.Popen[str], folder: Path, signum: signal.Signa
     )
     workers = children.read_text().split() if children.exists() else []
     time.sleep(delay)
-    process.send_signal(signum)
+    if signum == signal.SIGKILL:
+        process.kill()
+    else:  # as a terminal or a job scheduler does: to the workers as well
+        os.killpg(process.pid, signum)
     _, errors = process.communicate()
     # workers end with their parent, which may have been killed
     wait_for(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
