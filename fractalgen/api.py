@@ -164,7 +164,7 @@ class FractalGen(FractalNetwork):
         """
         with python_terms():
             if bars is not None and width is not None:
-                raise ConfigError(f"bars {bars} and width {width}: one length, please")
+                raise ConfigError(f"bars {bars} and width {width}: give only one length")
             length = width
             if bars is not None:
                 length = round(bars * 4 * self.config.steps_per_quarter)

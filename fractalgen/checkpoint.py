@@ -45,7 +45,7 @@ def find_model(name_or_path: str | os.PathLike[str] | None, model: str | None = 
         UserError: neither a file nor a shipped model, or both.
     """
     if model is not None and name_or_path is not None:
-        raise UserError(f"--model {model} and --checkpoint {os.fspath(name_or_path)}: one of them, please")
+        raise UserError(f"--model {model} and --checkpoint {os.fspath(name_or_path)}: give only one of them")
     name = DEFAULT_MODEL if model is None else model
     if name_or_path is not None:
         name = os.fspath(name_or_path)

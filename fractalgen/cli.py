@@ -170,7 +170,7 @@ def resolve_config(config: type, given: dict[str, Any], files: Sequence[str] = (
         other = item.metadata.get("instead_of")
         if other in values and values.get(item.name) is not None:
             if (item.name in given) == (other in given):
-                raise UserError(f"{_flag(item.name, values)} and {_flag(other, values)}: one of them, please")
+                raise UserError(f"{_flag(item.name, values)} and {_flag(other, values)}: give only one of them")
             del values[other if item.name in given else item.name]  # flags win over files
     return config(**values)
 

@@ -90,7 +90,7 @@ def test_null_on_the_command_line_wins_over_the_file(yaml_file: Any):
 
 
 def test_a_flag_that_stands_for_another_is_refused_beside_it(capsys: pytest.CaptureFixture[str], yaml_file: Any):
-    expected = "--quality fast and --num_iter_list 9 4 2 1: one of them, please"
+    expected = "--quality fast and --num_iter_list 9 4 2 1: give only one of them"
     numbers = ["--num_iter_list", "9", "4", "2", "1"]
     assert expected in error_line(capsys, "generate", *numbers, "--quality", "fast")
     both = ["--config", yaml_file(num_iter_list=[9, 4, 2, 1], quality="fast")]
@@ -176,7 +176,7 @@ def test_mistakes_give_one_line(capsys: pytest.CaptureFixture[str], arguments: l
         ("batch_size: 2.5", "--batch_size: expected integer, not 2.5"),
         ("- a\n- b", "expected lines of the form"),
         ("a: [", "cannot be read"),
-        ("seed: 1\nmax_steps: 3\nseed: 2", "the key 'seed' stands there twice"),
+        ("seed: 1\nmax_steps: 3\nseed: 2", "the key 'seed' is listed twice"),
         ("\0", "cannot be read"),
     ],
 )

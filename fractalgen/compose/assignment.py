@@ -100,7 +100,7 @@ def check_mode(cfg: GenerateConfig) -> None:
     lengths = [name for name in ("target_width", "bars", "seconds", "generation_length") if getattr(cfg, name)]
     if len(lengths) > 1:
         one, two = (f"--{name} {getattr(cfg, name)}" for name in lengths[:2])
-        raise UserError(f"{one} and {two}: one length, please")
+        raise UserError(f"{one} and {two}: give only one length")
     if lengths and cfg.mode not in ("unconditional", "conditional"):
         raise UserError(f"--{lengths[0]} {getattr(cfg, lengths[0])}: in --mode {cfg.mode} the input sets the length")
     for name in ("bars", "seconds", "generation_length", "condition_length", "condition_bars", "target_width"):
@@ -112,7 +112,8 @@ def check_mode(cfg: GenerateConfig) -> None:
         raise UserError(f"--mode {cfg.mode}: --{source} is needed, a MIDI file")
     if cfg.condition_length is not None and cfg.condition_bars is not None:
         raise UserError(
-            f"--condition_length {cfg.condition_length} and --condition_bars {cfg.condition_bars}: one of them, please"
+            f"--condition_length {cfg.condition_length} and --condition_bars {cfg.condition_bars}:"
+            " give only one of them"
         )
     if (cfg.mask_start is None) != (cfg.mask_end is None):
         raise UserError(f"--mask_start {cfg.mask_start} --mask_end {cfg.mask_end}: both are needed, or --mask")

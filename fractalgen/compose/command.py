@@ -138,9 +138,9 @@ def asked_lines(cfg: GenerateConfig, config: ModelConfig, work: Assignment, labe
             meant += f" ({key_source(cfg, work)})"
         lines.append(f"{attribute.name}: {meant}" + (f" (asked for: {wish})" if attribute.edges else ""))
         if attribute.name == "polyphony":
-            lines.append("polyphony is a wish that models obey weakly; --max_polyphony is kept exactly")
+            lines.append("models obey --polyphony only weakly; --max_polyphony is exact")
         if attribute.name == "tempo" and work.template is not None:
-            lines.append(f"--tempo {cfg.tempo:g} is asked of the model only: the tempo of the music given stays")
+            lines.append(f"--tempo {cfg.tempo:g} is the model's label only: the given music keeps its tempo")
     return lines
 
 
@@ -210,4 +210,4 @@ def check_against_model(cfg: GenerateConfig, model: FractalGen, work: Assignment
         )
     knows_tempo = any(attribute.name == "tempo" for attribute in config.attributes)
     if cfg.tempo is not None and work.template is not None and not knows_tempo:
-        raise UserError(f"--tempo {cfg.tempo}: the music given keeps its own, and this model knows no tempo")
+        raise UserError(f"--tempo {cfg.tempo}: the given music keeps its own tempo, and this model has no tempo label")

@@ -37,7 +37,7 @@ def choose_labels(cfg: GenerateConfig, config: ModelConfig, work: Assignment, se
     if open_key and not cfg.scale and work.template is None:
         labels += random_key_labels(config.attributes, cfg.num_samples, seed)
     if cfg.cfg != 1 and not labels.any():
-        raise UserError(f"--cfg {cfg.cfg}: guidance needs something to guide by, such as --key or --density")
+        raise UserError(f"--cfg {cfg.cfg}: guidance needs a label, such as --key or --density")
     return labels
 
 
@@ -47,7 +47,7 @@ def key_source(cfg: GenerateConfig, work: Assignment) -> str:
         return "of --scale"
     if work.task is None:
         return "random"
-    return "by the file's key signature" if trusted(work) else "guessed from the music given"
+    return "by the file's key signature" if trusted(work) else "estimated from the given music"
 
 
 def trusted(work: Assignment) -> bool:

@@ -53,7 +53,7 @@ class ModelConfig:
         if not 2 <= len(self.levels) <= MOST_LEVELS:
             raise ConfigError(f"patch_sizes: 2 to {MOST_LEVELS} levels, not {len(self.levels)}")
         if len({attribute.name for attribute in self.attributes}) < len(self.attributes):
-            raise ConfigError("attributes: one of them stands there twice")
+            raise ConfigError("attributes: one of them is listed twice")
         for name, highest in (("velocity_bins", 64), ("steps_per_quarter", 480)):
             if not 1 <= getattr(self, name) <= highest:
                 raise ConfigError(f"{name}: 1 to {highest}, not {getattr(self, name)}")

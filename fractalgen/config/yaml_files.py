@@ -37,7 +37,7 @@ class PlainYaml(yaml.SafeLoader):
         """A mapping; PyYAML would keep the last of several values."""
         keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
         if twice := [key for key, count in keys.items() if count > 1]:
-            raise yaml.YAMLError(f"the key {quoted(twice[0])} stands there twice")
+            raise yaml.YAMLError(f"the key {quoted(twice[0])} is listed twice")
         return super().construct_mapping(node, deep)
 
 

@@ -99,7 +99,7 @@ def command_line(cfg: EvaluateConfig) -> str:
 def check_flags(cfg: EvaluateConfig) -> None:
     """Refuse settings that cannot work with any model (UserError naming flag and value)."""
     if cfg.limit and cfg.stride:
-        raise UserError(f"--limit {cfg.limit} chooses crops, --stride {cfg.stride} whole songs: one of them, please")
+        raise UserError(f"--limit {cfg.limit} chooses crops, --stride {cfg.stride} whole songs: give only one of them")
     for name in ("json", "report"):
         path = getattr(cfg, name)
         if path and not Path(path).absolute().parent.is_dir():

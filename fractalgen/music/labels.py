@@ -62,7 +62,7 @@ class Attribute:
         right &= all(isinstance(value, str) for value in data.get("values", ()))
         right &= all(isinstance(number, int | float) and math.isfinite(number) for number in numbers)
         if not right or not data.keys() <= {field.name for field in fields(cls)}:
-            raise UserError(f"an attribute that there is not: {shown(data, 120)}")
+            raise UserError(f"unknown attribute: {shown(data, 120)}")
         return cls(**data)
 
     @property
@@ -105,7 +105,7 @@ class Attribute:
         if number > 1 and self.edges[0] <= number <= self.edges[-1]:
             return self.label(number)
         raise UserError(
-            f"--{self.name} {text}: a rank from 0 (least) to 1 (most in the training music), or"
+            f"--{self.name} {text}: a percentile of the training set from 0 to 1, or"
             f" {self.edges[0]:.4g} to {self.edges[-1]:.4g} {self.unit}"
         )
 

@@ -39,7 +39,7 @@ from fractalgen.music.tokens import (
 def _midi_tempo(tempo: float) -> float:
     """The nearest tempo that MIDI can say: whole microseconds a quarter, three bytes."""
     if not 0 < tempo < float("inf") or not 1 <= round(60e6 / tempo) < 1 << 24:
-        raise UserError(f"tempo {tempo}: MIDI knows 3.6 to 60,000,000 quarter notes a minute")
+        raise UserError(f"tempo {tempo}: MIDI allows 3.6 to 60,000,000 quarter notes a minute")
     return 60e6 / round(60e6 / tempo)
 
 
@@ -81,7 +81,7 @@ class PianoRoll:
         }
         for num, den in meters.values():
             if not (1 <= num <= 255 and 1 <= den <= 64 and den & (den - 1) == 0):
-                raise UserError(f"time signature {num}/{den}: MIDI knows 1 to 255 over a power of two up to 64")
+                raise UserError(f"time signature {num}/{den}: MIDI allows 1 to 255 over a power of two up to 64")
         bars = [(step, num, den) for step, (num, den) in meters.items() if step == 0 or step < self.width]
         object.__setattr__(self, "tempos", tuple(changed))
         object.__setattr__(self, "time_signatures", tuple(bars))

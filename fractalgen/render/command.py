@@ -47,7 +47,7 @@ def run_render(cfg: RenderCommandConfig) -> None:
             what = "--side_by_side" if cfg.side_by_side else f"--format {cfg.format}"
             raise UserError(f"{flag}: belongs to --format mp4 of one trace; {what} has no sound")
     if cfg.soundfont and cfg.silent:
-        raise UserError(f"--soundfont {cfg.soundfont} and --silent: one of them, please")
+        raise UserError(f"--soundfont {cfg.soundfont} and --silent: give only one of them")
     if cfg.soundfont:
         from fractalgen.render.sound import check_soundfont
 

@@ -65,7 +65,7 @@ def train(cfg: TrainConfig) -> Path:
     """
     check_bounds(cfg)
     if cfg.init_from is not None and cfg.resume is not None:
-        raise UserError(f"--init_from {cfg.init_from} and --resume {cfg.resume}: one of them, please")
+        raise UserError(f"--init_from {cfg.init_from} and --resume {cfg.resume}: give only one of them")
     if not 0 <= cfg.ema_decay < 1:
         raise UserError(f"--ema_decay {cfg.ema_decay}: must be from 0 to below 1")
     if not 0 <= cfg.cooldown_steps <= cfg.max_steps:

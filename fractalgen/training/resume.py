@@ -70,4 +70,4 @@ def newest_whole(path: Path) -> Path:
             return file
         except UserError as error:
             print(f"left out: {error}", file=sys.stderr)
-    raise UserError(f"--resume {path}: no whole checkpoint (.ckpt) in this folder")
+    raise UserError(f"--resume {path}: no complete checkpoint (.ckpt) in this folder")

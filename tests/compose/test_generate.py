@@ -263,14 +263,14 @@ def test_a_failing_picture_is_told_and_loses_no_music(checkpoint: str, tmp_path:
         ("--num_iter_list 8 4 2", "--num_iter_list 8 4 2: 4 positive numbers are needed, one per level"),
         ("--num_iter_list 8 4 2 0", "--num_iter_list 8 4 2 0: 4 positive numbers"),
         ("--quality fast", "is autoregressive, it draws patch by patch and has no iterations to choose"),
-        ("--quality best --num_iter_list 8 4 2 1", "--quality best and --num_iter_list 8 4 2 1: one of them, please"),
+        ("--quality best --num_iter_list 8 4 2 1", "--quality best and --num_iter_list 8 4 2 1: give only one of them"),
         ("--quality good", "--quality: expected fast|balanced|best or none, not 'good'"),
         ("--num_samples 0", "--num_samples 0: must be at least 1"),
         ("--batch_size 0", "--batch_size 0"),
         ("--batch_generate_size 0", "--batch_generate_size 0"),
         ("--temperature 0", "--temperature 0.0"),
         ("--temperature nan", "--temperature nan"),
-        ("--cfg 3", "--cfg 3.0: guidance needs something to guide by"),
+        ("--cfg 3", "--cfg 3.0: guidance needs a label"),
         ("--filter_threshold -1", "--filter_threshold -1.0"),
         ("--record_interval -1", "--record_interval -1"),
         ("--tempo 0", "--tempo 0.0"),
@@ -439,14 +439,14 @@ def test_keys_of_music_given(keyed: str, tmp_path: Path, capsys: pytest.CaptureF
         return next((line for line in lines if line.startswith("key: ")), "")
 
     d_minor = [62, 65, 69, 62, 61, 64, 69, 62]
-    assert heard(d_minor) in ("key: D minor (guessed from the music given)", "")
+    assert heard(d_minor) in ("key: D minor (estimated from the given music)", "")
     assert heard([62, 64, 65, 67, 69, 71, 72, 74]) == ""  # seven white keys may be several keys
     signature = delta(0) + bytes([0xFF, 0x59, 2, 0xFF, 1])
     assert heard([60] * 8, signature) == "key: D minor (by the file's key signature)"
-    assert heard([67, 71, 74, 67, 62, 66, 69, 67] * 4) == "key: G major (guessed from the music given)"
+    assert heard([67, 71, 74, 67, 62, 66, 69, 67] * 4) == "key: G major (estimated from the given music)"
     # a scale that names no key leaves that of the music
     assert heard([67, 71, 74, 67, 62, 66, 69, 67] * 4, b"", "--scale", "D dorian") == (
-        "key: G major (guessed from the music given)"
+        "key: G major (estimated from the given music)"
     )
     nothing = ["generate", "--checkpoint", keyed, "--target_width", "16", "--output_dir", str(tmp_path / "nothing")]
     assert main(nothing) == 0

@@ -189,7 +189,7 @@ def test_limits_hold(past_only: str, tmp_path: Path) -> None:
         ("--mode conditional --condition_midi SONG --condition_bars 99", "--condition_bars 99: the piece has"),
         (
             "--mode conditional --condition_midi SONG --condition_bars 1 --condition_length 9",
-            "--condition_length 9 and --condition_bars 1: one of them",
+            "--condition_length 9 and --condition_bars 1: give only one of them",
         ),
         ("--mode inpainting --input_midi SONG", "--mode inpainting: what is to be composed?"),
         ("--mode inpainting --input_midi SONG --mask time=4:4", "4:4 is an empty range"),
@@ -201,7 +201,7 @@ def test_limits_hold(past_only: str, tmp_path: Path) -> None:
         ("--mode accompany --input_midi SONG --voice tenor", "--voice tenor: highest, lowest, all, or track:N"),
         ("--mode variation --input_midi SONG --strength 0", "--strength 0.0: a share over 0"),
         ("--mask bars=1:2", "--mask bars=1:2: belongs to --mode inpainting, this is --mode unconditional"),
-        ("--bars 4 --seconds 9", "--bars 4.0 and --seconds 9.0: one length, please"),
+        ("--bars 4 --seconds 9", "--bars 4.0 and --seconds 9.0: give only one length"),
         ("--bars -4", "--bars -4.0: must be more than 0"),
         ("--seconds 99999", "--seconds 99999.0: 799992 time steps; a piece has 1 to 65535"),
         ("--scale H_minor", "--scale 'H_minor': neither note names"),

@@ -117,7 +117,7 @@ def test_training_starts_there(tmp_path: Path) -> None:
         train(replace(plain, init_from="nowhere", output_dir=str(tmp_path / "c")))
     with pytest.raises(UserError, match="--reveal_share must be more than 0"):
         train(replace(plain, init_from=str(tuned / "checkpoints" / "last.ckpt"), output_dir=str(tmp_path / "c")))
-    with pytest.raises(UserError, match=r"--init_from .* and --resume .*: one of them"):
+    with pytest.raises(UserError, match=r"--init_from .* and --resume .*: give only one of them"):
         train(replace(plain, init_from=str(first), resume=str(first), output_dir=str(tmp_path / "c")))
     assert not (tmp_path / "c").exists()
 
