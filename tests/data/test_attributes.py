@@ -196,9 +196,9 @@ def test_unknown_values_are_refused_with_what_exists() -> None:
         (style, "rock"): "--style rock: not in this model's vocabulary (chorale, pop)",
         (DENSITY, "dense"): "--density dense: a percentile of the training set from 0 to 1, or 1.5 to 61 no",
         (DENSITY, "62"): "--density 62: a percentile",
-        (DENSITY, "1.2"): "--density 1.2: a rank",
-        (DENSITY, "-1"): "--density -1: a rank",
-        (DENSITY, "nan"): "--density nan: a rank",
+        (DENSITY, "1.2"): "--density 1.2: a percentile",
+        (DENSITY, "-1"): "--density -1: a percentile",
+        (DENSITY, "nan"): "--density nan: a percentile",
     }
     for (attribute, text), message in expected.items():
         with pytest.raises(UserError) as caught:
