@@ -1,4 +1,4 @@
-"""FractalGen: a fractal generative model of piano music that can be watched while it composes.
+"""FractalGen: a fractal generative model that composes piano music and shows every step of it.
 
 The names below are loaded on first use, so that ``import fractalgen`` and ``fractalgen --help`` need no torch.
 """

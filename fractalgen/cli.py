@@ -143,7 +143,7 @@ def _convert(name: str, hint: Any, value: Any) -> Any:
 
 
 def resolve_config(config: type, given: dict[str, Any], files: Sequence[str] = ()) -> Any:
-    """The configuration made of defaults, then files in order, then ``given``; at first the recipe of ``--like``."""
+    """The configuration from defaults, the recipe of ``--like``, files in order, and ``given``; later ones override."""
     hints = field_types(config)
     values: dict[str, Any] = {}
     if given.get("like") and "like" in hints:

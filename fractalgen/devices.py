@@ -1,4 +1,4 @@
-"""What suits a device: the arithmetic that is fast on it, and how many processor threads work at once."""
+"""Properties of devices: which arithmetic is fast, and the number of processor threads."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def quoted(value: object) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """What an exception of a library says, on one short line; its type where it says nothing."""
+    """The message of a library's exception on one short line, or its type if there is no message."""
     return shown(str(error), 200) or type(error).__name__
 
 

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, whatever ends the process or the power."""
+"""Files that are written completely or not at all, even if the process or the power fails."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def _flush(path: Path) -> None:
-    """Have the file, or the names in the folder, written to the disk."""
+    """Flush a file, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)

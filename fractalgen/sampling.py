@@ -1,4 +1,4 @@
-"""From a network to rolls: what is asked for is checked, drawn and recorded."""
+"""Sampling of rolls from a network: checks, drawing and recording."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``fractalgen generate`` is asked to compose: from flags and files to known cells, limits and MIDI to write.
+"""From the flags and files of ``fractalgen generate`` to known cells, limits and the MIDI file to write.
 
 Known cells condition the model at every level; nothing is pasted over afterwards.
 """
@@ -49,7 +49,7 @@ MODES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Assignment:
-    """One thing to compose.
+    """What is to be composed.
 
     ``task``: the given cells, None if there are none.  ``width``: steps of the piece, ``padded_width``: the whole
     patches that they are composed in.  ``allowed``: bool (128, W) cells
@@ -77,7 +77,7 @@ class Assignment:
         return replace(roll, tokens=tokens, tempos=self.template.tempos, time_signatures=self.template.time_signatures)
 
     def annotate(self, trace: Trace, roll: PianoRoll) -> Trace:
-        """The trace of a finished piece: it is played, and its bars are drawn, as the piece says."""
+        """The trace with the tempi and meters of the finished piece."""
         facts = {
             "length": self.width,
             "tempo": roll.tempos[0][1],
@@ -131,7 +131,7 @@ def check_mode(cfg: GenerateConfig) -> None:
 
 
 def assignment(cfg: GenerateConfig, model: ModelConfig, seed: int) -> Assignment:
-    """Read the input that the flags name, and say what a model of this kind is to compose.
+    """Read the input that the flags name and determine what a model of this kind composes.
 
     Raises:
         UserError: an input that cannot be read, or a region, length or limit that cannot be.
@@ -197,7 +197,7 @@ def assignment(cfg: GenerateConfig, model: ModelConfig, seed: int) -> Assignment
 
 
 def remarks(events: MidiEvents) -> list[str]:
-    """What a user should know of the music given, a line each."""
+    """Remarks about the given music, one line each."""
     lines = list(events.remarks)
     if events.pedalled:
         lines.append(f"the pedal lengthens {events.pedalled} notes (--pedal ignore: they end with their key)")
@@ -210,7 +210,7 @@ def remarks(events: MidiEvents) -> list[str]:
 
 
 def _length(cfg: GenerateConfig, tempo: float, model: ModelConfig, beats: int = 4, unit: int = 4) -> int | None:
-    """Steps to be composed, None if no flag says how many, in that tempo and meter."""
+    """Number of steps to compose in that tempo and meter; None if no flag says."""
     steps = cfg.generation_length or cfg.target_width
     if cfg.bars is not None:
         steps = round(cfg.bars * 4 * model.steps_per_quarter * beats / unit)
@@ -223,7 +223,7 @@ def _length(cfg: GenerateConfig, tempo: float, model: ModelConfig, beats: int = 
 
 
 def _allowed(cfg: GenerateConfig, model: ModelConfig, width: int) -> npt.NDArray[np.bool_] | None:
-    """Cells (128, width) that the limits leave."""
+    """Cells (128, width) that the limits allow."""
     if not (cfg.pitch_range or cfg.scale or cfg.silence):
         return None
     allowed = np.ones((PITCHES, width), np.bool_)

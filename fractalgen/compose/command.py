@@ -73,7 +73,7 @@ def generate(cfg: GenerateConfig) -> int:
     written: list[str] = []
 
     def keep(first: int, batch: list[PianoRoll]) -> bool:
-        """Write the pieces of a batch; whether all that are wanted are there."""
+        """Write the pieces of a batch and return whether all wanted ones are written."""
         for index, roll in enumerate(batch, first):
             if index in names:
                 recipe = write_recipe(cfg, seed, index, model.checkpoint_id)
@@ -122,7 +122,7 @@ def generate(cfg: GenerateConfig) -> int:
 
 
 def asked_lines(cfg: GenerateConfig, config: ModelConfig, work: Assignment, labels: npt.NDArray[np.int64]) -> list[str]:
-    """What the model is asked for, and what becomes of the wish, a line each."""
+    """The labels and what they mean for this model, one line each."""
     lines = []
     if cfg.like is not None and (maker := read_recipe(cfg.like).get("made_by")):
         lines.append(f"as {cfg.like}, made by {maker}")
@@ -184,7 +184,7 @@ def check_flags(cfg: GenerateConfig) -> None:
 
 
 def iterations(cfg: GenerateConfig, model: FractalGen) -> tuple[int, ...]:
-    """The iterations of each level: those of ``--quality``, for as many levels as there are, or as they are given.
+    """The iterations of each level, from ``--quality`` or ``--num_iter_list``.
 
     Raises:
         UserError: there is nothing to choose, or a number that is missing or no number of iterations.
@@ -200,7 +200,7 @@ def iterations(cfg: GenerateConfig, model: FractalGen) -> tuple[int, ...]:
 
 
 def check_against_model(cfg: GenerateConfig, model: FractalGen, work: Assignment) -> None:
-    """Refuse what this model cannot serve (UserError naming flag and both values)."""
+    """Refuse settings that this model cannot serve (UserError naming flag and both values)."""
     config = model.config
     config.check_width(work.padded_width)
     if not config.sees_future and cfg.mode in ("accompany", "variation"):

@@ -1,4 +1,4 @@
-"""The files of a run: their names, and everything but the MIDI."""
+"""File names of a run, and all files except MIDI."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fractalgen.trace import Trace
 
 
 def free_names(cfg: GenerateConfig, folder: Path, count: int) -> list[str]:
-    """The names of the pieces, without ending: numbered on after the highest in the folder, or from 0 with overwrite.
+    """Names of the pieces without ending; numbers continue those in the folder, or start from 0 with overwrite.
 
     What is left of a piece that is overwritten goes away, so that no picture stands beside another's music.
     """
@@ -42,7 +42,7 @@ def free_names(cfg: GenerateConfig, folder: Path, count: int) -> list[str]:
 def write_pictures(
     cfg: GenerateConfig, folder: Path, names: list[str], rolls: list[PianoRoll], traces: list[Trace]
 ) -> int:
-    """Everything but the MIDI, as the flags ask; the number of files that failed, each with a warning."""
+    """Write all files except MIDI; returns the number of files that failed, each with a warning."""
     jobs: list[tuple[Path, Callable[[Path], object]]] = []
     animated = animated_count(cfg)
     for index, (name, roll, trace) in enumerate(zip(names, rolls, traces, strict=True)):

@@ -1,4 +1,4 @@
-"""The recipe of a composed piece: the seed, model and flags that make it again, a text event in its MIDI file."""
+"""The recipe of a piece: its seed, model and flags, as a text event in its MIDI file."""
 
 from __future__ import annotations
 

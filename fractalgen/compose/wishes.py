@@ -1,4 +1,4 @@
-"""What the model is asked for by labels: the flags, and the key where no flag names one."""
+"""Labels of the pieces, from the flags, the given music or at random."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def choose_labels(cfg: GenerateConfig, config: ModelConfig, work: Assignment, se
 
 
 def key_source(cfg: GenerateConfig, work: Assignment) -> str:
-    """Where a key comes from that nobody asked for, in words."""
+    """The source of a key that no flag names, in words."""
     if cfg.scale and spell_key(cfg.scale):
         return "of --scale"
     if work.task is None:
@@ -51,12 +51,12 @@ def key_source(cfg: GenerateConfig, work: Assignment) -> str:
 
 
 def trusted(work: Assignment) -> bool:
-    """Whether the key signature of the input says something: programs write that of C major where nobody chose one."""
+    """Whether the key signature of the input is informative; many programs write C major by default."""
     return work.signature is not None and work.signature != (0, False)
 
 
 def given_key(work: Assignment, steps_per_quarter: int) -> str | None:
-    """The key of the music given: of its key signature, or guessed where that is sure enough, or else None.
+    """The key of the given music: from its key signature, or estimated if the estimate is certain enough, or None.
 
     The lead that a guess needs falls with the bars it rests on; so guesses are right in 77 to 84 % of excerpts of two
     to eight bars (validation songs of POP909).

@@ -1,4 +1,4 @@
-"""What settings are made of: fields with a default, a help text and bounds, and the choices that several share."""
+"""Fields of settings: default, help text and bounds, and choices that several commands share."""
 
 from __future__ import annotations
 

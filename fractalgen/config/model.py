@@ -1,4 +1,4 @@
-"""The architecture of a model, as its checkpoint keeps it."""
+"""The architecture of a model, as stored in its checkpoint."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class ModelConfig:
         self.check_width(self.crop_length, "crop_length")
 
     def _check_types(self) -> None:
-        """Refuse what is no number, which only a damaged checkpoint holds."""
+        """Refuse values of the wrong type, which only a damaged checkpoint contains."""
         counts: dict[str, tuple[Any, ...]] = {
             name: (getattr(self, name),) for name in ("crop_length", "velocity_bins", "steps_per_quarter")
         }

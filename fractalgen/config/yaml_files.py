@@ -16,7 +16,7 @@ MOST_NESTED = 20  # lists in lists of a YAML file
 
 
 class PlainYaml(yaml.SafeLoader):
-    """Reads YAML of settings: a key stands once, lists are hardly nested, and ``*name`` stands for no nested ones.
+    """Reads YAML of settings: keys are unique, lists are hardly nested, and aliases refer to no nested lists.
 
     (Nested aliases are how a short file becomes a large one.)
     """

@@ -37,7 +37,7 @@ def measure_attributes(tokens: npt.NDArray[Any], steps_per_quarter: int = 4, vel
 
 
 def numbers(tokens: npt.NDArray[Any], steps_per_quarter: int, velocity_bins: int) -> Facts:
-    """The attributes of :func:`measure` that are numbers."""
+    """The attributes of :func:`measure_attributes` that are numbers."""
     bar, end = 4 * steps_per_quarter, end_of_music(tokens)
     density = float(notes_per_bar(tokens, bar, max(end, bar)))
     found: Facts = {"density": density, "polyphony": None, "register": None, "velocity": None}
@@ -97,7 +97,7 @@ def _bins(name: str, values: npt.NDArray[np.float64]) -> Attribute | None:
 
 
 def random_key_labels(attributes: Sequence[Attribute], count: int, seed: int) -> npt.NDArray[np.int64]:
-    """Labels (count, number of attributes) of so many pieces: a key each, all as probable, and nothing else set."""
+    """Labels (count, number of attributes) with a random key for each piece and nothing else set."""
     labels = np.zeros((count, len(attributes)), np.int64)
     for column, attribute in enumerate(attributes):
         if attribute.name == "key":

@@ -25,7 +25,7 @@ GRACE = 60  # seconds that a worker outlives SIGTERM
 
 
 def stream(*numbers: int) -> int:
-    """A seed for the random stream named by non-negative ``numbers``; different names, unrelated streams."""
+    """A seed for the random stream named by non-negative ``numbers``; streams of different names are independent."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
@@ -78,7 +78,7 @@ class CropData(pl.LightningDataModule):
             raise UserError(f"--data {cfg.data}: no validation crop with a note in it (split 'valid')")
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Batches from the crop at which the run stands, without end."""
+        """Endless batches, starting from the crop that the run has reached."""
         trainer = self.trainer
         assert trainer is not None
         batches = trainer.global_step * self.cfg.accumulate_grad_batches
@@ -94,7 +94,7 @@ class CropData(pl.LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Each device's share of the validation crops, none of them twice."""
+        """The validation crops of each device; no crop is scored twice."""
         trainer = self.trainer
         assert trainer is not None
         share = range(trainer.global_rank, len(self.val_crops), trainer.world_size)

@@ -29,7 +29,7 @@ from fractalgen.music.tokens import Notes, merge_notes
 
 @dataclass(frozen=True)
 class Summary:
-    """What :func:`prepare` did; ``damaged``: files of which something is missing, read all the same."""
+    """Result of :func:`prepare`; ``damaged``: incomplete files that were read nevertheless."""
 
     songs: int
     notes: int
@@ -173,7 +173,7 @@ def _chorale_notes(piece: list[list[int]], velocity: int) -> Notes:
 
 
 def _check_target(path: Path, flag: str) -> None:
-    """Refuse a file that cannot be written before an hour of reading, not after."""
+    """Refuse a file that cannot be written, before the time-consuming reading starts."""
     if path.is_dir():
         raise UserError(f"{flag} {path}: is a folder; name a file in it")
     folder = next(parent for parent in path.absolute().parents if parent.exists())
@@ -213,7 +213,7 @@ def _print(summary: Summary, out: Path, config: PrepareConfig) -> None:
 
 
 def _print_losses(found: list[Read], config: PrepareConfig) -> None:
-    """What the pedal and the grid did to the notes, a line each."""
+    """Effects of the pedal and the grid on the notes, one line each."""
     notes = sum(len(read.song.notes) for read in found)
     if pedalled := sum(read.pedalled for read in found):
         print(f"the pedal lengthens {pedalled:,} of {notes:,} notes (--pedal ignore: they end when the key comes up)")

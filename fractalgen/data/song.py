@@ -1,4 +1,4 @@
-"""One song on its way into a corpus and out of it."""
+"""A song as it is stored in a corpus."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files of a corpus: which there are, and the songs in them, read by several processes."""
+"""The source files of a corpus, found and read by several processes."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def read_folder(source: Path, config: PrepareConfig) -> tuple[list[Read], list[S
 
 
 def _find(folder: Path) -> tuple[list[Path], list[Skipped]]:
-    """MIDI files in depth, sorted; and folders that cannot be read, and files of music in another format.
+    """MIDI files in a folder and its sub-folders, unreadable folders, and music files in other formats, sorted.
 
     Links are followed, each folder once.  POP909's ``versions`` folders are left out (drafts of the same songs), and so
     are the ``._`` files of macOS.

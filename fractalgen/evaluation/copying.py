@@ -1,4 +1,4 @@
-"""Does the model compose or recite?  The share of bars that stand in the training songs, as they are or transposed.
+"""Copying: the share of bars that occur in the training songs, exactly or transposed.
 
 The number means something beside the same share of real songs that are not in the training split: music repeats
 common figures.

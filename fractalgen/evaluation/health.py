@@ -1,4 +1,4 @@
-"""What a person would look for in an animation, checked by the program: is this piece, and the way it was made, sound?
+"""Automatic checks of a piece and of the process that composed it.
 
 :func:`measure` gives figures, :func:`check` the findings among them, each with its reason.  The limits are where real
 music does not go: of the 3,692 crops of 256 steps of POP909 (training and validation) 6 have a finding (a note held
@@ -198,7 +198,7 @@ def health_figures(piece: Piece, reference: Reference = POP909) -> dict[str, flo
 
 
 def find_faults(piece: Piece, reference: Reference | None = None) -> list[Finding]:
-    """What looks wrong with a piece, a trace or token roll (128, T); empty when it is healthy.
+    """Faults of a piece, a trace or token roll (128, T); empty if there are none.
 
     ``reference`` says what is usual (default: :data:`POP909`).  Of a trace, the process is checked as well.
     """
@@ -308,7 +308,7 @@ def _repetition(onsets: NDArray[np.bool_], bar: int) -> float:
 
 
 def _process_figures(trace: Trace) -> dict[str, float]:
-    """The figures of :func:`measure` that need a trace."""
+    """The figures of :func:`health_figures` that need a trace."""
     result: dict[str, float] = {}
     sounding = (trace.tokens != SILENCE) & ~trace.known
     areas = []

@@ -1,4 +1,4 @@
-"""How probable a model finds real music: the negative log-likelihood of a split, in several units."""
+"""The negative log-likelihood of real music, in several units."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers that tell music from noise: note statistics of rolls, and the table that compares them."""
+"""Note statistics of rolls, and the table that compares them."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def note_statistics(tokens: Any, steps_per_bar: int = 16) -> dict[str, float]:
 
 
 def faults(tokens: Any, real: Any) -> dict[str, float]:
-    """What no sample should be: ``silent``, ``saturated`` (fuller than any ``real`` roll), with ``orphan_holds``.
+    """Counts of faulty samples: ``silent``, ``saturated`` (denser than any ``real`` roll), with ``orphan_holds``.
 
     The first two count rolls (of ``tokens``, (n, 128, T), as wide as the real ones), the last is a mean per roll.
     """

@@ -33,7 +33,7 @@ class NLL:
 
 
 class LossTerms:
-    """Where every level books its NLL terms, for the crop that each patch belongs to and with the patch's weight.
+    """Sums of the NLL terms of all levels, per crop, weighted by patch.
 
     ``subsample``: levels may visit a random subset of their patches.
     """

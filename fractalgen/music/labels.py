@@ -1,4 +1,4 @@
-"""What a model can be asked for: the attributes of music it was trained with, and how users name them.
+"""Labels: attributes of music that a model was trained with, and how users name them.
 
 A label is a small integer per attribute; 0 is "unset", the null condition.  The vocabulary is chosen when a corpus is
 prepared, travels in the corpus and in every checkpoint as plain data, and turns text into labels.

@@ -1,4 +1,4 @@
-"""MIDI files event by event, without any loss: the one reader and writer of them.
+"""Lossless reading and writing of MIDI files, event by event.
 
 What other programs read is read, and what is missing or wrong is told in ``MidiFile.faults``: files cut short, a wrong
 number of tracks, running status after system exclusive messages, packets of those, RIFF containers, gzip.

@@ -1,4 +1,4 @@
-"""Bytes of a MIDI file as tracks of events, whatever is damaged in them."""
+"""From the bytes of a MIDI file to tracks of events; damaged parts are skipped and reported."""
 
 from __future__ import annotations
 

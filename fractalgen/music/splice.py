@@ -1,4 +1,4 @@
-"""MIDI files that keep what was there: the composed cells go into a copy of the source, event by event.
+"""Composed cells are inserted into a copy of the source MIDI file; all other events are kept.
 
 A source is edited on the level of its events: whatever is not a note that goes away is written as it was read.
 """

@@ -27,7 +27,7 @@ Side = Literal["below", "above"]
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What a sampler is asked for.
+    """Known and unknown cells for a sampler.
 
     ``known``: int16 (128, W), tokens, and below 0 where a cell is to be composed: -1, or -2 where a given note ends and
     may not be held on; W is a multiple of the patch.

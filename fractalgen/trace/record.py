@@ -211,7 +211,7 @@ class Record:
         return velocities(self.tokens, self.velocity_bins)
 
     def _arrays(self) -> dict[str, NDArray[Any]]:
-        """The arrays that there are."""
+        """The arrays that are present."""
         return {name: getattr(self, name) for name in _ARRAYS if getattr(self, name) is not None}
 
     def _header(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Ways to look at a trace: which moments are shown, and what is known of the roll at each of them.
+"""Views of a trace: which moments are shown, and what is known of the roll at each of them.
 
 A view turns a :class:`fractalgen.trace.record.Record` into makers of :class:`Frame`, which are called when a
 frame is looked at.  Nothing here knows how frames are drawn.

@@ -1,4 +1,4 @@
-"""What watches a training run: the progress bar, ``last.ckpt``, and pictures of what the model composes by now."""
+"""Callbacks of a training run: the progress bar, the moving average of the weights, and checkpoints."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class AveragedWeights(WeightAveraging):
 
 
 class WholeFiles(TorchCheckpointIO):
-    """Checkpoints are written beside their target and moved over it, so that the one before stays whole till then."""
+    """Writes checkpoints beside their target and then moves them, so that the previous one stays complete."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write ``checkpoint`` to the file ``path``.
@@ -141,7 +141,7 @@ class LastCheckpoint(Checkpoint):
         self.listen()
 
     def stop(self, signum: int, frame: Any) -> None:
-        """Remember a signal; a second one is not waited for."""
+        """Remember a signal; a second signal ends the run at once."""
         if self.signal:
             raise Stopped(signum, "at once; what was trained since the last checkpoint is lost")
         self.signal = signum

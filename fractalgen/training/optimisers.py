@@ -15,7 +15,7 @@ BETAS = (0.9, 0.95)
 
 
 def make_optimizer(model: nn.Module, name: Literal["muon", "adamw"], learning_rate: float) -> torch.optim.Optimizer:
-    """One optimiser for all parameters of ``model``; each of its groups says in ``decays`` whether weights decay.
+    """One optimiser for all parameters of ``model``; ``decays`` of each group says whether weight decay applies.
 
     Weight decay is for the matrices of linear layers, not for embeddings, norms, biases and other vectors.
     ``muon``: matrices inside the transformers take :class:`Muon`; everything else takes AdamW.

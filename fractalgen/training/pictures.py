@@ -51,7 +51,7 @@ class Pictures(Checkpoint):
         self.folder = Path()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Remember the folder: asking for it is collective, and drawing is the first process's business alone."""
+        """Remember the folder: all processes must ask for it, but only the first one draws."""
         assert trainer.log_dir is not None
         self.folder = Path(trainer.log_dir) / "generation_gifs"
 

@@ -55,7 +55,7 @@ def resume_point(cfg: TrainConfig, config: ModelConfig) -> tuple[TrainConfig, in
 
 
 def newest_whole(path: Path) -> Path:
-    """A checkpoint, or the newest of those in a run's folder that can be read; one that cannot is told.
+    """A checkpoint, or the newest readable one in a run folder; unreadable ones are reported.
 
     Raises:
         UserError: there is none.
