@@ -19,7 +19,7 @@ from fractalgen.model.sampling.token_sampler import GATE, INSIDE, TokenSampler, 
 from fractalgen.music.tokens import HOLD, SILENCE
 
 SPAN = 8
-"""Children of a region that an AR level looks at in a pass: more of them save passes, fewer save work."""
+"""Children of a region that a pass computes; more of them need fewer passes, fewer of them need less work."""
 
 
 def sample_ar(
@@ -51,28 +51,29 @@ def sample_ar(
     silent = given_patches.clamp(min=SILENCE).to(flat)
     limits = None if regions.limits is None else regions.limits.split(grid)
     crowded = limits is not None and limits.room is not None
-    one = crowded or level.patch > 1  # fill one child a pass: it is dear, or leaves less room to the others
+    one = crowded or level.patch > 1  # fill one child per pass: it is expensive, or leaves less room to the others
     ended = level.ended(given, grid)
     may = undecided if limits is None else undecided & (limits.possible(given_patches) | filled)
     rank = torch.arange(count, device=device)
-    end = (may * (rank + 1)).amax(1)  # behind the last child that may sound,
-    last = (sounds[:, None] & may) & (rank == end[:, None] - 1)  # which does if all before it are silent
+    end = (may * (rank + 1)).amax(1)  # behind the last child that may sound
+    last = (sounds[:, None] & may) & (rank == end[:, None] - 1)  # it sounds if all children before it are silent
     fractions = (rank + 1) / count
     if not one:
         state.guess_holds(grid.join(may[..., None, None]))
     recorder = ArRecorder(level, undecided, log)
-
     span = torch.arange(min(SPAN, count), device=device)
-    begin = torch.where(end > 0, 0, count)  # the first child that is not certain
-    quiet = torch.ones_like(end, dtype=torch.bool)  # nothing that is certain was drawn to sound
-    live = (end > 0).nonzero()[:, 0]
+    begin = torch.where(end > 0, 0, count)  # the first child that is not final
+    quiet = torch.ones_like(end, dtype=torch.bool)  # no final child was drawn to sound
+    live = (end > 0).nonzero()[:, 0]  # regions that are not finished
     while len(live):
+        # the next children of every region, and their conditions if the guesses are right
         row, start = live[:, None], begin[live]
         child = start.clamp(max=count - len(span))[:, None] + span
+        new = child >= start[:, None]
         z = state.conditions(row, child)
+        # their gates
         if limits is not None and crowded:
             may = undecided & (limits.possible(given_patches) | filled)
-        new = child >= start[:, None]
         gates = level.gate(z)[..., 0]
         if ended is not None:
             number, slot = ended[row, child].nonzero(as_tuple=True)
@@ -89,6 +90,7 @@ def sample_ar(
                 new, chance.masked_fill(forced, 1.0).to(recorder.chances), recorder.chances[row, child]
             )
 
+        # what is inside the open ones: all cells, or the first multi-cell child
         fill = opened & (opened.cumsum(1) == 1) if one else opened
         patch = (row[..., None, None], state.own[child])
         guess = flat[patch]
@@ -105,6 +107,7 @@ def sample_ar(
                 recorder.keep(r, c, part)
         flat[patch] = found
 
+        # final are the children up to and including the first one that differs from its guess
         after = torch.where((found != guess).flatten(2).any(-1), child + 1, child[:, -1:] + 1)
         if one:
             after = torch.where(opened & ~fill, child, after)

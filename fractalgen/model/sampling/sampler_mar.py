@@ -46,7 +46,7 @@ def sample_mar(
     embedded_context = level.embedded_context(regions)
     windows_seen, _ = windows(grid, level.margin, level.context, canvas.device)
     degrees = streams(level.degrees(cond, grid), sampler)
-    # under a limit on polyphony children are drawn one at a time, since each leaves less room to the others
+    # with a limit on polyphony, children are drawn one at a time, because each one leaves less room to the others
     alone = limits is not None and limits.room is not None
     iterations = len(grid) if alone else sampler.settings.num_iter_list[level.index]
     steps = level.generator.steps(undecided, noise[..., ORDER], (iterations, sampler.settings.mar_order))
@@ -55,7 +55,7 @@ def sample_mar(
         target = steps == iteration
         if not target.any():
             continue
-        # what is decided now, repeated for every guidance stream, says what each undecided child is to be
+        # conditions of all children from what is decided so far, repeated for every guidance stream
         content = level.embed(level.features(grid.split(interior(canvas, level.margin))))
         context = level.surroundings(level.features(cut(canvas, windows_seen))) + embedded_context
         content, context, sees = (
