@@ -18,6 +18,7 @@ PICTURES = (
 class RenderConfig:
     """How rolls and their making are drawn."""
 
+    # GIF counts in 1/100 s, and browsers slow down delays below 2/100 s
     gif_fps: float = setting(2.0, "frames per second", low=0.01, high=50)
     gif_max_frames: int = setting(0, "maximum number of frames (0: all recorded ones)", low=0, high=65535)
     gif_scale: int = setting(4, "pixels per cell", low=1, high=64)

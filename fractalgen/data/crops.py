@@ -15,7 +15,6 @@ from fractalgen.data.corpus import Corpus, Split
 from fractalgen.data.labeller import Labeller
 from fractalgen.errors import UserError
 from fractalgen.music.labels import Attribute
-from fractalgen.music.tokens import ONSET
 
 __all__ = ["Corpus", "CropDataset", "ValidCrops", "evenly"]
 
@@ -146,9 +145,3 @@ class ValidCrops(Dataset[Item]):
         song, start = self.crops[index]
         tokens = self.corpus.tokens(song, start, start + self.crop_length)
         return _item(tokens, self.labels(tokens, song, start))
-
-    @property
-    def notes_per_crop(self) -> float:
-        """Mean number of onsets, the unit behind bits per note."""
-        onsets = [int((self[i]["tokens"] >= ONSET).sum()) for i in range(len(self))]
-        return float(np.mean(onsets))

@@ -6,7 +6,6 @@ from fractalgen.config import RenderConfig, check_bounds
 from fractalgen.errors import UserError
 from fractalgen.render.colours import palette
 
-MAX_FPS = 50.0  # GIF counts in 1/100 s, and browsers slow down delays below 2/100 s
 THEMES = ("dark", "light")
 
 

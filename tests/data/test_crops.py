@@ -22,7 +22,7 @@ from fractalgen.data.song import Song
 from fractalgen.errors import UserError
 from fractalgen.evaluation.copying import BarIndex
 from fractalgen.music.pianoroll import PianoRoll
-from fractalgen.music.tokens import ONSET, SILENCE, merge_notes
+from fractalgen.music.tokens import SILENCE, merge_notes
 from tests.music.test_pianoroll import rolls
 
 
@@ -229,8 +229,3 @@ def test_training_data_needs_neither_symusic_nor_jsonargparse() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout == "True\n", done.stderr
-
-
-def test_onsets_are_counted(corpus: Corpus) -> None:
-    crops = ValidCrops(corpus, "train", 96)
-    assert crops.notes_per_crop == np.mean([(crops[i]["tokens"] >= ONSET).sum() for i in range(len(crops))])
