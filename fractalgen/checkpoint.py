@@ -91,7 +91,7 @@ def read_checkpoint(path: Path, flag: str = "checkpoint") -> tuple[dict[str, Any
         raise
     except OSError as error:
         raise UserError(f"--{flag} {path}: {error.strerror or _first_line(error)}") from error
-    except Exception as error:  # torch, pickle, zipfile and safetensors raise what they like at damaged files
+    except Exception as error:  # torch, pickle, zipfile and safetensors raise many kinds at damaged files
         raise UserError(f"{refused} ({_first_line(error)})") from error
     if odd := [name for name, value in weights.items() if not _is_weight(value)]:
         raise UserError(f"{refused} ({shown(odd[0])} is no array of numbers)")

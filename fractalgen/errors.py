@@ -9,7 +9,7 @@ import signal
 
 
 class UserError(ValueError):
-    """A user's mistake, told in one line; the command line prints it without a traceback and exits with status 2."""
+    """A user's mistake in one line; the command line prints it without a traceback and exits with status 2."""
 
 
 def shown(value: object, most: int = 60) -> str:
@@ -30,7 +30,7 @@ def reason(error: BaseException) -> str:
 
 
 class Stopped(Exception):
-    """A signal ended the work in good order; the message says what is kept and how to go on."""
+    """A signal ended the work in good order; the message says what is kept and how to continue."""
 
     def __init__(self, signum: int, message: str) -> None:
         super().__init__(f"{signal.Signals(signum).name}: {message}")

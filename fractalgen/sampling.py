@@ -54,7 +54,7 @@ def sample_rolls(
         cond_list: one (b,) tensor of integers per label, 0 for unset; None leaves all unset.
         return_intermediates: record how the rolls are made.
         width: time steps, a multiple of the first level's patch (default: the width trained on).
-        known: cells decided beforehand, which come out as they are; elsewhere -1, or -2 where a hold is ruled out.
+        known: cells decided beforehand, which stay unchanged; elsewhere -1, or -2 where a hold is ruled out.
             MAR levels, and all levels of a model with future context, are conditioned on all of them, other AR levels
             on those earlier in scan order.
         window: time steps composed at once (default: the width trained on), see :func:`.windows.compose`.

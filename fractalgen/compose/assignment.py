@@ -164,7 +164,7 @@ def assignment(cfg: GenerateConfig, model: ModelConfig, seed: int) -> Assignment
         meter = [(beats, unit) for step, beats, unit in roll.time_signatures if step < max(cut, 1)][-1]
         length = _length(cfg, tempo, model, *meter)
         task = continuation(roll, cut, length or model.crop_length, patch, asked)
-        roll = replace(  # the tempo and the meter there go on
+        roll = replace(  # the tempo and the meter at this point continue
             roll,
             tempos=events.tempos_before(cut),
             time_signatures=tuple(event for event in roll.time_signatures if event[0] < cut),

@@ -62,7 +62,7 @@ def read_config(path: str) -> dict[str, Any]:
         raise UserError(f"--config {path}: no such file (shipped: {names})") from None
     except OSError as error:
         raise UserError(f"--config {path}: cannot be read ({one_line(error)})") from None
-    except Exception as error:  # noqa: BLE001 (yaml's constructors of dates, numbers and deep lists raise what they like)
+    except Exception as error:  # noqa: BLE001 (yaml's constructors of dates, numbers and deep lists raise many kinds)
         raise UserError(f"--config {path}: cannot be read ({reason(error)})") from None
     if data is None:
         return {}

@@ -26,7 +26,7 @@ CROP = 64  # quarters of the excerpts that the bins are made of: the default cro
 
 
 def measure_attributes(tokens: npt.NDArray[Any], steps_per_quarter: int = 4, velocity_bins: int = 32) -> Facts:
-    """Attributes of a roll (128, T) of tokens; what cannot be told of it (silence has no pitch) is None.
+    """Attributes of a roll (128, T) of tokens; what is undefined (silence has no pitch) is None.
 
     ``density``: notes struck in a bar of four quarters, until the last note ends (but over one bar at least).
     ``polyphony``: notes that sound, on average over the steps in which any does.  ``register``: mean MIDI pitch of the

@@ -63,7 +63,7 @@ class StruckNotes(NamedTuple):
 def struck_notes(tokens: Any) -> StruckNotes:
     """The notes of rolls (n, 128, T): every onset with the holds that follow it.
 
-    Holds without an onset (a note from before the excerpt, an orphan) are no note; a note that goes on beyond the
+    Holds without an onset (a note from before the excerpt, an orphan) are no note; a note that continues beyond the
     right edge ends there.
     """
     rolls = as_rolls(tokens)

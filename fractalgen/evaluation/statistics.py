@@ -3,7 +3,7 @@
 Three comparisons with the same real reference make the scale: other real music (the floor), generated music, and real
 music with its cells shuffled (the ceiling).  Sets should have the same width; bars are counted from step 0.
 
-Statistics that MusPy has (Dong et al., ISMIR 2020) follow its definitions; the one difference is told in
+Statistics that MusPy has (Dong et al., ISMIR 2020) follow its definitions; the one difference is described in
 :func:`music_statistics`.
 """
 

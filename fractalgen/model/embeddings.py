@@ -1,4 +1,4 @@
-"""What a level is told in vectors: cells, and places."""
+"""Embeddings of cells and of places."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class BeatMap:
         return cls(table[:, 0], downbeats)
 
     def position(self, seconds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Beat number (fractional) at a time; before the first and after the last beat their spacing goes on."""
+        """Beat number (fractional) at a time; before the first and after the last beat their spacing continues."""
         known = self.seconds
         position = np.interp(seconds, known, np.arange(len(known)))
         early, late = seconds < known[0], seconds > known[-1]
@@ -153,7 +153,7 @@ class MidiEvents:
         return None
 
     def tempos_before(self, step: int) -> Tempos:
-        """The tempi of a piece of which only what lies before ``step`` is kept: the last one goes on."""
+        """The tempi of a piece of which only the part before ``step`` is kept; the last tempo continues."""
         before = [
             change for change in self.changes if change[0] * self.steps_per_quarter < step * self.ticks_per_quarter
         ]

@@ -1,6 +1,6 @@
 """Lossless reading and writing of MIDI files, event by event.
 
-What other programs read is read, and what is missing or wrong is told in ``MidiFile.faults``: files cut short, a wrong
+All files that other programs read can be read, and faults are listed in ``MidiFile.faults``: truncated files, a wrong
 number of tracks, running status after system exclusive messages, packets of those, RIFF containers, gzip.
 
 mido (1.3.3) drops the time before a meta event that it does not know (0x08, the program name, is one), so that the rest

@@ -20,7 +20,7 @@ NEVER = -1  # the place of an end that is not there
 _MOST_TICKS = 0x7FFF  # a quarter note may have in a MIDI header
 _LONGEST = 0x0FFFFFFF  # ticks between two events: four bytes of seven bits
 _MOST_BYTES, _MOST_TRACKS = 1 << 21, 1024  # over 500,000 events: no piece has so many, and reading them takes seconds
-_MOST_FAULTS = 3  # damaged tracks that are told one by one
+_MOST_FAULTS = 3  # damaged tracks that are listed one by one
 _STATUS = [bytes([status]) for status in range(256)]
 _SYSTEM = {0xF1: 1, 0xF2: 2, 0xF3: 1}  # data bytes of messages out of place in a file; the other ones have none
 

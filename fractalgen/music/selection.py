@@ -1,6 +1,6 @@
 """How users name parts of a piece: pitches, scales, bars, rectangles.
 
-Ranges are half-open and counted from 0, as Python's slices are: ``0:4`` are the first four, ``64:`` goes on to the end;
+Ranges are half-open and counted from 0, as Python's slices are: ``0:4`` are the first four, ``64:`` reaches to the end;
 ``pitch=C4:C5`` is the octave from C4 (60, the middle C) up to B4.  Bars as on a score are counted from 1.
 """
 

@@ -85,8 +85,8 @@ def splice_midi(
     - Everything else stays: tempi, meters, keys, texts, controllers, programs, names.  Only lone ends of notes, which
       no reader counts as notes, go away.  What hangs is ended where it was read to end: notes that are never ended, and
       a pedal that is down at the end.
-    - From the step ``cut`` on (a piece that goes on after its beginning) nothing of the source stays, drums included:
-      tempo, meter and controllers go on as they stand there, but a pedal that is down is released.
+    - From the step ``cut`` on (a piece that continues after its beginning) nothing of the source stays, drums included:
+      tempo, meter and controllers continue unchanged, but a pedal that is down is released.
     - If a time step is not a whole number of the source's ticks, all ticks are multiplied; the tempo counts quarter
       notes, so seconds are the same.  Where a quarter note would get more than 32,767 ticks, composed notes stand on
       the nearest tick instead.

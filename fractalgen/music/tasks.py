@@ -3,7 +3,7 @@
 Cells are (128 pitches, T time steps).  Two things hold for every :class:`Task`.  A known hold never follows a cell that
 is to be composed: from the first composed cell of a note on, the whole rest of the note is composed anew (otherwise it
 could become an orphan).  The steps that fill up the last patch behind the end of the piece are known silence, except
-where the piece goes on freely.
+where the piece continues freely.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def continuation(roll: PianoRoll, steps: int, length: int, patch: int = 16, aske
 def inpainting(roll: PianoRoll, rectangles: Sequence[Plane], patch: int = 16) -> Task:
     """Compose the union of the rectangles (each (128, T)) anew, keep the rest.
 
-    A note that begins before the region and goes on into it is kept up to its border; a note that begins or goes on
+    A note that begins before the region and reaches into it is kept up to its border; a note that begins or continues
     in the region and lasts beyond it is composed to its end.
     """
     region = np.zeros(roll.tokens.shape, np.bool_)
@@ -158,7 +158,7 @@ def _rest(tokens: npt.NDArray[np.uint8], cells: Plane) -> Plane:
 
 
 def _ended(known: npt.NDArray[np.int16], tokens: npt.NDArray[np.uint8]) -> npt.NDArray[np.int16]:
-    """``known``, in which no hold may follow a given note that ends there in ``tokens``; what is cut may go on."""
+    """``known`` without holds after given notes that end in ``tokens``; a note that is cut may continue."""
     goes_on = np.zeros(known.shape, np.bool_)
     width = min(known.shape[1], tokens.shape[1])
     goes_on[:, :width] = tokens[:, :width] == HOLD

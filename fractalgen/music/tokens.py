@@ -1,7 +1,7 @@
 """Tokens, notes and musical time: what a piano roll is made of.
 
 A roll is a uint8 array (128 pitches, T steps); the row index is the MIDI pitch.  Each cell holds one token:
-0 silence, 1 hold (the note struck earlier goes on), 2 + v an onset with velocity bin v.  A hold whose left neighbour
+0 silence, 1 hold (the note struck earlier continues), 2 + v an onset with velocity bin v.  A hold whose left neighbour
 is silence is an *orphan*, allowed only in column 0: a note that began before the excerpt.
 
 A roll is one piano part: all tracks but drums are merged; of notes struck together on one key the loudest velocity and

@@ -1,7 +1,7 @@
 """The layout that all frames of one animation share.
 
 From top to bottom: title, label strip, bar numbers, the roll, progress bar.  From left to right: names of the Cs,
-keyboard, the roll, patches enlarged, the scale of the colours.  Text has places of its own and never covers notes.
+keyboard, the roll, patches enlarged, the scale of the colours.  Text has separate places and never covers notes.
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ class Canvas:
         return pixels
 
     def _panel(self, frame: Frame, block: ZoomedPatch, scale: int) -> Pixels:
-        """A patch enlarged, what is not decided told from silence, the next smaller patch marked."""
+        """An enlarged patch; undecided cells differ from silence, and the next smaller patch is marked."""
         here = (slice(block.pitch, block.pitch + block.size), slice(block.step, block.step + block.size))
         behind = np.zeros((block.size * scale, block.size * scale), np.uint8)
         if frame.open is not None:

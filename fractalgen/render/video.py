@@ -143,7 +143,7 @@ def _encoder(
         options += ["-af", f"adelay={round(1000 * start)}:all=1", "-b:a", "192k"]
     library = check_ffmpeg()
     with replacing(path) as temporary:
-        temporary.touch()  # what stands in the way is told by its name, and not by the encoder
+        temporary.touch()  # a file that cannot be written is reported by name, not by the encoder
         encoder = library.write_frames(
             str(temporary),
             size,

@@ -259,7 +259,7 @@ class Record:
             raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
         except Exception as error:
             # A damaged archive, foreign arrays, parts that do not fit together: NumPy, zipfile, zlib and the parsers
-            # of array headers raise what they like.
+            # of array headers raise exceptions of many kinds.
             raise UserError(f"{path}: not a FractalGen trace ({reason(error)})") from error
 
 

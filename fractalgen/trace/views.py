@@ -18,7 +18,7 @@ from fractalgen.errors import UserError
 from fractalgen.music.tokens import SILENCE, velocities
 from fractalgen.trace.record import Record
 
-DEFAULT_SPACING = 8  # an AR run shows a frame every eighth of its sequence unless told otherwise
+DEFAULT_SPACING = 8  # an AR run shows a frame every eighth of its sequence by default
 MOMENTS = 16  # levels view: at most so many frames inside a first-level patch
 STEPS_PER_BAR = 16  # four quarters of four sixteenths
 
@@ -163,7 +163,7 @@ def levels(trace: Record, record_interval: int) -> Makers:
     tuples tells what is there and what is not.  Steps in which something sounds are chosen evenly, and in each of
     them the moments at which cells of a patch came to sound.
     """
-    depth = len(trace.patch_sizes) - 1  # the last plane, of velocities, says nothing about order
+    depth = len(trace.patch_sizes) - 1  # the last plane, of velocities, contains no order
     moments = np.zeros(trace.tokens.shape, np.int64)
     for plane in trace.decided[:depth].astype(np.int64):
         moments = moments * (int(plane.max(initial=0)) + 2) + plane + 1

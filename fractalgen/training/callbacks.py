@@ -30,7 +30,7 @@ class StepBar(Callback):
         self.bar: tqdm[Any] | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start where the run goes on."""
+        """Start where the run continues."""
         self.bar = tqdm(
             total=trainer.max_steps,
             initial=trainer.global_step,

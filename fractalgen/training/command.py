@@ -1,6 +1,6 @@
 """Training: ``train(TrainConfig)`` builds data, model, callbacks and the Lightning trainer, and runs it.
 
-All randomness is a function of (seed, batch, device): a run that is resumed goes on exactly as if it had never
+All randomness is a function of (seed, batch, device): a resumed run continues exactly as if it had never
 stopped, and devices draw different crops and masks.
 """
 
@@ -38,10 +38,10 @@ if TYPE_CHECKING:
 # Lightning's advice about what is meant to be so here.
 EXPECTED_WARNINGS = (
     r"The '\w+' does not have many workers",  # --num_workers decides
-    r"Checkpoint directory .* exists and is not empty",  # a resumed run goes on in its folder
+    r"Checkpoint directory .* exists and is not empty",  # a resumed run continues in its folder
     r"The dirpath has changed from",  # a run resumed into another folder
     r"(GPU|TPU) available but not used",  # --accelerator decides
-    # a moving average may begin or end where a run goes on
+    # a moving average may begin or end where a run continues
     r"The checkpoint was not created with WeightAveraging",
     r".*callbacks used to create the checkpoint need to be provided.*\['AveragedWeights'\]",
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # inside Lightning, for newer versions of PyTorch
@@ -93,7 +93,7 @@ def train(cfg: TrainConfig) -> Path:
         module = Training(config, cfg)
         if cfg.init_from is not None:
             start_from(module.model, cfg.init_from)
-        with torch.no_grad():  # what the network refuses is told before anything is written
+        with torch.no_grad():  # what the network refuses is reported before anything is written
             module.model.nll(data.val_crops[0]["tokens"][None])
         make_folder(cfg)
         try:
@@ -129,8 +129,8 @@ def training_device(accelerator: str) -> torch.device:
 
 
 def build_trainer(cfg: TrainConfig, data: CropData, step: int = 0, version: str | None = None) -> pl.Trainer:
-    """The Lightning trainer of a run that goes on at optimiser step ``step`` (in folder ``version``, if it exists)."""
-    # hide from TensorBoard what a run logged after the checkpoint that it goes on from
+    """The Lightning trainer of a run that continues at step ``step`` (in folder ``version``, if it exists)."""
+    # hide from TensorBoard what a run logged after the checkpoint that it continues from
     purge: dict[str, Any] = {"purge_step": step + 1} if step else {}
     best = ModelCheckpoint(
         monitor="val_loss",

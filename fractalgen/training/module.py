@@ -173,7 +173,7 @@ class Training(pl.LightningModule):
     def on_load_checkpoint(self, content: dict[str, Any]) -> None:
         """Let Lightning count batches from the optimiser steps done, also when ``accumulate_grad_batches`` changed.
 
-        A run that goes on without a moving average goes on from the weights that were trained.
+        A run that continues without a moving average continues from the trained weights.
         """
         if not self.cfg.ema_decay:
             content["state_dict"] = content.get("current_model_state", content["state_dict"])

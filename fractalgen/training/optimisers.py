@@ -39,7 +39,7 @@ def make_optimizer(model: nn.Module, name: Literal["muon", "adamw"], learning_ra
 
 
 def orthogonalise(matrix: Tensor, iterations: int = 5) -> Tensor:
-    """The orthogonal matrix nearest to ``matrix`` (m, n), roughly: its singular values come out between 0.7 and 1.2.
+    """The orthogonal matrix nearest to ``matrix`` (m, n), roughly: its singular values lie between 0.7 and 1.2.
 
     The quintic Newton-Schulz iteration of Jordan et al. 2024, in the arithmetic that is fast on the device.
     """

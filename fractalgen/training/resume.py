@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def resume_point(cfg: TrainConfig, config: ModelConfig) -> tuple[TrainConfig, int, str | None]:
-    """How to go on from ``--resume``: settings, step, and the version folder where it belongs to this run folder.
+    """How to continue from ``--resume``: settings, step, and the version folder where it belongs to this run folder.
 
     A cool-down that begins here is a branch: it ends ``cooldown_steps`` later, and has a version folder of its own.
 

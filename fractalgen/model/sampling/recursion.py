@@ -27,7 +27,7 @@ def sample_regions(
     record: bool = False,
     log: StepLog | None = None,
 ) -> Composed:
-    """Draw regions; the canvas may be written to.  Cells given beforehand come out as they went in."""
+    """Draw regions; the canvas may be written to.  Given cells stay unchanged."""
     if isinstance(level, VelocityHead):
         return sample_cells(level, regions, cond, sampler)
     return SAMPLERS[level.config.generator](level, regions, cond, sampler, sample_regions, record, log)

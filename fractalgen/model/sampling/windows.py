@@ -98,7 +98,7 @@ class Composer:
         return composed
 
     def best_fit(self, given: Int[Tensor, "b p t"], limits: Limits | None, candidates: int) -> Composed:
-        """Draw several times and keep one, by how well the known cells ahead of it go on from it.
+        """Draw several candidates and keep one, according to how well the known cells after it fit.
 
         An AR model without future context draws a gap from ``q``, which knows only what comes before.  Sampling
         importance resampling (Rubin 1988) corrects this: a candidate is kept with probability in proportion to
@@ -128,7 +128,7 @@ class Composer:
 def drop_orphans(tokens: Int[Tensor, "b p t"]) -> Int[Tensor, "b p t"]:
     """Silence runs of holds that follow no onset; holds from the left edge on are kept.
 
-    MAR levels draw neighbours together, so a hold may come out beside a cell that turned silent at the same moment.
+    MAR levels draw neighbours together, so a hold may follow a cell that became silent in the same step.
     """
     step = torch.arange(tokens.shape[-1], device=tokens.device)
     breaks = torch.where(tokens == SILENCE, step, -1).cummax(-1).values
