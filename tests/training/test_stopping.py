@@ -198,7 +198,7 @@ def test_resuming_takes_the_newest_whole_checkpoint_of_a_folder(
     assert newest_whole(tmp_path / "run") == whole
     assert str(newer) in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="no whole checkpoint"):
+    with pytest.raises(UserError, match="no complete checkpoint"):
         newest_whole(tmp_path / "empty")
 
 
