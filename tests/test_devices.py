@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fractalgen import devices as device
+from fractalgen import devices
 from fractalgen.api import FractalGen
 from fractalgen.cli import main
 from fractalgen.config import SamplingConfig
@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 def speeds(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[float, float]]:
     """The speeds in float32 and bfloat16 that are measured; the test may set them."""
     measured = {"cpu": (60.0, 1.2)}
-    monkeypatch.setattr(device, "product_speeds", lambda place: measured[place.type])
+    monkeypatch.setattr(devices, "product_speeds", lambda place: measured[place.type])
     return measured
 
 

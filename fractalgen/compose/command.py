@@ -35,6 +35,7 @@ from fractalgen.render.video import check_ffmpeg
 if TYPE_CHECKING:
     from fractalgen.api import FractalGen
     from fractalgen.music.pianoroll import PianoRoll
+
 QUALITY: dict[str, tuple[int, ...]] = {
     "fast": (4, 2, 1, 1),
     "balanced": SamplingConfig.num_iter_list,

@@ -72,4 +72,5 @@ def read_config(path: str) -> dict[str, Any]:
 
 
 def one_line(error: BaseException) -> str:
+    """The message of an exception without line breaks."""
     return " ".join(str(error).split())

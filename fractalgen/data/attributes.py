@@ -2,7 +2,8 @@
 
 Labels say what is true of the crop that the model is trained on: density, polyphony, register and velocity are
 measured in its tokens, after transposition.  Its key is the one that holds most of it (a key needs more context than a
-crop), its tempo and style are those of its song.  :func:`measure` is also what tells how well a generated roll obeyed.
+crop), its tempo and style are those of its song.  :func:`measure_attributes` also measures how well a generated roll
+obeys.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from fractalgen.music.labels import Attribute
 
 
 def chosen(corpus: Corpus, names: Sequence[str] | None) -> tuple[Attribute, ...]:
-    """The attributes of a corpus that ``--attributes`` names, in the order of :data:`NAMES`; ``all``: what it has.
+    """The attributes of a corpus that ``--attributes`` names, in its own order; ``all``: what it has.
 
     Raises:
         UserError: the songs of the corpus do not differ by one of them.

@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from fractalgen.config import PrepareConfig, check_bounds
-from fractalgen.data.corpus import ASSETS, SPLITS, Split, write_corpus
+from fractalgen.data.corpus import SPLITS, Split, write_corpus
 from fractalgen.data.song import Song
 from fractalgen.data.sources import SHOWN, Read, Skipped, read_folder, read_manifest, song_of
 from fractalgen.errors import UserError
-from fractalgen.files import replacing
+from fractalgen.files import ASSETS, replacing
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.tokens import Notes, merge_notes
 

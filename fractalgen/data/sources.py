@@ -67,11 +67,17 @@ def restruck(notes: Notes) -> Notes:
 
 
 def song_of(name: str, roll: PianoRoll, config: PrepareConfig) -> Song:
+    """The song of a roll, struck anew at every step if the settings say so."""
     song = Song.from_roll(name, roll)
     return replace(song, notes=restruck(song.notes)) if config.restrike else song
 
 
 def read_folder(source: Path, config: PrepareConfig) -> tuple[list[Read], list[Skipped]]:
+    """The songs of all MIDI files in a folder (or of one file), and the files that were left out.
+
+    Raises:
+        UserError: there is no MIDI file.
+    """
     root = source if source.is_dir() else source.parent
     found: list[Read] = []
     files, skipped = _find(source) if source.is_dir() else ([source], [])

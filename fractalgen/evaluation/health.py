@@ -1,9 +1,9 @@
 """Automatic checks of a piece and of the process that composed it.
 
-:func:`measure` gives figures, :func:`check` the findings among them, each with its reason.  The limits are where real
-music does not go: of the 3,692 crops of 256 steps of POP909 (training and validation) 6 have a finding (a note held
-for more than four bars), of the 390 of the chorales none, replayed in whatever order.  A finding is a reason to look,
-not a proof: a drone or a clock is music too.
+:func:`health_figures` gives figures, :func:`find_faults` the findings among them, each with its reason.  The limits
+are where real music does not go: of the 3,692 crops of 256 steps of POP909 (training and validation) 6 have a finding
+(a note held for more than four bars), of the 390 of the chorales none, replayed in whatever order.  A finding is a
+reason to look, not a proof: a drone or a clock is music too.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ FIGURES = {
     "jump": ("notes beyond its share in one frame", "{:.1%}"),
     "frozen": ("patches in a row without a note", "{:.1%}"),
 }
-"""Label and format of each figure of :func:`measure`."""
+"""Label and format of each figure of :func:`health_figures`."""
 
 
 def _rules(reference: Reference, by_pitch: bool = False, iterative: bool = False) -> list[Rule]:

@@ -134,7 +134,7 @@ def score(
     precision: Precision = "32",
     quiet: bool = False,
 ) -> Scores:
-    """Score windows of a corpus: exact for AR; for MAR see :meth:`FractalGen.nll`.
+    """Score windows of a corpus: exact for AR; for MAR see :meth:`fractalgen.model.network.FractalNetwork.nll`.
 
     The steps before the scored ones are known cells, the steps after them (the end of a song) too.  ``seed`` sets
     the random orders of MAR levels.

@@ -75,7 +75,7 @@ def gate_nll(
     final: Bool[Tensor, "b n"],
     not_all_silent: Bool[Tensor, " b"],
 ) -> Float[Tensor, "b n"]:
-    """Negative log-probability (nats) of the gates of ``target`` children, as :meth:`Draw.gates` draws them."""
+    """Negative log-probability (nats) of the gates of ``target`` children, as the token sampler draws them."""
     nll = F.binary_cross_entropy_with_logits(logits, active.to(logits), reduction="none") * target
     count = final.sum(1)
     conditioned = not_all_silent & (count > 0) & ~(active & ~final).any(1)

@@ -89,7 +89,7 @@ class FractalNetwork(nn.Module):
         For MAR levels: without ``num_iter_list`` an unbiased estimate of the any-order bound from one random mask;
         with it the exact NLL of that schedule and ``mar_order`` (one order, if random).  Random choices come from
         torch's global state.
-        ``known`` marks cells that are given: the NLL is that of the others, as :meth:`sample` draws them then.
+        ``known`` marks cells that are given: the NLL is that of the others, as the sampler draws them.
         ``ended`` marks cells among the others that are no hold, as if that were known.
         ``subsample``: of each level's patches at most ``max_children``, weighted up: unbiased, for training.
         In training mode labels are dropped, see :func:`fractalgen.model.masking.drop_labels`.

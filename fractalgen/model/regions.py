@@ -17,7 +17,7 @@ class Regions:
 
     ``given`` holds the tokens of cells that are known beforehand, and elsewhere -1, or -2 (``NO_HOLD``) where the note
     before is known to end; None if nothing is known.
-    ``echo``, below the first level, holds one layer for each distance, see :mod:`.echo`.  While sampling,
+    ``echo``, below the first level, holds one layer for each distance, see :mod:`.long_context`.  While sampling,
     ``limits`` say what may sound, and ``noise`` holds uniform numbers in [0, 1): all that chance decides in a region.
     """
 

@@ -313,6 +313,7 @@ def _seconds(changes: Changes, ticks_per_quarter: int, ticks: npt.NDArray[np.int
 
 
 def nearest_steps(steps: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """Times in steps, rounded to the grid; halves go up."""
     return np.floor(steps + 0.5).astype(np.int64)
 
 

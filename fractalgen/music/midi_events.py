@@ -60,7 +60,7 @@ class NoteEvents(NamedTuple):
 
 
 class TickGrid(NamedTuple):
-    """Ticks and time steps; rounding is that of ``MidiEvents.roll``: halves go up."""
+    """Ticks and time steps; rounding is that of :func:`fractalgen.music.midi.nearest_steps`: halves go up."""
 
     ticks_per_quarter: int
     steps_per_quarter: int

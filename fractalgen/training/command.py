@@ -10,7 +10,7 @@ import logging
 import os
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -31,9 +31,6 @@ from fractalgen.training.fine_tuning import start_from
 from fractalgen.training.module import Training
 from fractalgen.training.pictures import Pictures
 from fractalgen.training.resume import resume_point
-
-if TYPE_CHECKING:
-    pass
 
 # Lightning's advice about what is meant to be so here.
 EXPECTED_WARNINGS = (

@@ -6,7 +6,7 @@ import math
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -21,11 +21,8 @@ from fractalgen.errors import UserError
 from fractalgen.files import replacing
 from fractalgen.model.masking import random_known
 from fractalgen.model.transformer import Transformer
-from fractalgen.training.optimisers import make_optimizer
-
-if TYPE_CHECKING:
-    pass
 from fractalgen.training.metrics import Tally
+from fractalgen.training.optimisers import make_optimizer
 
 # Nats per hundred cells: close to nats per note (about 0.9 onsets in a hundred cells of POP909), so that the
 # gradient's norm has a scale for which clipping at 1 and AdamW's epsilon were made; nats per cell are far smaller.

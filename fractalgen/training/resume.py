@@ -5,14 +5,10 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fractalgen import checkpoint
 from fractalgen.config import ModelConfig, TrainConfig
 from fractalgen.errors import UserError
-
-if TYPE_CHECKING:
-    pass
 
 
 def resume_point(cfg: TrainConfig, config: ModelConfig) -> tuple[TrainConfig, int, str | None]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fractalgen.config import PrepareConfig
-from fractalgen.data import sources as module
+from fractalgen.data import sources
 from fractalgen.data.corpus import Corpus
 from fractalgen.data.crops import ValidCrops
 from fractalgen.data.prepare import Summary, prepare, split_by_hash
@@ -181,10 +181,10 @@ def test_hash_splits_are_stable_and_about_80_10_10() -> None:
 
 
 def test_a_file_that_kills_its_worker_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_CHUNK", 2)
-    monkeypatch.setattr(module, "_FEW", 1)
+    monkeypatch.setattr(sources, "_CHUNK", 2)
+    monkeypatch.setattr(sources, "_FEW", 1)
     files = [Path(f"{name}.mid") for name in ("harmless", "lethal", "later")]
-    results = list(module.read_all(files, read_or_die, 2))
+    results = list(sources.read_all(files, read_or_die, 2))
     assert [result.file for result in results if isinstance(result, Skipped)] == [file.name for file in files]
     assert [r.file for r in results if isinstance(r, Skipped) and r.reason != "fine"] == ["lethal.mid"]
 

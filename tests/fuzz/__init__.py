@@ -43,7 +43,7 @@ from fractalgen.config.yaml_files import CONFIGS
 from fractalgen.data import corpus
 from fractalgen.data.crops import CropDataset, ValidCrops
 from fractalgen.errors import UserError
-from fractalgen.evaluation.health import find_faults as check_health
+from fractalgen.evaluation.health import find_faults
 from fractalgen.evaluation.statistics import music_statistics
 from fractalgen.music.midi import END_MARKER
 from fractalgen.music.pianoroll import PianoRoll
@@ -290,7 +290,7 @@ def use_midi(path: Path) -> None:
     """As a recipe, and as music given: its health, and something composed around it written into a copy."""
     with suppress(UserError):
         cli.resolve_config(GenerateConfig, {"like": str(path)})
-    check_health(PianoRoll.from_midi(path))
+    find_faults(PianoRoll.from_midi(path))
     rng = random.Random(path.stat().st_size)
     modes: tuple[dict[str, Any], ...] = (
         {"mode": "conditional", "condition_midi": str(path), "bars": 2.0},
@@ -402,7 +402,7 @@ def _zip_fields(content: bytes, rng: random.Random) -> bytes:
 def use_trace(path: Path) -> None:
     """Loaded, judged, every view of it looked at, and one picture drawn."""
     trace = Trace.load(path)
-    check_health(trace)
+    find_faults(trace)
     trace.bars  # noqa: B018
     for view in ("process", "hierarchical", "levels", *(["density"] if trace.chances is not None else [])):
         frames = trace.frames(view, max_frames=3)  # type: ignore[arg-type]

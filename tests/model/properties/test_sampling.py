@@ -16,7 +16,7 @@ from fractalgen.model.grid import earlier, interior, neighbours, surround, windo
 from fractalgen.model.level import FractalLevel
 from fractalgen.model.losses import gate_nll
 from fractalgen.model.regions import Condition, Regions
-from fractalgen.model.sampling import sampler_ar as ar
+from fractalgen.model.sampling import sampler_ar
 from fractalgen.model.sampling.sampler_ar import ArState
 from fractalgen.model.sampling.token_sampler import TokenSampler
 from fractalgen.model.sampling.windows import drop_orphans
@@ -153,7 +153,7 @@ def test_looking_ahead_draws_the_very_same_music(
     for settings in cases:
         results, numbers = [], []
         for span in (1, 5, 16):
-            monkeypatch.setattr(ar, "SPAN", span)
+            monkeypatch.setattr(sampler_ar, "SPAN", span)
             passes.clear()
             results.append(
                 model.sample(5, generator=generator(), return_intermediates=True, num_iter_list=iterations, **settings)
