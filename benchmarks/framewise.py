@@ -114,7 +114,7 @@ def frame_log_probabilities(
     ``groups`` are the first level's rows in which anything may sound.  All other rows and frames are known.
     """
     config, device = model.config, model.device
-    patch = config.levels[1].patch
+    patch = config.patch
     step = torch.arange(tokens.shape[1], device=device)
     open_rows = torch.zeros(config.pitches // patch, dtype=torch.bool, device=device)
     open_rows[list(groups)] = True
@@ -166,7 +166,7 @@ def run(args: argparse.Namespace) -> None:
             raise UserError(
                 f"--data {args.data}: {name} {getattr(corpus, name)}, the model has {getattr(config, name)}"
             )
-    patch, length = config.levels[1].patch, config.crop_length
+    patch, length = config.patch, config.crop_length
     pitches = np.concatenate([corpus.notes(song)["pitch"] for song in corpus.indices("train") or range(len(corpus))])
     groups = sorted(set((pitches // patch).tolist()))
     songs = evenly(corpus.indices(args.split), args.songs)

@@ -103,7 +103,7 @@ def schedules(model: FractalGen, lists: Sequence[Sequence[int]] | None, orders: 
     """
     config = model.config
     if lists is None:
-        patches = config.pitches * config.crop_length // config.levels[1].patch ** 2
+        patches = config.pitches * config.crop_length // config.patch**2
         lists = [[2**power] for power in range(patches.bit_length())]
     default = config.fit_iterations(SamplingConfig.num_iter_list)
 

@@ -18,14 +18,23 @@ from fractalgen.checkpoint import find_model, read_model, weights_hash
 from fractalgen.config import CfgSchedule, ConfigError, SamplingConfig
 from fractalgen.errors import UserError
 from fractalgen.model.network import FractalNetwork
-from fractalgen.music.labels import encode_all
+from fractalgen.music.labels import NAMES, encode_all
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.selection import bars_to_steps, parse_rectangle, score_bars
-from fractalgen.music.tasks import Plane, Side, Task, Voice, accompaniment, continuation, inpainting, variation
+from fractalgen.music.tasks import (
+    Plane,
+    Side,
+    Task,
+    Voice,
+    accompaniment,
+    continuation,
+    inpainting,
+    variation,
+    whole_patches,
+)
+from fractalgen.music.tokens import TEMPO, steps_of_bars
 from fractalgen.sampling import compose_rolls, sample_rolls
 from fractalgen.trace import Intermediates, Trace
-
-TEMPO = 120.0  # quarter notes a minute, where nobody names a tempo
 
 
 class Wishes(TypedDict, total=False):
@@ -167,16 +176,11 @@ class FractalGen(FractalNetwork):
                 raise ConfigError(f"bars {bars} and width {width}: give only one length")
             length = width
             if bars is not None:
-                length = round(bars * 4 * self.config.steps_per_quarter)
-                if length < 1:
-                    raise ConfigError(f"bars {bars}: must be more than 0")
+                length = self._steps(bars)
             if tempo is not None and not 4 <= tempo <= 1000:
                 raise ConfigError(f"tempo {tempo}: must be from 4 to 1000")
-            patch = self.config.levels[1].patch
-            padded = length if bars is None or length is None else -(-length // patch) * patch
-            rolls, traces = self._compose(
-                num_samples, wishes, tempo, width=padded, return_trace=return_trace, asked_tempo=tempo
-            )
+            padded = width if length is None or bars is None else whole_patches(length, self.config.patch)
+            rolls, traces = self._compose(num_samples, wishes, tempo, width=padded, return_trace=return_trace)
         rolls = [replace(roll, tokens=roll.tokens[:, :length]) for roll in rolls]
         return (rolls, traces) if return_trace else rolls
 
@@ -200,10 +204,8 @@ class FractalGen(FractalNetwork):
         with python_terms():
             steps = roll.width if after is None else bars_to_steps(roll, after, "after")
             _, beats, unit = [meter for meter in roll.time_signatures if meter[0] < max(steps, 1)][-1]
-            length = self.config.crop_length
-            if bars is not None:
-                length = round(bars * 4 * self.config.steps_per_quarter * beats / unit)
-            task = continuation(roll, steps, length, self.config.levels[1].patch, f"after {after}")
+            length = self.config.crop_length if bars is None else self._steps(bars, beats, unit)
+            task = continuation(roll, steps, length, self.config.patch, f"after {after}")
             template = replace(
                 roll,
                 tempos=tuple(event for event in roll.tempos if event[0] < steps),
@@ -234,7 +236,7 @@ class FractalGen(FractalNetwork):
                 regions += [parse_rectangle(text, roll, "mask") for text in _texts(mask)]
             if bars:
                 regions.append(score_bars(_texts(bars), roll))
-            task = inpainting(roll, regions, self.config.levels[1].patch)
+            task = inpainting(roll, regions, self.config.patch)
             return self._compose_task(task, roll, num_samples, wishes)
 
     def accompany(
@@ -257,7 +259,7 @@ class FractalGen(FractalNetwork):
         """
         with python_terms():
             within = score_bars(_texts(bars), roll) if bars else None
-            task = accompaniment(roll, voice, side, self.config.levels[1].patch, within)
+            task = accompaniment(roll, voice, side, self.config.patch, within)
             return self._compose_task(task, roll, num_samples, wishes)
 
     def vary(
@@ -279,8 +281,15 @@ class FractalGen(FractalNetwork):
         with python_terms():
             within = score_bars(_texts(bars), roll) if bars else None
             chance = np.random.default_rng(wishes.get("seed"))
-            task = variation(roll, strength, chance, self.config.levels[1].patch, within)
+            task = variation(roll, strength, chance, self.config.patch, within)
             return self._compose_task(task, roll, num_samples, wishes)
+
+    def _steps(self, bars: float, beats: int = 4, unit: int = 4) -> int:
+        """Time steps of so many bars."""
+        steps = steps_of_bars(bars, self.config.steps_per_quarter, beats, unit)
+        if steps < 1:
+            raise ConfigError(f"bars {bars}: must be more than 0")
+        return steps
 
     def _compose_task(self, task: Task, template: PianoRoll, num_samples: int, wishes: Wishes) -> list[PianoRoll]:
         """The pieces of a task, in the tempi and meters of ``template``."""
@@ -298,20 +307,16 @@ class FractalGen(FractalNetwork):
         num_samples: int,
         wishes: Wishes,
         tempo: float | None = None,
-        asked_tempo: float | None = None,
         **what: Any,
     ) -> tuple[list[PianoRoll], list[Trace]]:
         """Turn wishes into labels and compose."""
         rest: dict[str, Any] = dict(wishes)
-        names = ("key", "density", "polyphony", "register", "velocity", "style")
-        asked = {name: str(rest.pop(name)) for name in names if rest.get(name) is not None}
-        unknown = sorted(rest.keys() - {"sampling", "seed", "batch_size", "progress", *names})
-        if unknown:
+        if unknown := sorted(rest.keys() - Wishes.__annotations__.keys()):
             raise ConfigError(f"there is no argument {unknown[0]!r}")
-        labels = np.array(encode_all(self.config.attributes, asked), np.int64)
-        for column, attribute in enumerate(self.config.attributes):
-            if attribute.name == "tempo" and asked_tempo is not None:
-                labels[column] = attribute.label(asked_tempo)
+        asked: dict[str, str | None] = {
+            name: str(value) for name in NAMES if (value := rest.pop(name, None)) is not None
+        }
+        labels = encode_all(self.config.attributes, asked, tempo)
         return compose_rolls(self, num_samples, labels=labels, tempo=tempo or TEMPO, **what, **rest)
 
 

@@ -23,7 +23,7 @@ from fractalgen.model.sampling.recorder import Composed, StepLog
 from fractalgen.model.sampling.token_sampler import TokenSampler
 from fractalgen.model.sampling.windows import Composer, compose
 from fractalgen.music.pianoroll import PianoRoll
-from fractalgen.music.tokens import NO_HOLD, SILENCE
+from fractalgen.music.tokens import NO_HOLD, SILENCE, TEMPO
 from fractalgen.trace import Intermediates, Trace
 
 SHORT = np.iinfo(np.int16).max  # steps that a trace can count in half the space
@@ -93,16 +93,15 @@ def sample_rolls(
     sampler = TokenSampler(settings, generator, model.device, streams=2 if guided else 1)
     known = known.to(model.device)
     limits = _limits(known, allowed, settings.max_polyphony)
-    patch = config.levels[1].patch
+    patch = config.patch
     log = StepLog(batch_size * (config.pitches // patch) * (width // patch), progress)
-    past_only = config.is_autoregressive and not config.future_context
     with torch.inference_mode(), limited_threads(settings.threads):
         composed = compose(
             Composer(model, cond, sampler, log, record=return_intermediates),
             known,
             window=window,
             limits=limits,
-            candidates=settings.candidates if past_only else 1,
+            candidates=settings.candidates if config.sees_past_only else 1,
         )
     tokens = composed.tokens.clone()  # an ordinary tensor again
     return tokens, _intermediates(model, tokens, known, composed, log, settings) if return_intermediates else None
@@ -137,7 +136,7 @@ def compose_rolls(
     seed: int | None = None,
     return_trace: bool = False,
     batch_size: int = 8,
-    tempo: float = 120.0,
+    tempo: float = TEMPO,
     progress: Callable[[int, int], None] | None = None,
     each_batch: Callable[[int, list[PianoRoll]], object] | None = None,
 ) -> tuple[list[PianoRoll], list[Trace]]:

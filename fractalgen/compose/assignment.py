@@ -30,13 +30,12 @@ from fractalgen.music.selection import (
     time_span,
 )
 from fractalgen.music.splice import splice_midi
-from fractalgen.music.tasks import Task, Voice, accompaniment, continuation, inpainting, variation
-from fractalgen.music.tokens import PITCHES
+from fractalgen.music.tasks import Task, Voice, accompaniment, continuation, inpainting, variation, whole_patches
+from fractalgen.music.tokens import PITCHES, TEMPO, steps_of_bars
 
 if TYPE_CHECKING:
     from fractalgen.trace import Trace
 
-TEMPO = 120.0  # quarter notes a minute, where neither the user nor an input file names a tempo
 MODES: dict[str, tuple[str, ...]] = {
     "unconditional": (),
     "conditional": ("condition_midi", "condition_length", "condition_bars", "generation_length"),
@@ -136,11 +135,11 @@ def assignment(cfg: GenerateConfig, model: ModelConfig, seed: int) -> Assignment
     Raises:
         UserError: an input that cannot be read, or a region, length or limit that cannot be.
     """
-    patch = model.levels[1].patch
+    patch = model.patch
     if cfg.mode == "unconditional":
         length = _length(cfg, cfg.tempo or TEMPO, model)
         width = model.crop_length if length is None else length
-        padded = width if cfg.target_width else -(-width // patch) * patch
+        padded = width if cfg.target_width else whole_patches(width, patch)
         return Assignment(None, width, padded, _allowed(cfg, model, padded), None, PianoRoll.to_midi)
     path = Path(cfg.condition_midi or cfg.input_midi or "")
     tracks: tuple[Part, ...] | None = None
@@ -213,7 +212,7 @@ def _length(cfg: GenerateConfig, tempo: float, model: ModelConfig, beats: int = 
     """Number of steps to compose in that tempo and meter; None if no flag says."""
     steps = cfg.generation_length or cfg.target_width
     if cfg.bars is not None:
-        steps = round(cfg.bars * 4 * model.steps_per_quarter * beats / unit)
+        steps = steps_of_bars(cfg.bars, model.steps_per_quarter, beats, unit)
     elif cfg.seconds is not None:
         steps = round(cfg.seconds * tempo / 60 * model.steps_per_quarter)
     if steps is not None and not 0 < steps <= MAX_STEPS:

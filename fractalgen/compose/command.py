@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fractalgen import render
-from fractalgen.compose.assignment import TEMPO, Assignment, assignment, check_mode
+from fractalgen.compose.assignment import Assignment, assignment, check_mode
 from fractalgen.compose.output import animated_count, free_names, write_pictures
 from fractalgen.compose.recipe import read_recipe, write_recipe
 from fractalgen.compose.wishes import choose_labels, key_source
@@ -28,6 +28,7 @@ from fractalgen.config import (
 from fractalgen.errors import Stopped, UserError
 from fractalgen.evaluation import note_statistics, statistics_table
 from fractalgen.files import writable_folder
+from fractalgen.music.tokens import TEMPO
 from fractalgen.progress import composing_bar
 from fractalgen.render import sound
 from fractalgen.render.video import check_ffmpeg
@@ -127,8 +128,7 @@ def asked_lines(cfg: GenerateConfig, config: ModelConfig, work: Assignment, labe
     lines = []
     if cfg.like is not None and (maker := read_recipe(cfg.like).get("made_by")):
         lines.append(f"as {cfg.like}, made by {maker}")
-    past_only = config.is_autoregressive and not config.future_context
-    if cfg.candidates != SamplingConfig.candidates and not past_only:
+    if cfg.candidates != SamplingConfig.candidates and not config.sees_past_only:
         lines.append(f"--candidates {cfg.candidates}: not used; only AR models without future context need candidates")
     for attribute, column in zip(config.attributes, labels.T.tolist(), strict=True):
         if len(set(column)) > 1 or not column[0]:

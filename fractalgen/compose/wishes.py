@@ -30,10 +30,7 @@ def choose_labels(cfg: GenerateConfig, config: ModelConfig, work: Assignment, se
     open_key = cfg.key is None and any(attribute.name == "key" for attribute in config.attributes)
     if open_key:
         asked["key"] = (spell_key(cfg.scale) if cfg.scale else None) or given_key(work, config.steps_per_quarter)
-    labels = np.tile(np.array(encode_all(config.attributes, asked), np.int64), (cfg.num_samples, 1))
-    for column, attribute in enumerate(config.attributes):
-        if attribute.name == "tempo" and cfg.tempo is not None:  # any tempo can be written: the nearest is asked for
-            labels[:, column] = attribute.label(cfg.tempo)
+    labels = np.tile(np.array(encode_all(config.attributes, asked, cfg.tempo), np.int64), (cfg.num_samples, 1))
     if open_key and not cfg.scale and work.template is None:
         labels += random_key_labels(config.attributes, cfg.num_samples, seed)
     if cfg.cfg != 1 and not labels.any():

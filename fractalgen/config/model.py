@@ -124,6 +124,11 @@ class ModelConfig:
         return self.levels[0].patch
 
     @property
+    def patch(self) -> int:
+        """Height and width of the first level's patches."""
+        return self.levels[1].patch
+
+    @property
     def is_autoregressive(self) -> bool:
         """Whether all levels above the single cells are AR, so that the likelihood is exact."""
         return all(level.generator == "ar" for level in self.levels[:-1])
@@ -132,6 +137,11 @@ class ModelConfig:
     def sees_future(self) -> bool:
         """Whether the first level is conditioned on known cells that lie after the patch it decides."""
         return self.levels[0].generator != "ar" or self.future_context
+
+    @property
+    def sees_past_only(self) -> bool:
+        """Whether no level is conditioned on known cells that come later, so that gaps need candidates."""
+        return self.is_autoregressive and not self.future_context
 
     @property
     def label_sizes(self) -> tuple[int, ...]:
@@ -145,7 +155,7 @@ class ModelConfig:
 
     def check_width(self, width: int, flag: str = "target_width") -> None:
         """Refuse a roll width that the first level cannot split."""
-        patch = self.levels[1].patch
+        patch = self.patch
         if width <= 0 or width % patch or width > MAX_STEPS:
             limit = f", at most {MAX_STEPS:,}" if width > MAX_STEPS else ""
             raise ConfigError(

@@ -124,7 +124,7 @@ def check_against_model(cfg: EvaluateConfig, corpus: Corpus, model: FractalGen) 
             there = getattr(model.config, name)
             raise UserError(f"--data {cfg.data}: {name} {getattr(corpus, name)}, {model.checkpoint_id} has {there}")
     model.iterations(cfg.num_iter_list)
-    patch, length = model.config.levels[1].patch, model.config.crop_length
+    patch, length = model.config.patch, model.config.crop_length
     if cfg.stride % patch or cfg.stride > length:
         raise UserError(f"--stride {cfg.stride}: must be a multiple of the patch size {patch}, {length} at most")
 
@@ -136,7 +136,7 @@ def likelihood(cfg: EvaluateConfig, corpus: Corpus, model: FractalGen, parts: li
 
     if cfg.stride:
         songs = sorted({song for crops in parts for song, _ in crops.crops})
-        windows = sliding_windows(corpus, songs, model.config.crop_length, cfg.stride, model.config.levels[1].patch)
+        windows = sliding_windows(corpus, songs, model.config.crop_length, cfg.stride, model.config.patch)
     else:
         windows = evenly([window for crops in parts for window in crop_windows(crops)], cfg.limit)
     return score(

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fractalgen.evaluation.notes import Ints, StruckNotes, as_rolls, struck_notes
-from fractalgen.music.measures import cell_density, mean_polyphony, notes_per_bar, polyphony
+from fractalgen.music.measures import cell_density, mean_polyphony, notes_per_bar, polyphony, ratio
 from fractalgen.music.tokens import HOLD, ONSET, SILENCE
 
 Floats = npt.NDArray[np.float64]
@@ -103,17 +103,12 @@ def music_statistics(tokens: Any, steps_per_bar: int = 16) -> Statistics:
         "mean_polyphony": mean_polyphony(rolls),
         "pitch_range": _pitch_range(notes, count),
         "pitch_class_entropy": _entropy(classes),
-        "scale_consistency": _ratio((classes @ SCALES.T).max(axis=1), classes.sum(axis=1)),
+        "scale_consistency": ratio((classes @ SCALES.T).max(axis=1), classes.sum(axis=1)),
         "groove_consistency": _groove_consistency(struck, sounding, steps_per_bar),
         "repetition": bar_repetition(rolls, steps_per_bar),
         "parallel_fifths": fifths,
         "parallel_octaves": octaves,
     }
-
-
-def _ratio(part: npt.NDArray[Any], whole: npt.NDArray[Any]) -> Floats:
-    """part / whole, NaN where whole is 0."""
-    return np.divide(part, whole, out=np.full(np.shape(whole), math.nan), where=whole > 0)
 
 
 def _counts(notes: StruckNotes, rolls: int, values: Ints, bins: int) -> Ints:
@@ -129,7 +124,7 @@ def _pitch_range(notes: StruckNotes, rolls: int) -> Floats:
 
 def _entropy(counts: Ints) -> Floats:
     """Entropy in bits of each row of counts."""
-    shares = _ratio(counts, counts.sum(axis=1, keepdims=True).repeat(counts.shape[1], axis=1))
+    shares = ratio(counts, counts.sum(axis=1, keepdims=True).repeat(counts.shape[1], axis=1))
     return -(shares * np.log2(np.where(shares == 0, 1.0, shares))).sum(axis=1) + 0.0  # no -0.0
 
 
@@ -146,7 +141,7 @@ def _groove_consistency(struck: npt.NDArray[np.bool_], sounding: npt.NDArray[np.
     end = np.max(sounding * steps, axis=1, initial=0)  # (n,) steps until the music ends
     differing = (grooves[:, 1:] != grooves[:, :-1]).sum(axis=2)
     counted = np.arange(1, grooves.shape[1]) * steps_per_bar < end[:, None]
-    return 1.0 - _ratio((differing * counted).sum(axis=1), steps_per_bar * counted.sum(axis=1))
+    return 1.0 - ratio((differing * counted).sum(axis=1), steps_per_bar * counted.sum(axis=1))
 
 
 def bar_repetition(tokens: Any, steps_per_bar: int = 16) -> Floats:
@@ -165,7 +160,7 @@ def bar_repetition(tokens: Any, steps_per_bar: int = 16) -> Floats:
         similarity = common / np.maximum(size[:, lag:] + size[:, :-lag] - common, 1)
         best[:, lag:] = np.maximum(best[:, lag:], similarity)
     counted = size[:, 1:] > 0
-    return _ratio((best[:, 1:] * counted).sum(axis=1), counted.sum(axis=1))
+    return ratio((best[:, 1:] * counted).sum(axis=1), counted.sum(axis=1))
 
 
 def parallel_motion(tokens: Any) -> tuple[Floats, Floats]:
@@ -198,7 +193,7 @@ def parallel_motion(tokens: Any) -> tuple[Floats, Floats]:
             parallel = together & (before == after)
             for index, pairs in enumerate((together, parallel & (after == 7), parallel & (after == 0))):
                 counts[index] += np.bincount(roll[at], pairs.sum(axis=1), minlength=len(rolls))
-    return _ratio(1000 * counts[1], counts[0]), _ratio(1000 * counts[2], counts[0])
+    return ratio(1000 * counts[1], counts[0]), ratio(1000 * counts[2], counts[0])
 
 
 def _chords(sounding: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int16], Ints]:

@@ -130,15 +130,24 @@ def spell_key(text: str) -> str | None:
     return KEYS[tonic % 12 + (0 if mode.lower().startswith("maj") else 12)]
 
 
-def encode_all(attributes: Sequence[Attribute], wanted: Mapping[str, str | None]) -> tuple[int, ...]:
+def encode_all(
+    attributes: Sequence[Attribute], wanted: Mapping[str, str | None], tempo: float | None = None
+) -> tuple[int, ...]:
     """One label per attribute of a model for what is ``wanted`` of it by name; what is None or absent is unset (0).
+
+    ``tempo``, in quarters a minute, is no wish that a model could lack: the nearest label is set if it has any.
 
     Raises:
         UserError: an attribute that the model was not trained with, or a value that is not in its vocabulary.
     """
     asked = {name: text for name, text in wanted.items() if text is not None}
     check_names(asked, attributes)
-    return tuple(attribute.encode(asked[attribute.name]) if attribute.name in asked else 0 for attribute in attributes)
+    labels = {
+        attribute.name: attribute.encode(asked[attribute.name]) for attribute in attributes if attribute.name in asked
+    }
+    if tempo is not None:
+        labels |= {attribute.name: attribute.label(tempo) for attribute in attributes if attribute.name == "tempo"}
+    return tuple(labels.get(attribute.name, 0) for attribute in attributes)
 
 
 def check_names(asked: Mapping[str, str], attributes: Iterable[Attribute]) -> None:

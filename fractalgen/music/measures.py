@@ -16,6 +16,11 @@ from fractalgen.music.tokens import ONSET, SILENCE
 Tokens = npt.NDArray[Any]
 
 
+def ratio(part: npt.NDArray[Any], whole: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """part / whole, NaN where whole is 0."""
+    return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=whole > 0)
+
+
 def cell_density(tokens: Tokens) -> npt.NDArray[np.float64]:
     """Share of cells that sound, struck or held."""
     return np.asarray(np.mean(tokens != SILENCE, axis=(-2, -1)))
@@ -39,8 +44,7 @@ def polyphony(tokens: Tokens) -> npt.NDArray[np.int64]:
 def mean_polyphony(tokens: Tokens) -> npt.NDArray[np.float64]:
     """Mean polyphony over the steps in which anything sounds; NaN in silence."""
     voices = polyphony(tokens)
-    steps = np.asarray((voices > 0).sum(-1), np.float64)
-    return np.divide(voices.sum(-1), steps, out=np.full(steps.shape, np.nan), where=steps > 0)
+    return ratio(voices.sum(-1), (voices > 0).sum(-1))
 
 
 def sounding_pitches(tokens: Tokens) -> npt.NDArray[np.int64]:

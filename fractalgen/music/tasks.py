@@ -59,7 +59,7 @@ def continuation(roll: PianoRoll, steps: int, length: int, patch: int = 16, aske
         raise UserError(f"{asked}: with {length} steps more that is more than {MAX_STEPS} in all")
     if not roll.tokens[:, :steps].any():
         raise UserError(f"{asked}: no note in the first {steps} steps to go on from")
-    known = np.full((PITCHES, _whole_patches(steps + length, patch)), UNKNOWN, np.int16)
+    known = np.full((PITCHES, whole_patches(steps + length, patch)), UNKNOWN, np.int16)
     known[:, :steps] = roll.tokens[:, :steps]
     return Task(_ended(known, roll.tokens), steps + length)
 
@@ -127,7 +127,7 @@ def variation(
     rows = np.flatnonzero(roll.tokens.any(1)) // patch
     if not len(rows):
         raise UserError("--mode variation: the input has no notes to vary")
-    columns = _whole_patches(roll.width, patch) // patch
+    columns = whole_patches(roll.width, patch) // patch
     candidates = np.arange(rows[0] * columns, (rows[-1] + 1) * columns)
     if within is not None:
         open_columns = np.add.reduceat(within.any(0), np.arange(0, roll.width, patch)) > 0
@@ -144,7 +144,7 @@ def _compose(tokens: npt.NDArray[np.uint8], region: Plane, patch: int) -> Task:
     """The task to compose ``region`` and the rest of every note that is composed in part; known silence fills up."""
     width = tokens.shape[1]
     composed = region | _rest(tokens, region)
-    known = np.zeros((PITCHES, _whole_patches(width, patch)), np.int16)
+    known = np.zeros((PITCHES, whole_patches(width, patch)), np.int16)
     known[:, :width] = np.where(composed, UNKNOWN, tokens.astype(np.int16))
     return Task(_ended(known, tokens), width, int((composed & ~region).sum()))
 
@@ -189,5 +189,6 @@ def _top(tokens: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
     return PITCHES - 1 - (tokens[::-1] != SILENCE).argmax(0)
 
 
-def _whole_patches(width: int, patch: int) -> int:
+def whole_patches(width: int, patch: int) -> int:
+    """``width``, completed to a multiple of ``patch``."""
     return -(-width // patch) * patch

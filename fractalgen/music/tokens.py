@@ -25,7 +25,8 @@ HOLD = 1
 ONSET = 2
 UNKNOWN, NO_HOLD = -1, -2  # cells to be composed: as the model likes, or so that the given note before stays as it is
 NOTE = np.dtype([("pitch", "u1"), ("start", "i4"), ("duration", "i4"), ("velocity", "u1")])
-DEFAULT_TEMPO = (0, 120.0)  # what the MIDI standard assumes when a file is silent about it
+TEMPO = 120.0  # quarter notes a minute: what the MIDI standard assumes where nobody names a tempo
+DEFAULT_TEMPO = (0, TEMPO)
 DEFAULT_METER = (0, 4, 4)
 
 Notes = np.ndarray[Any, np.dtype[np.void]]
@@ -134,6 +135,11 @@ def grid_steps(
             steps = (steps[:, None] + beats).ravel()
         grid.append(steps[steps < stop])
     return np.unique(np.floor(np.concatenate(grid) + 0.5).astype(np.int32))
+
+
+def steps_of_bars(bars: float, steps_per_quarter: int, beats: int = 4, unit: int = 4) -> int:
+    """The time steps that are nearest to so many bars of a meter of ``beats`` over ``unit``."""
+    return round(bars * 4 * steps_per_quarter * beats / unit)
 
 
 def whole_bars(meters: Meters, num_steps: int, steps_per_quarter: int = 4) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -79,26 +78,8 @@ def finished(
     return Composed(tokens, planes, grid.join(chances))
 
 
-class RegionSampler(Protocol):
-    """Draws regions of a level, and everything below them."""
+RegionSampler = Callable[[FractalLevel | VelocityHead, Regions, Condition, TokenSampler, bool], Composed]
+"""Draws regions of a level and everything below them, and records it if asked to."""
 
-    def __call__(
-        self, level: FractalLevel | VelocityHead, regions: Regions, cond: Condition, sampler: TokenSampler, record: bool
-    ) -> Composed:
-        """Tokens of the regions, and what was recorded if ``record``."""
-
-
-class LevelSampler(Protocol):
-    """Draws regions of a level whose generator is of one kind; ``below`` draws their children."""
-
-    def __call__(
-        self,
-        level: FractalLevel,
-        regions: Regions,
-        cond: Condition,
-        sampler: TokenSampler,
-        below: RegionSampler,
-        record: bool,
-        log: StepLog | None = None,
-    ) -> Composed:
-        """Tokens of the regions, and what was recorded if ``record``."""
+LevelSampler = Callable[[FractalLevel, Regions, Condition, TokenSampler, RegionSampler, bool, StepLog | None], Composed]
+"""Draws regions of a level whose generator is of one kind; the region sampler draws their children."""

@@ -34,7 +34,7 @@ def compose(
     :meth:`Composer.best_fit`.
     """
     tokens, width = known.clone(), known.shape[2]
-    config, patch = composer.model.config, composer.model.config.levels[1].patch
+    config, patch = composer.model.config, composer.model.config.patch
     planes = chances = None
     if composer.record:
         planes = torch.full((len(known), len(config.levels), *known.shape[1:]), -1, dtype=torch.int32)
@@ -68,7 +68,7 @@ def compose(
 
 def ranks(config: ModelConfig, width: int, start: int, steps: int) -> list[int]:
     """Ranks in a piece of ``width`` steps of the patches, in scan order, of a window (``steps`` from ``start`` on)."""
-    patch = config.levels[1].patch
+    patch = config.patch
     number = torch.arange(config.pitches // patch * (width // patch))
     shape = (config.pitches // patch, width // patch)
     order = number.view(shape) if config.scan_order == "row_major" else number.view(shape[::-1]).T
