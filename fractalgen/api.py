@@ -15,7 +15,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from fractalgen.checkpoint import find_model, read_model, weights_hash
-from fractalgen.config import CfgSchedule, ConfigError, SamplingConfig
+from fractalgen.config import DEFAULT_MODEL, CfgSchedule, ConfigError, SamplingConfig
 from fractalgen.errors import UserError
 from fractalgen.model.network import FractalNetwork
 from fractalgen.music.labels import NAMES, encode_all
@@ -205,7 +205,7 @@ class FractalGen(FractalNetwork):
             steps = roll.width if after is None else bars_to_steps(roll, after, "after")
             _, beats, unit = [meter for meter in roll.time_signatures if meter[0] < max(steps, 1)][-1]
             length = self.config.crop_length if bars is None else self._steps(bars, beats, unit)
-            task = continuation(roll, steps, length, self.config.patch, f"after {after}")
+            task = continuation(roll, steps, length, self.config.patch, "roll" if after is None else f"after {after}")
             template = replace(
                 roll,
                 tempos=tuple(event for event in roll.tempos if event[0] < steps),
@@ -231,9 +231,12 @@ class FractalGen(FractalNetwork):
             UserError: a region that cannot be, or wishes that the model cannot serve.
         """
         with python_terms():
-            regions: list[Plane] = [mask] if isinstance(mask, np.ndarray) else []
-            if not isinstance(mask, np.ndarray):
-                regions += [parse_rectangle(text, roll, "mask") for text in _texts(mask)]
+            if isinstance(mask, np.ndarray):
+                if mask.shape != roll.tokens.shape or mask.dtype != np.bool_:
+                    raise UserError(f"mask: {mask.dtype} {mask.shape}, the roll needs bool {roll.tokens.shape}")
+                regions: list[Plane] = [mask]
+            else:
+                regions = [parse_rectangle(text, roll, "mask") for text in _texts(mask)]
             if bars:
                 regions.append(score_bars(_texts(bars), roll))
             task = inpainting(roll, regions, self.config.patch)
@@ -258,6 +261,7 @@ class FractalGen(FractalNetwork):
             UserError: nothing to accompany, or wishes that the model cannot serve.
         """
         with python_terms():
+            self.check_sees_future("accompany")
             within = score_bars(_texts(bars), roll) if bars else None
             task = accompaniment(roll, voice, side, self.config.patch, within)
             return self._compose_task(task, roll, num_samples, wishes)
@@ -279,10 +283,23 @@ class FractalGen(FractalNetwork):
             UserError: a share that cannot be, or wishes that the model cannot serve.
         """
         with python_terms():
+            self.check_sees_future("vary")
             within = score_bars(_texts(bars), roll) if bars else None
             chance = np.random.default_rng(wishes.get("seed"))
             task = variation(roll, strength, chance, self.config.patch, within)
             return self._compose_task(task, roll, num_samples, wishes)
+
+    def check_sees_future(self, asked: str) -> None:
+        """Refuse what needs given music that comes later, as accompanying does.
+
+        Raises:
+            UserError: names what was ``asked``.
+        """
+        if not self.config.sees_future:
+            raise UserError(
+                f"{asked}: {self.checkpoint_id} is autoregressive and cannot use given music that comes later;"
+                f" use --model {DEFAULT_MODEL}, or train with --reveal_share"
+            )
 
     def _steps(self, bars: float, beats: int = 4, unit: int = 4) -> int:
         """Time steps of so many bars."""

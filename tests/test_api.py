@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -96,3 +97,21 @@ def test_a_roll_of_another_grid_is_refused(model: FractalGen, piece: PianoRoll) 
 def test_a_missing_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="checkpoint nowhere: no such file"):
         FractalGen.from_pretrained("nowhere")
+
+
+def test_a_model_that_sees_no_future_neither_accompanies_nor_varies(piece: PianoRoll) -> None:
+    blind = FractalGen(tiny.model_config()).eval()
+    for ask in (blind.accompany, blind.vary):
+        with pytest.raises(UserError, match=rf"^{ask.__name__}: .*cannot use given music that comes later"):
+            ask(piece)
+
+
+def test_a_mask_of_another_shape_or_kind_is_refused(model: FractalGen, piece: PianoRoll) -> None:
+    for mask, found in ((np.zeros((128, 8), bool), "bool (128, 8)"), (np.zeros((128, 64), int), "int64 (128, 64)")):
+        with pytest.raises(UserError, match=re.escape(f"mask: {found}, the roll needs bool (128, 64)")):
+            model.inpaint(piece, mask=mask)
+
+
+def test_a_roll_without_notes_cannot_be_continued(model: FractalGen) -> None:
+    with pytest.raises(UserError, match=r"^roll: no note in the first 64 steps"):
+        model.continue_(PianoRoll(np.zeros((128, 64), np.uint8)))

@@ -19,7 +19,6 @@ from fractalgen.compose.output import animated_count, free_names, write_pictures
 from fractalgen.compose.recipe import read_recipe, write_recipe
 from fractalgen.compose.wishes import choose_labels, key_source
 from fractalgen.config import (
-    DEFAULT_MODEL,
     GenerateConfig,
     ModelConfig,
     SamplingConfig,
@@ -204,11 +203,8 @@ def check_against_model(cfg: GenerateConfig, model: FractalGen, work: Assignment
     """Refuse settings that this model cannot serve (UserError naming flag and both values)."""
     config = model.config
     config.check_width(work.padded_width)
-    if not config.sees_future and cfg.mode in ("accompany", "variation"):
-        raise UserError(
-            f"--mode {cfg.mode}: {model.checkpoint_id} is autoregressive and cannot use given music that comes later;"
-            f" use --model {DEFAULT_MODEL}, or train with --reveal_share"
-        )
+    if cfg.mode in ("accompany", "variation"):
+        model.check_sees_future(f"--mode {cfg.mode}")
     knows_tempo = any(attribute.name == "tempo" for attribute in config.attributes)
     if cfg.tempo is not None and work.template is not None and not knows_tempo:
         raise UserError(f"--tempo {cfg.tempo}: the given music keeps its own tempo, and this model has no tempo label")

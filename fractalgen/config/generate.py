@@ -126,7 +126,5 @@ class GenerateConfig(SamplingConfig, RenderConfig):
     save_frames: bool = setting(False, "write every frame as a numbered PNG file")
     save_html: bool = setting(False, "write a page that plays the process and the music in a browser")
     save_wav: bool = setting(False, "write the sound")
-    soundfont: str | None = setting(None, "sound: a .sf2 or .sf3 file (default: a built-in simple voice)")
     gif_view: View = setting("process", "view of the animations, see `fractalgen render --help`")
     gif_samples: str = setting("first", "samples that get a GIF, MP4 and frames: first, all or a number")
-    record_interval: int = setting(0, "AR models: patches between two frames (0: an eighth of all patches)", low=0)

@@ -37,6 +37,8 @@ class RenderConfig:
     gif_keyboard: bool = setting(False, "draw a piano keyboard at the left")
     gif_grid: bool = setting(False, "draw bar lines, bar numbers and the names of the Cs")
     gif_color_bar: bool = setting(False, "draw the colour scale at the right")
+    record_interval: int = setting(0, "AR models: patches between two frames (0: an eighth of all patches)", low=0)
+    soundfont: str | None = setting(None, "sound: a .sf2 or .sf3 file (default: a built-in simple voice)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +64,4 @@ class RenderCommandConfig(RenderConfig):
     )
     side_by_side: bool = setting(False, "draw all traces in one animation")
     silent: bool = setting(False, "omit the music at the end")
-    soundfont: str | None = setting(None, "a .sf2 or .sf3 file (default: a built-in simple voice)")
     out: str | None = setting(None, "file to write, or folder of frames (default: beside the trace)")
-    record_interval: int = setting(0, "AR models: patches between two frames (0: an eighth of all patches)", low=0)
