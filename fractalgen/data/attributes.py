@@ -8,6 +8,7 @@ obeys.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -15,10 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fractalgen.data.song import Song
+from fractalgen.music.bars import main_meter, meter_label
 from fractalgen.music.keys import held, key_between, key_changes
 from fractalgen.music.labels import DIGITS, KEYS, NAMES, UNITS, Attribute
 from fractalgen.music.measures import end_of_music, mean_polyphony, notes_per_bar
-from fractalgen.music.tokens import ONSET, Tempos, midi_velocity
+from fractalgen.music.tokens import ONSET, Meters, Tempos, midi_velocity
 
 Facts = dict[str, float | str | None]
 
@@ -57,15 +59,22 @@ def pace(tempos: Tempos, start: int, stop: int) -> float | None:
     return sum(steps for steps, _ in spans) / sum(steps / tempo for steps, tempo in spans) if spans else None
 
 
+def meter_between(meters: Meters, start: int, stop: int) -> str:
+    """The meter that holds most of the steps ``start`` to ``stop``, as it is written."""
+    lasting = tuple((max(step - start, 0), beats, unit) for step, beats, unit in meters if step < stop)
+    return meter_label(main_meter(lasting, stop - start))
+
+
 def vocabulary(songs: Iterable[Song], steps_per_quarter: int = 4, velocity_bins: int = 32) -> tuple[Attribute, ...]:
-    """The attributes by which training songs differ: the 24 keys, the styles found, and bins of the numbers.
+    """The attributes by which training songs differ: the 24 keys, styles and meters found, and bins of the numbers.
 
     Bins hold equally many of the songs' excerpts of 64 quarters; a number that hardly varies is left out, and so is a
-    single style.
+    single style or meter.
     """
     crop = CROP * steps_per_quarter
     found: dict[str, list[float]] = {name: [] for name in UNITS}
     styles: set[str] = set()
+    meters: Counter[str] = Counter()
     sounds = False
     for song in songs:
         styles.add(song.style)
@@ -73,6 +82,7 @@ def vocabulary(songs: Iterable[Song], steps_per_quarter: int = 4, velocity_bins:
         for start in range(0, max(1, song.num_steps - crop // 2), crop):
             facts = numbers(tokens[:, start : start + crop], steps_per_quarter, velocity_bins)
             facts["tempo"] = pace(song.tempos, start, start + crop)
+            meters[meter_between(song.meters, start, start + crop)] += 1
             sounds |= facts["polyphony"] is not None
             for name, values in found.items():
                 if isinstance(value := facts[name], float):
@@ -81,6 +91,8 @@ def vocabulary(songs: Iterable[Song], steps_per_quarter: int = 4, velocity_bins:
     made["key"] = Attribute("key", KEYS) if sounds else None
     named = tuple(sorted(styles - {""}))
     made["style"] = Attribute("style", named) if len(named) > 1 else None
+    usual = tuple(name for name, _ in meters.most_common())
+    made["meter"] = Attribute("meter", usual) if len(usual) > 1 else None
     return tuple(attribute for name in NAMES if (attribute := made[name]) is not None)
 
 

@@ -1,9 +1,10 @@
 """The packed corpus: all songs of a collection in one memory-mapped, self-describing safetensors file.
 
-A note takes 8 bytes (columns ``notes.*``); ``songs.*`` and the tables of tempi, meters and keys are cut into songs by
-offsets.  The metadata entry ``fractalgen`` is JSON: format, version, song ids, split and style of each song, the
+A note takes 9 bytes (columns ``notes.*``); ``songs.*`` and the tables of tempi, meters, keys and chords are cut into
+songs by offsets.  The metadata entry ``fractalgen`` is JSON: format, version, song ids, split and style of each song, the
 vocabulary of attributes, provenance, licence, settings, and the files that were left out with the reason.  Files
-without keys, styles and vocabulary can be read: what is not there is computed, and styles are unknown.
+without keys, chords, voices, styles and vocabulary can be read: what is not there is computed, and styles and voices
+are unknown.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from fractalgen.data.song import Song
 from fractalgen.errors import UserError, quoted, reason, shown
 from fractalgen.files import ASSETS, replacing
 from fractalgen.music import MAX_STEPS
+from fractalgen.music.chord_estimate import estimate_chords
+from fractalgen.music.chords import CODES, Chords
 from fractalgen.music.keys import Keys, key_changes
 from fractalgen.music.labels import KEYS, Attribute
 from fractalgen.music.pianoroll import PianoRoll
@@ -50,13 +53,20 @@ _COLUMNS: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
     _METERS: (np.int32, (3,)),
     "keys.step": (np.int32, ()),
     "keys.key": (np.uint8, ()),
+    "songs.chords": (np.int32, ()),
+    "chords.step": (np.int32, ()),
+    "chords.code": (np.uint16, ()),
+    "notes.voice": (np.uint8, ()),
 }
 _KEYS = ("songs.keys", "keys.step", "keys.key")  # there, or all computed
+_CHORDS = ("songs.chords", "chords.step", "chords.code")  # the same
+_OPTIONAL = (*_KEYS, *_CHORDS, "notes.voice")
 _TABLES = {
     "songs.notes": ("notes.start", "notes.duration", "notes.pitch", "notes.velocity"),
     "songs.tempos": ("tempos.step", "tempos.quarters_per_minute"),
     "songs.meters": (_METERS,),
     "songs.keys": ("keys.step", "keys.key"),
+    "songs.chords": ("chords.step", "chords.code"),
 }
 """The columns that a table of offsets cuts into songs."""
 
@@ -78,6 +88,9 @@ def write_corpus(
     meters = [event for song in songs for event in song.meters]
     labelled = tqdm(songs, "keys", unit="song", disable=None)
     keys = [key_changes(song.tokens(), steps_per_quarter) for song in labelled]
+    harmonised = tqdm(songs, "chords", unit="song", disable=None)
+    chords = [song.chords or estimated_chords(song, steps_per_quarter) for song in harmonised]
+    voices = [np.zeros(len(song.notes), np.uint8) if song.voices is None else song.voices for song in songs]
     training = tqdm([song for song in songs if splits[song.name] == "train"], "attributes", unit="song", disable=None)
     vocabulary = attributes.vocabulary(training, steps_per_quarter, velocity_bins)
     tensors = {
@@ -95,6 +108,10 @@ def write_corpus(
         "songs.keys": _offsets(len(changes) for changes in keys),
         "keys.step": np.array([step for changes in keys for step, _ in changes], np.int32),
         "keys.key": np.array([KEYS.index(key) for changes in keys for _, key in changes], np.uint8),
+        "songs.chords": _offsets(len(changes) for changes in chords),
+        "chords.step": np.array([step for changes in chords for step, _ in changes], np.int32),
+        "chords.code": np.array([code for changes in chords for _, code in changes], np.uint16),
+        "notes.voice": np.concatenate([np.zeros(0, np.uint8), *voices]),
     }
     metadata = {
         "format": FORMAT,
@@ -112,6 +129,17 @@ def write_corpus(
         temporary.write_bytes(save(arrays, metadata={"fractalgen": json.dumps(metadata)}))
 
 
+def estimated_chords(song: Song, steps_per_quarter: int) -> Chords:
+    """Changes of chord of a song that nobody annotated, by :func:`~fractalgen.music.chord_estimate.estimate_chords`."""
+    beats = grid_steps(song.meters, song.num_steps, steps_per_quarter, "beat")
+    codes = estimate_chords(song.tokens(), beats, grid_steps(song.meters, song.num_steps, steps_per_quarter)).tolist()
+    return tuple(
+        (step, code)
+        for beat, (step, code) in enumerate(zip(beats.tolist(), codes, strict=True))
+        if not beat or code != codes[beat - 1]
+    )
+
+
 def _offsets(lengths: Any) -> npt.NDArray[np.int32]:
     return np.cumsum([0, *lengths]).astype(np.int32)
 
@@ -127,6 +155,7 @@ class Corpus:
         self.steps_per_quarter: int = self.metadata["steps_per_quarter"]
         self.velocity_bins: int = self.metadata["velocity_bins"]
         self._keys: dict[int, Keys] = {}
+        self._chords: dict[int, Chords] = {}
 
     @classmethod
     def open(cls, path_or_name: str | os.PathLike[str]) -> Corpus:
@@ -189,6 +218,24 @@ class Corpus:
                 self._keys[index] = key_changes(self.tokens(index), self.steps_per_quarter)
         return self._keys[index]
 
+    def chords(self, index: int) -> Chords:
+        """Changes of chord (step, code) of a song: annotated, or as :func:`estimated_chords` finds them."""
+        if index not in self._chords:
+            if "songs.chords" in self._tensors:
+                part = self._part("songs.chords", index)
+                steps, codes = (self._tensors[name][part].tolist() for name in ("chords.step", "chords.code"))
+                self._chords[index] = tuple(zip(steps, codes, strict=True))
+            else:
+                self._chords[index] = estimated_chords(self.song(index), self.steps_per_quarter)
+        return self._chords[index]
+
+    def voices(self, index: int) -> npt.NDArray[np.uint8]:
+        """The voice of each note of a song, see :mod:`fractalgen.music.voices`; 0 where nothing says it."""
+        part = self._part("songs.notes", index)
+        if "notes.voice" not in self._tensors:
+            return np.zeros(part.stop - part.start, np.uint8)
+        return np.array(self._tensors["notes.voice"][part])
+
     def style(self, index: int) -> str:
         """Style label of a song; empty where there is none."""
         return self.metadata["styles"][index] if "styles" in self.metadata else ""
@@ -210,6 +257,8 @@ class Corpus:
             self.tempos(index),
             self.meters(index),
             self.style(index),
+            self.chords(index) if "songs.chords" in self._tensors else (),
+            self.voices(index),
         )
 
     def downbeats(self, index: int) -> npt.NDArray[np.int32]:
@@ -273,12 +322,13 @@ def _damage(about: dict[str, Any], tensors: dict[str, npt.NDArray[Any]]) -> str:
     """What does not fit together in a corpus, or nothing: after this every song of it can be read."""
     for name, (dtype, width) in _COLUMNS.items():
         if name not in tensors:
-            if name not in _KEYS:
+            if name not in _OPTIONAL:
                 return f"{name} is missing"
         elif tensors[name].dtype != dtype or tensors[name].shape[1:] != width or not tensors[name].ndim:
             return f"{name} is {tensors[name].dtype} {tensors[name].shape}"
-    if any(name in tensors for name in _KEYS) and not all(name in tensors for name in _KEYS):
-        return "some of the keys are missing"
+    for what, names in (("keys", _KEYS), ("chords", _CHORDS)):
+        if any(name in tensors for name in names) and not all(name in tensors for name in names):
+            return f"some of the {what} are missing"
     songs = about["songs"]
     if not isinstance(songs, list) or len(tensors["songs.num_steps"]) != len(songs):
         return "its songs are not those of its tables"
@@ -320,6 +370,10 @@ def _damage(about: dict[str, Any], tensors: dict[str, npt.NDArray[Any]]) -> str:
         return "a meter that there is not"
     if "keys.key" in tensors and tensors["keys.key"].max(initial=0) >= len(KEYS):
         return "a key that there is not"
+    if "chords.code" in tensors and tensors["chords.code"].max(initial=0) >= CODES:
+        return "a chord that there is not"
+    if "notes.voice" in tensors and len(tensors["notes.voice"]) != len(notes["pitch"]):
+        return "notes.voice: not one for each note"
     for attribute in about.get("attributes", ()):
         Attribute.from_dict(attribute)
     return ""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -14,7 +15,13 @@ from torch.utils.data import Dataset
 from fractalgen.data.corpus import Corpus, Split
 from fractalgen.data.labeller import Labeller
 from fractalgen.errors import UserError
+from fractalgen.model.plans import MOST_BACK
+from fractalgen.music.bars import BarLayout, units_of
+from fractalgen.music.chords import UNTOLD, transposed_chords
 from fractalgen.music.labels import Attribute
+from fractalgen.music.plan import Plan, plan_of
+from fractalgen.music.tokens import PITCHES
+from fractalgen.music.voices import voice_plane
 
 __all__ = ["Corpus", "CropDataset", "ValidCrops", "evenly"]
 
@@ -23,8 +30,128 @@ Item = dict[str, Tensor]
 Chosen = TypeVar("Chosen")
 
 
-def _item(tokens: np.ndarray, labels: np.ndarray) -> Item:
-    return {"tokens": torch.from_numpy(tokens.astype(np.int64)), "labels": torch.from_numpy(labels)}
+@dataclass(frozen=True)
+class Outline:
+    """What is known of a whole song beside its notes: its columns, and the plan that it sounds like."""
+
+    layout: BarLayout
+    plan: Plan
+
+
+class Excerpts:
+    """Excerpts of songs as a model takes them: bar by bar where it has bar columns, with plans where it knows plans.
+
+    An item holds ``tokens`` int64 (128, width) and ``labels`` int64 (num_attributes,): those of the excerpt as
+    transposed, 0 where unknown.  With bar columns also ``absent`` bool (width,): steps that do not exist, behind the
+    end of a bar or of the song; and ``voices`` uint8 (128, width), see :mod:`fractalgen.music.voices`.  With plans also
+    what :class:`fractalgen.model.plans.Plans` has.
+    """
+
+    def __init__(
+        self, corpus: Corpus, width: int, attributes: Sequence[Attribute], *, patch: int, bar_columns: bool, plans: bool
+    ) -> None:
+        self.corpus, self.width, self.patch = corpus, width, patch
+        self.bar_columns, self.plans = bar_columns, plans
+        self.labels = Labeller(corpus, attributes)
+        self.outlines: dict[int, Outline] = {}
+
+    def outline(self, song: int) -> Outline:
+        """The columns and the plan of a song."""
+        if song not in self.outlines:
+            corpus = self.corpus
+            steps, meters = corpus.num_steps(song), corpus.meters(song)
+            layout = BarLayout.of(meters, steps, corpus.steps_per_quarter, self.patch)
+            chords = corpus.chords(song) if self.plans else ((0, 0),)
+            tokens = corpus.tokens(song) if self.plans else np.zeros((PITCHES, steps), np.uint8)
+            self.outlines[song] = Outline(layout, plan_of(layout, tokens, meters, corpus.steps_per_quarter, chords))
+        return self.outlines[song]
+
+    def starts(self, song: int) -> NDArray[np.int64]:
+        """Steps of a song at which an excerpt may begin so that the song fills it; at least its first bar."""
+        downbeats = self.corpus.downbeats(song)
+        if not self.bar_columns:
+            fitting = downbeats[downbeats <= self.corpus.num_steps(song) - self.width]
+        else:  # the last excerpts end one bar after the song: how it ends is seen as often as what goes before
+            layout = self.outline(song).layout
+            fitting = layout.starts[: max(0, len(layout) - self.width // self.patch + 2)]
+            fitting = fitting[np.isin(fitting, downbeats)]
+        return (fitting if len(fitting) else downbeats[:1]).astype(np.int64)
+
+    def all_starts(self, song: int) -> list[int]:
+        """Steps at which excerpts that follow each other begin; the last one is at least half full."""
+        first, steps = int(self.corpus.downbeats(song)[0]), self.corpus.num_steps(song)
+        if not self.bar_columns:
+            return list(range(first, max(first, steps - self.width // 2) + 1, self.width))
+        layout, count = self.outline(song).layout, self.width // self.patch
+        return [int(layout.starts[k]) for k in range(0, max(0, len(layout) - count // 2) + 1, count) if k < len(layout)]
+
+    def tokens(self, song: int, start: int) -> NDArray[np.uint8]:
+        """Tokens (128, width) of the excerpt that begins at a step."""
+        if not self.bar_columns:
+            return self.corpus.tokens(song, start, start + self.width)
+        return self.columns(song, self.window(song, start))
+
+    def window(self, song: int, start: int) -> BarLayout:
+        """The columns of the excerpt that begins at a step."""
+        layout = self.outline(song).layout
+        return layout.window(layout.column_of(start), self.width // self.patch)
+
+    def columns(self, song: int, window: BarLayout) -> NDArray[np.uint8]:
+        """Tokens of some columns of a song."""
+        first = int(window.starts[0])
+        return replace(window, starts=window.starts - first).lay(
+            self.corpus.tokens(song, first, first + window.num_steps)
+        )
+
+    def __call__(self, song: int, start: int, shift: Callable[[NDArray[np.uint8]], int] | int = 0) -> Item:
+        """The excerpt that begins at a step, transposed by so many semitones (or as a function of its tokens says)."""
+        tokens = self.tokens(song, start)
+        shift = shift if isinstance(shift, int) else shift(tokens)
+        tokens = np.roll(tokens, shift, axis=0)
+        item: dict[str, NDArray[Any]] = {"tokens": tokens.astype(np.int64)}
+        if not self.bar_columns:
+            item["labels"] = self.labels(tokens, song, start, shift)
+        else:
+            window = self.window(song, start)
+            item["absent"] = ~window.exists
+            item["labels"] = self.labels(window.strip(tokens), song, start, shift)
+            first, notes = int(window.starts[0]), self.corpus.notes(song)
+            voices = voice_plane(notes, self.corpus.voices(song), first, first + window.num_steps)
+            voices = replace(window, starts=window.starts - first).lay(voices)
+            item["voices"] = np.roll(voices, shift, axis=0)
+            if self.plans:
+                item |= self._plan(song, window, shift)
+        return {name: torch.from_numpy(array) for name, array in item.items()}
+
+    def _plan(self, song: int, window: BarLayout, shift: int) -> dict[str, NDArray[Any]]:
+        """The plan of an excerpt.  A bar that it comes back to from outside is in ``bank``, at the same column."""
+        outline, count = self.outline(song), len(window)
+        first = outline.layout.column_of(int(window.starts[0]))
+        there = min(count, len(outline.layout) - first)
+        units = units_of(self.patch)
+        chords = np.full(count * units, UNTOLD)
+        chords[: there * units] = outline.plan.chords[first * units : (first + there) * units]
+        back, left = np.zeros(count, np.int64), np.zeros(count, np.int64)
+        left[:there] = outline.plan.left[first : first + there]
+        bank = np.zeros((PITCHES, window.width), np.uint8)
+        bank_chords = np.full(count * units, UNTOLD)
+        for column, source in enumerate(outline.plan.returns[first : first + there].tolist()):
+            if source < 0 or first + column - source > MOST_BACK:
+                continue
+            back[column] = first + column - source
+            if source < first:
+                here = slice(column * self.patch, (column + 1) * self.patch)
+                bank[:, here] = self.columns(song, outline.layout.window(source, 1))
+                beats = slice(column * units, (column + 1) * units)
+                bank_chords[beats] = outline.plan.chords[source * units : (source + 1) * units]
+        return {
+            "chords": transposed_chords(chords, shift).astype(np.int64),
+            "back": back,
+            "left": left,
+            "before": np.array(first),
+            "bank": np.roll(bank, shift, axis=0).astype(np.int64),
+            "bank_chords": transposed_chords(bank_chords, shift).astype(np.int64),
+        }
 
 
 def evenly(items: list[Chosen], limit: int) -> list[Chosen]:
@@ -43,11 +170,10 @@ def _songs(corpus: Corpus, split: Split) -> list[int]:
 
 
 class CropDataset(Dataset[Item]):
-    """Random crops for training: a song by its length, a bar (or beat) of it, a transposition.
+    """Random crops for training: a song by its length, a bar of it (or a beat, without bar columns), a transposition.
 
-    Items: ``tokens`` int64 (128, crop_length), ``labels`` int64 (num_attributes,): those of the crop as transposed, 0
-    where unknown.  The index is ignored; every item is drawn with torch's global generator, so worker seeds make runs
-    reproducible.  Transpositions (semitones, inclusive) that would take a note of the crop outside the piano's 88 keys
+    Items: see :class:`Excerpts`.  The index is ignored; every item is drawn with torch's global generator, so worker
+    seeds make runs reproducible.  Transpositions (semitones, inclusive) that would take a note of the crop outside the piano's 88 keys
     are not drawn.  A song shorter than a crop is followed by silence.  ``length``: items per epoch, by default as many
     as crops fit into the split.
     """
@@ -61,19 +187,21 @@ class CropDataset(Dataset[Item]):
         transpose: tuple[int, int] = (0, 0),
         length: int | None = None,
         attributes: Sequence[Attribute] = (),
+        *,
+        patch: int = 16,
+        bar_columns: bool = False,
+        plans: bool = False,
     ) -> None:
         if transpose[0] > transpose[1]:
             raise UserError(f"--transpose_min {transpose[0]} is above --transpose_max {transpose[1]}")
         if align not in ("bar", "beat"):
             raise UserError(f"--crop_align {align!r}: 'bar' or 'beat'")
+        if align == "beat" and bar_columns:
+            raise UserError("--crop_align beat: columns of this model are bars, so crops begin with a bar")
         self.corpus, self.crop_length, self.transpose = corpus, crop_length, transpose
-        self.labels = Labeller(corpus, attributes)
+        self.excerpts = Excerpts(corpus, crop_length, attributes, patch=patch, bar_columns=bar_columns, plans=plans)
         self.songs = _songs(corpus, split)
-        self.starts = []
-        for song in self.songs:
-            grid = corpus.downbeats(song) if align == "bar" else corpus.beats(song)
-            fitting = grid[grid <= corpus.num_steps(song) - crop_length]
-            self.starts.append(fitting if len(fitting) else grid[:1])
+        self.align = align
         steps = torch.tensor([corpus.num_steps(song) for song in self.songs])
         self.until = torch.cumsum(steps, 0)
         self.length = max(1, int(self.until[-1]) // crop_length) if length is None else length
@@ -84,13 +212,13 @@ class CropDataset(Dataset[Item]):
     def __getitem__(self, index: int) -> Item:
         position = torch.randint(int(self.until[-1]), ())
         which = int(torch.searchsorted(self.until, position, right=True))
-        starts = self.starts[which]
-        start = int(starts[int(torch.randint(len(starts), ()))])
         song = self.songs[which]
-        tokens = self.corpus.tokens(song, start, start + self.crop_length)
-        shift = self._shift(tokens)
-        tokens = np.roll(tokens, shift, axis=0)
-        return _item(tokens, self.labels(tokens, song, start, shift))
+        starts = self.excerpts.starts(song)
+        if self.align == "beat":
+            beats = self.corpus.beats(song)
+            starts = beats[beats <= max(self.corpus.num_steps(song) - self.crop_length, beats[0])]
+        start = int(starts[int(torch.randint(len(starts), ()))])
+        return self.excerpts(song, start, self._shift)
 
     def _shift(self, tokens: np.ndarray) -> int:
         keys = np.flatnonzero(tokens.any(axis=1))
@@ -124,17 +252,20 @@ class ValidCrops(Dataset[Item]):
         crop_length: int = 256,
         limit: int = 0,
         attributes: Sequence[Attribute] = (),
+        *,
+        patch: int = 16,
+        bar_columns: bool = False,
+        plans: bool = False,
     ) -> None:
         self.corpus, self.crop_length = corpus, crop_length
-        self.labels = Labeller(corpus, attributes)
+        self.excerpts = Excerpts(corpus, crop_length, attributes, patch=patch, bar_columns=bar_columns, plans=plans)
         crops = []
         for song in _songs(corpus, split):
-            first = int(corpus.downbeats(song)[0])
-            last = max(first, corpus.num_steps(song) - crop_length // 2)
             notes = corpus.notes(song)
             begin, end = notes["start"], notes["start"] + notes["duration"]
-            for start in range(first, last + 1, crop_length):
-                if ((begin < start + crop_length) & (end > start)).any():
+            for start in self.excerpts.all_starts(song):
+                steps = self.excerpts.window(song, start).num_steps if bar_columns else crop_length
+                if ((begin < start + steps) & (end > start)).any():
                     crops.append((song, start))
         self.crops = evenly(crops, limit)
 
@@ -142,6 +273,4 @@ class ValidCrops(Dataset[Item]):
         return len(self.crops)
 
     def __getitem__(self, index: int) -> Item:
-        song, start = self.crops[index]
-        tokens = self.corpus.tokens(song, start, start + self.crop_length)
-        return _item(tokens, self.labels(tokens, song, start))
+        return self.excerpts(*self.crops[index])

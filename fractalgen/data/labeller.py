@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from fractalgen.data.attributes import numbers, pace
+from fractalgen.data.attributes import meter_between, numbers, pace
 from fractalgen.data.corpus import Corpus
 from fractalgen.errors import UserError
 from fractalgen.music.keys import key_between, transposed
@@ -47,4 +47,5 @@ class Labeller:
         facts["key"] = None if key is None else transposed(key, shift)
         facts["tempo"] = pace(corpus.tempos(song), start, stop)
         facts["style"] = corpus.style(song)
+        facts["meter"] = meter_between(corpus.meters(song), start, stop)
         return np.array([attribute.label(facts[attribute.name]) for attribute in self.attributes], np.int64)

@@ -15,18 +15,22 @@ from pathlib import Path
 from threading import Thread
 
 import numpy as np
+import numpy.typing as npt
 from tqdm import tqdm
 
 from fractalgen.config import PrepareConfig
 from fractalgen.data.song import Song
-from fractalgen.errors import UserError
-from fractalgen.music.midi import BeatMap, read_midi
+from fractalgen.errors import UserError, reason
+from fractalgen.music.chord_estimate import annotated_chords
+from fractalgen.music.chords import Chords, parse_harte
+from fractalgen.music.midi import BeatMap, nearest_steps, read_midi
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.tokens import Notes
+from fractalgen.music.voices import merged_voices
 
 MIDI_ENDINGS = (".mid", ".midi", ".kar", ".rmi", ".smf")  # each also packed: .mid.gz
 OTHER_ENDINGS = (".abc", ".gp", ".gp3", ".gp4", ".gp5", ".gpx", ".mscx", ".mscz", ".mus", ".musicxml", ".mxl", ".sib")
-BEAT_MAP = "beat_midi.txt"
+BEAT_MAP, CHORDS = "beat_midi.txt", "chord_midi.txt"
 SHOWN = 20  # skipped files listed on the terminal
 _CHUNK = 16  # files a worker reads at a time
 _SPAWN = get_context("spawn")  # forking a process that has threads (PyTorch's) may hang it
@@ -66,10 +70,41 @@ def restruck(notes: Notes) -> Notes:
     return single[np.lexsort((single["pitch"], single["start"]))]
 
 
-def song_of(name: str, roll: PianoRoll, config: PrepareConfig) -> Song:
+def song_of(
+    name: str,
+    roll: PianoRoll,
+    config: PrepareConfig,
+    chords: Chords = (),
+    voices: npt.NDArray[np.uint8] | None = None,
+) -> Song:
     """The song of a roll, struck anew at every step if the settings say so."""
-    song = Song.from_roll(name, roll)
-    return replace(song, notes=restruck(song.notes)) if config.restrike else song
+    song = Song.from_roll(name, roll, chords, voices)
+    return replace(song, notes=restruck(song.notes), voices=None) if config.restrike else song
+
+
+def read_chords(file: Path, beats: BeatMap, origin: int, steps_per_quarter: int) -> Chords:
+    """Changes of chord (step, code) of a song by an annotation such as POP909's ``chord_midi.txt``.
+
+    Lines hold seconds of begin and end, and a chord in Harte's notation; each beat has the chord that holds most of it.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    spans = []
+    try:
+        for line in file.read_text(encoding="utf-8").splitlines():
+            if line.strip():
+                start, stop, chord = line.split()
+                spans.append((float(start), float(stop), parse_harte(chord)))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: unreadable chords ({reason(error)})") from error
+    codes = annotated_chords(spans, beats.seconds).tolist()
+    steps = [(beat - origin) * steps_per_quarter for beat in range(len(codes))]
+    return tuple(
+        (max(step, 0), code)
+        for beat, (step, code) in enumerate(zip(steps, codes, strict=True))
+        if step >= 0 and (step == 0 or beat == 0 or code != codes[beat - 1])
+    )
 
 
 def read_folder(source: Path, config: PrepareConfig) -> tuple[list[Read], list[Skipped]]:
@@ -170,7 +205,13 @@ def _read(file: Path, root: Path, config: PrepareConfig) -> Read | Skipped:
                 f"off its own grid: onsets lie {distance:.2f} step away on average, more than "
                 f"{config.max_grid_distance:g} ({fits}keep it with --allow_off_grid)",
             )
-        song = song_of(name, PianoRoll.from_events(events, config.velocity_bins), config)
+        roll = PianoRoll.from_events(events, config.velocity_bins)
+        voices, chords = None, ()
+        if events.voices is not None and events.voices.any():
+            voices = merged_voices(roll.notes(), events.pitch, nearest_steps(events.onset), events.voices)
+        if beats is not None and (listed := file.with_name(CHORDS)).exists():
+            chords = read_chords(listed, beats, events.origin, config.steps_per_quarter)
+        song = song_of(name, roll, config, chords, voices)
         song = replace(song, style=_style(file, root, beat_map))
         return Read(song, events.pedalled, merged, moved, fitting, events.remarks)
     except UserError as error:

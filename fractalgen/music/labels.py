@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 from fractalgen.errors import UserError, shown
 
-AttributeName = Literal["key", "density", "polyphony", "register", "velocity", "tempo", "style"]
+AttributeName = Literal["key", "density", "polyphony", "register", "velocity", "tempo", "style", "meter"]
 NAMES: tuple[AttributeName, ...] = get_args(AttributeName)
 UNITS = {
     "density": "notes a bar of four quarters",

@@ -19,6 +19,7 @@ from fractalgen.music import MAX_STEPS
 from fractalgen.music.midi_events import Part, read_file
 from fractalgen.music.midi_parser import DRUMS, NEVER
 from fractalgen.music.tokens import Meters, Tempos, merge_notes, whole_bars
+from fractalgen.music.voices import voices_of_tracks
 
 # A marker at the last tick carries what notes alone cannot: the width, and which keys sounded from before step 0.
 END_MARKER = "FractalGen end of roll"
@@ -112,7 +113,8 @@ class MidiEvents:
 
     ``changes``: the tempi as the file has them, (ticks, microseconds a quarter).  ``key``: sharps (flats below 0) and
     whether it is minor, as the first key signature says.  ``pedalled``: how many notes of the roll the pedal lengthens.
-    ``remarks``: what is missing or was completed, each in one line.
+    ``remarks``: what is missing or was completed, each in one line.  ``origin``: the beat of the beat map at step 0.
+    ``voices``: what the name of each note's track says of it, see :mod:`fractalgen.music.voices`.
     """
 
     onset: npt.NDArray[np.float64]
@@ -129,6 +131,8 @@ class MidiEvents:
     key: tuple[int, bool] | None = None
     pedalled: int = 0
     remarks: tuple[str, ...] = ()
+    origin: int = 0
+    voices: npt.NDArray[np.uint8] | None = None
 
     @property
     def grid_distance(self) -> float:
@@ -197,6 +201,7 @@ def read_midi(
         (tick, int.from_bytes(data[:3], "big")) for tick, data in file.meta(0x51) if len(data) >= 3 and any(data[:3])
     )
     ticks = np.r_[start, stop, ended, file.end]
+    origin = 0
     if beats is None or not len(melodic):
         steps = ticks * steps_per_quarter / quarter  # halves are exact, whatever the two numbers are
         tempos = _tempos(changes, quarter, steps_per_quarter)
@@ -233,6 +238,7 @@ def read_midi(
         if within is not None:
             mine |= ~within[np.minimum(nearest_steps(onset), len(within) - 1)]
         onset, end, pitch, velocity = onset[mine], end[mine], pitch[mine], velocity[mine]
+        melodic = melodic[mine]
     keys = [
         (data[0] - 256 if data[0] > 127 else data[0], bool(data[1])) for _, data in file.meta(0x59) if len(data) == 2
     ]
@@ -251,6 +257,8 @@ def read_midi(
         next((key for key in keys if abs(key[0]) <= 7), None),
         pedalled,
         tuple(remarks),
+        origin,
+        voices_of_tracks(melodic[:, 0], file.name),
     )
 
 

@@ -1,0 +1,150 @@
+"""Chords: a small vocabulary, written as musicians write it, and the codes by which a model knows them.
+
+A code is a small integer.  0 is "not told", 1 is "no chord"; every other code is a root, a quality and a bass, the bass
+as semitones above the root.  Qualities beyond the vocabulary (ninths, elevenths, ...) count as the nearest one in it.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from fractalgen.errors import UserError, quoted
+from fractalgen.music.labels import TONICS, writes_flats
+
+QUALITIES: dict[str, tuple[int, ...]] = {
+    "": (0, 4, 7),
+    "m": (0, 3, 7),
+    "dim": (0, 3, 6),
+    "aug": (0, 4, 8),
+    "sus2": (0, 2, 7),
+    "sus4": (0, 5, 7),
+    "6": (0, 4, 7, 9),
+    "m6": (0, 3, 7, 9),
+    "7": (0, 4, 7, 10),
+    "maj7": (0, 4, 7, 11),
+    "m7": (0, 3, 7, 10),
+    "mM7": (0, 3, 7, 11),
+    "m7b5": (0, 3, 6, 10),
+    "dim7": (0, 3, 6, 9),
+    "7sus4": (0, 5, 7, 10),
+}
+"""Qualities by how they are written behind the root, with the semitones of their notes above it."""
+
+UNTOLD, NO_CHORD, FIRST = 0, 1, 2
+CODES = FIRST + 12 * len(QUALITIES) * 12
+Chords = tuple[tuple[int, int], ...]
+"""Changes of chord: (step, code), each holding until the next."""
+
+SHARPS = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
+# C. Harte, "Towards Automatic Extraction of Harmony Information from Music Signals" (2010): shorthands of the notation
+# in which POP909 and other corpora annotate chords.
+HARTE = {
+    **{"maj": "", "min": "m", "dim": "dim", "aug": "aug", "sus2": "sus2", "sus4": "sus4", "maj6": "6", "min6": "m6"},
+    **{"7": "7", "maj7": "maj7", "min7": "m7", "minmaj7": "mM7", "hdim7": "m7b5", "dim7": "dim7", "sus4(b7)": "7sus4"},
+    **{"9": "7", "maj9": "maj7", "min9": "m7", "11": "7sus4", "min11": "m7", "13": "7", "": ""},
+}
+SCALE_DEGREES = {"1": 0, "2": 2, "3": 4, "4": 5, "5": 7, "6": 9, "7": 11, "9": 14, "11": 17, "13": 21}
+
+
+class Chord(NamedTuple):
+    """A chord: root as a pitch class, quality as its place in :data:`QUALITIES`, bass in semitones above the root."""
+
+    root: int
+    quality: int
+    bass: int = 0
+
+    @property
+    def code(self) -> int:
+        """Its code."""
+        return FIRST + (self.root * len(QUALITIES) + self.quality) * 12 + self.bass
+
+    @classmethod
+    def of(cls, code: int) -> Chord | None:
+        """The chord of a code; None for the two codes that are none."""
+        if code < FIRST:
+            return None
+        rest, bass = divmod(code - FIRST, 12)
+        return cls(*divmod(rest, len(QUALITIES)), bass)
+
+
+def transposed_chords(codes: npt.NDArray[np.integer], semitones: int) -> npt.NDArray[np.integer]:
+    """Codes of the same chords so many semitones higher."""
+    size = 12 * len(QUALITIES)
+    return np.where(codes < FIRST, codes, FIRST + (codes - FIRST + semitones % 12 * size) % (12 * size))
+
+
+@cache
+def spelled(code: int, flats: bool = True) -> str:
+    """A chord as musicians write it; ``flats``: black keys are flats, else sharps.
+
+    Roots are spelled by their own custom (a chord on the black key below G is F#m or Gb); the bass as the root is.
+    """
+    chord = Chord.of(code)
+    if chord is None:
+        return "N.C." if code == NO_CHORD else ""
+    names = TONICS if flats else SHARPS
+    bass = f"/{names[(chord.root + chord.bass) % 12]}" if chord.bass else ""
+    return names[chord.root] + list(QUALITIES)[chord.quality] + bass
+
+
+def flats_in(key: str | None) -> bool:
+    """Whether chords in a key of :data:`~fractalgen.music.labels.KEYS` are written with flats (without a key: yes)."""
+    return key is None or writes_flats(key)
+
+
+@cache
+def nearest_quality(semitones: frozenset[int]) -> int:
+    """The quality of the vocabulary whose notes are nearest to these, in semitones above the root."""
+    templates = [frozenset(notes) for notes in QUALITIES.values()]
+    return max(
+        range(len(templates)),
+        key=lambda quality: len(templates[quality] & semitones) / len(templates[quality] | semitones),
+    )
+
+
+def parse_chord(text: str) -> int:
+    """The code of a chord such as ``C``, ``F#m7``, ``Bb/D``, ``Gsus4`` or ``N.C.``.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    from pychord import Chord as Written
+    from pychord.utils import note_to_val
+
+    text = text.strip()
+    if re.fullmatch(r"n\.?\s?c?\.?", text, re.IGNORECASE):
+        return NO_CHORD
+    plain = text.replace("♯", "#").replace("♭", "b").replace("Δ", "maj7").replace("ø7", "m7b5").replace("ø", "m7b5")
+    plain = re.sub(r"^([A-G][#b]?)-", r"\1m", plain)
+    plain = re.sub(r"^([A-G][#b]?)(?:\+|o|°)", lambda found: found[1] + ("aug" if "+" in found[0] else "dim"), plain)
+    try:
+        written = Written(plain)
+        root = note_to_val(written.root) % 12
+        bass = (note_to_val(written.on) - root) % 12 if written.on else 0
+        semitones = frozenset(step % 12 for step in written.quality.components)
+    except (ValueError, KeyError, IndexError) as error:
+        raise UserError(f"{quoted(text)} is no chord (write C, F#m7, Bb/D, Gsus4, N.C. ...)") from error
+    return Chord(root, nearest_quality(semitones), bass).code
+
+
+def parse_harte(text: str) -> int:
+    """The code of a chord in the notation of Harte: ``B:maj``, ``G:min7/b7``, ``N``.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    if text in ("N", "X"):
+        return NO_CHORD
+    found = re.fullmatch(r"([A-G])([#b]*)(?::?([^/]*))?(?:/([#b]*)(\d+))?", text)
+    if found is None or (found[3] or "") not in HARTE or (found[5] or "1") not in SCALE_DEGREES:
+        raise UserError(f"{quoted(text)} is no chord in Harte's notation")
+    root = (TONICS.index(found[1]) + found[2].count("#") - found[2].count("b")) % 12
+    quality = list(QUALITIES).index(HARTE[found[3] or ""])
+    signs = found[4] or ""
+    bass = (SCALE_DEGREES[found[5] or "1"] + signs.count("#") - signs.count("b")) % 12
+    return Chord(root, quality, bass).code
