@@ -12,6 +12,7 @@ from fractalgen.errors import quoted, shown
 from fractalgen.music import MAX_STEPS
 from fractalgen.music.labels import Attribute
 
+PLANNER_HEADS = 4
 OLD_NAMES = {"future_context": "listens"}
 """Fields by the names that they have in older checkpoints."""
 
@@ -46,6 +47,8 @@ class ModelConfig:
     dropout: float = 0.0
     max_children: tuple[int, ...] = ()
     echoes: tuple[int, ...] = ()
+    bar_columns: bool = False  # a column of first-level patches is a bar
+    plan_width: int = 0  # width of the planner; 0: the model knows no plans
     future_context: bool = False  # AR levels see known cells after the current one too, as MAR levels always do
 
     def __post_init__(self) -> None:
@@ -90,6 +93,10 @@ class ModelConfig:
             if level.generator not in get_args(Generator):
                 known = " or ".join(map(repr, get_args(Generator)))
                 raise ConfigError(f"generator_types: {known}, not {quoted(level.generator)}")
+        if self.plan_width % PLANNER_HEADS or not 0 <= self.plan_width <= WIDEST:
+            raise ConfigError(f"plan_width: multiples of {PLANNER_HEADS} from 0 to {WIDEST}, not {self.plan_width}")
+        if self.plan_width and not self.bar_columns:
+            raise ConfigError("plan_width: only models with bar_columns know plans")
         if any(not 0 < abs(distance) <= FARTHEST for distance in self.echoes):
             raise ConfigError(f"echoes: 1 to {FARTHEST} patches away, not {shown(' '.join(map(str, self.echoes)))}")
         if len(set(self.echoes)) < len(self.echoes):
@@ -103,7 +110,7 @@ class ModelConfig:
     def _check_types(self) -> None:
         """Refuse values of the wrong type, which only a damaged checkpoint contains."""
         counts: dict[str, tuple[Any, ...]] = {
-            name: (getattr(self, name),) for name in ("crop_length", "velocity_bins", "steps_per_quarter")
+            name: (getattr(self, name),) for name in ("crop_length", "velocity_bins", "steps_per_quarter", "plan_width")
         }
         counts |= {"max_children": self.max_children, "echoes": self.echoes}
         for name in ("patch", "width", "depth", "heads"):
@@ -115,8 +122,9 @@ class ModelConfig:
         for name in ("dropout", "label_dropout"):
             if type(getattr(self, name)) not in (int, float):
                 raise ConfigError(f"{name}: a number, not {shown(getattr(self, name))}")
-        if type(self.future_context) is not bool:
-            raise ConfigError(f"future_context: true or false, not {shown(self.future_context)}")
+        for name in ("future_context", "bar_columns"):
+            if type(getattr(self, name)) is not bool:
+                raise ConfigError(f"{name}: true or false, not {shown(getattr(self, name))}")
 
     @property
     def pitches(self) -> int:
@@ -147,6 +155,11 @@ class ModelConfig:
     def label_sizes(self) -> tuple[int, ...]:
         """Number of labels of each attribute, 0 (unset) included."""
         return tuple(attribute.size for attribute in self.attributes)
+
+    @property
+    def columns(self) -> int:
+        """Columns of first-level patches in a training crop."""
+        return self.crop_length // self.patch
 
     @property
     def vocabulary(self) -> int:

@@ -19,10 +19,10 @@ class TrainConfig:
             *("data", "output_dir", "resume", "init_from", "max_steps", "batch_size", "learning_rate"),
             *("val_check_interval_steps", "log_images_every_n_steps", "num_images_to_log"),
         ),
-        "data": ("crop_length", "crop_align", "transpose_min", "transpose_max", "num_workers", "attributes"),
+        "data": ("crop_length", "transpose_min", "transpose_max", "num_workers", "attributes"),
         "model": (
             *("generator_types", "scan_order", "patch_sizes", "embed_dims", "num_blocks", "num_heads"),
-            *("context_pitches", "context_past", "context_future", "echoes"),
+            *("context_pitches", "context_past", "context_future", "echoes", "plan_width"),
         ),
         "what is trained": ("reveal_share", "label_dropout", "dropout", "max_children"),
         "optimisation": (
@@ -36,7 +36,6 @@ class TrainConfig:
     # data
     data: str = setting("chorales", "packed corpus made by `fractalgen prepare`, or `chorales` (included)")
     crop_length: int = setting(256, "width of a training roll in time steps")
-    crop_align: Literal["bar", "beat"] = setting("bar", "where a random training crop may begin")
     transpose_min: int = setting(-6, "lowest random transposition of a training crop, in semitones")
     transpose_max: int = setting(6, "highest random transposition of a training crop, in semitones")
     num_workers: int = setting(1, "processes that load data", low=0)
@@ -66,6 +65,9 @@ class TrainConfig:
         (1, 2, 4, 8),
         "long context: L1 and L2 see the same pitches this many first-level patches earlier (where L0 is MAR: also"
         " later); a patch is a bar of four quarters; none: no long context",
+    )
+    plan_width: int = setting(
+        0, "width of the planner, which draws chords and form before the notes (0: a model without plans)", low=0
     )
     reveal_share: float = setting(
         0.0,
@@ -187,6 +189,8 @@ class TrainConfig:
             "max_children": tuple(self.max_children),
             "echoes": echoes,
             "future_context": future_context,
+            "bar_columns": True,
+            "plan_width": self.plan_width,
         }
         return ModelConfig(levels, **{**settings, **overrides})
 

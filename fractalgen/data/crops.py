@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -170,7 +170,7 @@ def _songs(corpus: Corpus, split: Split) -> list[int]:
 
 
 class CropDataset(Dataset[Item]):
-    """Random crops for training: a song by its length, a bar of it (or a beat, without bar columns), a transposition.
+    """Random crops for training: a song by its length, a bar of it, a transposition.
 
     Items: see :class:`Excerpts`.  The index is ignored; every item is drawn with torch's global generator, so worker
     seeds make runs reproducible.  Transpositions (semitones, inclusive) that would take a note of the crop outside the piano's 88 keys
@@ -183,7 +183,6 @@ class CropDataset(Dataset[Item]):
         corpus: Corpus,
         split: Split = "train",
         crop_length: int = 256,
-        align: Literal["bar", "beat"] = "bar",
         transpose: tuple[int, int] = (0, 0),
         length: int | None = None,
         attributes: Sequence[Attribute] = (),
@@ -194,14 +193,9 @@ class CropDataset(Dataset[Item]):
     ) -> None:
         if transpose[0] > transpose[1]:
             raise UserError(f"--transpose_min {transpose[0]} is above --transpose_max {transpose[1]}")
-        if align not in ("bar", "beat"):
-            raise UserError(f"--crop_align {align!r}: 'bar' or 'beat'")
-        if align == "beat" and bar_columns:
-            raise UserError("--crop_align beat: columns of this model are bars, so crops begin with a bar")
         self.corpus, self.crop_length, self.transpose = corpus, crop_length, transpose
         self.excerpts = Excerpts(corpus, crop_length, attributes, patch=patch, bar_columns=bar_columns, plans=plans)
         self.songs = _songs(corpus, split)
-        self.align = align
         steps = torch.tensor([corpus.num_steps(song) for song in self.songs])
         self.until = torch.cumsum(steps, 0)
         self.length = max(1, int(self.until[-1]) // crop_length) if length is None else length
@@ -214,9 +208,6 @@ class CropDataset(Dataset[Item]):
         which = int(torch.searchsorted(self.until, position, right=True))
         song = self.songs[which]
         starts = self.excerpts.starts(song)
-        if self.align == "beat":
-            beats = self.corpus.beats(song)
-            starts = beats[beats <= max(self.corpus.num_steps(song) - self.crop_length, beats[0])]
         start = int(starts[int(torch.randint(len(starts), ()))])
         return self.excerpts(song, start, self._shift)
 

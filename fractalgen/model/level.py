@@ -16,13 +16,16 @@ from fractalgen.model.degrees import DEGREES, raised
 from fractalgen.model.embeddings import CellFeatures, Place, mlp
 from fractalgen.model.generators import GENERATORS
 from fractalgen.model.grid import Grid, Margin, cut, interior, surround, windows
-from fractalgen.model.long_context import find_long_context
+from fractalgen.model.harmony import Harmony
+from fractalgen.model.long_context import columns_and_rows, find_long_context, find_returned
 from fractalgen.model.losses import LossTerms, gate_nll, wide
 from fractalgen.model.regions import Condition, Regions
 from fractalgen.model.schedule import Schedule
 from fractalgen.model.teacher_forcing import TeacherForcing
 from fractalgen.model.transformer import Transformer
-from fractalgen.music.tokens import HOLD, NO_HOLD, ONSET, SILENCE
+from fractalgen.music.form import NEW
+from fractalgen.music.plan import MOST_LEFT
+from fractalgen.music.tokens import ABSENT, HOLD, NO_HOLD, ONSET, SILENCE
 
 
 class VelocityHead(nn.Module):
@@ -126,6 +129,18 @@ class FractalLevel(nn.Module):
         self.degree = None
         if any(attribute.name == "key" for attribute in model.attributes):
             self.degree = nn.Parameter(torch.zeros(DEGREES, config.width))
+        self.harmony = None
+        if model.plan_width:  # all that is told of a plan weighs nothing at first
+            self.harmony = Harmony(self.patch, model.patch, config.width)
+            if index > 0:
+                self.recall_return = mlp(4 * self.patch**2, config.width)
+                nn.init.zeros_(self.recall_return[2].weight)
+                nn.init.zeros_(self.recall_return[2].bias)
+            else:
+                self.returned = nn.Linear(config.width, config.width, bias=False)
+                nn.init.zeros_(self.returned.weight)
+                self.told = nn.Parameter(torch.zeros(3, config.width))  # not said, new, comes back
+                self.left = nn.Parameter(torch.zeros(1 + MOST_LEFT, config.width))
         self.gate = nn.Linear(config.width, 1)
         self.child = child
         self.height: int = 1 + child.height  # levels from here down
@@ -148,7 +163,7 @@ class FractalLevel(nn.Module):
     def base(
         self, cond: Condition, grid: Grid, kept: dict[tuple[int, Grid], Tensor] | None = None
     ) -> Float[Tensor, "b n d"]:
-        """Place and condition of every child, with the degree of its lowest pitch in the key asked for.
+        """Place and condition of every child: the degree of its lowest pitch in the key asked for, and the plan.
 
         ``kept``: where places are looked up, or put if they are missing.
         """
@@ -159,11 +174,25 @@ class FractalLevel(nn.Module):
                 kept[self.index, grid] = places
         if self.degree is not None:
             places = F.embedding(cond.degree, places.flatten(1)).unflatten(1, (len(grid), -1))
-        return places + self.cond(cond.vector)[:, None]
+        base = places + self.cond(cond.vector)[:, None]
+        if self.harmony is None:
+            return base
+        base = base + self.harmony(cond.chords, cond.lowest, grid)
+        if self.index > 0:
+            return base
+        of_column = F.embedding((cond.returns - NEW + 1).clamp(max=2), self.told) + F.embedding(cond.left, self.left)
+        return base + of_column[:, columns_and_rows(grid, base.device)[0]]
 
-    def degrees(self, cond: Condition, grid: Grid) -> Int[Tensor, "b n"]:
-        """The degree of every child's lowest pitch."""
-        return raised(cond.degree[:, None], grid.lowest(cond.degree.device))
+    def inside(self, cond: Condition, grid: Grid, vector: Float[Tensor, "b n d"]) -> Condition:
+        """The conditions (b, n, ...) of all children as regions; ``vector``: their vectors."""
+        lowest = grid.lowest(cond.degree.device)
+        degree, pitch = raised(cond.degree[:, None], lowest), cond.lowest[:, None] + lowest
+        nothing = cond.returns.new_zeros(*degree.shape, 0)
+        if self.harmony is None or self.height == 2:  # a cell looks at neither chords nor returns
+            return Condition(vector, degree, pitch, nothing, nothing, nothing)
+        returns = cond.returns[:, columns_and_rows(grid, lowest.device)[0]] if self.index == 0 else cond.returns
+        returns = returns[..., None] if self.index == 0 else returns[:, None].expand(-1, len(grid), -1)
+        return Condition(vector, degree, pitch, self.harmony.below(cond.chords, grid), returns, nothing)
 
     # ------------------------------------------------------------------------------------------------ likelihood
 
@@ -184,6 +213,41 @@ class FractalLevel(nn.Module):
         if regions.long_context is None:
             return self.gate.weight.new_zeros(())
         return self.recall(self.features(self.grid(regions.canvas).split_layers(regions.long_context)).flatten(2))
+
+    def embedded_return(
+        self, regions: Regions, cond: Condition, region: Tensor, child: Tensor, steps: Tensor | None = None
+    ) -> Float[Tensor, "s *m d"]:
+        """What some children, each a (region, child), are shown of the bar that comes back, by guidance stream.
+
+        ``steps``: see :func:`.find_returned`.
+        """
+        cells = self.returned_cells(regions, region, child, steps)
+        if cells is None:
+            return self.gate.weight.new_zeros(())
+        returns = cond.returns.unflatten(0, (-1, len(regions.canvas)))
+        if self.index > 0:
+            embedded: Tensor = self.recall_return(self.features(cells))
+            told = returns[:, region, 0]
+        else:
+            embedded = self.returned(self.embed(self.features(cells)))
+            told = returns[:, region, columns_and_rows(self.grid(regions.canvas), region.device)[0][child]]
+        return embedded * (told >= 0)[..., None].to(embedded)
+
+    def returned_cells(
+        self, regions: Regions, region: Tensor, child: Tensor, steps: Tensor | None = None
+    ) -> Int[Tensor, "*m h w"] | None:
+        """The cells of the bar that comes back at the places of some children; None if there are none."""
+        if self.harmony is None or regions.returned is None:
+            return None
+        grid = self.grid(regions.canvas)
+        if self.index > 0:
+            return grid.split(regions.returned)[region, child]
+        assert regions.returns is not None
+        given = regions.given if self.sees_future else None
+        roll = interior(regions.canvas, self.margin)
+        return find_returned(
+            grid, roll, regions.returned, regions.returns, region, child, self.unknown, steps, given
+        )
 
     def long_context(
         self, regions: Regions, region: Int[Tensor, " m"], child: Int[Tensor, " m"], steps: Tensor | None = None
@@ -215,13 +279,19 @@ class FractalLevel(nn.Module):
         canvas, given = regions.canvas, regions.given
         grid = self.grid(canvas)
         patches = grid.split(interior(canvas, self.margin))
-        active = patches.flatten(2).any(-1)
+        absent = None
+        if self.index == 0 and given is not None and bool((given == ABSENT).any()):
+            absent = given == ABSENT  # below the first level the canvas is silent there
+        real = patches if absent is None else patches.masked_fill(grid.split(absent), SILENCE)
+        active = real.flatten(2).any(-1)
         undecided, filled, sounds = self.tasks(regions, grid)
         content, base = self.embed(self.features(patches)), self.base(cond, grid)
         plan = self.generator.teacher_forcing(
             undecided, None if schedule is None else (schedule.iterations[self.index], schedule.order)
         )
-        z = self.conditions(regions, content, base, plan)
+        every = torch.arange(len(canvas), device=canvas.device)[:, None], torch.arange(len(grid), device=canvas.device)
+        returned = self.embedded_return(regions, cond, *every, plan.steps)
+        z = self.conditions(regions, content, base + (returned[0] if returned.ndim else returned), plan)
         gates = wide(self.gate(z)[..., 0])
         index, owner = windows(grid, self.margin, self.child.margin, canvas.device)
         if (ended := self.ended(given, grid)) is not None:
@@ -246,9 +316,17 @@ class FractalLevel(nn.Module):
             around = surround(given, self.margin, outside=-1).flatten(1)
             visible = visible | (around[region[:, None, None], index[child]] >= 0)
         cells = torch.where(visible, canvas.flatten(1)[region[:, None, None], index[child]], self.unknown)
-        long_context = self.long_context(regions, region, child, plan.steps)
-        parts = Regions(cells, None if given is None else grid.split(given)[region, child], long_context)
-        below = Condition(z[region, child], self.degrees(cond, grid)[region, child])
+        if absent is not None:
+            mine = owner[child] == child[:, None, None]
+            nowhere = surround(absent, self.margin, outside=0).flatten(1)[region[:, None, None], index[child]]
+            cells = cells.masked_fill(mine & nowhere, SILENCE)
+        parts = Regions(
+            cells,
+            None if given is None else grid.split(given)[region, child],
+            self.long_context(regions, region, child, plan.steps),
+            self.returned_cells(regions, region, child, plan.steps) if self.patch > 1 else None,
+        )
+        below = self.inside(cond, grid, z).each(lambda x: x[region, child])
         self.child.nll(parts, below, crop[region], weight[region], losses, schedule)
 
     def conditions(
@@ -284,4 +362,4 @@ class FractalLevel(nn.Module):
             return below[:, None].new_ones(batch, count), below[:, None].new_zeros(batch, count), below
         given = grid.split(regions.given).flatten(2)
         filled = (given > SILENCE).any(-1)
-        return (given < 0).any(-1), filled, below & ~filled.any(1)
+        return ((given < 0) & (given != ABSENT)).any(-1), filled, below & ~filled.any(1)

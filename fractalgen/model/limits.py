@@ -9,6 +9,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from fractalgen.model.grid import Grid
+from fractalgen.music.tokens import ABSENT
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class PatchLimits:
 
     def possible(self, given: Int[Tensor, "b n h w"]) -> Bool[Tensor, "b n"]:
         """Children in which a cell that is not ``given`` may sound."""
-        cells = self.allowed & (given < 0)
+        cells = self.allowed & (given < 0) & (given != ABSENT)
         if self.room is not None:
             cells = cells & (self.room > 0)[:, self.columns][:, :, None]
         return cells.flatten(2).any(-1)

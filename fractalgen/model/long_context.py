@@ -2,10 +2,13 @@
 
 A window around a patch cannot show that this bar repeats the one four bars ago, and what the first level makes of whole
 patches is too coarse to copy from.  So the first level hands down to each of its children the cells at the same pitches
-some patches earlier (and later, where it is MAR), as far as they are decided when the child is.
+some patches earlier (and later, where it is MAR), as far as they are decided when the child is.  Where a plan says that a
+bar comes back to an earlier one, the cells of that one are handed down too.
 """
 
 from __future__ import annotations
+
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -40,3 +43,51 @@ def find_long_context(
     if given is not None:
         visible = visible | (F.pad(grid.split(given), (0, 0, 0, 0, 0, 1))[region[:, None], source] >= 0)
     return torch.where(visible, found, unknown)
+
+
+def find_returned(
+    grid: Grid,
+    codes: Int[Tensor, "b p t"],
+    bank: Int[Tensor, "b p t"],
+    returns: Int[Tensor, "b c"],
+    region: Int[Tensor, "*m"],
+    child: Int[Tensor, "*m"],
+    unknown: int,
+    steps: Int[Tensor, "b n"] | None = None,
+    given: Int[Tensor, "b p t"] | None = None,
+) -> Int[Tensor, "*m h w"]:
+    """The patches of the columns that those of some first-level children come back to; unknown where there is none.
+
+    ``returns``, ``bank``: see :class:`.plans.Plans`; what lies in the bank is known.  ``steps``, ``given``: as for
+    :func:`find_long_context`.
+    """
+    column, row = columns_and_rows(grid, codes.device)
+    source = returns[region, column[child]]
+    inside = (source >= 0) & (source < grid.cols)
+    number = numbers(grid, codes.device)[row[child], source.clamp(0, grid.cols - 1)]
+    found = torch.where(inside[..., None, None], grid.split(codes)[region, number], grid.split(bank)[region, child])
+    visible = (source >= grid.cols)[..., None, None] | inside[..., None, None]
+    if steps is not None:
+        earlier = (steps[region, number] < steps[region, child])[..., None, None]
+        if given is not None:
+            earlier = earlier | (grid.split(given)[region, number] >= 0)
+        visible = visible & (earlier | ~inside[..., None, None])
+    return torch.where(visible, found, unknown)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def columns_and_rows(grid: Grid, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The column and the row of each patch, by its number."""
+    row, column = torch.meshgrid(torch.arange(grid.rows), torch.arange(grid.cols), indexing="ij")
+    return grid.number(column).to(device), grid.number(row).to(device)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def numbers(grid: Grid, device: torch.device) -> Int[Tensor, "r c"]:
+    """The number of the patch in each row and column."""
+    place = torch.arange(len(grid)).view(grid.rows, grid.cols)
+    found = torch.empty(len(grid), dtype=torch.long)
+    found[grid.number(place)] = torch.arange(len(grid))
+    return found.view(grid.rows, grid.cols).to(device)

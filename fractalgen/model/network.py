@@ -5,18 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Int
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from fractalgen.config import ConfigError, MarOrder, ModelConfig, SamplingConfig
+from fractalgen.model.absent import carried
 from fractalgen.model.degrees import lowest_degree
 from fractalgen.model.grid import surround
 from fractalgen.model.level import FractalLevel, VelocityHead
 from fractalgen.model.losses import NLL, LossTerms
-from fractalgen.model.masking import drop_labels
+from fractalgen.model.masking import drop_labels, drop_plans
+from fractalgen.model.planner import Planner
+from fractalgen.model.plans import Plans
 from fractalgen.model.regions import Condition, Regions
 from fractalgen.model.schedule import Schedule
-from fractalgen.music.tokens import NO_HOLD, UNKNOWN
+from fractalgen.music.chords import UNTOLD
+from fractalgen.music.tokens import ABSENT, NO_HOLD, UNKNOWN
+
+
+def returning(plans: Plans | None) -> dict[str, Tensor]:
+    """What the first level's region is told of bars that come back: nothing where none does."""
+    if plans is None or not bool((plans.back > 0).any()):
+        return {}
+    return {"returned": plans.bank, "returns": plans.returns}
 
 
 class FractalNetwork(nn.Module):
@@ -38,6 +50,9 @@ class FractalNetwork(nn.Module):
             child = FractalLevel(config.levels[index], widths[index], child, config, index)
         assert isinstance(child, FractalLevel)
         self.root = child
+        self.planner = None
+        if config.plan_width:
+            self.planner = Planner(config.plan_width, config.columns, config.patch, config.dropout)
         self.null = nn.Parameter(0.02 * torch.randn(widths[0]))
         self.labels = nn.ModuleList(nn.Embedding(size, widths[0]) for size in config.label_sizes)
         for parameter in self.labels.parameters():
@@ -56,10 +71,13 @@ class FractalNetwork(nn.Module):
         """Where the weights are."""
         return self.null.device
 
-    def condition(self, cond_list: Sequence[Int[Tensor, " b"]] | None, batch: int) -> Condition:
+    def condition(
+        self, cond_list: Sequence[Int[Tensor, " b"]] | None, batch: int, plans: Plans | None = None
+    ) -> Condition:
         """Conditions: the learned null condition plus one embedding per label (label 0: unset).
 
-        A key also tells every level, for each pitch that it works on, which degree of that key it is.
+        A key also tells every level, for each pitch that it works on, which degree of that key it is; ``plans`` tell
+        every level the chords of what it works on, and the first what comes back where.
         """
         if cond_list is None:
             cond_list = [torch.zeros(batch, dtype=torch.long, device=self.device) for _ in self.labels]
@@ -71,7 +89,33 @@ class FractalNetwork(nn.Module):
             vector = vector + table(label.to(self.device))
             if attribute.name == "key":
                 degree = lowest_degree(label.to(self.device))
-        return Condition(vector, degree)
+        pitch = torch.zeros_like(degree)
+        nothing = degree[:, None][:, :0]
+        if plans is None or self.planner is None:
+            return Condition(vector, degree, pitch, nothing, nothing, nothing)
+        return Condition(vector, degree, pitch, F.pad(plans.chords, (0, 1), value=UNTOLD), plans.returns, plans.left)
+
+    def key(self, cond_list: Sequence[Int[Tensor, " b"]] | None, batch: int) -> Int[Tensor, " b"]:
+        """The labels of keys among ``cond_list``, 0 where none is asked for."""
+        for attribute, label in zip(self.config.attributes, cond_list or (), strict=False):
+            if attribute.name == "key":
+                return label.to(self.device)
+        return torch.zeros(batch, dtype=torch.long, device=self.device)
+
+    def plan_nll(
+        self,
+        plans: Plans,
+        cond_list: Sequence[Int[Tensor, " b"]] | None = None,
+        decided: Plans | None = None,
+    ) -> dict[str, Float[Tensor, " b"]]:
+        """Exact negative log-probability of plans in nats, that of returns and of chords, see :meth:`.Planner.nll`.
+
+        Raises:
+            ConfigError: the model knows no plans.
+        """
+        if self.planner is None:
+            raise ConfigError("this model knows no plans")
+        return self.planner.nll(plans, self.key(cond_list, len(plans.back)), decided)
 
     def nll(
         self,
@@ -82,17 +126,21 @@ class FractalNetwork(nn.Module):
         mar_order: MarOrder = SamplingConfig.mar_order,
         *,
         ended: Bool[Tensor, "b p t"] | None = None,
+        plans: Plans | None = None,
+        absent: Bool[Tensor, "b t"] | None = None,
         subsample: bool = False,
     ) -> NLL:
-        """Negative log-likelihood in nats; exact for AR.
+        """Negative log-likelihood of rolls, given their plans, in nats; exact for AR.
 
         For MAR levels: without ``num_iter_list`` an unbiased estimate of the any-order bound from one random mask;
         with it the exact NLL of that schedule and ``mar_order`` (one order, if random).  Random choices come from
         torch's global state.
         ``known`` marks cells that are given: the NLL is that of the others, as the sampler draws them.
         ``ended`` marks cells among the others that are no hold, as if that were known.
+        ``plans``: what is told of chords and form, by default nothing; :meth:`plan_nll` scores the plans themselves.
+        ``absent`` marks steps that do not exist; their tokens are not looked at.
         ``subsample``: of each level's patches at most ``max_children``, weighted up: unbiased, for training.
-        In training mode labels are dropped, see :func:`fractalgen.model.masking.drop_labels`.
+        In training mode labels and plans are dropped, see :mod:`fractalgen.model.masking`.
 
         Raises:
             ConfigError: the shape does not fit the model.
@@ -103,8 +151,14 @@ class FractalNetwork(nn.Module):
         self.config.check_width(width, "crop_length")
         if self.training and cond_list is not None:
             cond_list = drop_labels(cond_list, self.config.label_dropout)
+        if self.planner is not None:
+            if plans is None:
+                plans = Plans.free(batch, width // self.config.patch, pitches, self.config.patch, tokens.device)
+            elif self.training:
+                plans = drop_plans(plans, self.config.label_dropout)
         schedule = None if num_iter_list is None else Schedule(self.iterations(num_iter_list), mar_order)
-        return self.score(tokens, self.condition(cond_list, batch), schedule, known, ended, subsample)
+        cond = self.condition(cond_list, batch, plans)
+        return self.score(tokens, cond, schedule, known, ended, plans, absent, subsample)
 
     def score(
         self,
@@ -113,16 +167,24 @@ class FractalNetwork(nn.Module):
         schedule: Schedule | None = None,
         known: Bool[Tensor, "b p t"] | None = None,
         ended: Bool[Tensor, "b p t"] | None = None,
+        plans: Plans | None = None,
+        absent: Bool[Tensor, "b t"] | None = None,
         subsample: bool = False,
     ) -> NLL:
         """:meth:`nll` with conditions as :meth:`condition` makes them."""
+        if absent is not None and not bool(absent.any()):
+            absent = None
+        if absent is not None:
+            tokens = carried(tokens, absent, self.config.patch)
         canvas = surround(tokens, self.root.margin, self.config.vocabulary + 1)
         losses = LossTerms(len(tokens), self.null, subsample)
         crop = torch.arange(len(tokens), device=tokens.device)
         given = None if known is None else torch.where(known, tokens, UNKNOWN)
         if ended is not None:
             given = (torch.full_like(tokens, UNKNOWN) if given is None else given).masked_fill(ended, NO_HOLD)
-        regions = Regions(canvas, given)
+        if absent is not None:
+            given = (torch.full_like(tokens, UNKNOWN) if given is None else given).masked_fill(absent[:, None], ABSENT)
+        regions = Regions(canvas, given, **returning(plans))
         self.root.nll(regions, cond, crop, losses.zeros + 1, losses, schedule)
         return NLL(losses.terms, losses.kinds, exact=self.config.is_autoregressive or schedule is not None)
 

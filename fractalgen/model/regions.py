@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -16,28 +17,45 @@ class Regions:
     """What a level works on: regions in the middle of a ``canvas`` of known surroundings, see :mod:`.grid`.
 
     ``given`` holds the tokens of cells that are known beforehand, and elsewhere -1, or -2 (``NO_HOLD``) where the note
-    before is known to end; None if nothing is known.
-    ``echo``, below the first level, holds one layer for each distance, see :mod:`.long_context`.  While sampling,
-    ``limits`` say what may sound, and ``noise`` holds uniform numbers in [0, 1): all that chance decides in a region.
+    before is known to end, or -3 (``ABSENT``) where there is no cell; None if nothing is known.
+    ``long_context``, below the first level, holds one layer for each distance, see :mod:`.long_context`.
+    ``returned``: below the first level the cells at the same place in the bar that comes back; in the first level the
+    columns that lie before the window (``Plans.bank``), and ``returns`` says which column comes back in each.
+    While sampling, ``limits`` say what may sound, and ``noise`` holds uniform numbers in [0, 1): all that chance
+    decides in a region.
     """
 
     canvas: Int[Tensor, "b ch cw"]
     given: Int[Tensor, "b p t"] | None = None
     long_context: Int[Tensor, "b e p t"] | None = None
+    returned: Int[Tensor, "b p t"] | None = None
+    returns: Int[Tensor, "b c"] | None = None
     limits: Limits | None = None
     noise: Float[Tensor, "b k"] | None = None
 
 
 @dataclass(frozen=True)
 class Condition:
-    """What is asked of regions: a vector, and which degree of the key asked for their lowest pitch is.
+    """What is asked of regions: a vector, and what it means for the pitches and steps of each.
 
-    Degrees: see :mod:`.degrees`.
+    ``degree``: which degree of the key asked for their lowest pitch is, see :mod:`.degrees`; ``lowest``: that pitch.
+    ``chords``: their chords and the one after them, see :mod:`.harmony`; none in models without plans.
+    ``returns``: of each column in the first level, of the region itself below, what it comes back to (see
+    :class:`.plans.Plans`); ``left``: in the first level, bars left in each column.
     """
 
     vector: Float[Tensor, "*n d"]
     degree: Int[Tensor, "*n"]
+    lowest: Int[Tensor, "*n"]
+    chords: Int[Tensor, "*n u"]
+    returns: Int[Tensor, "*n c"]
+    left: Int[Tensor, "*n c"]
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Condition:
-        """The same change of both."""
-        return Condition(change(self.vector), change(self.degree))
+        """The same change of all parts."""
+        return Condition(*(change(getattr(self, field.name)) for field in fields(self)))
+
+    @classmethod
+    def cat(cls, conditions: Sequence[Condition]) -> Condition:
+        """Several batches as one."""
+        return cls(*(torch.cat([getattr(one, field.name) for one in conditions]) for field in fields(cls)))

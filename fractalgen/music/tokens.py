@@ -24,6 +24,7 @@ SILENCE = 0
 HOLD = 1
 ONSET = 2
 UNKNOWN, NO_HOLD = -1, -2  # cells to be composed: as the model likes, or so that the given note before stays as it is
+ABSENT = -3  # no cell at all: behind the end of a bar that is shorter than its column
 NOTE = np.dtype([("pitch", "u1"), ("start", "i4"), ("duration", "i4"), ("velocity", "u1")])
 TEMPO = 120.0  # quarter notes a minute: what the MIDI standard assumes where nobody names a tempo
 DEFAULT_TEMPO = (0, TEMPO)

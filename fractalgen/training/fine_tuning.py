@@ -20,7 +20,7 @@ FEATURES = 4  # numbers a cell, see fractalgen.model.embeddings.CellFeatures
 def start_from(model: FractalNetwork, name_or_path: str) -> None:
     """Give ``model`` the weights of a trained one (a shipped model by name, ``.ckpt`` or ``.safetensors``).
 
-    Wider windows, more echoes, other labels and future context may be new.  Their weights are zero at first, so that
+    Wider windows, more echoes, other labels, plans, columns that are bars, and future context may be new.  Their weights are zero at first, so that
     the new model gives unlabelled music exactly the likelihood of the old one.
 
     Raises:
@@ -44,18 +44,27 @@ def start_from(model: FractalNetwork, name_or_path: str) -> None:
             add_echoes(level, old.echoes, f"{path}recall", weights, found)
             if f"{path}degree" in found and level.degree is None:  # what it says where no key is asked for stays
                 found[f"{path}cond.bias"] += found.pop(f"{path}degree")[0]
-    if old.attributes != new.attributes:  # what the old labels say where they are unset is part of the null condition
-        tables = [found.pop(name) for name in list(found) if name.startswith("labels.")]
-        found["null"] = torch.stack([found["null"], *(table[0] for table in tables)]).sum(0)
+    tables = {attribute: found.pop(f"labels.{number}.weight") for number, attribute in enumerate(old.attributes)}
+    for number, attribute in enumerate(new.attributes):
+        if attribute in tables:
+            found[f"labels.{number}.weight"] = tables.pop(attribute)
+    for table in tables.values():  # what labels that are gone say where they are unset is part of the null condition
+        found["null"] += table[0]
     for name, value in weights.items():
-        new_label = name.startswith("labels.") or name.endswith(".degree")
-        if name not in found and new_label:
+        if name not in found and (name.startswith("labels.") or name.endswith(".degree")):
             value.zero_()
+        elif name not in found and new.plan_width and not old.plan_width and of_plans(name):
+            continue  # weighs nothing at first
         elif name in found and found[name].shape == value.shape:
             value.copy_(found[name])
         else:
             there = tuple(found[name].shape) if name in found else "nothing"
             raise UserError(f"--init_from {name_or_path}: damaged ({name}: {there} there, {tuple(value.shape)} here)")
+
+
+def of_plans(name: str) -> bool:
+    """Whether a weight belongs to what a model knows of plans."""
+    return bool({"planner", "harmony", "recall_return", "returned", "told", "left"} & set(name.split(".")))
 
 
 def agree(source: str, what: str, there: Any, here: Any) -> None:

@@ -19,7 +19,8 @@ from fractalgen.config import ModelConfig, TrainConfig
 from fractalgen.data.loaders import MASKS, VALIDATION, Batch, stream
 from fractalgen.errors import UserError
 from fractalgen.files import replacing
-from fractalgen.model.masking import random_known
+from fractalgen.model.masking import drop_labels, random_known
+from fractalgen.model.plans import Plans
 from fractalgen.model.transformer import Transformer
 from fractalgen.training.metrics import Tally
 from fractalgen.training.optimisers import make_optimizer
@@ -27,6 +28,7 @@ from fractalgen.training.optimisers import make_optimizer
 # Nats per hundred cells: close to nats per note (about 0.9 onsets in a hundred cells of POP909), so that the
 # gradient's norm has a scale for which clipping at 1 and AdamW's epsilon were made; nats per cell are far smaller.
 LOSS_SCALE = 100.0
+VALIDATED = ("val", "val_given_labels", "val_given_plan")
 
 
 def conditions(batch: Batch) -> list[Tensor] | None:
@@ -50,7 +52,8 @@ class Training(pl.LightningModule):
         for module in self.model.modules():
             if isinstance(module, Transformer):
                 module.recompute = cfg.activation_checkpointing
-        self.tally, self.val_tally, self.labelled_tally = Tally(), Tally(), Tally()
+        self.tally = Tally()
+        self.tallies = {prefix: Tally() for prefix in VALIDATED}
         self.logged_step = 0
         self.began, self.seconds_before = time.monotonic(), 0.0
         self.gradient_norm = torch.tensor(0.0)
@@ -71,10 +74,17 @@ class Training(pl.LightningModule):
         """Mean negative log-likelihood of the batch in nats per hundred cells."""
         torch.manual_seed(stream(self.cfg.seed, MASKS, batch_idx, self.global_rank))
         tokens = batch["tokens"]
-        known = random_known(tokens, self.cfg.reveal_share) if self.cfg.reveal_share > 0 else None
-        nll = self.model.nll(tokens, conditions(batch), known=known, subsample=True)
-        self.tally.add(nll, tokens, known)
-        return nll.total.mean() * (LOSS_SCALE / tokens[0].numel())
+        voices = batch.get("voices")
+        known = random_known(tokens, self.cfg.reveal_share, voices) if self.cfg.reveal_share > 0 else None
+        labels, plans = conditions(batch), Plans.of(batch)
+        nll = self.model.nll(tokens, labels, known=known, plans=plans, absent=batch.get("absent"), subsample=True)
+        loss = nll.total
+        planned = {}
+        if plans is not None:
+            planned = self.model.plan_nll(plans, drop_labels(labels, 0.5) if labels else None)
+            loss = loss + torch.stack(list(planned.values())).sum(0)
+        self.tally.add(nll, tokens, known, planned)
+        return loss.mean() * (LOSS_SCALE / tokens[0].numel())
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Log the mean over the last steps, and end the run with a validation."""
@@ -97,31 +107,36 @@ class Training(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Start counting."""
-        self.val_tally, self.labelled_tally = Tally(), Tally()
+        self.tallies = {prefix: Tally() for prefix in VALIDATED}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Score a batch, with the same masks at every validation: without labels, and beside it given its labels.
+        """Score a batch, with the same masks at every validation: without labels, given its labels, given its plan.
 
-        Without labels the figures compare with those of other models, and of ``fractalgen evaluate``.
+        Without labels and plan the figures compare with those of other models, and of ``fractalgen evaluate``.
         """
         seed, tokens = stream(self.cfg.seed, VALIDATION, batch_idx, self.global_rank), batch["tokens"]
+        labels, plans, absent = conditions(batch), Plans.of(batch), batch.get("absent")
         torch.manual_seed(seed)
-        self.val_tally.add(self.model.nll(tokens), tokens)
-        if (labels := conditions(batch)) is not None:
+        self.tallies["val"].add(self.model.nll(tokens, absent=absent), tokens)
+        if labels is not None:
             torch.manual_seed(seed)
-            self.labelled_tally.add(self.model.nll(tokens, labels), tokens)
+            self.tallies["val_given_labels"].add(self.model.nll(tokens, labels, absent=absent), tokens)
+        if plans is not None:
+            torch.manual_seed(seed)
+            nll = self.model.nll(tokens, absent=absent, plans=plans)
+            self.tallies["val_given_plan"].add(nll, tokens, planned=self.model.plan_nll(plans))
 
     def on_validation_epoch_end(self) -> None:
         """Log the mean over all crops of all devices."""
         if self.trainer.sanity_checking:
             return
-        self.val_tally.sums = self.trainer.strategy.reduce(self.val_tally.sums, reduce_op="sum")
-        metrics = self.val_tally.metrics("val")
+        metrics: dict[str, float] = {}
+        for prefix, tally in self.tallies.items():
+            if tally.sums is not None:
+                tally.sums = self.trainer.strategy.reduce(tally.sums, reduce_op="sum")
+                metrics |= tally.metrics(prefix)
         self.write(metrics)
-        if self.model.config.attributes:
-            self.labelled_tally.sums = self.trainer.strategy.reduce(self.labelled_tally.sums, reduce_op="sum")
-            self.write(self.labelled_tally.metrics("val_given_labels"))
-        for name in ("val_loss", "val/bits_per_note" + ("" if self.val_tally.exact else "_upper_bound")):
+        for name in ("val_loss", "val/bits_per_note" + ("" if self.tallies["val"].exact else "_upper_bound")):
             self.log(name, metrics[name], logger=False, sync_dist=True)
 
     def write(self, metrics: dict[str, float]) -> None:

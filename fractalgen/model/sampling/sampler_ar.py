@@ -9,14 +9,15 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from fractalgen.model.absent import carried
 from fractalgen.model.ar import Autoregressive
-from fractalgen.model.grid import Margin, earlier, interior, surround, windows
+from fractalgen.model.grid import Grid, Margin, earlier, interior, surround, windows
 from fractalgen.model.level import FractalLevel
 from fractalgen.model.limits import PatchLimits
 from fractalgen.model.regions import Condition, Regions
 from fractalgen.model.sampling.recorder import Composed, RegionSampler, StepLog, finished
 from fractalgen.model.sampling.token_sampler import GATE, INSIDE, TokenSampler, streams
-from fractalgen.music.tokens import HOLD, SILENCE
+from fractalgen.music.tokens import ABSENT, HOLD, SILENCE
 
 SPAN = 8
 """Children of a region that a pass computes; more of them need fewer passes, fewer of them need less work."""
@@ -49,6 +50,7 @@ def sample_ar(
     undecided, filled, sounds = level.tasks(regions, grid)
     given_patches = grid.split(given)
     silent = given_patches.clamp(min=SILENCE).to(flat)
+    absent = absent_steps(level, given, grid)
     limits = None if regions.limits is None else regions.limits.split(grid)
     crowded = limits is not None and limits.room is not None
     one = crowded or level.patch > 1  # fill one child per pass: it is expensive, or leaves less room to the others
@@ -100,9 +102,11 @@ def sample_ar(
             r, c = live[number], child[number, slot]
             parts, under = state.below(r, c, z[:, number, slot], given_patches, limits, noise)
             part = below(level.child, parts, under, sampler, record)
-            found[number, slot] = part.tokens.to(found)
+            if absent is not None:
+                part.tokens = carried(part.tokens, absent[r, c], level.patch)
             if limits is not None:
                 limits.fill(r, c, (part.tokens > SILENCE) & (given_patches[r, c] < 0))
+            found[number, slot] = part.tokens.to(found)
             if record:
                 recorder.keep(r, c, part)
         flat[patch] = found
@@ -119,6 +123,13 @@ def sample_ar(
         recorder.tell(begin)
     recorder.tell(begin)
     return finished(level, state.regions, grid, *(recorder.finished(grid.split(state.roll)) if record else ()))
+
+
+def absent_steps(level: FractalLevel, given: Int[Tensor, "b p t"], grid: Grid) -> Bool[Tensor, "b n w"] | None:
+    """In the first level the steps of each child that do not exist; None if all do."""
+    if level.index > 0 or not bool((given == ABSENT).any()):
+        return None
+    return (grid.split(given) == ABSENT)[:, :, 0]
 
 
 class ArRecorder:
@@ -187,6 +198,8 @@ class ArState:
         self.regions = replace(regions, canvas=self.canvas)
         self.roll = interior(self.canvas, level.margin)
         self.roll.copy_(given.clamp(min=SILENCE))
+        if level.index == 0 and bool((given == ABSENT).any()):
+            self.roll.copy_(carried(self.roll, given[:, 0] == ABSENT, level.patch))
         self.shown = None
         if level.sees_future and bool((given >= 0).any()):
             self.shown = F.pad(surround(given, level.margin, outside=-1).flatten(1) >= 0, (0, 1))
@@ -201,9 +214,15 @@ class ArState:
             windows(grid, level.margin, level.child.margin, device)[0],
         )
         self.base = streams(level.base(cond, grid, sampler.kept), sampler) + level.embedded_context(regions)
-        self.degrees = streams(level.degrees(cond, grid), sampler)
+        self.cond = cond
+        nothing = cond.vector.new_zeros(len(cond.vector), len(grid), 0)
+        self.inside = level.inside(cond, grid, nothing).each(lambda x: streams(x, sampler))
+        if regions.returned is not None and level.index > 0:
+            every = torch.arange(len(given), device=given.device)[:, None], torch.arange(len(grid), device=given.device)
+            self.base = self.base + level.embedded_return(self.regions, cond, *every)
         self.echoes = None if regions.long_context is None else grid.split_layers(regions.long_context)
         self.steps = torch.arange(len(grid), device=device).expand(len(self.flat), -1)
+        self.returning = regions.returns is not None and bool((regions.returns >= 0).any())
         self.decoder = generator.decoder(sampler.streams * len(self.flat), len(grid))
 
     def guess_holds(self, free: Bool[Tensor, "b p t"]) -> None:
@@ -221,6 +240,8 @@ class ArState:
         query = self.base[:, row, child]
         if level.looks:
             query = query + level.surroundings(level.features(self._look(row, child, self.around)))
+        if level.index == 0 and self.returning:
+            query = query + level.embedded_return(self.regions, self.cond, row, child, self.steps)
         x = self.generator.read(level.embed(level.features(before)), query, child)
         if len(x) > 1:
             row = torch.cat([row + stream * len(self.flat) for stream in range(len(x))])
@@ -237,8 +258,13 @@ class ArState:
         noise: Float[Tensor, "b n k"],
     ) -> tuple[Regions, Condition]:
         """Some children as regions of the level below."""
-        long_context = None
+        long_context = returned = None
+        condition = replace(self.inside, vector=z.flatten(0, 1))  # of which cells look at the vector alone
         if self.level.patch > 1:  # a cell knows no echo
+            condition = replace(
+                self.inside.each(lambda x: x[:, region, child].flatten(0, 1)), vector=condition.vector
+            )
+            returned = self.level.returned_cells(self.regions, region, child, self.steps)
             split = self.echoes  # cut once for all passes
             long_context = (
                 self.level.long_context(self.regions, region, child, self.steps)
@@ -249,10 +275,11 @@ class ArState:
             self._look(region, child, self.inner),
             given[region, child],
             long_context,
-            None if limits is None else limits.at(region, child),
-            noise[region, child, INSIDE:],
+            returned,
+            limits=None if limits is None else limits.at(region, child),
+            noise=noise[region, child, INSIDE:],
         )
-        return parts, Condition(z.flatten(0, 1), self.degrees[:, region, child].flatten())
+        return parts, condition
 
     def _look(self, row: Tensor, child: Tensor, tables: tuple[Tensor, Tensor]) -> Int[Tensor, "*n h w"]:
         row, (past, everything) = row[..., None, None], tables

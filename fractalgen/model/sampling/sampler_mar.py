@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
+from fractalgen.model.absent import carried
 from fractalgen.model.grid import Margin, cut, interior, windows
 from fractalgen.model.level import FractalLevel
 from fractalgen.model.mar import MaskedAutoregressive
 from fractalgen.model.regions import Condition, Regions
 from fractalgen.model.sampling.recorder import Composed, RegionSampler, StepLog, finished
+from fractalgen.model.sampling.sampler_ar import absent_steps
 from fractalgen.model.sampling.token_sampler import GATE, INSIDE, ORDER, TokenSampler, streams
-from fractalgen.music.tokens import SILENCE
+from fractalgen.music.tokens import ABSENT, SILENCE
 
 
 def sample_mar(
@@ -41,11 +45,17 @@ def sample_mar(
         shape = (*given_patches.shape[:2], level.height, level.patch, level.patch)
         planes = torch.full(shape, -1, dtype=torch.int32, device=canvas.device)
         chances = torch.zeros(given_patches.shape, device=canvas.device)
-    interior(canvas, level.margin).copy_(torch.where(given >= 0, given, level.unknown))
+    absent = absent_steps(level, given, grid)
+    start = torch.where(given >= 0, given, torch.where(given == ABSENT, SILENCE, level.unknown))
+    if absent is not None:
+        start = torch.where(given == ABSENT, carried(given, given[:, 0] == ABSENT, level.patch), start)
+    interior(canvas, level.margin).copy_(start)
     base = level.base(cond, grid, sampler.kept)
     embedded_context = level.embedded_context(regions)
     windows_seen, _ = windows(grid, level.margin, level.context, canvas.device)
-    degrees = streams(level.degrees(cond, grid), sampler)
+    nothing = cond.vector.new_zeros(len(cond.vector), len(grid), 0)
+    inside = level.inside(cond, grid, nothing).each(lambda x: streams(x, sampler))
+    every = torch.arange(len(given), device=given.device)[:, None], torch.arange(len(grid), device=given.device)
     # with a limit on polyphony, children are drawn one at a time, because each one leaves less room to the others
     alone = limits is not None and limits.room is not None
     iterations = len(grid) if alone else sampler.settings.num_iter_list[level.index]
@@ -61,7 +71,9 @@ def sample_mar(
         content, context, sees = (
             x.repeat(sampler.streams, 1, 1) for x in (content, context, (steps < iteration)[:, None])
         )
-        conditions = streams(level.generator(content, base, context, sees), sampler)
+        returned = level.embedded_return(regions, cond, *every)
+        whole = base + (returned.flatten(0, 1) if returned.ndim else returned)
+        conditions = streams(level.generator(content, whole, context, sees), sampler)
         now = sampler.at(level.index, (iteration + 1) / iterations)
         undecided &= ~target
         possible = undecided.new_ones(()) if limits is None else limits.possible(given_patches)
@@ -80,8 +92,9 @@ def sample_mar(
         if chances is not None:
             chances[region, child] = chance[region, child].to(chances)[:, None, None]
         cells = flat[region[:, None, None], around[child]]
-        z, degree = conditions[:, region, child], degrees[:, region, child]
+        z, under = conditions[:, region, child], inside.each(lambda x, r=region, c=child: x[:, r, c])  # type: ignore[misc]
         long_context = level.long_context(regions, region, child)
+        returned = level.returned_cells(regions, region, child) if level.patch > 1 else None
         batch = (target.cumsum(1) - 1)[region, child] // sampler.settings.batch_generate_size
         for number in range(int(batch.max()) + 1 if len(batch) else 0):
             moment = log.add(iteration, number) if log else iteration
@@ -96,11 +109,14 @@ def sample_mar(
                     cells[mine],
                     given_patches[r, c],
                     None if long_context is None else long_context[mine],
-                    None if limits is None else limits.at(r, c),
-                    noise[r, c, INSIDE:],
+                    None if returned is None else returned[mine],
+                    limits=None if limits is None else limits.at(r, c),
+                    noise=noise[r, c, INSIDE:],
                 )
-                under = Condition(z[:, mine].flatten(0, 1), degree[:, mine].flatten())
-                part = below(level.child, parts, under, now, record)
+                own_part = replace(under, vector=z).each(lambda x, mine=mine: x[:, mine].flatten(0, 1))  # type: ignore[misc]
+                part = below(level.child, parts, own_part, now, record)
+                if absent is not None:
+                    part.tokens = carried(part.tokens, absent[r, c], level.patch)
                 if limits is not None:
                     limits.fill(r, c, (part.tokens > SILENCE) & (given_patches[r, c] < 0))
                 flat[r[:, None, None], own[c]] = part.tokens.to(flat)

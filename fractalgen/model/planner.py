@@ -1,0 +1,191 @@
+"""The planner: the level above the roll.  It draws a plan bar by bar, or scores one, exactly.
+
+A small autoregressive transformer over the columns of a piece.  In each column it decides which earlier bar comes back,
+then the chord of each beat: its root, given that its quality, given both its bass.  It is shown the chords of the bar
+that comes back, how many bars are left, and the key if one is asked for; roots are counted from the tonic of that key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from fractalgen.config.model import PLANNER_HEADS
+from fractalgen.model.degrees import lowest_degree
+from fractalgen.model.embeddings import Place
+from fractalgen.model.grid import Grid
+from fractalgen.model.harmony import FEATURES, chord_table, seen_from
+from fractalgen.model.losses import wide
+from fractalgen.model.plans import MOST_BACK, Plans
+from fractalgen.model.transformer import Transformer
+from fractalgen.music.bars import units_of
+from fractalgen.music.chords import FIRST, NO_CHORD, QUALITIES, UNTOLD
+from fractalgen.music.plan import MOST_LEFT
+
+DEPTH = 3
+ROOTS = 13  # no chord, or one of 12 roots
+Draw = Callable[[Float[Tensor, "b v"]], Int[Tensor, " b"]]
+"""Draws an entry of each row of logits."""
+
+
+class Planner(nn.Module):
+    """Draws and scores plans; ``columns`` is how many columns it sees at once, ``patch`` their width."""
+
+    def __init__(self, width: int, columns: int, patch: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.columns, self.units = columns, units_of(patch)
+        self.transformer = Transformer(width, DEPTH, PLANNER_HEADS, dropout)
+        self.table = nn.Buffer(chord_table(), persistent=False)
+        self.chord = nn.Linear(FEATURES, width)  # the decision before
+        self.pointed = nn.Linear(2 * FEATURES, width, bias=False)  # of the bar that comes back: this chord and the next
+        self.back = nn.Embedding(MOST_BACK + 2, width)  # 0: not told
+        self.left = nn.Embedding(MOST_LEFT + 1, width)
+        self.key = nn.Embedding(3, width)  # none, major, minor
+        self.place = Place(1 + self.units, width)  # "rows" are the decisions of a column
+        self.to_back = nn.Linear(width, 1 + MOST_BACK)
+        self.root, self.quality = nn.Embedding(ROOTS, width), nn.Embedding(len(QUALITIES), width)
+        self.to_root, self.to_quality = nn.Linear(width, ROOTS), nn.Linear(width, len(QUALITIES))
+        self.to_bass = nn.Linear(width, 12)
+
+    def states(self, plans: Plans, key: Int[Tensor, " b"]) -> Float[Tensor, "b c s d"]:
+        """What each decision of each column depends on: the decisions before it, and what is known beforehand.
+
+        ``plans`` cover at most as many columns as the planner sees, their roots are counted from the tonic.  Chords
+        and returns of later places are not looked at.
+        """
+        batch, columns = plans.back.shape
+        table: Tensor = self.table
+        told = self.back(plans.back + 1)[:, :, None]
+        chords = self.chord(F.embedding(plans.chords, table)).unflatten(1, (columns, self.units))
+        decided = torch.cat([told, chords], 2).flatten(1, 2)
+        x = F.pad(decided[:, :-1], (0, 0, 1, 0)).unflatten(1, (columns, -1))
+        places = self.place(Grid(1 + self.units, columns, 1)).unflatten(0, (columns, -1))
+        x = x + places + self.left(plans.left)[:, :, None] + self.key(key)[:, None, None]
+        source = pointed_chords(plans, self.units)
+        source = torch.cat([source, F.pad(source[:, 1:], (0, 1), value=UNTOLD)], 1).unflatten(1, (2, columns, -1))
+        seen = self.pointed(F.embedding(source, table).permute(0, 2, 3, 1, 4).flatten(-2))
+        x = x + F.pad(seen, (0, 0, 1, 0))
+        return self.transformer(x.flatten(1, 2), causal=True).unflatten(1, (columns, -1))
+
+    def back_logits(self, state: Float[Tensor, "*b d"], before: Int[Tensor, "*b"]) -> Float[Tensor, "*b v"]:
+        """Logits of how many columns back the one lies that comes back (0: none), of the ``before`` that there are."""
+        logits = wide(self.to_back(state))
+        return logits.masked_fill(torch.arange(1 + MOST_BACK, device=logits.device) > before[..., None], float("-inf"))
+
+    def nll(self, plans: Plans, key: Int[Tensor, " b"], decided: Plans | None = None) -> dict[str, Float[Tensor, " b"]]:
+        """Negative log-probability in nats of returns and of chords, of those that are told.
+
+        ``key``: labels, 0 for none.  What is told in ``decided`` is known beforehand and costs nothing.
+        """
+        turned, mode, _ = turn(plans, key)
+        states = self.states(turned, mode)
+        columns = torch.arange(plans.back.shape[1], device=plans.back.device)
+        logits = self.back_logits(states[:, :, 0], plans.before[:, None] + columns)
+        scored = plans.back >= 0
+        if decided is not None:
+            scored = scored & (decided.back < 0)
+        returns = F.cross_entropy(logits.transpose(1, 2), plans.back.clamp(min=0), reduction="none")
+        scored_chords = plans.chords != UNTOLD
+        if decided is not None:
+            scored_chords = scored_chords & (decided.chords == UNTOLD)
+        root, quality, bass = parts(turned.chords)
+        h = states[:, :, 1:].flatten(1, 2)
+
+        def cost(logits: Tensor, target: Tensor) -> Tensor:
+            return F.cross_entropy(wide(logits).transpose(1, 2), target, reduction="none")
+
+        chords = cost(self.to_root(h), root)
+        h = h + self.root(root)
+        inside = cost(self.to_quality(h), quality) + cost(self.to_bass(h + self.quality(quality)), bass)
+        chords = chords + inside * (root > 0)
+        return {
+            "plan/returns": (returns * scored).sum(1),
+            "plan/chords": (chords * scored_chords).sum(1),
+        }
+
+    @torch.no_grad()
+    def draw(self, plans: Plans, exists: Bool[Tensor, "b u"], key: Int[Tensor, " b"], draw: Draw) -> Plans:
+        """Draw whatever is not told of a whole piece; ``exists``: units that have a step.
+
+        It sees as many columns at once as it was made for.  Columns that come back to one before those find it in the
+        bank, as in training.
+        """
+        turned, mode, degree = turn(plans, key)
+        chords, back = turned.chords.clone(), turned.back.clone()
+        count, units = back.shape[1], self.units
+        for column in range(count):
+            if not bool((back[:, column] < 0).any() | self.open(chords, exists, column).any()):
+                continue
+            first = max(0, column - self.columns + 1)
+            if bool((back[:, column] < 0).any()):
+                state = self.states(window(chords, back, turned.left, first, column + 1, units), mode)[:, -1, 0]
+                before = torch.full_like(back[:, column], column)
+                drawn = draw(self.back_logits(state, before))
+                back[:, column] = torch.where(back[:, column] < 0, drawn, back[:, column])
+            for unit in range(units):
+                place = column * units + unit
+                free = self.open(chords, exists, column)[:, unit]
+                if not bool(free.any()):
+                    continue
+                h = self.states(window(chords, back, turned.left, first, column + 1, units), mode)[:, -1, 1 + unit]
+                root = draw(wide(self.to_root(h)))
+                h = h + self.root(root)
+                quality = draw(wide(self.to_quality(h)))
+                bass = draw(wide(self.to_bass(h + self.quality(quality))))
+                drawn = torch.where(
+                    root > 0, FIRST + ((root - 1) * len(QUALITIES) + quality) * 12 + bass, NO_CHORD
+                )
+                chords[:, place] = torch.where(free, drawn, chords[:, place])
+        return replace(plans, chords=seen_from(chords, -degree[:, None]), back=back)
+
+    def open(self, chords: Tensor, exists: Tensor, column: int) -> Bool[Tensor, "b s"]:
+        """Units of a column that are to be drawn."""
+        here = slice(column * self.units, (column + 1) * self.units)
+        return (chords[:, here] == UNTOLD) & exists[:, here]
+
+
+def parts(codes: Int[Tensor, "*n"]) -> tuple[Tensor, Tensor, Tensor]:
+    """Root (0: no chord), quality and bass of chords by their codes."""
+    rest = (codes - FIRST).clamp(min=0)
+    quality = rest // 12 % len(QUALITIES)
+    root = rest // (12 * len(QUALITIES)) + 1
+    return torch.where(codes < FIRST, 0, root), quality, rest % 12
+
+
+def turn(plans: Plans, key: Int[Tensor, " b"]) -> tuple[Plans, Int[Tensor, " b"], Int[Tensor, " b"]]:
+    """Plans with roots counted from the tonic, the mode of the key (0: none asked for), and the tonic."""
+    degree = lowest_degree(key)  # of a C: how far it lies above the tonic, counted from 1, or from 13 in minor
+    tonic = torch.where(key > 0, (1 - degree) % 12, 0)
+    mode = torch.where(key > 0, 1 + (key - 1) // 12, 0)
+    turned = replace(
+        plans,
+        chords=seen_from(plans.chords, tonic[:, None]),
+        bank_chords=seen_from(plans.bank_chords, tonic[:, None]),
+    )
+    return turned, mode, tonic
+
+
+def pointed_chords(plans: Plans, units: int) -> Int[Tensor, "b u"]:
+    """The chords of what each column comes back to, UNTOLD where it is nothing."""
+    columns = plans.back.shape[1]
+    everything = torch.cat([plans.chords, plans.bank_chords], 1).unflatten(1, (2 * columns, units))
+    source = plans.returns
+    found = everything.gather(1, source.clamp(min=0)[..., None].expand(-1, -1, units))
+    return torch.where(source[..., None] >= 0, found, UNTOLD).flatten(1)
+
+
+def window(chords: Tensor, back: Tensor, left: Tensor, first: int, stop: int, units: int) -> Plans:
+    """Some columns of a piece, with what they come back to outside of them in the bank."""
+    here = back[:, first:stop]
+    number = torch.arange(first, stop, device=back.device)
+    source = (number - here).clamp(min=0)
+    bank = chords.unflatten(1, (-1, units)).gather(1, source[..., None].expand(-1, -1, units))
+    before = torch.full_like(back[:, 0], first)
+    return Plans(
+        chords[:, first * units : stop * units], here, left[:, first:stop], before, bank[:, :0], bank.flatten(1)
+    )

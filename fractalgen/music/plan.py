@@ -1,0 +1,149 @@
+"""The plan of a piece: its chords, which earlier bar each bar comes back to, and how many bars are left.
+
+All three are arrays over the columns of a :class:`~fractalgen.music.bars.BarLayout`, so a plan belongs to a layout.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fractalgen.errors import UserError
+from fractalgen.music.bars import BarLayout, units_of
+from fractalgen.music.chord_estimate import estimate_chords
+from fractalgen.music.chords import CODES, UNTOLD, Chords, spelled
+from fractalgen.music.form import NEW, find_returns, sections_of
+from fractalgen.music.form import UNTOLD as NOT_SAID
+from fractalgen.music.tokens import Meters, grid_steps
+
+MOST_LEFT = 16  # bars left are counted up to this number
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What is planned for columns.
+
+    ``chords`` (columns * units): a code of :mod:`.chords` for each unit.  ``returns`` (columns): the earlier column, or
+    :data:`~.form.NEW`, or :data:`~.form.UNTOLD`.  ``left`` (columns): bars that follow, 1 in the last, at most
+    ``MOST_LEFT``; 0 where it is not told.  ``sections``: (column, name), where somebody named them.
+    """
+
+    chords: npt.NDArray[np.int64]
+    returns: npt.NDArray[np.int64]
+    left: npt.NDArray[np.int64]
+    sections: tuple[tuple[int, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("chords", "returns", "left"):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), np.int64))
+        columns = len(self.returns)
+        if len(self.left) != columns or (columns and len(self.chords) % columns):
+            raise UserError(f"plan: {len(self.chords)} chords, {columns} returns and {len(self.left)} bars left")
+        if len(self.chords) and not 0 <= self.chords.min() <= self.chords.max() < CODES:
+            raise UserError(f"plan: chord codes from {self.chords.min()} to {self.chords.max()}, of {CODES}")
+        if ((self.returns >= np.arange(columns)) | (self.returns < NOT_SAID)).any():
+            raise UserError("plan: a bar comes back to a bar that does not lie before it")
+
+    @classmethod
+    def free(cls, columns: int, patch: int) -> Plan:
+        """Nothing is told."""
+        count = columns * units_of(patch)
+        return cls(np.full(count, UNTOLD), np.full(columns, NOT_SAID), np.zeros(columns, np.int64))
+
+    def __len__(self) -> int:
+        return len(self.returns)
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything that a planner would draw is told."""
+        return bool((self.chords != UNTOLD).all() and (self.returns != NOT_SAID).all())
+
+    def named_sections(self) -> tuple[tuple[int, str], ...]:
+        """Sections (column, name): those that are named, or by what bars come back to."""
+        if self.sections or not (self.returns >= 0).any():
+            return self.sections
+        return tuple(sections_of(self.returns))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for a trace."""
+        return {
+            "chords": self.chords.tolist(),
+            "returns": self.returns.tolist(),
+            "left": self.left.tolist(),
+            "sections": [list(section) for section in self.sections],
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Plan:
+        """Inverse of :meth:`to_dict`."""
+        sections = tuple((int(column), str(name)) for column, name in data.get("sections", ()))
+        return cls(np.array(data["chords"]), np.array(data["returns"]), np.array(data["left"]), sections)
+
+
+def unit_chords(layout: BarLayout, chords: Chords) -> npt.NDArray[np.int64]:
+    """The chord of each unit of a layout, of changes by real step; UNTOLD where a unit has no step."""
+    steps = layout.unit_steps
+    if not chords:
+        return np.full(len(steps), UNTOLD)
+    starts, codes = np.array(chords).T
+    found = codes[np.maximum(np.searchsorted(starts, steps, side="right") - 1, 0)]
+    return np.where(steps < 0, UNTOLD, found)
+
+
+def chord_changes(layout: BarLayout, codes: npt.NDArray[np.integer]) -> Chords:
+    """Inverse of :func:`unit_chords`: changes (real step, code), without what is not told."""
+    steps = layout.unit_steps
+    there = (steps >= 0) & (codes != UNTOLD)
+    pairs = list(zip(steps[there].tolist(), codes[there].tolist(), strict=True))
+    return tuple(pair for i, pair in enumerate(pairs) if not i or pair[1] != pairs[i - 1][1])
+
+
+def bars_left(layout: BarLayout, end: int | None = None) -> npt.NDArray[np.int64]:
+    """How many bars are left in each column, itself included, at most MOST_LEFT; 0 behind the end.
+
+    ``end``: the bar behind the last one (default: that of the last column with a step).
+    """
+    there = layout.lengths > 0
+    if end is None:
+        end = int(layout.bars[there].max()) + 1 if there.any() else 0
+    return np.where(there, np.clip(end - layout.bars, 0, MOST_LEFT), 0)
+
+
+def plan_of(layout: BarLayout, tokens: npt.NDArray[Any], meters: Meters, steps_per_quarter: int, chords: Chords = ()) -> Plan:
+    """What music (128, T) that begins at the layout's first step sounds like it was planned as.
+
+    ``chords``: changes, if they are known; else they are estimated.
+    """
+    if not chords:
+        beats = grid_steps(meters, tokens.shape[1], steps_per_quarter, "beat")
+        codes = estimate_chords(tokens, beats, grid_steps(meters, tokens.shape[1], steps_per_quarter))
+        chords = tuple(zip(beats.tolist(), codes.tolist(), strict=True))
+    columns = layout.lay(tokens).reshape(len(tokens), len(layout), layout.patch).transpose(1, 0, 2)
+    returns = np.where(layout.lengths > 0, find_returns(columns), NEW)
+    return Plan(unit_chords(layout, chords), returns, bars_left(layout))
+
+
+def markers(plan: Plan, layout: BarLayout, flats: bool = True) -> list[tuple[int, str]]:
+    """Marker texts (real step, text) of sections and chords, in order; a section's name stands before its chord."""
+    found = [(int(layout.starts[column]), 0, name) for column, name in plan.named_sections()]
+    found += [(step, 1, spelled(code, flats)) for step, code in chord_changes(layout, plan.chords)]
+    return [(step, text) for step, _, text in sorted(found)]
+
+
+def spans_of_sections(plan: Plan) -> list[tuple[int, int, str]]:
+    """Sections as (column, end, name)."""
+    sections = plan.named_sections()
+    borders = [*(column for column, _ in sections), len(plan)]
+    return [(start, stop, name) for (start, stop), (_, name) in zip(pairwise(borders), sections, strict=True)]
+
+
+def partly(plan: Plan, layout: BarLayout, *, chords: bool = True, returns: bool = True) -> Plan:
+    """A plan of which only a part is told."""
+    free = Plan.free(len(layout), layout.patch)
+    if not chords:
+        plan = replace(plan, chords=free.chords)
+    return plan if returns else replace(plan, returns=free.returns, sections=())
