@@ -87,7 +87,7 @@ def column(
     logs, tokens = column(
         level.child,
         parts,
-        Condition(z[region, child], level.degrees(cond, grid)[region, child]),
+        level.inside(cond, grid, z).each(lambda x: x[region, child]),
         (step % grid.patch)[region],
         below,
     )
@@ -139,7 +139,7 @@ def frame_log_probabilities(
                 logs, marginals = column(
                     model.root,
                     regions,
-                    Condition(cond.vector[mine], cond.degree[mine]),
+                    cond.each(lambda x, mine=mine: x[mine]),  # type: ignore[misc]
                     now[mine],
                     truth[mine, cells],
                     rows=[row],

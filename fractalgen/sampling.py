@@ -14,19 +14,52 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from fractalgen.config import ConfigError, SamplingConfig
+from fractalgen.config import ConfigError, ModelConfig, SamplingConfig
 from fractalgen.devices import limited_threads
 from fractalgen.model.limits import Limits
 from fractalgen.model.network import FractalNetwork
-from fractalgen.model.regions import Condition
+from fractalgen.model.plans import MOST_BACK, Plans
 from fractalgen.model.sampling.recorder import Composed, StepLog
 from fractalgen.model.sampling.token_sampler import TokenSampler
 from fractalgen.model.sampling.windows import Composer, compose
+from fractalgen.music.bars import BarLayout
+from fractalgen.music.form import NEW
+from fractalgen.music.form import UNTOLD as NOT_SAID
 from fractalgen.music.pianoroll import PianoRoll
-from fractalgen.music.tokens import NO_HOLD, SILENCE, TEMPO
+from fractalgen.music.plan import Plan, bars_left
+from fractalgen.music.tokens import ABSENT, DEFAULT_METER, NO_HOLD, SILENCE, TEMPO, UNKNOWN, Meters
 from fractalgen.trace import Intermediates, Trace
 
 SHORT = np.iinfo(np.int16).max  # steps that a trace can count in half the space
+
+
+@torch.no_grad()
+def draw_plans(
+    model: FractalNetwork,
+    settings: SamplingConfig,
+    plans: Plans,
+    absent: Bool[Tensor, " t"] | None = None,
+    cond_list: Sequence[Int[Tensor, " b"]] | None = None,
+    generator: torch.Generator | None = None,
+) -> Plans:
+    """Draw whatever ``plans`` of whole pieces do not tell; ``absent`` steps have no chords.
+
+    Raises:
+        ConfigError: the model knows no plans.
+    """
+    if model.planner is None:
+        raise ConfigError("this model knows no plans")
+    batch, units = plans.chords.shape
+    exists = torch.ones(units, dtype=torch.bool, device=model.device)
+    if absent is not None:
+        exists = ~absent.to(model.device).unflatten(0, (units, -1))[:, 0]
+    sampler = TokenSampler(settings, generator, model.device)
+
+    def draw(logits: Tensor) -> Tensor:
+        return sampler.categorical(logits[None], sampler.uniform((len(logits),)))
+
+    with limited_threads(settings.threads):
+        return model.planner.draw(plans, exists.expand(batch, -1), model.key(cond_list, batch), draw)
 
 
 @torch.no_grad()
@@ -39,6 +72,8 @@ def sample_rolls(
     return_intermediates: bool = False,
     width: int | None = None,
     known: Int[Tensor, "b p t"] | None = None,
+    plans: Plans | None = None,
+    absent: Bool[Tensor, " t"] | None = None,
     window: int | None = None,
     allowed: Bool[Tensor, "p t"] | None = None,
     generator: torch.Generator | None = None,
@@ -57,6 +92,8 @@ def sample_rolls(
         known: cells decided beforehand, which stay unchanged; elsewhere -1, or -2 where a hold is ruled out.
             MAR levels, and all levels of a model with future context, are conditioned on all of them, other AR levels
             on those earlier in scan order.
+        plans: the plans of the rolls; what they do not tell is not told.  None: models that know plans draw them.
+        absent: steps that do not exist, see :mod:`fractalgen.model.absent` (default: all exist).
         window: time steps composed at once (default: the width trained on), see :func:`.windows.compose`.
         allowed: cells that may sound, known ones apart (default: all).
         generator: the source of randomness (on the model's device); the same state gives the same rolls.
@@ -85,19 +122,23 @@ def sample_rolls(
     if known.min() < NO_HOLD or known.max() >= config.vocabulary:
         found = f"{int(known.min())} to {int(known.max())}"
         raise ConfigError(f"known cells are -1, -2 or tokens below {config.vocabulary}, these are {found}")
-    guided = cond_list is not None and len(model.labels) > 0 and settings.cfg != 1.0
-    cond = model.condition(cond_list, batch_size)
-    if guided:
-        free = model.condition(None, batch_size)
-        cond = Condition(torch.cat([cond.vector, free.vector]), torch.cat([cond.degree, free.degree]))
+    if absent is not None and tuple(absent.shape) != (width,):
+        raise ConfigError(f"absent steps have the shape {tuple(absent.shape)}, the samples {width} steps")
+    if plans is None and model.planner is not None:
+        free = Plans.free(batch_size, width // config.patch, config.pitches, config.patch, model.device)
+        plans = draw_plans(model, settings, free, absent, cond_list, generator)
+    labelled = cond_list is not None and len(model.labels) > 0
+    guided = (labelled or plans is not None) and settings.cfg != 1.0
     sampler = TokenSampler(settings, generator, model.device, streams=2 if guided else 1)
     known = known.to(model.device)
+    if absent is not None and bool(absent.any()):
+        known = known.masked_fill(absent.to(model.device), ABSENT)
     limits = _limits(known, allowed, settings.max_polyphony)
     patch = config.patch
     log = StepLog(batch_size * (config.pitches // patch) * (width // patch), progress)
     with torch.inference_mode(), limited_threads(settings.threads):
         composed = compose(
-            Composer(model, cond, sampler, log, record=return_intermediates),
+            Composer(model, cond_list, sampler, log, return_intermediates, plans),
             known,
             window=window,
             limits=limits,
@@ -130,6 +171,9 @@ def compose_rolls(
     *,
     sampling: SamplingConfig | None = None,
     width: int | None = None,
+    layout: BarLayout | None = None,
+    plan: Plan | None = None,
+    complete: bool = True,
     known: npt.NDArray[np.integer] | None = None,
     allowed: npt.NDArray[np.bool_] | None = None,
     labels: npt.ArrayLike | None = None,
@@ -142,6 +186,9 @@ def compose_rolls(
 ) -> tuple[list[PianoRoll], list[Trace]]:
     """Compose piano rolls of ``width`` time steps (default: the width trained on) at ``tempo`` quarters a minute.
 
+    ``layout``: the columns of the piece in its meters (default: those of 4/4); it takes the place of ``width``.
+    ``plan``: what is told of chords and form, over the columns of the layout; if ``complete``, models that know plans
+    draw the rest.
     ``known``: tokens (128, width), -1 where to compose (-2: anything but a hold); ``allowed``: bool (128, width),
     cells that may sound; ``labels``: one per attribute of the model, 0 for unset, see
     :func:`fractalgen.music.labels.encode_all`, or a row of them for each sample.
@@ -174,6 +221,12 @@ def compose_rolls(
     generator = torch.Generator(model.device)
     seed = secrets.randbelow(2**31) if seed is None else seed
     generator.manual_seed(seed)
+    layout = layout_of(model.config, width, known) if layout is None else layout
+    if plan is not None and len(plan) != len(layout):
+        raise ConfigError(f"plan: of {len(plan)} columns, the piece has {len(layout)}")
+    absent = torch.from_numpy(~layout.exists)
+    laid_known = None if known is None else layout.lay(known.astype(np.int64), UNKNOWN)
+    laid_allowed = None if allowed is None else layout.lay(allowed, False)
     for first in range(0, num_samples, batch_size):
         count = min(batch_size, num_samples - first)
 
@@ -182,15 +235,19 @@ def compose_rolls(
                 patches = total // count
                 progress(first * patches + done, num_samples * patches)
 
-        given = None if known is None else torch.from_numpy(known.astype(np.int64)).expand(count, -1, -1)
+        given = None if laid_known is None else torch.from_numpy(laid_known).expand(count, -1, -1)
+        cond_list = list(wanted[first : first + count].unbind(1)) if wanted.any() else None
+        plans, planned = plans_of(model, sampling, layout, plan, complete, count, cond_list, generator)
         tokens, intermediates = sample_rolls(
             model,
             sampling,
             count,
-            cond_list=list(wanted[first : first + count].unbind(1)) if wanted.any() else None,
-            width=width,
+            cond_list=cond_list,
+            width=layout.width,
             known=given,
-            allowed=None if allowed is None else torch.from_numpy(allowed),
+            plans=plans,
+            absent=absent,
+            allowed=None if laid_allowed is None else torch.from_numpy(laid_allowed),
             generator=generator,
             return_intermediates=return_trace,
             progress=advance,
@@ -198,22 +255,80 @@ def compose_rolls(
         for roll in tokens.cpu().numpy().astype(np.uint8):
             rolls.append(
                 PianoRoll(
-                    roll,
+                    layout.strip(roll),
                     steps_per_quarter=model.config.steps_per_quarter,
                     velocity_bins=model.config.velocity_bins,
                     tempos=((0, tempo),),
                 )
             )
         if intermediates is not None:
-            recorded = {**vars(sampling), "width": tokens.shape[-1], "batch_size": batch_size, "tempo": tempo}
+            recorded = {**vars(sampling), "width": layout.num_steps, "batch_size": batch_size, "tempo": tempo}
             recorded["steps_per_quarter"] = model.config.steps_per_quarter
-            for trace, row in zip(intermediates.traces, wanted[first : first + count].tolist(), strict=True):
+            if not layout.exists.all():
+                recorded["columns"] = layout.lengths.tolist()
+            of_plans = [{} if one is None else {"plan": one.to_dict()} for one in planned]
+            for trace, row, own in zip(
+                intermediates.traces, wanted[first : first + count].tolist(), of_plans, strict=True
+            ):
                 pairs = zip(model.config.attributes, row, strict=False)  # no row where nothing is asked for
                 asked = {attribute.name: attribute.describe(label) for attribute, label in pairs if label}
-                traces.append(replace(trace, seed=seed, settings={**recorded, **asked}))
+                traces.append(replace(trace, seed=seed, settings={**recorded, **asked, **own}))
         if each_batch is not None and each_batch(first, rolls[first:]):
             break
     return rolls, traces
+
+
+def layout_of(
+    config: ModelConfig,
+    width: int | None = None,
+    known: npt.NDArray[np.integer] | None = None,
+    meters: Meters = (DEFAULT_METER,),
+) -> BarLayout:
+    """The columns of a piece of ``width`` steps (default: as many as are known, or the width trained on)."""
+    if width is None:
+        width = config.crop_length if known is None else known.shape[-1]
+    if config.bar_columns:
+        return BarLayout.of(meters, width, config.steps_per_quarter, config.patch)
+    config.check_width(width)
+    return BarLayout.plain(width, config.patch)
+
+
+def plans_of(
+    model: FractalNetwork,
+    settings: SamplingConfig,
+    layout: BarLayout,
+    plan: Plan | None,
+    complete: bool,
+    count: int,
+    cond_list: Sequence[Int[Tensor, " b"]] | None,
+    generator: torch.Generator,
+) -> tuple[Plans | None, list[Plan | None]]:
+    """Plans for a batch of pieces, ``complete`` or as far as ``plan`` tells, and each of them by itself.
+
+    Raises:
+        ConfigError: a plan for a model that knows none.
+    """
+    config = model.config
+    if model.planner is None:
+        if plan is not None:
+            raise ConfigError("this model knows no plans")
+        return None, [None] * count
+    if plan is None:
+        plan = replace(Plan.free(len(layout), config.patch), left=bars_left(layout))
+    back = np.where(plan.returns >= 0, np.arange(len(plan)) - plan.returns, np.where(plan.returns == NEW, 0, -1))
+    back = np.where(back > MOST_BACK, 0, back)
+    free = Plans.free(count, len(layout), config.pitches, config.patch, model.device)
+    told = {"chords": plan.chords, "back": back, "left": plan.left}
+    tensors = {name: torch.from_numpy(array).to(model.device).expand(count, -1) for name, array in told.items()}
+    plans = replace(free, **tensors)
+    if complete:
+        plans = draw_plans(model, settings, plans, torch.from_numpy(~layout.exists), cond_list, generator)
+    number = np.arange(len(plan))
+    drawn = [
+        replace(plan, chords=chords, returns=np.where(back > 0, number - back, np.where(back == 0, NEW, NOT_SAID)))
+        for chords, back in zip(plans.chords.cpu().numpy(), plans.back.cpu().numpy(), strict=True)
+    ]
+    return plans, list(drawn)
 
 
 def _intermediates(

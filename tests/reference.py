@@ -72,7 +72,7 @@ def score(
     plan = level.generator.teacher_forcing(
         undecided, None if schedule is None else (schedule.iterations[level.index], schedule.order)
     )
-    z = level.conditions(regions, level.embed(level.features(patches)), level.base(cond, grid), plan)
+    z = level.conditions(regions, cond, level.embed(level.features(patches)), level.base(cond, grid), plan)
     weight = weight * plan.weight
     nats = gate_nll(wide(level.gate(z)[..., 0]), active, plan.target, plan.final, sounds)
     for kind, which in (("sound", active), ("silence", ~active)):
@@ -85,7 +85,7 @@ def score(
     visible = (decided < plan.steps[region, child][:, None, None]) | (owner[child] == child[:, None, None])
     cells = torch.where(visible, canvas.flatten(1)[region[:, None, None], index[child]], level.unknown)
     parts = Regions(cells, long_context=level.long_context(regions, region, child, plan.steps))
-    below = Condition(z[region, child], level.degrees(cond, grid)[region, child])
+    below = level.inside(cond, grid, z).each(lambda x: x[region, child])
     score(level.child, parts, below, crop[region], weight[region] * active[region, child], losses, schedule)
 
 
@@ -151,7 +151,7 @@ def fill(
     flat = canvas.view(len(canvas), -1)
     interior(canvas, level.margin).fill_(level.unknown)
     now = sampler.at(level.index, 1.0)
-    base, embedded_context, degrees = level.base(cond, grid), level.embedded_context(regions), level.degrees(cond, grid)
+    base, embedded_context = level.base(cond, grid), level.embedded_context(regions)
     _, _, sounds = level.tasks(regions, grid)
     steps = order(level, noise[..., ORDER], sampler.settings)
     last = steps.amax(1)
@@ -175,7 +175,7 @@ def fill(
             long_context=level.long_context(regions, region, child),
             noise=noise[region, child, INSIDE:],
         )
-        below = Condition(z[region, child], degrees[region, child])
+        below = level.inside(cond, grid, z).each(lambda x, r=region, c=child: x[r, c])  # type: ignore[misc]
         if isinstance(level.child, FractalLevel):
             inside = fill(level.child, parts, below, sampler)
         else:

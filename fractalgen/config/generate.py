@@ -26,7 +26,7 @@ class GenerateConfig(SamplingConfig, RenderConfig):
         ),
         "length": ("seconds", "target_width", "generation_length"),
         "labels, for models that were trained with them": (
-            *("density", "polyphony", "register", "velocity", "tempo", "style"),
+            *("density", "polyphony", "register", "velocity", "tempo", "style", "meter"),
         ),
         "limits": ("scale", "pitch_range", "max_polyphony", "silence"),
         "sampling": (
@@ -94,6 +94,10 @@ class GenerateConfig(SamplingConfig, RenderConfig):
     register: str | None = setting(None, "average MIDI pitch; percentile or number")
     velocity: str | None = setting(None, "average MIDI velocity; percentile or number")
     style: str | None = setting(None, "a style of the training set")
+    meter: str | None = setting(
+        None,
+        "time signature, such as 3/4 or 6/8, for models whose columns are bars (default: 4/4; given music: its own)",
+    )
     # what may sound
     pitch_range: str | None = setting(None, "pitches that may be composed: 48:84 or C3:C6 (the end excluded)")
     scale: str | None = setting(None, "pitch classes that may be composed: A minor, D dorian, or C D E G A")

@@ -1,8 +1,8 @@
 """The packed corpus: all songs of a collection in one memory-mapped, self-describing safetensors file.
 
 A note takes 9 bytes (columns ``notes.*``); ``songs.*`` and the tables of tempi, meters, keys and chords are cut into
-songs by offsets.  The metadata entry ``fractalgen`` is JSON: format, version, song ids, split and style of each song, the
-vocabulary of attributes, provenance, licence, settings, and the files that were left out with the reason.  Files
+songs by offsets.  The metadata entry ``fractalgen`` is JSON: format, version, song ids, split and style of each song,
+the vocabulary of attributes, provenance, licence, settings, and the files that were left out with the reason.  Files
 without keys, chords, voices, styles and vocabulary can be read: what is not there is computed, and styles and voices
 are unknown.
 """

@@ -68,14 +68,14 @@ class Excerpts:
 
     def starts(self, song: int) -> NDArray[np.int64]:
         """Steps of a song at which an excerpt may begin so that the song fills it; at least its first bar."""
-        downbeats = self.corpus.downbeats(song)
+        downbeats = self.corpus.downbeats(song).astype(np.int64)
         if not self.bar_columns:
             fitting = downbeats[downbeats <= self.corpus.num_steps(song) - self.width]
         else:  # the last excerpts end one bar after the song: how it ends is seen as often as what goes before
             layout = self.outline(song).layout
             fitting = layout.starts[: max(0, len(layout) - self.width // self.patch + 2)]
             fitting = fitting[np.isin(fitting, downbeats)]
-        return (fitting if len(fitting) else downbeats[:1]).astype(np.int64)
+        return fitting if len(fitting) else downbeats[:1]
 
     def all_starts(self, song: int) -> list[int]:
         """Steps at which excerpts that follow each other begin; the last one is at least half full."""
@@ -173,9 +173,9 @@ class CropDataset(Dataset[Item]):
     """Random crops for training: a song by its length, a bar of it, a transposition.
 
     Items: see :class:`Excerpts`.  The index is ignored; every item is drawn with torch's global generator, so worker
-    seeds make runs reproducible.  Transpositions (semitones, inclusive) that would take a note of the crop outside the piano's 88 keys
-    are not drawn.  A song shorter than a crop is followed by silence.  ``length``: items per epoch, by default as many
-    as crops fit into the split.
+    seeds make runs reproducible.  Transpositions (semitones, inclusive) that would take a note of the crop outside the
+    piano's 88 keys are not drawn.  A song shorter than a crop is followed by silence, or by steps that do not exist.
+    ``length``: items per epoch, by default as many as crops fit into the split.
     """
 
     def __init__(

@@ -71,9 +71,7 @@ class CropData(pl.LightningDataModule):
         transpose = (cfg.transpose_min, cfg.transpose_max)
         attributes = chosen(corpus, cfg.attributes)
         columns: dict[str, Any] = {"patch": cfg.patch_sizes[1], "bar_columns": True, "plans": cfg.plan_width > 0}
-        crops = CropDataset(
-            corpus, "train", cfg.crop_length, transpose=transpose, attributes=attributes, **columns
-        )
+        crops = CropDataset(corpus, "train", cfg.crop_length, transpose=transpose, attributes=attributes, **columns)
         self.train_crops = SeededCrops(crops, cfg.seed)
         self.val_crops = ValidCrops(
             corpus, "valid", cfg.crop_length, limit=cfg.val_crops, attributes=attributes, **columns

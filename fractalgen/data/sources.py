@@ -206,7 +206,8 @@ def _read(file: Path, root: Path, config: PrepareConfig) -> Read | Skipped:
                 f"{config.max_grid_distance:g} ({fits}keep it with --allow_off_grid)",
             )
         roll = PianoRoll.from_events(events, config.velocity_bins)
-        voices, chords = None, ()
+        voices = None
+        chords: Chords = ()
         if events.voices is not None and events.voices.any():
             voices = merged_voices(roll.notes(), events.pitch, nearest_steps(events.onset), events.voices)
         if beats is not None and (listed := file.with_name(CHORDS)).exists():

@@ -1,7 +1,7 @@
 """Steps that do not exist: what lies between the end of a short bar and the next column.
 
-Nothing is decided there, and nothing is told by it.  So that a note can be held from the last step of a bar to the first
-of the next one, whoever looks back from the next column finds such a note held through the gap.
+Nothing is decided there, and nothing is told by it.  A note can be held from the last step of a bar to the first of the
+next one: whoever looks back from the next column finds it held through the gap.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Harmony: what every level is told of the chords, relative to the pitches that it works on.
 
-As with the degrees of a key, what is learned on one root serves on all: a chord is shown as seen from the lowest pitch of
-a patch.  So a patch is told which of its pitches are in the chord, how far the root and the bass lie from it, and the
-same of the chord that comes next.
+As with the degrees of a key, what is learned on one root serves on all: a chord is shown as seen from the lowest pitch
+of a patch.  So a patch is told which of its pitches are in the chord, how far the root and the bass lie from it, and
+the same of the chord that comes next.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FEATURES = 12 + 12 + 12 + 2
 
 
 def chord_table() -> Float[Tensor, "codes features"]:
-    """Features of every chord as seen from a C: its notes, its root, its bass; whether it is told; whether it is none."""
+    """Features of every chord as seen from a C: its notes, root, bass, whether it is told, and whether it is none."""
     table = torch.zeros(CODES, FEATURES)
     table[1:, 36] = 1
     table[NO_CHORD, 37] = 1

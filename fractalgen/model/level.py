@@ -134,8 +134,8 @@ class FractalLevel(nn.Module):
             self.harmony = Harmony(self.patch, model.patch, config.width)
             if index > 0:
                 self.recall_return = mlp(4 * self.patch**2, config.width)
-                nn.init.zeros_(self.recall_return[2].weight)
-                nn.init.zeros_(self.recall_return[2].bias)
+                for parameter in self.recall_return[2].parameters():
+                    nn.init.zeros_(parameter)
             else:
                 self.returned = nn.Linear(config.width, config.width, bias=False)
                 nn.init.zeros_(self.returned.weight)
@@ -215,13 +215,13 @@ class FractalLevel(nn.Module):
         return self.recall(self.features(self.grid(regions.canvas).split_layers(regions.long_context)).flatten(2))
 
     def embedded_return(
-        self, regions: Regions, cond: Condition, region: Tensor, child: Tensor, steps: Tensor | None = None
+        self, regions: Regions, cond: Condition, region: Tensor, child: Tensor, **decided: Tensor
     ) -> Float[Tensor, "s *m d"]:
         """What some children, each a (region, child), are shown of the bar that comes back, by guidance stream.
 
-        ``steps``: see :func:`.find_returned`.
+        ``decided``: ``steps`` or ``sees``, see :func:`.find_returned`.
         """
-        cells = self.returned_cells(regions, region, child, steps)
+        cells = self.returned_cells(regions, region, child, **decided)
         if cells is None:
             return self.gate.weight.new_zeros(())
         returns = cond.returns.unflatten(0, (-1, len(regions.canvas)))
@@ -234,7 +234,7 @@ class FractalLevel(nn.Module):
         return embedded * (told >= 0)[..., None].to(embedded)
 
     def returned_cells(
-        self, regions: Regions, region: Tensor, child: Tensor, steps: Tensor | None = None
+        self, regions: Regions, region: Tensor, child: Tensor, **decided: Tensor
     ) -> Int[Tensor, "*m h w"] | None:
         """The cells of the bar that comes back at the places of some children; None if there are none."""
         if self.harmony is None or regions.returned is None:
@@ -246,7 +246,15 @@ class FractalLevel(nn.Module):
         given = regions.given if self.sees_future else None
         roll = interior(regions.canvas, self.margin)
         return find_returned(
-            grid, roll, regions.returned, regions.returns, region, child, self.unknown, steps, given
+            grid,
+            roll,
+            regions.returned,
+            regions.returns,
+            region,
+            child,
+            self.unknown,
+            given=given,
+            **decided,
         )
 
     def long_context(
@@ -289,9 +297,7 @@ class FractalLevel(nn.Module):
         plan = self.generator.teacher_forcing(
             undecided, None if schedule is None else (schedule.iterations[self.index], schedule.order)
         )
-        every = torch.arange(len(canvas), device=canvas.device)[:, None], torch.arange(len(grid), device=canvas.device)
-        returned = self.embedded_return(regions, cond, *every, plan.steps)
-        z = self.conditions(regions, content, base + (returned[0] if returned.ndim else returned), plan)
+        z = self.conditions(regions, cond, content, base, plan)
         gates = wide(self.gate(z)[..., 0])
         index, owner = windows(grid, self.margin, self.child.margin, canvas.device)
         if (ended := self.ended(given, grid)) is not None:
@@ -324,19 +330,28 @@ class FractalLevel(nn.Module):
             cells,
             None if given is None else grid.split(given)[region, child],
             self.long_context(regions, region, child, plan.steps),
-            self.returned_cells(regions, region, child, plan.steps) if self.patch > 1 else None,
+            self.returned_cells(regions, region, child, steps=plan.steps) if self.patch > 1 else None,
         )
         below = self.inside(cond, grid, z).each(lambda x: x[region, child])
         self.child.nll(parts, below, crop[region], weight[region], losses, schedule)
 
     def conditions(
-        self, regions: Regions, content: Float[Tensor, "b n d"], base: Float[Tensor, "b n d"], plan: TeacherForcing
+        self,
+        regions: Regions,
+        cond: Condition,
+        content: Float[Tensor, "b n d"],
+        base: Float[Tensor, "b n d"],
+        plan: TeacherForcing,
     ) -> Float[Tensor, "b n d"]:
         """Condition of every child from the embedded children that it may see and the cells around it."""
         embedded_context = self.embedded_context(regions)
         z = torch.zeros_like(content)
+        batch, count = content.shape[:2]
+        every = torch.arange(batch, device=content.device)[:, None], torch.arange(count, device=content.device)
         for step in plan.passes:
-            found = self.generator(content, base, self.look(regions, step.sees) + embedded_context, step.sees)
+            shown = self.embedded_return(regions, cond, *every, sees=step.sees)
+            here = base + (shown[0] if shown.ndim else shown)
+            found = self.generator(content, here, self.look(regions, step.sees) + embedded_context, step.sees)
             z = found if step.target is None else torch.where(step.target[..., None], found, z)
         return z
 

@@ -2,8 +2,8 @@
 
 A window around a patch cannot show that this bar repeats the one four bars ago, and what the first level makes of whole
 patches is too coarse to copy from.  So the first level hands down to each of its children the cells at the same pitches
-some patches earlier (and later, where it is MAR), as far as they are decided when the child is.  Where a plan says that a
-bar comes back to an earlier one, the cells of that one are handed down too.
+some patches earlier (and later, where it is MAR), as far as they are decided when the child is.  Where a plan says that
+a bar comes back to an earlier one, the cells of that one are handed down too.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from fractalgen.model.grid import Grid, neighbours
@@ -55,11 +55,13 @@ def find_returned(
     unknown: int,
     steps: Int[Tensor, "b n"] | None = None,
     given: Int[Tensor, "b p t"] | None = None,
+    sees: Bool[Tensor, "b i n"] | None = None,
 ) -> Int[Tensor, "*m h w"]:
     """The patches of the columns that those of some first-level children come back to; unknown where there is none.
 
     ``returns``, ``bank``: see :class:`.plans.Plans`; what lies in the bank is known.  ``steps``, ``given``: as for
-    :func:`find_long_context`.
+    :func:`find_long_context`.  ``sees``: in place of steps, which children each child sees, see
+    :class:`.teacher_forcing.Pass`.
     """
     column, row = columns_and_rows(grid, codes.device)
     source = returns[region, column[child]]
@@ -67,8 +69,13 @@ def find_returned(
     number = numbers(grid, codes.device)[row[child], source.clamp(0, grid.cols - 1)]
     found = torch.where(inside[..., None, None], grid.split(codes)[region, number], grid.split(bank)[region, child])
     visible = (source >= grid.cols)[..., None, None] | inside[..., None, None]
-    if steps is not None:
-        earlier = (steps[region, number] < steps[region, child])[..., None, None]
+    if steps is not None or sees is not None:
+        if sees is not None:
+            batch, rows = sees.shape[:2]
+            earlier = sees[region if batch > 1 else 0, child if rows > 1 else 0, number][..., None, None]
+        else:
+            assert steps is not None
+            earlier = (steps[region, number] < steps[region, child])[..., None, None]
         if given is not None:
             earlier = earlier | (grid.split(given)[region, number] >= 0)
         visible = visible & (earlier | ~inside[..., None, None])

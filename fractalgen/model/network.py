@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +26,14 @@ from fractalgen.music.chords import UNTOLD
 from fractalgen.music.tokens import ABSENT, NO_HOLD, UNKNOWN
 
 
-def returning(plans: Plans | None) -> dict[str, Tensor]:
+class Returning(TypedDict, total=False):
+    """Two fields of :class:`.Regions`."""
+
+    returned: Tensor
+    returns: Tensor
+
+
+def returning(plans: Plans | None) -> Returning:
     """What the first level's region is told of bars that come back: nothing where none does."""
     if plans is None or not bool((plans.back > 0).any()):
         return {}
@@ -89,11 +98,10 @@ class FractalNetwork(nn.Module):
             vector = vector + table(label.to(self.device))
             if attribute.name == "key":
                 degree = lowest_degree(label.to(self.device))
-        pitch = torch.zeros_like(degree)
-        nothing = degree[:, None][:, :0]
+        cond = Condition.plain(vector, degree)
         if plans is None or self.planner is None:
-            return Condition(vector, degree, pitch, nothing, nothing, nothing)
-        return Condition(vector, degree, pitch, F.pad(plans.chords, (0, 1), value=UNTOLD), plans.returns, plans.left)
+            return cond
+        return replace(cond, chords=F.pad(plans.chords, (0, 1), value=UNTOLD), returns=plans.returns, left=plans.left)
 
     def key(self, cond_list: Sequence[Int[Tensor, " b"]] | None, batch: int) -> Int[Tensor, " b"]:
         """The labels of keys among ``cond_list``, 0 where none is asked for."""

@@ -58,7 +58,7 @@ class Planner(nn.Module):
         ``plans`` cover at most as many columns as the planner sees, their roots are counted from the tonic.  Chords
         and returns of later places are not looked at.
         """
-        batch, columns = plans.back.shape
+        columns = plans.back.shape[1]
         table: Tensor = self.table
         told = self.back(plans.back + 1)[:, :, None]
         chords = self.chord(F.embedding(plans.chords, table)).unflatten(1, (columns, self.units))
@@ -67,8 +67,8 @@ class Planner(nn.Module):
         places = self.place(Grid(1 + self.units, columns, 1)).unflatten(0, (columns, -1))
         x = x + places + self.left(plans.left)[:, :, None] + self.key(key)[:, None, None]
         source = pointed_chords(plans, self.units)
-        source = torch.cat([source, F.pad(source[:, 1:], (0, 1), value=UNTOLD)], 1).unflatten(1, (2, columns, -1))
-        seen = self.pointed(F.embedding(source, table).permute(0, 2, 3, 1, 4).flatten(-2))
+        source = torch.stack([source, F.pad(source[..., 1:], (0, 1), value=UNTOLD)], -1)  # with the next in that bar
+        seen = self.pointed(F.embedding(source, table).flatten(-2))
         x = x + F.pad(seen, (0, 0, 1, 0))
         return self.transformer(x.flatten(1, 2), causal=True).unflatten(1, (columns, -1))
 
@@ -115,15 +115,16 @@ class Planner(nn.Module):
         It sees as many columns at once as it was made for.  Columns that come back to one before those find it in the
         bank, as in training.
         """
-        turned, mode, degree = turn(plans, key)
+        turned, mode, tonic = turn(plans, key)
         chords, back = turned.chords.clone(), turned.back.clone()
+        now = replace(turned, chords=chords, back=back)  # a view of what is decided so far
         count, units = back.shape[1], self.units
         for column in range(count):
             if not bool((back[:, column] < 0).any() | self.open(chords, exists, column).any()):
                 continue
             first = max(0, column - self.columns + 1)
             if bool((back[:, column] < 0).any()):
-                state = self.states(window(chords, back, turned.left, first, column + 1, units), mode)[:, -1, 0]
+                state = self.states(now.window(first, column + 1), mode)[:, -1, 0]
                 before = torch.full_like(back[:, column], column)
                 drawn = draw(self.back_logits(state, before))
                 back[:, column] = torch.where(back[:, column] < 0, drawn, back[:, column])
@@ -132,16 +133,14 @@ class Planner(nn.Module):
                 free = self.open(chords, exists, column)[:, unit]
                 if not bool(free.any()):
                     continue
-                h = self.states(window(chords, back, turned.left, first, column + 1, units), mode)[:, -1, 1 + unit]
+                h = self.states(now.window(first, column + 1), mode)[:, -1, 1 + unit]
                 root = draw(wide(self.to_root(h)))
                 h = h + self.root(root)
                 quality = draw(wide(self.to_quality(h)))
                 bass = draw(wide(self.to_bass(h + self.quality(quality))))
-                drawn = torch.where(
-                    root > 0, FIRST + ((root - 1) * len(QUALITIES) + quality) * 12 + bass, NO_CHORD
-                )
+                drawn = torch.where(root > 0, FIRST + ((root - 1) * len(QUALITIES) + quality) * 12 + bass, NO_CHORD)
                 chords[:, place] = torch.where(free, drawn, chords[:, place])
-        return replace(plans, chords=seen_from(chords, -degree[:, None]), back=back)
+        return replace(plans, chords=seen_from(chords, -tonic[:, None]), back=back)
 
     def open(self, chords: Tensor, exists: Tensor, column: int) -> Bool[Tensor, "b s"]:
         """Units of a column that are to be drawn."""
@@ -170,22 +169,10 @@ def turn(plans: Plans, key: Int[Tensor, " b"]) -> tuple[Plans, Int[Tensor, " b"]
     return turned, mode, tonic
 
 
-def pointed_chords(plans: Plans, units: int) -> Int[Tensor, "b u"]:
+def pointed_chords(plans: Plans, units: int) -> Int[Tensor, "b c s"]:
     """The chords of what each column comes back to, UNTOLD where it is nothing."""
     columns = plans.back.shape[1]
     everything = torch.cat([plans.chords, plans.bank_chords], 1).unflatten(1, (2 * columns, units))
     source = plans.returns
     found = everything.gather(1, source.clamp(min=0)[..., None].expand(-1, -1, units))
-    return torch.where(source[..., None] >= 0, found, UNTOLD).flatten(1)
-
-
-def window(chords: Tensor, back: Tensor, left: Tensor, first: int, stop: int, units: int) -> Plans:
-    """Some columns of a piece, with what they come back to outside of them in the bank."""
-    here = back[:, first:stop]
-    number = torch.arange(first, stop, device=back.device)
-    source = (number - here).clamp(min=0)
-    bank = chords.unflatten(1, (-1, units)).gather(1, source[..., None].expand(-1, -1, units))
-    before = torch.full_like(back[:, 0], first)
-    return Plans(
-        chords[:, first * units : stop * units], here, left[:, first:stop], before, bank[:, :0], bank.flatten(1)
-    )
+    return torch.where(source[..., None] >= 0, found, UNTOLD)

@@ -53,6 +53,37 @@ class Plans:
             return None
         return cls(**{field.name: items[field.name] for field in fields(cls)})
 
+    def untold(self) -> Plans:
+        """Plans of the same size that tell nothing."""
+        nothing = torch.zeros_like(self.before, dtype=torch.bool)[:, None]
+        return self.told(nothing, nothing, nothing)
+
+    def window(self, first: int, stop: int, tokens: Int[Tensor, "b p t"] | None = None) -> Plans:
+        """The plans of some columns of whole pieces.
+
+        What comes back from columns before those is taken from ``tokens`` of the piece, as far as it is known there.
+        """
+        columns = self.back.shape[1]
+        units = self.chords.shape[1] // columns
+        back = self.back[:, first:stop]
+        number = torch.arange(first, stop, device=back.device)
+        source = (number - back).clamp(0, columns - 1)
+        pieces = self.chords.unflatten(1, (columns, units))
+        bank_chords = pieces.gather(1, source[..., None].expand(-1, -1, units)).flatten(1)
+        bank = self.bank[:, :, :0]
+        if tokens is not None:
+            patches = tokens.clamp(min=0).unflatten(2, (columns, -1))
+            index = source[:, None, :, None].expand(-1, patches.shape[1], -1, patches.shape[3])
+            bank = patches.gather(2, index).flatten(2)
+        return Plans(
+            self.chords[:, first * units : stop * units],
+            back,
+            self.left[:, first:stop],
+            self.before + first,
+            bank,
+            bank_chords,
+        )
+
     def each(self, change: Callable[[Tensor], Tensor]) -> Plans:
         """The same change of all tensors."""
         return Plans(**{field.name: change(getattr(self, field.name)) for field in fields(self)})

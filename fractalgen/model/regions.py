@@ -56,6 +56,14 @@ class Condition:
         return Condition(*(change(getattr(self, field.name)) for field in fields(self)))
 
     @classmethod
+    def plain(cls, vector: Float[Tensor, "*n d"], degree: Int[Tensor, "*n"] | None = None) -> Condition:
+        """A vector and degrees (by default no key), from pitch 0 upwards, without a plan."""
+        if degree is None:
+            degree = torch.zeros(vector.shape[:-1], dtype=torch.long, device=vector.device)
+        nothing = degree[..., None][..., :0]
+        return cls(vector, degree, torch.zeros_like(degree), nothing, nothing, nothing)
+
+    @classmethod
     def cat(cls, conditions: Sequence[Condition]) -> Condition:
         """Several batches as one."""
         return cls(*(torch.cat([getattr(one, field.name) for one in conditions]) for field in fields(cls)))

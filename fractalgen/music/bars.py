@@ -6,6 +6,7 @@ bar takes several columns.  A model without bar columns takes 16 steps after the
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -49,8 +50,8 @@ class BarLayout:
         unit = patch // units_of(patch)
         columns = []
         for bar, (start, stop) in enumerate(pairwise(lines)):
-            count = -(-(stop - start) // patch)
-            width = -(-(-(-(stop - start) // count)) // unit) * unit if count else patch
+            count = math.ceil((stop - start) / patch)
+            width = math.ceil((stop - start) / max(count, 1) / unit) * unit
             columns += [(first, min(width, stop - first), bar) for first in range(start, stop, width)]
         starts, lengths, bars = np.array(columns, np.int64).reshape(-1, 3).T
         return cls(starts, lengths, bars, patch)

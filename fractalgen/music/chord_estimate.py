@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ def beat_profile(
     weight = sounding * np.where(pitches[:, None] == highest, MELODY, 1.0) + 0.5 * struck
     shares = np.zeros((len(beats) - 1, 12))
     bass = np.full(len(beats) - 1, -1)
-    for number, (start, stop) in enumerate(zip(beats[:-1], beats[1:], strict=True)):
+    for number, (start, stop) in enumerate(pairwise(beats.tolist())):
         part = weight[:, start:stop].sum(1)
         np.add.at(shares[number], pitches % 12, part)
         low = np.flatnonzero(sounding[:, start:stop].any(1))
@@ -91,7 +92,7 @@ def estimate_chords(
 
     codes = np.zeros(count, np.int64)
     borders = np.flatnonzero(np.r_[True, path[1:] != path[:-1], True])
-    for start, stop in zip(borders[:-1], borders[1:], strict=True):
+    for start, stop in pairwise(borders.tolist()):
         root, quality = divmod(int(path[start]), len(QUALITIES))
         heard = bass[start:stop][bass[start:stop] >= 0]
         interval = 0
@@ -107,9 +108,7 @@ def estimate_chords(
     return codes
 
 
-def annotated_chords(
-    spans: list[tuple[float, float, int]], seconds: npt.NDArray[np.float64]
-) -> npt.NDArray[np.int64]:
+def annotated_chords(spans: list[tuple[float, float, int]], seconds: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     """Codes of beats from annotated spans (start, end, code); ``seconds``: begin of each beat, and the last one's end.
 
     A beat has the chord that holds most of it; a beat that no span reaches is not told.

@@ -44,9 +44,28 @@ SHARPS = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 # C. Harte, "Towards Automatic Extraction of Harmony Information from Music Signals" (2010): shorthands of the notation
 # in which POP909 and other corpora annotate chords.
 HARTE = {
-    **{"maj": "", "min": "m", "dim": "dim", "aug": "aug", "sus2": "sus2", "sus4": "sus4", "maj6": "6", "min6": "m6"},
-    **{"7": "7", "maj7": "maj7", "min7": "m7", "minmaj7": "mM7", "hdim7": "m7b5", "dim7": "dim7", "sus4(b7)": "7sus4"},
-    **{"9": "7", "maj9": "maj7", "min9": "m7", "11": "7sus4", "min11": "m7", "13": "7", "": ""},
+    "": "",
+    "maj": "",
+    "min": "m",
+    "dim": "dim",
+    "aug": "aug",
+    "sus2": "sus2",
+    "sus4": "sus4",
+    "maj6": "6",
+    "min6": "m6",
+    "7": "7",
+    "maj7": "maj7",
+    "min7": "m7",
+    "minmaj7": "mM7",
+    "hdim7": "m7b5",
+    "dim7": "dim7",
+    "sus4(b7)": "7sus4",
+    "9": "7",
+    "maj9": "maj7",
+    "min9": "m7",
+    "11": "7sus4",
+    "min11": "m7",
+    "13": "7",
 }
 SCALE_DEGREES = {"1": 0, "2": 2, "3": 4, "4": 5, "5": 7, "6": 9, "7": 11, "9": 14, "11": 17, "13": 21}
 

@@ -113,7 +113,9 @@ def bars_left(layout: BarLayout, end: int | None = None) -> npt.NDArray[np.int64
     return np.where(there, np.clip(end - layout.bars, 0, MOST_LEFT), 0)
 
 
-def plan_of(layout: BarLayout, tokens: npt.NDArray[Any], meters: Meters, steps_per_quarter: int, chords: Chords = ()) -> Plan:
+def plan_of(
+    layout: BarLayout, tokens: npt.NDArray[Any], meters: Meters, steps_per_quarter: int, chords: Chords = ()
+) -> Plan:
     """What music (128, T) that begins at the layout's first step sounds like it was planned as.
 
     ``chords``: changes, if they are known; else they are estimated.

@@ -127,4 +127,3 @@ def highest_voice(tokens: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     steps = np.arange(tokens.shape[1])
     onset = np.maximum.accumulate(np.where(struck, steps, -1), axis=1)
     return sounding & (onset >= 0) & np.take_along_axis(begun, np.maximum(onset, 0), 1)
-

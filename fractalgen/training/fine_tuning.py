@@ -20,8 +20,9 @@ FEATURES = 4  # numbers a cell, see fractalgen.model.embeddings.CellFeatures
 def start_from(model: FractalNetwork, name_or_path: str) -> None:
     """Give ``model`` the weights of a trained one (a shipped model by name, ``.ckpt`` or ``.safetensors``).
 
-    Wider windows, more echoes, other labels, plans, columns that are bars, and future context may be new.  Their weights are zero at first, so that
-    the new model gives unlabelled music exactly the likelihood of the old one.
+    Wider windows, more echoes, other labels, plans, columns that are bars, and future context may be new.  Their
+    weights are zero at first, so that the new model gives music without labels and plan, in 4/4, exactly the likelihood
+    of the old one.
 
     Raises:
         UserError: no such model, or one of another architecture.

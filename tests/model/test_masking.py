@@ -43,4 +43,4 @@ def test_a_melody_is_known_or_what_lies_under_it() -> None:
     torch.manual_seed(0)
     known = random_known(tokens.expand(500, -1, -1), 1.0)
     for wanted in (melody, ~melody):
-        assert 25 < (known == wanted).all(-1).all(-1).sum() < 80  # a tenth of the crops
+        assert 50 < (known == wanted).all(-1).all(-1).sum() < 120  # a sixth of the crops

@@ -51,6 +51,8 @@ def changed(config: ModelConfig, context: tuple[int, int, int] | None = None, **
         ("mar ar ar ar", {}, {"future_context": True, "attributes": (KEY, STYLE)}),
         ("ar ar ar ar", {"label_sizes": (3, 2)}, {"attributes": (KEY,)}),
         ("ar ar ar ar", {"attributes": (KEY, STYLE)}, {"attributes": (STYLE,)}),
+        ("ar ar ar ar", {"attributes": (KEY,)}, {"attributes": (KEY, STYLE), "bar_columns": True, "plan_width": 16}),
+        ("mar ar ar ar", {}, {"bar_columns": True, "plan_width": 16}),
     ],
 )
 def test_what_is_new_says_nothing_at_first(
@@ -58,7 +60,8 @@ def test_what_is_new_says_nothing_at_first(
 ) -> None:
     trained, fresh = pair(tmp_path, generators, changes, **old)
     rolls = random_rolls(3, 8, 16, 1, seed=3)
-    labels = [torch.full((3,), 1) for _ in fresh.labels]
+    kept = trained.config.attributes  # the labels that were there before still mean what they meant
+    labels = [torch.full((3,), 0 if attribute in kept else 1) for attribute in fresh.config.attributes]
     results = []
     for model, labelled in ((trained, None), (fresh, None), (fresh, labels)):
         torch.manual_seed(0)

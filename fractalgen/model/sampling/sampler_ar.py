@@ -241,7 +241,7 @@ class ArState:
         if level.looks:
             query = query + level.surroundings(level.features(self._look(row, child, self.around)))
         if level.index == 0 and self.returning:
-            query = query + level.embedded_return(self.regions, self.cond, row, child, self.steps)
+            query = query + level.embedded_return(self.regions, self.cond, row, child, steps=self.steps)
         x = self.generator.read(level.embed(level.features(before)), query, child)
         if len(x) > 1:
             row = torch.cat([row + stream * len(self.flat) for stream in range(len(x))])
@@ -261,10 +261,8 @@ class ArState:
         long_context = returned = None
         condition = replace(self.inside, vector=z.flatten(0, 1))  # of which cells look at the vector alone
         if self.level.patch > 1:  # a cell knows no echo
-            condition = replace(
-                self.inside.each(lambda x: x[:, region, child].flatten(0, 1)), vector=condition.vector
-            )
-            returned = self.level.returned_cells(self.regions, region, child, self.steps)
+            condition = replace(self.inside.each(lambda x: x[:, region, child].flatten(0, 1)), vector=condition.vector)
+            returned = self.level.returned_cells(self.regions, region, child, steps=self.steps)
             split = self.echoes  # cut once for all passes
             long_context = (
                 self.level.long_context(self.regions, region, child, self.steps)

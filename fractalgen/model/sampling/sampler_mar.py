@@ -71,8 +71,8 @@ def sample_mar(
         content, context, sees = (
             x.repeat(sampler.streams, 1, 1) for x in (content, context, (steps < iteration)[:, None])
         )
-        returned = level.embedded_return(regions, cond, *every)
-        whole = base + (returned.flatten(0, 1) if returned.ndim else returned)
+        shown = level.embedded_return(regions, cond, *every)
+        whole = base + (shown.flatten(0, 1) if shown.ndim else shown)
         conditions = streams(level.generator(content, whole, context, sees), sampler)
         now = sampler.at(level.index, (iteration + 1) / iterations)
         undecided &= ~target

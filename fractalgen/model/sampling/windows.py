@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,14 +10,16 @@ from jaxtyping import Int
 from torch import Tensor
 
 from fractalgen.config import ModelConfig
+from fractalgen.model.absent import carried
 from fractalgen.model.grid import surround
 from fractalgen.model.limits import Limits
-from fractalgen.model.network import FractalNetwork
+from fractalgen.model.network import FractalNetwork, returning
+from fractalgen.model.plans import Plans
 from fractalgen.model.regions import Condition, Regions
 from fractalgen.model.sampling.recorder import Composed, StepLog
 from fractalgen.model.sampling.recursion import sample_regions
 from fractalgen.model.sampling.token_sampler import TokenSampler
-from fractalgen.music.tokens import HOLD, ONSET, SILENCE
+from fractalgen.music.tokens import ABSENT, HOLD, ONSET, SILENCE
 
 
 def compose(
@@ -39,7 +42,8 @@ def compose(
     if composer.record:
         planes = torch.full((len(known), len(config.levels), *known.shape[1:]), -1, dtype=torch.int32)
         chances = torch.zeros(known.shape, dtype=torch.uint8)
-    while (undecided := (tokens < 0).flatten(0, 1).any(0)).any():
+    absent = (known == ABSENT)[:, 0]
+    while (undecided := ((tokens < 0) & (tokens != ABSENT)).flatten(0, 1).any(0)).any():
         first = int(undecided.nonzero()[0])
         back = min(window // 2, window - patch)  # a window of a single patch has no room for the past
         start = max(0, min(first - back, width - window)) // patch * patch
@@ -54,15 +58,18 @@ def compose(
         if limits is not None:
             room = None if limits.room is None else limits.room[:, here] - (given > SILENCE).sum(1)
             part = Limits(limits.allowed[..., here], room)
+        mine = composer.at(start // patch, here.stop // patch, tokens)
         if candidates > 1 and bool((given[..., first - start :] >= 0).any()):
-            composed = composer.best_fit(given, part, candidates)
+            composed = mine.best_fit(given, part, candidates)
         else:
-            composed = composer.fill(given, part)
-        tokens[..., here] = composed.tokens
+            composed = mine.fill(given, part)
+        tokens[..., here] = torch.where(given == ABSENT, ABSENT, composed.tokens)
         if planes is not None and chances is not None and composed.planes is not None and composed.chances is not None:
             new = (given < 0).cpu()
             planes[..., here] = torch.where(new[:, None], composed.planes.cpu(), planes[..., here])
             chances[..., here] = torch.where(new, (255 * composed.chances).round().byte().cpu(), chances[..., here])
+    if bool(absent.any()):
+        tokens = carried(tokens, absent, patch)
     return Composed(tokens, planes, chances)
 
 
@@ -78,21 +85,39 @@ def ranks(config: ModelConfig, width: int, start: int, steps: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Composer:
-    """Draws windows of a model under a condition, and records how if asked to."""
+    """Draws windows of a model under labels and plans, and records how if asked to.
+
+    ``plans``: those of whole pieces, or of the window that :meth:`at` is for.
+    """
 
     model: FractalNetwork
-    cond: Condition
+    labels: Sequence[Int[Tensor, " b"]] | None
     sampler: TokenSampler
     log: StepLog
     record: bool
+    plans: Plans | None = None
+
+    def at(self, first: int, stop: int, tokens: Int[Tensor, "b p t"]) -> Composer:
+        """The composer of some columns; what comes back from before them is in ``tokens`` of the piece."""
+        if self.plans is None or (first == 0 and stop == self.plans.back.shape[1]):
+            return self
+        return replace(self, plans=self.plans.window(first, stop, tokens))
+
+    def condition(self, batch: int) -> Condition:
+        """What is asked for, and behind it for the second stream of guidance: nothing."""
+        cond = self.model.condition(self.labels, batch, self.plans)
+        if self.sampler.streams == 1:
+            return cond
+        untold = None if self.plans is None else self.plans.untold()
+        return Condition.cat([cond, self.model.condition(None, batch, untold)])
 
     def fill(self, given: Int[Tensor, "b p t"], limits: Limits | None = None) -> Composed:
         """Draw the undecided cells of a window from the model."""
         vocabulary, root = self.model.config.vocabulary, self.model.root
         canvas = surround(torch.full_like(given, vocabulary), root.margin, vocabulary + 1)
         noise = self.sampler.uniform((len(given), len(root.grid(canvas)) * root.numbers_per_child))
-        regions = Regions(canvas, given, limits=limits, noise=noise)
-        composed = sample_regions(root, regions, self.cond, self.sampler, self.record, self.log)
+        regions = Regions(canvas, given, limits=limits, noise=noise, **returning(self.plans))
+        composed = sample_regions(root, regions, self.condition(len(given)), self.sampler, self.record, self.log)
         if not self.model.config.is_autoregressive:
             composed.tokens = torch.where(given >= 0, given, drop_orphans(composed.tokens.cpu()).to(given))
         return composed
@@ -110,14 +135,15 @@ class Composer:
             return x.repeat_interleave(candidates, 0)
 
         given = repeated(given)
-        cond = self.cond.each(lambda x: repeated(x.unflatten(0, (self.sampler.streams, -1)).transpose(0, 1)))
         if limits is not None:
             limits = Limits(repeated(limits.allowed), None if limits.room is None else repeated(limits.room))
-        composer = replace(self, cond=cond.each(lambda x: x.transpose(0, 1).flatten(0, 1)))
-        composed = composer.fill(given, limits)
-        conditional = cond.each(lambda x: x[:, 0])
-        proposal = self.model.score(composed.tokens, conditional, known=given >= 0).total
-        weight = proposal - self.model.score(composed.tokens, conditional).total
+        labels = None if self.labels is None else [repeated(label) for label in self.labels]
+        plans = None if self.plans is None else self.plans.each(repeated)
+        composed = replace(self, labels=labels, plans=plans).fill(given, limits)
+        cond = self.model.condition(labels, len(given), plans)
+        absent = (given == ABSENT)[:, 0]
+        proposal = self.model.score(composed.tokens, cond, known=given >= 0, plans=plans, absent=absent).total
+        weight = proposal - self.model.score(composed.tokens, cond, plans=plans, absent=absent).total
         gumbel = -(-self.sampler.uniform(weight.shape).clamp(min=1e-30).log()).log()
         best = (weight + gumbel.to(weight)).unflatten(0, (-1, candidates)).argmax(1)
         kept = best + candidates * torch.arange(len(best), device=best.device)

@@ -17,10 +17,12 @@ from tests.model.properties.helpers import random_model, random_rolls, tiny_conf
 def conditions(level: FractalLevel, canvas: Tensor, content: Tensor) -> Tensor:
     """The z of every child, from embedded children that can be differentiated."""
     grid = level.grid(canvas)
-    cond = Condition(torch.ones(len(canvas), level.cond.in_features).double(), torch.ones(len(canvas)).long())
+    cond = Condition.plain(torch.ones(len(canvas), level.cond.in_features).double(), torch.ones(len(canvas)).long())
     everything = torch.ones(content.shape[:2], dtype=torch.bool)
     regions = Regions(canvas)
-    return level.conditions(regions, content, level.base(cond, grid), level.generator.teacher_forcing(everything, None))
+    return level.conditions(
+        regions, cond, content, level.base(cond, grid), level.generator.teacher_forcing(everything, None)
+    )
 
 
 @pytest.mark.parametrize("index", [0, 1, 2])
@@ -84,7 +86,7 @@ def test_mar_values_under_the_mask_change_nothing(iterations: int | None) -> Non
         everything = torch.ones(1, len(grid), dtype=torch.bool)
         regions = Regions(canvas)
         plan = level.generator.teacher_forcing(everything, schedule)
-        return level.conditions(regions, content, base, plan), plan.steps
+        return level.conditions(regions, Condition.plain(base[:, 0]), content, base, plan), plan.steps
 
     with torch.no_grad():
         z, steps = lesson(rolls)

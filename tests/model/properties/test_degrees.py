@@ -49,7 +49,7 @@ def test_every_level_knows_the_degree_of_its_lowest_pitch() -> None:
             lowest.tolist()
             == grid.split(torch.arange(level.config.patch)[:, None].expand(-1, 16)[None])[0, :, 0, 0].tolist()
         )
-        degrees = level.degrees(cond, grid)[0]
+        degrees = level.inside(cond, grid, torch.zeros(1, len(grid), 1)).degree[0]
         assert degrees.tolist() == [13 + (low - 2) % 12 for low in lowest.tolist()]
 
 

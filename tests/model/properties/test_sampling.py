@@ -85,12 +85,14 @@ def test_a_level_that_draws_says_what_teacher_forcing_says(index: int, future_co
     if future_context:
         known[1:, -1, -2:] = rolls[1:, -1, -2:]
     canvas = surround(rolls, level.margin, model.config.vocabulary + 1)
-    cond = Condition(torch.randn(3, level.cond.in_features, dtype=torch.float64), torch.tensor([0, 5, 20]))
+    cond = Condition.plain(torch.randn(3, level.cond.in_features, dtype=torch.float64), torch.tensor([0, 5, 20]))
     regions = Regions(canvas, known)
     grid = level.grid(canvas)
     with torch.no_grad():
         plan = level.generator.teacher_forcing(torch.ones(3, len(grid), dtype=torch.bool), None)
-        z = level.conditions(regions, level.embed(level.features(grid.split(rolls))), level.base(cond, grid), plan)
+        z = level.conditions(
+            regions, cond, level.embed(level.features(grid.split(rolls))), level.base(cond, grid), plan
+        )
         state = ArState(level, regions, cond, TokenSampler(SamplingConfig(), None, torch.device("cpu")))
         row = torch.arange(3)[:, None]
         for start in (0, 1, 4, 6, 9, 12, 13):
