@@ -67,3 +67,17 @@ def writable_folder(path: str) -> Path:
     except OSError as error:
         raise UserError(f"--output_dir {path}: cannot be written to ({error.strerror})") from None
     return folder
+
+
+def read_text(path: Path, flag: str) -> str:
+    """The text of a small file that a user names.
+
+    Raises:
+        UserError: it cannot be read, or is no text.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{flag} {path}: cannot be read ({getattr(error, 'strerror', None) or 'not a text'})"
+        ) from error

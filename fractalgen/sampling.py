@@ -182,7 +182,7 @@ def compose_rolls(
     batch_size: int = 8,
     tempo: float = TEMPO,
     progress: Callable[[int, int], None] | None = None,
-    each_batch: Callable[[int, list[PianoRoll]], object] | None = None,
+    each_batch: Callable[[int, list[PianoRoll], list[Plan | None]], object] | None = None,
 ) -> tuple[list[PianoRoll], list[Trace]]:
     """Compose piano rolls of ``width`` time steps (default: the width trained on) at ``tempo`` quarters a minute.
 
@@ -194,9 +194,9 @@ def compose_rolls(
     :func:`fractalgen.music.labels.encode_all`, or a row of them for each sample.
     The same seed, number of samples, batch size and settings give the same rolls on the same machine; without a seed a
     fresh one is drawn.  With ``return_trace`` also returns how each roll was composed (else no traces).
-    ``progress(done, total)`` counts first-level patches of all samples.  ``each_batch(first, rolls)`` gets the rolls of
-    a batch as soon as they are composed, and the number of the first of them; where it returns something true, the rest
-    is not composed.
+    ``progress(done, total)`` counts first-level patches of all samples.  ``each_batch(first, rolls, plans)`` gets the
+    rolls of a batch as soon as they are composed, the number of the first of them, and their plans; where it returns
+    something true, the rest is not composed.
 
     Raises:
         ConfigError: settings or labels that cannot be.
@@ -273,7 +273,7 @@ def compose_rolls(
                 pairs = zip(model.config.attributes, row, strict=False)  # no row where nothing is asked for
                 asked = {attribute.name: attribute.describe(label) for attribute, label in pairs if label}
                 traces.append(replace(trace, seed=seed, settings={**recorded, **asked, **own}))
-        if each_batch is not None and each_batch(first, rolls[first:]):
+        if each_batch is not None and each_batch(first, rolls[first:], planned):
             break
     return rolls, traces
 

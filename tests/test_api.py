@@ -70,7 +70,7 @@ def test_what_is_given_stays(model: FractalGen, piece: PianoRoll) -> None:
         ("generate", {"bars": 1, "width": 32}, "bars 1 and width 32: give only one length"),
         ("generate", {"bars": -1}, "bars -1: must be more than 0"),
         ("generate", {"tempo": 1}, "tempo 1: must be from 4"),
-        ("generate", {"width": 0}, "width 0: must be from 1"),
+        ("generate", {"width": 0}, "target_width 0: the width must be a positive multiple"),
         ("generate", {"key": "D minor"}, "key D minor: this model knows no key"),
         ("continue_", {"after": 9}, "after 9: the piece has 4 bars"),
         ("inpaint", {}, "mask: an empty region"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -15,12 +16,20 @@ import numpy as np
 import numpy.typing as npt
 
 from fractalgen.config import GenerateConfig, ModelConfig
+from fractalgen.data.sources import MIDI_ENDINGS
 from fractalgen.errors import UserError
 from fractalgen.music import MAX_STEPS
+from fractalgen.music.bars import BarLayout, parse_meter
+from fractalgen.music.chords import Chords, flats_in
 from fractalgen.music.labels import KEYS, spell_key
-from fractalgen.music.midi import MidiEvents, find_tracks, read_midi
+from fractalgen.music.lead_sheet import chord_markers, melody_track
+from fractalgen.music.midi import MidiEvents, find_tracks, nearest_steps, read_midi
 from fractalgen.music.midi_events import Part
-from fractalgen.music.pianoroll import PianoRoll
+from fractalgen.music.pianoroll import Markers, PianoRoll
+from fractalgen.music.plan import Plan
+from fractalgen.music.plan import markers as markers_of
+from fractalgen.music.planning import form_bars
+from fractalgen.music.progression import parse_progression
 from fractalgen.music.selection import (
     bars_to_steps,
     parse_pitch_classes,
@@ -31,7 +40,8 @@ from fractalgen.music.selection import (
 )
 from fractalgen.music.splice import splice_midi
 from fractalgen.music.tasks import Task, Voice, accompaniment, continuation, inpainting, variation, whole_patches
-from fractalgen.music.tokens import PITCHES, TEMPO, steps_of_bars
+from fractalgen.music.tokens import PITCHES, TEMPO, Meters, steps_of_bars, tokens_from_notes
+from fractalgen.music.voices import LEFT, MELODY, RIGHT, hands, melody_beside_chords, merged_voices
 
 if TYPE_CHECKING:
     from fractalgen.trace import Trace
@@ -40,39 +50,59 @@ MODES: dict[str, tuple[str, ...]] = {
     "unconditional": (),
     "conditional": ("condition_midi", "condition_length", "condition_bars", "generation_length"),
     "inpainting": ("input_midi", "mask_start", "mask_end", "mask", "compose_bars"),
-    "accompany": ("input_midi", "voice", "side", "compose_bars"),
+    "accompany": ("input_midi", "voice", "side", "compose_bars", "lead_sheet"),
     "variation": ("input_midi", "strength", "compose_bars"),
 }
 """The flags that belong to each mode."""
+
+VOICES = {"melody": MELODY, "right": RIGHT, "left": LEFT}
+"""Voices that are found by the names of tracks, or by a rule: see :mod:`fractalgen.music.voices`."""
 
 
 @dataclass(frozen=True)
 class Assignment:
     """What is to be composed.
 
-    ``task``: the given cells, None if there are none.  ``width``: steps of the piece, ``padded_width``: the whole
-    patches that they are composed in.  ``allowed``: bool (128, W) cells
-    that may sound, None: all.  ``template``: the input, whose tempi and meters the piece takes over.  ``write``
-    writes the piece as MIDI, with a text event.  ``signature``: the key signature of the input, if it has one.
+    ``task``: the given cells, None if there are none.  ``width``: steps of the piece; ``layout``: the columns that they
+    are composed in.  ``allowed``: bool (128, W) cells that may sound, None: all.  ``template``: the input, whose tempi
+    and meters the piece takes over; ``meters``: those of the piece.  ``write`` writes the piece as MIDI, with a text
+    event and markers (step, text).  ``signature``: the key signature of the input, if it has one.  ``changes``: chords
+    of a lead sheet.
     """
 
     task: Task | None
     width: int
-    padded_width: int
+    layout: BarLayout
     allowed: npt.NDArray[np.bool_] | None
     template: PianoRoll | None
-    write: Callable[[PianoRoll, Path, str], None]
+    meters: Meters
+    write: Callable[[PianoRoll, Path, str, Markers], None]
     signature: tuple[int, bool] | None = None
+    changes: Chords = ()
 
     def known(self) -> npt.NDArray[np.int16] | None:
         """Tokens (128, W), -1 where a cell is to be composed; None if nothing is given."""
         return None if self.task is None else self.task.known
 
+    def markers(self, plan: Plan | None, key: str | None) -> Markers:
+        """Marker texts (step, text): sections and chords of the plan, from where something is composed.
+
+        A lead sheet has its own markers.
+        """
+        if plan is None or self.changes:
+            return ()
+        first = 0
+        if self.task is not None:
+            composed = np.flatnonzero(self.task.composed.any(0))
+            first = int(composed[0]) if len(composed) else self.width
+        found = markers_of(plan, self.layout, flats_in(key))
+        return [(step, text) for step, text in found if first <= step < self.width]
+
     def finish(self, roll: PianoRoll) -> PianoRoll:
         """The piece: as wide as asked for, in the tempo and meter of the input."""
         tokens = roll.tokens[:, : self.width]
         if self.template is None:
-            return replace(roll, tokens=tokens)
+            return replace(roll, tokens=tokens, time_signatures=self.meters)
         return replace(roll, tokens=tokens, tempos=self.template.tempos, time_signatures=self.template.time_signatures)
 
     def annotate(self, trace: Trace, roll: PianoRoll) -> Trace:
@@ -85,6 +115,33 @@ class Assignment:
             "steps_per_bar": roll.steps_per_bar,
         }
         return replace(trace, settings={**trace.settings, **facts})
+
+
+def resolve_lead_sheet(cfg: GenerateConfig) -> GenerateConfig:
+    """A lead sheet in a MIDI file is also the music that is given.
+
+    Raises:
+        UserError: no melody can be found in it, or a text file of chords comes without a melody.
+    """
+    if cfg.lead_sheet is None:
+        return cfg
+    if cfg.chords is not None:
+        raise UserError(f"--lead_sheet {cfg.lead_sheet} and --chords {cfg.chords}: give only one of them")
+    if not is_midi(cfg.lead_sheet):
+        if cfg.input_midi is None:
+            raise UserError(f"--lead_sheet {cfg.lead_sheet}: holds chords alone; --input_midi is needed, the melody")
+        return cfg
+    if cfg.input_midi not in (None, cfg.lead_sheet):
+        raise UserError(f"--lead_sheet {cfg.lead_sheet} and --input_midi {cfg.input_midi}: give only one MIDI file")
+    voice = cfg.voice
+    if voice == GenerateConfig.voice:
+        voice = melody_track(Path(cfg.lead_sheet))
+    return replace(cfg, input_midi=cfg.lead_sheet, voice=voice)
+
+
+def is_midi(path: str) -> bool:
+    """Whether a lead sheet is a MIDI file, by its name; other files hold text."""
+    return path.lower().removesuffix(".gz").endswith(MIDI_ENDINGS)
 
 
 def check_mode(cfg: GenerateConfig) -> None:
@@ -125,8 +182,19 @@ def check_mode(cfg: GenerateConfig) -> None:
         triad = {tonic, (tonic + (3 if minor else 4)) % 12, (tonic + 7) % 12}
         if not triad <= parse_pitch_classes(cfg.scale):
             raise UserError(f"--scale {cfg.scale} and --key {cfg.key}: the scale lacks notes of that key's first chord")
-    if cfg.voice not in get_args(Voice) and not cfg.voice.startswith("track:"):
-        raise UserError(f"--voice {cfg.voice}: highest, lowest, all, or track:N (a number from 0, or a name)")
+    if cfg.meter is not None:
+        parse_meter(cfg.meter)
+        if cfg.mode != "unconditional":
+            raise UserError(f"--meter {cfg.meter}: in --mode {cfg.mode} the given music sets the meter")
+    if cfg.form is not None:
+        bars = form_bars(cfg.form)
+        if cfg.bars is not None and cfg.bars != bars and cfg.mode == "unconditional":
+            raise UserError(f"--form {cfg.form}: {bars} bars in all, --bars {cfg.bars:g} asked for")
+    if cfg.chords is not None:
+        parse_progression(cfg.chords)
+    voices = (*get_args(Voice), *VOICES)
+    if cfg.voice not in voices and not cfg.voice.startswith("track:"):
+        raise UserError(f"--voice {cfg.voice}: {', '.join(voices)}, or track:N (a number from 0, or a name)")
 
 
 def assignment(cfg: GenerateConfig, model: ModelConfig, seed: int) -> Assignment:
@@ -137,17 +205,25 @@ def assignment(cfg: GenerateConfig, model: ModelConfig, seed: int) -> Assignment
     """
     patch = model.patch
     if cfg.mode == "unconditional":
-        length = _length(cfg, cfg.tempo or TEMPO, model)
-        width = model.crop_length if length is None else length
-        padded = width if cfg.target_width else whole_patches(width, patch)
-        return Assignment(None, width, padded, _allowed(cfg, model, padded), None, PianoRoll.to_midi)
+        meter = (4, 4) if cfg.meter is None else parse_meter(cfg.meter)
+        meters: Meters = ((0, *meter),)
+        length = _length(cfg, cfg.tempo or TEMPO, model, *meter)
+        if length is None:
+            bars = model.columns if cfg.form is None else form_bars(cfg.form)
+            length = steps_of_bars(bars, model.steps_per_quarter, *meter) if model.bar_columns else model.crop_length
+        padded = length if cfg.target_width or model.bar_columns else whole_patches(length, patch)
+        layout = columns_of(model, meters, padded)
+        allowed = _allowed(cfg, model, padded)
+        return Assignment(None, length, layout, allowed, None, meters, partial(write_midi, hands=cfg.hands))
     path = Path(cfg.condition_midi or cfg.input_midi or "")
+    changes = lead_sheet_chords(cfg, model.steps_per_quarter)
     tracks: tuple[Part, ...] | None = None
     if cfg.mode == "accompany" and cfg.voice.startswith("track:"):
         tracks, named = find_tracks(path, cfg.voice.removeprefix("track:"))
         print(f"--voice {cfg.voice}: track {named}")
     pedal = cfg.pedal == "follow"
     events = read_midi(path, model.steps_per_quarter, tracks=tracks, pedal=pedal)
+    kept = voice_of(events, cfg, path, model) if cfg.mode == "accompany" and cfg.voice in VOICES else None
     for line in remarks(events):
         print(f"{path}: {line}")
     roll = PianoRoll.from_events(events, model.velocity_bins)
@@ -162,6 +238,11 @@ def assignment(cfg: GenerateConfig, model: ModelConfig, seed: int) -> Assignment
         tempo = [tempo for step, tempo in roll.tempos if step < max(cut, 1)][-1]
         meter = [(beats, unit) for step, beats, unit in roll.time_signatures if step < max(cut, 1)][-1]
         length = _length(cfg, tempo, model, *meter)
+        if length is None and cfg.form is not None:
+            beats, unit = meter
+            length = steps_of_bars(form_bars(cfg.form), model.steps_per_quarter, beats, unit) - cut
+            if length < 1:
+                raise UserError(f"--form {cfg.form}: ends within the given beginning, {asked}")
         task = continuation(roll, cut, length or model.crop_length, patch, asked)
         roll = replace(  # the tempo and the meter at this point continue
             roll,
@@ -175,7 +256,7 @@ def assignment(cfg: GenerateConfig, model: ModelConfig, seed: int) -> Assignment
         task = inpainting(roll, [*spans, *(parse_rectangle(text, roll) for text in cfg.mask)], patch)
     else:
         if cfg.mode == "accompany":
-            voice: Voice | PianoRoll = roll if tracks else _voice(cfg.voice)
+            voice: Voice | PianoRoll = roll if tracks else _voice(cfg.voice) if kept is None else kept
             if tracks and within is not None:  # outside of these bars the other tracks stay
                 given = read_midi(path, model.steps_per_quarter, tracks=tracks, pedal=pedal, within=within[0])
                 roll = PianoRoll.from_events(given, model.velocity_bins)
@@ -183,16 +264,69 @@ def assignment(cfg: GenerateConfig, model: ModelConfig, seed: int) -> Assignment
         else:
             task = variation(roll, cfg.strength, np.random.default_rng(seed), patch, within)
 
-    def write(piece: PianoRoll, target: Path, note: str) -> None:
-        others_go = None if within is None else within[0]
+    if model.bar_columns:  # no whole patches to fill up
+        task = replace(task, known=task.known[:, : task.width])
+
+    def write(piece: PianoRoll, target: Path, note: str, markers: Markers = ()) -> None:
         splice_midi(
-            path, piece, task.composed, target, cut=cut, tracks=tracks, within=others_go, pedal=pedal, note=note
+            path,
+            piece,
+            task.composed,
+            target,
+            cut=cut,
+            tracks=tracks,
+            within=None if within is None else within[0],
+            pedal=pedal,
+            note=note,
+            markers=markers,
+            hands=cfg.hands,
         )
 
     allowed = _allowed(cfg, model, task.known.shape[1])
     if allowed is not None and not (allowed & (task.known < 0)).any():
         raise UserError(f"{_limits(cfg)}: where something is to be composed, no cell may sound")
-    return Assignment(task, task.width, task.known.shape[1], allowed, roll, write, events.key)
+    meters = roll.time_signatures  # as the piece goes on
+    layout = columns_of(model, meters, task.known.shape[1])
+    return Assignment(task, task.width, layout, allowed, roll, meters, write, events.key, changes)
+
+
+def columns_of(model: ModelConfig, meters: Meters, steps: int) -> BarLayout:
+    """The columns of a piece of so many steps."""
+    if model.bar_columns:
+        return BarLayout.of(meters, steps, model.steps_per_quarter, model.patch)
+    return BarLayout.plain(steps, model.patch)
+
+
+def write_midi(piece: PianoRoll, target: Path, note: str, markers: Markers = (), *, hands: bool) -> None:
+    """Write a piece that was composed from nothing."""
+    piece.to_midi(target, note, markers=markers, hands=hands)
+
+
+def lead_sheet_chords(cfg: GenerateConfig, steps_per_quarter: int) -> Chords:
+    """The chords of a lead sheet that is a MIDI file; none where there is no such file."""
+    if cfg.lead_sheet is None or not is_midi(cfg.lead_sheet):
+        return ()
+    return chord_markers(Path(cfg.lead_sheet), steps_per_quarter)
+
+
+def voice_of(events: MidiEvents, cfg: GenerateConfig, path: Path, model: ModelConfig) -> PianoRoll:
+    """The notes of the voice that ``--voice`` names, as a roll.
+
+    Raises:
+        UserError: the file has no such voice.
+    """
+    roll = PianoRoll.from_events(events, model.velocity_bins)
+    notes = roll.notes()
+    voices = np.zeros(len(notes), np.uint8)
+    if events.voices is not None:
+        voices = merged_voices(notes, events.pitch, nearest_steps(events.onset), events.voices)
+    if cfg.voice == "melody":
+        mine = voices == MELODY if (voices == MELODY).any() else melody_beside_chords(notes)
+    else:
+        mine = hands(notes, voices) == VOICES[cfg.voice]
+    if not mine.any():
+        raise UserError(f"--voice {cfg.voice}: {path} has no note of it")
+    return replace(roll, tokens=tokens_from_notes(notes[mine], 0, roll.width))
 
 
 def remarks(events: MidiEvents) -> list[str]:

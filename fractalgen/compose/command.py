@@ -8,13 +8,14 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from fractalgen import render
-from fractalgen.compose.assignment import Assignment, assignment, check_mode
+from fractalgen.compose.assignment import Assignment, assignment, check_mode, resolve_lead_sheet
 from fractalgen.compose.output import animated_count, free_names, write_pictures
 from fractalgen.compose.recipe import read_recipe, write_recipe
 from fractalgen.compose.wishes import choose_labels, key_source
@@ -26,7 +27,10 @@ from fractalgen.config import (
 )
 from fractalgen.errors import Stopped, UserError
 from fractalgen.evaluation import note_statistics, statistics_table
-from fractalgen.files import writable_folder
+from fractalgen.files import read_text, writable_folder
+from fractalgen.music.labels import SPELLED
+from fractalgen.music.plan import Plan
+from fractalgen.music.planning import piece_plan
 from fractalgen.music.tokens import TEMPO
 from fractalgen.progress import composing_bar
 from fractalgen.render import sound
@@ -36,6 +40,11 @@ if TYPE_CHECKING:
     from fractalgen.api import FractalGen
     from fractalgen.music.pianoroll import PianoRoll
 
+DRAWN = ("unconditional", "conditional")
+"""Modes in which a model that knows plans draws what the user does not tell.
+
+In the others the given music says more of the harmony than a plan that was drawn without hearing it.
+"""
 QUALITY: dict[str, tuple[int, ...]] = {
     "fast": (4, 2, 1, 1),
     "balanced": SamplingConfig.num_iter_list,
@@ -50,6 +59,7 @@ def generate(cfg: GenerateConfig) -> int:
     Every setting is checked before anything is written or composed (UserError).  A picture that cannot be drawn gives
     a warning and exit status 1, the MIDI files stay.
     """
+    cfg = resolve_lead_sheet(cfg)
     check_flags(cfg)
     # Imported here and not above: torch takes seconds, and mistakes should be answered at once.
     from fractalgen.api import load_pretrained
@@ -64,6 +74,7 @@ def generate(cfg: GenerateConfig) -> int:
     work = assignment(cfg, model.config, seed)
     check_against_model(cfg, model, work)
     labels = choose_labels(cfg, model.config, work, seed)
+    plan = wanted_plan(cfg, model, work)
     chosen = range(cfg.num_samples) if cfg.sample is None else range(cfg.sample, cfg.sample + 1)
     folder = writable_folder(cfg.output_dir)
     names = dict(zip(chosen, free_names(cfg, folder, len(chosen)), strict=True))
@@ -73,12 +84,13 @@ def generate(cfg: GenerateConfig) -> int:
 
     written: list[str] = []
 
-    def keep(first: int, batch: list[PianoRoll]) -> bool:
+    def keep(first: int, batch: list[PianoRoll], plans: list[Plan | None]) -> bool:
         """Write the pieces of a batch and return whether all wanted ones are written."""
-        for index, roll in enumerate(batch, first):
+        for index, (roll, drawn) in enumerate(zip(batch, plans, strict=True), first):
             if index in names:
                 recipe = write_recipe(cfg, seed, index, model.checkpoint_id)
-                work.write(work.finish(roll), folder / f"{names[index]}.mid", recipe)
+                marked = work.markers(drawn, key_of(model.config, labels[index]))
+                work.write(work.finish(roll), folder / f"{names[index]}.mid", recipe, marked)
                 written.append(names[index])
         return len(written) == len(chosen)
 
@@ -92,7 +104,9 @@ def generate(cfg: GenerateConfig) -> int:
             model,
             cfg.num_samples,
             sampling=sampling_settings(cfg),
-            width=work.padded_width,
+            layout=work.layout,
+            plan=plan,
+            complete=cfg.mode in DRAWN,
             known=work.known(),
             allowed=work.allowed,
             labels=labels,
@@ -108,12 +122,10 @@ def generate(cfg: GenerateConfig) -> int:
         failures = write_pictures(cfg, folder, list(names.values()), rolls, traces)
     rows = {}
     for name, roll, row in zip(names.values(), rolls, labels[chosen.start : chosen.stop], strict=True):
-        keys = [
-            attribute.describe(label)
-            for attribute, label in zip(model.config.attributes, row, strict=True)
-            if attribute.name == "key" and label
-        ]
-        rows[" in ".join([name, *keys])] = note_statistics(roll.tokens, roll.steps_per_bar)
+        key = key_of(model.config, row)
+        rows[name if key is None else f"{name} in {SPELLED.get(key, key)}"] = note_statistics(
+            roll.tokens, roll.steps_per_bar
+        )
     print(statistics_table(rows))
     print(f"written to {folder}/")
     pages = [name for name in names.values() if (folder / f"{name}.html").is_file()]
@@ -129,9 +141,13 @@ def asked_lines(cfg: GenerateConfig, config: ModelConfig, work: Assignment, labe
         lines.append(f"as {cfg.like}, made by {maker}")
     if cfg.candidates != SamplingConfig.candidates and not config.sees_past_only:
         lines.append(f"--candidates {cfg.candidates}: not used; only AR models without future context need candidates")
+    if work.changes and cfg.lead_sheet:
+        lines.append(f"--lead_sheet {cfg.lead_sheet}: {len(work.changes)} chords, melody: --voice {cfg.voice}")
     for attribute, column in zip(config.attributes, labels.T.tolist(), strict=True):
         if len(set(column)) > 1 or not column[0]:
             continue  # the key of each piece stands in the table
+        if attribute.name == "meter" and cfg.meter is None:
+            continue
         wish = getattr(cfg, attribute.name)
         meant = attribute.describe(column[0])
         if attribute.name == "key" and wish is None:
@@ -199,10 +215,44 @@ def iterations(cfg: GenerateConfig, model: FractalGen) -> tuple[int, ...]:
     return model.config.fit_iterations(QUALITY[cfg.quality])
 
 
+def wanted_plan(cfg: GenerateConfig, model: FractalGen, work: Assignment) -> Plan | None:
+    """The plan that flags and given music tell; None for a model that knows no plans.
+
+    Raises:
+        UserError: a wish that this model cannot serve, or that does not fit the piece.
+    """
+    config = model.config
+    if not config.plan_width:
+        for name in ("chords", "form", "lead_sheet"):
+            if (value := getattr(cfg, name)) is not None:
+                raise UserError(f"--{name} {value}: {model.checkpoint_id} was trained without plans (--plan_width)")
+        return None
+    chords = cfg.chords
+    if cfg.lead_sheet is not None and not work.changes:
+        chords = read_text(Path(cfg.lead_sheet), "--lead_sheet")
+    known = work.known()
+    return piece_plan(
+        work.layout,
+        config.steps_per_quarter,
+        known=known,
+        meters=work.meters,
+        chords=chords,
+        changes=work.changes,
+        form=cfg.form,
+    )
+
+
+def key_of(config: ModelConfig, labels: npt.NDArray[np.int64]) -> str | None:
+    """The key that is asked for, one of :data:`~fractalgen.music.labels.KEYS`."""
+    for attribute, label in zip(config.attributes, labels.tolist(), strict=True):
+        if attribute.name == "key" and label:
+            return attribute.values[label - 1]
+    return None
+
+
 def check_against_model(cfg: GenerateConfig, model: FractalGen, work: Assignment) -> None:
     """Refuse settings that this model cannot serve (UserError naming flag and both values)."""
     config = model.config
-    config.check_width(work.padded_width)
     if cfg.mode in ("accompany", "variation"):
         model.check_sees_future(f"--mode {cfg.mode}")
     knows_tempo = any(attribute.name == "tempo" for attribute in config.attributes)

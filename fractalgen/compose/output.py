@@ -46,9 +46,11 @@ def write_pictures(
     jobs: list[tuple[Path, Callable[[Path], object]]] = []
     animated = animated_count(cfg)
     for index, (name, roll, trace) in enumerate(zip(names, rolls, traces, strict=True)):
-        known = trace.known[:, : roll.width]
+        known = trace.strip(trace.known)[:, : roll.width]
         with_bars = dataclasses.replace(cfg, gif_grid=True)
-        jobs.append((folder / f"{name}.png", partial(render.save_png, roll, cfg=with_bars, known=known)))
+        jobs.append(
+            (folder / f"{name}.png", partial(render.save_png, roll, cfg=with_bars, known=known, lane=trace.lane))
+        )
         if cfg.save_html:
             page = partial(save_html, trace, cfg=cfg, view=cfg.gif_view, roll=roll)
             jobs.append((folder / f"{name}.html", page))

@@ -9,6 +9,7 @@ from fractalgen.compose.assignment import Assignment
 from fractalgen.config import GenerateConfig, ModelConfig
 from fractalgen.data.attributes import random_key_labels
 from fractalgen.errors import UserError
+from fractalgen.music.bars import main_meter, meter_label
 from fractalgen.music.keys import guess_key
 from fractalgen.music.labels import NAMES, encode_all, signature_key, spell_key
 
@@ -27,13 +28,16 @@ def choose_labels(cfg: GenerateConfig, config: ModelConfig, work: Assignment, se
     asked: dict[str, str | None] = {name: getattr(cfg, name) for name in NAMES if name != "tempo"}
     if cfg.key == "free":
         asked["key"] = None
+    if any(attribute.name == "meter" for attribute in config.attributes) and cfg.meter is None:
+        meter = meter_label(main_meter(work.meters, work.width))
+        asked["meter"] = meter if any(meter in attribute.values for attribute in config.attributes) else None
     open_key = cfg.key is None and any(attribute.name == "key" for attribute in config.attributes)
     if open_key:
         asked["key"] = (spell_key(cfg.scale) if cfg.scale else None) or given_key(work, config.steps_per_quarter)
     labels = np.tile(np.array(encode_all(config.attributes, asked, cfg.tempo), np.int64), (cfg.num_samples, 1))
     if open_key and not cfg.scale and work.template is None:
         labels += random_key_labels(config.attributes, cfg.num_samples, seed)
-    if cfg.cfg != 1 and not labels.any():
+    if cfg.cfg != 1 and not labels.any() and not config.plan_width:
         raise UserError(f"--cfg {cfg.cfg}: guidance needs a label, such as --key or --density")
     return labels
 

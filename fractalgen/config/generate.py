@@ -16,13 +16,13 @@ class GenerateConfig(SamplingConfig, RenderConfig):
 
     groups: ClassVar[Groups] = {
         "most used": (
-            *("mode", "condition_midi", "input_midi", "compose_bars", "bars", "key"),
+            *("mode", "condition_midi", "input_midi", "compose_bars", "bars", "key", "chords", "form"),
             *("num_samples", "seed", "save_gif", "output_dir"),
         ),
         "model": ("model", "checkpoint", "device", "threads", "batch_size"),
         "given music": (
             *("condition_bars", "condition_length", "pedal", "mask", "mask_start", "mask_end"),
-            *("voice", "side", "strength"),
+            *("voice", "side", "strength", "lead_sheet"),
         ),
         "length": ("seconds", "target_width", "generation_length"),
         "labels, for models that were trained with them": (
@@ -35,7 +35,7 @@ class GenerateConfig(SamplingConfig, RenderConfig):
         ),
         "files": (
             *("save_html", "save_mp4", "save_wav", "soundfont", "save_trace", "save_frames"),
-            *("gif_view", "gif_samples", "record_interval", "overwrite", "like", "sample"),
+            *("hands", "gif_view", "gif_samples", "record_interval", "overwrite", "like", "sample"),
         ),
         "pictures": PICTURES,
     }
@@ -71,7 +71,13 @@ class GenerateConfig(SamplingConfig, RenderConfig):
     compose_bars: tuple[str, ...] = setting(
         (), "inpainting, accompany, variation: bars to compose as numbered on a score: 5-8 12"
     )
-    voice: str = setting("highest", "accompany: voice to keep: highest, lowest, all, or track:N")
+    voice: str = setting(
+        "highest", "accompany: voice to keep: highest, lowest, all, melody, right, left (hand), or track:N"
+    )
+    lead_sheet: str | None = setting(
+        None,
+        "accompany: a MIDI file with a melody and chords as markers, or a text file of chords beside --input_midi",
+    )
     side: Literal["below", "above"] = setting("below", "accompany: compose below or above that voice")
     strength: float = setting(0.3, "variation: share of the patches to compose anew (above 0, at most 1)")
     # how long
@@ -81,6 +87,13 @@ class GenerateConfig(SamplingConfig, RenderConfig):
     )
     seconds: float | None = setting(None, "length in seconds")
     generation_length: int | None = setting(None, "conditional: time steps to compose after the beginning")
+    # the plan, for models that know plans
+    chords: str | None = setting(
+        None,
+        'chords, such as "C G/B Am F" (a bar each) or "C G/B | Am F" (bar lines: they share a bar); %: as the bar'
+        " before, .: as the chord before, ?: as the model likes; repeated to the end",
+    )
+    form: str | None = setting(None, 'sections and their bars, such as "A8 A8 B8 A8": a letter that returns comes back')
     # what it is to be like, where the model was trained with such labels
     key: str | None = setting(
         None,
@@ -124,6 +137,7 @@ class GenerateConfig(SamplingConfig, RenderConfig):
         0.01, "exclude choices whose probability is below this value (0: exclude none)", low=0, high=1
     )
     batch_size: int = setting(8, "samples that are generated together", low=1)
+    hands: bool = setting(False, "write the two hands on two tracks of the MIDI file")
     save_gif: bool = setting(False, "write the process GIF")
     save_mp4: bool = setting(False, "write the process as an MP4 film with the music at its end")
     save_trace: bool = setting(False, "write the trace (.npz), from which `fractalgen render` draws any picture later")

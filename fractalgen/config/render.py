@@ -10,7 +10,7 @@ from fractalgen.config.fields import Groups, View, setting
 PICTURES = (
     *("gif_fps", "gif_max_frames", "gif_scale", "gif_cmap", "gif_theme", "gif_background", "gif_font_size"),
     *("gif_title", "no_gif_labels", "gif_steps", "gif_elapsed", "gif_stats"),
-    *("gif_progress_bar", "gif_keyboard", "gif_grid", "gif_color_bar"),
+    *("gif_progress_bar", "gif_keyboard", "gif_grid", "gif_color_bar", "no_gif_plan"),
 )
 
 
@@ -37,6 +37,7 @@ class RenderConfig:
     gif_keyboard: bool = setting(False, "draw a piano keyboard at the left")
     gif_grid: bool = setting(False, "draw bar lines, bar numbers and the names of the Cs")
     gif_color_bar: bool = setting(False, "draw the colour scale at the right")
+    no_gif_plan: bool = setting(False, "omit the lane of chords and form above the roll")
     record_interval: int = setting(0, "AR models: patches between two frames (0: an eighth of all patches)", low=0)
     soundfont: str | None = setting(None, "sound: a .sf2 or .sf3 file (default: a built-in simple voice)")
 

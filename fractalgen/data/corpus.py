@@ -111,7 +111,7 @@ def write_corpus(
         "songs.chords": _offsets(len(changes) for changes in chords),
         "chords.step": np.array([step for changes in chords for step, _ in changes], np.int32),
         "chords.code": np.array([code for changes in chords for _, code in changes], np.uint16),
-        "notes.voice": np.concatenate([np.zeros(0, np.uint8), *voices]),
+        "notes.voice": np.concatenate([np.zeros(0, np.uint8), *voices]).astype(np.uint8),
     }
     metadata = {
         "format": FORMAT,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from operator import itemgetter
@@ -34,6 +35,10 @@ from fractalgen.music.tokens import (
     tokens_from_notes,
     velocity_bin,
 )
+from fractalgen.music.voices import RIGHT
+from fractalgen.music.voices import hands as hands_of
+
+Markers = Sequence[tuple[int, str]]
 
 
 def _midi_tempo(tempo: float) -> float:
@@ -179,8 +184,13 @@ class PianoRoll:
                 tokens[key, 0] = HOLD
         return cls(tokens, events.steps_per_quarter, velocity_bins, events.tempos, events.meters)
 
-    def to_midi(self, path: str | os.PathLike[str], text: str = "") -> None:
+    def to_midi(
+        self, path: str | os.PathLike[str], text: str = "", *, markers: Markers = (), hands: bool = False
+    ) -> None:
         """Write a type 1 file: tempo, meter, one piano track; orphan holds sound from step 0 at the middle velocity.
+
+        ``markers``: (step, text), such as chords.  ``hands``: two tracks, the right and the left hand, by the rule of
+        :func:`fractalgen.music.voices.hands`.
 
         A marker at the last tick keeps the width, so reading the file gives this very roll again (given the same
         ``steps_per_quarter`` and ``velocity_bins``).  ``text``: a text event at the beginning.  The file appears whole
@@ -196,17 +206,26 @@ class PianoRoll:
         conductor = [Event(tick, data) for tick, data in sorted(times, key=lambda event: event[0])]
         if text:
             conductor.insert(0, Event(0, text_event(0x01, text)))
-        piano = [Event(0, text_event(0x03, "Piano")), Event(0, b"\xc0\x00")]
-        rows = []
+        conductor += [Event(step * ticks, text_event(0x06, marker)) for step, marker in markers]
+        conductor.sort(key=lambda event: event.tick)
         notes = self.notes()
-        for (pitch, start, length, _), loudness in zip(
-            notes.tolist(), midi_velocity(notes["velocity"], self.velocity_bins).tolist(), strict=True
-        ):
-            rows.append((start * ticks, 1, bytes([0x90, pitch, loudness])))
-            rows.append(((start + length) * ticks, 0, bytes([0x80, pitch, 0])))
-        piano += [Event(tick, data) for tick, _, data in sorted(rows)]
+        parts = {"Piano": np.ones(len(notes), bool)}
+        if hands:
+            right = hands_of(notes) == RIGHT
+            parts = {"Right hand": right, "Left hand": ~right}
+        pianos = []
+        for name, mine in parts.items():
+            rows = []
+            part = notes[mine]
+            for (pitch, start, length, _), loudness in zip(
+                part.tolist(), midi_velocity(part["velocity"], self.velocity_bins).tolist(), strict=True
+            ):
+                rows.append((start * ticks, 1, bytes([0x90, pitch, loudness])))
+                rows.append(((start + length) * ticks, 0, bytes([0x80, pitch, 0])))
+            events = [Event(tick, data) for tick, _, data in sorted(rows)]
+            pianos.append([Event(0, text_event(0x03, name)), Event(0, b"\xc0\x00"), *events])
         held = np.flatnonzero(self.tokens[:, :1] == HOLD)
-        piano.append(Event(self.width * ticks, text_event(0x06, " ".join([END_MARKER, *map(str, held)]))))
-        tracks = [[*events, Event(self.width * ticks, END_OF_TRACK)] for events in (conductor, piano)]
+        pianos[-1].append(Event(self.width * ticks, text_event(0x06, " ".join([END_MARKER, *map(str, held)]))))
+        tracks = [[*events, Event(self.width * ticks, END_OF_TRACK)] for events in (conductor, *pianos)]
         with replacing(Path(path)) as temporary:
             temporary.write_bytes(midi_bytes(tracks, ticks * self.steps_per_quarter))

@@ -5,9 +5,8 @@ All three are arrays over the columns of a :class:`~fractalgen.music.bars.BarLay
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from itertools import pairwise
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -129,23 +128,28 @@ def plan_of(
     return Plan(unit_chords(layout, chords), returns, bars_left(layout))
 
 
+class Span(NamedTuple):
+    """A section (``row`` 0) or a chord (1) of a plan: its first step, its end, and how it is called."""
+
+    start: int
+    stop: int
+    text: str
+    row: int
+
+
+def lane_of(plan: Plan, layout: BarLayout, flats: bool = True) -> list[Span]:
+    """Sections and chords by real step, in order; a section stands before its first chord."""
+    rows: list[list[tuple[int, str]]] = [
+        [(int(layout.starts[column]), name) for column, name in plan.named_sections()],
+        [(step, spelled(code, flats)) for step, code in chord_changes(layout, plan.chords)],
+    ]
+    found = []
+    for row, changes in enumerate(rows):
+        ends = [*(step for step, _ in changes[1:]), layout.num_steps]
+        found += [Span(step, stop, text, row) for (step, text), stop in zip(changes, ends, strict=False) if stop > step]
+    return sorted(found, key=lambda span: (span.start, span.row))
+
+
 def markers(plan: Plan, layout: BarLayout, flats: bool = True) -> list[tuple[int, str]]:
-    """Marker texts (real step, text) of sections and chords, in order; a section's name stands before its chord."""
-    found = [(int(layout.starts[column]), 0, name) for column, name in plan.named_sections()]
-    found += [(step, 1, spelled(code, flats)) for step, code in chord_changes(layout, plan.chords)]
-    return [(step, text) for step, _, text in sorted(found)]
-
-
-def spans_of_sections(plan: Plan) -> list[tuple[int, int, str]]:
-    """Sections as (column, end, name)."""
-    sections = plan.named_sections()
-    borders = [*(column for column, _ in sections), len(plan)]
-    return [(start, stop, name) for (start, stop), (_, name) in zip(pairwise(borders), sections, strict=True)]
-
-
-def partly(plan: Plan, layout: BarLayout, *, chords: bool = True, returns: bool = True) -> Plan:
-    """A plan of which only a part is told."""
-    free = Plan.free(len(layout), layout.patch)
-    if not chords:
-        plan = replace(plan, chords=free.chords)
-    return plan if returns else replace(plan, returns=free.returns, sections=())
+    """Marker texts (real step, text) of sections and chords, in order."""
+    return [(span.start, span.text) for span in lane_of(plan, layout, flats)]

@@ -30,8 +30,10 @@ from fractalgen.music.midi_events import (
     text_event,
 )
 from fractalgen.music.midi_parser import DRUMS, END_OF_TRACK, NEVER, Event
-from fractalgen.music.pianoroll import PianoRoll
+from fractalgen.music.pianoroll import Markers, PianoRoll
 from fractalgen.music.tokens import HOLD, ONSET, midi_velocity, velocity_bin
+from fractalgen.music.voices import LEFT
+from fractalgen.music.voices import hands as hands_of
 
 TRACK_NAME = "FractalGen"
 _OLD_END_MARKER = re.compile(rb"\xff\x06[\x80-\xff]*[\x00-\x7f]" + END_MARKER.encode())
@@ -66,13 +68,16 @@ def splice_midi(
     within: npt.NDArray[np.bool_] | None = None,
     pedal: bool = True,
     note: str = "",
+    markers: Markers = (),
+    hands: bool = False,
 ) -> None:
     """Write ``roll`` as a copy of ``source`` in which only the composed cells were touched.
 
     ``composed``: Bool (128, T), the cells of the roll that did not come from the source.  ``tracks``: the given voice
     is these tracks (of ``find_tracks``); notes of others go away, but not those struck at steps outside of ``within``,
     bool (T,).  Drums stay.  ``pedal``: as in ``read_midi``.
-    ``note``: a text for the new track.  ``path`` appears whole or not at all, and ``PianoRoll.from_midi(path)`` has the
+    ``note``: a text for the new track; ``markers``: (step, text) in it.  ``hands``: two new tracks, one for each hand.
+    ``path`` appears whole or not at all, and ``PianoRoll.from_midi(path)`` has the
     tokens of ``roll``.
 
     - Notes of the source whose cells are all kept stay exactly as they were, in their track and channel.  If a note
@@ -123,7 +128,18 @@ def splice_midi(
     kept, added = _match(roll, composed, given, grid, pedals)
     kept += [note for note in notes if note.channel == DRUMS]
     edited = _edit(file, notes, kept, lone, grid, cut, moved)
-    edited.append(_new_track(roll, added, grid, file.tracks, pedals, note))
+    name, left = TRACK_NAME, None
+    if hands:
+        notes_now = roll.notes()
+        lower = notes_now[hands_of(notes_now) == LEFT]
+        left = {(int(pitch), grid.tick(int(step))) for pitch, step in zip(lower["pitch"], lower["start"], strict=True)}
+        name = f"{TRACK_NAME} right hand"
+        others = [row for row in added if row[:2] in left]
+        added = [row for row in added if row[:2] not in left]
+    edited.append(_new_track(roll, added, grid, file.tracks, pedals, name, note, markers))
+    if left is not None:
+        edited.append(_new_track(roll, others, grid, file.tracks, pedals, f"{TRACK_NAME} left hand")[:-2])
+        edited[-1].append(Event(max(grid.tick(roll.width), edited[-1][-1].tick), END_OF_TRACK))
     with replacing(path) as temporary:
         temporary.write_bytes(midi_bytes(edited, grid.ticks_per_quarter))
 
@@ -227,13 +243,20 @@ def _edit(
 
 
 def _new_track(
-    roll: PianoRoll, added: list[_Added], grid: TickGrid, parts: list[list[Event]], pedals: Pedals, note: str
+    roll: PianoRoll,
+    added: list[_Added],
+    grid: TickGrid,
+    parts: list[list[Event]],
+    pedals: Pedals,
+    name: str,
+    note: str = "",
+    markers: Markers = (),
 ) -> list[Event]:
     """The composed notes, and the marker that keeps the width of the roll and what is held at its beginning."""
     used = Counter(data[0] & 0xF for events in parts for _, data in events if data[0] < 0xF0)
     free = (channel for channel in range(16) if channel != DRUMS)
     channel = min(free, key=lambda channel: (channel in pedals.channels, used[channel], channel))
-    events = [Event(0, text_event(0x03, TRACK_NAME))]
+    events = [Event(0, text_event(0x03, name))]
     if note:
         events.append(Event(0, text_event(0x01, note)))
     if not used[channel]:  # else no channel is free, and the program of a part that stays is not to change
@@ -242,6 +265,7 @@ def _new_track(
     for pitch, start, end, velocity in added:
         rows.append((start, 1, bytes([0x90 | channel, pitch, velocity])))
         rows.append((end, 0, bytes([0x80 | channel, pitch, 0])))
+    rows += [(grid.tick(step), 2, text_event(0x06, text)) for step, text in markers]
     events += [Event(tick, data) for tick, _, data in sorted(rows)]
     held = np.flatnonzero(roll.tokens[:, :1] == HOLD)
     end = grid.tick(roll.width)

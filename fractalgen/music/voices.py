@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fractalgen.music.tokens import ONSET, SILENCE, Notes
+from fractalgen.music.tokens import Notes
 
 UNNAMED, MELODY, BRIDGE, RIGHT, LEFT, ACCOMPANIMENT = range(6)
 """Codes of voices: nothing known, the melody, a second melody, the two hands, an accompaniment of both hands."""
@@ -105,6 +105,21 @@ def _cut(pitches: list[int], places: dict[int, float], lows: list[int], highs: l
     return best
 
 
+def melody_beside_chords(notes: Notes) -> npt.NDArray[np.bool_]:
+    """Which notes are a melody above block chords: those that are not struck and ended together with two others.
+
+    Where nothing is left, or notes that are left sound together, the highest are the melody.
+    """
+    span = np.stack([notes["start"].astype(np.int64), notes["duration"]], 1)
+    _, index, counts = np.unique(span, axis=0, return_inverse=True, return_counts=True)
+    alone = counts[index.ravel()] < 3
+    if not alone.any():
+        alone[:] = True
+    starts, pitches = notes["start"], notes["pitch"]
+    highest = {int(start): int(pitches[alone & (starts == start)].max()) for start in np.unique(starts[alone])}
+    return alone & np.array([highest.get(int(s), -1) == p for s, p in zip(starts, pitches, strict=True)], np.bool_)
+
+
 def voice_plane(
     notes: Notes, voices: npt.NDArray[np.uint8], start: int, stop: int, pitches: int = 128
 ) -> npt.NDArray[np.uint8]:
@@ -116,14 +131,3 @@ def voice_plane(
         if last > first:
             plane[pitch, first:last] = voice
     return plane
-
-
-def highest_voice(tokens: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Cells (128, T) of the notes that are the highest when they are struck: a melody where none is named."""
-    sounding, struck = tokens != SILENCE, tokens >= ONSET
-    highest = len(tokens) - 1 - sounding[::-1].argmax(0)
-    rows = np.arange(len(tokens))[:, None]
-    begun = struck & (rows == highest)
-    steps = np.arange(tokens.shape[1])
-    onset = np.maximum.accumulate(np.where(struck, steps, -1), axis=1)
-    return sounding & (onset >= 0) & np.take_along_axis(begun, np.maximum(onset, 0), 1)

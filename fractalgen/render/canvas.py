@@ -1,7 +1,8 @@
 """The layout that all frames of one animation share.
 
-From top to bottom: title, label strip, bar numbers, the roll, progress bar.  From left to right: names of the Cs,
-keyboard, the roll, patches enlarged, the scale of the colours.  Text has separate places and never covers notes.
+From top to bottom: title, label strip, bar numbers, sections and chords, the roll, progress bar.  From left to right:
+names of the Cs, keyboard, the roll, patches enlarged, the scale of the colours.  Text has separate places and never
+covers notes.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from PIL import Image
 
 from fractalgen.config import RenderConfig
 from fractalgen.music.pianoroll import PianoRoll
+from fractalgen.music.plan import Span
 from fractalgen.render.colours import INK, RAMP, Pixels, coloured, on_silence, palette
 from fractalgen.render.furniture import (
     bar_numbers,
@@ -23,6 +25,7 @@ from fractalgen.render.furniture import (
     octave_names,
     write,
 )
+from fractalgen.render.lane import with_lane
 from fractalgen.render.roll import Cells, Source, outline, plane_of, roll_pixels, tokens_of
 from fractalgen.render.text import fitting, label
 from fractalgen.trace.views import STEPS_PER_BAR, Frame, ZoomedPatch
@@ -49,6 +52,7 @@ class Canvas:
         *,
         widest: int = 0,
         tinted: bool = False,
+        lane: Sequence[Span] = (),
     ) -> None:
         """Lay out a picture like ``last``, whose label is taken to be the longest and whose known cells are all's.
 
@@ -58,6 +62,7 @@ class Canvas:
             known: bool (128, T), for what is no frame.
             widest: the picture is at most so many pixels wide, and shows a part of the roll (0: all of it).
             tinted: share a palette with pictures that have known cells.
+            lane: sections and chords above the roll, for what is no frame.
         """
         plane = plane_of(last)
         if plane.ndim != 2:
@@ -76,7 +81,9 @@ class Canvas:
         left, right = self._sides(frame, small)
         bars = _bars(last) if cfg.gif_grid else []
         self.grid = grid_lines(self.pitches, self.steps, self.scale, bars, self.colours) if bars else None
-        self.numbers = bar_numbers(bars, self.steps, self.scale, small) if bars else blank(0, self.span)
+        above = bar_numbers(bars, self.steps, self.scale, small) if bars else blank(0, self.span)
+        shown = (frame.lane if frame else lane) if not cfg.no_gif_plan else ()
+        self.above = with_lane(above, shown, self.steps, self.scale, small)
         blocks = frame.blocks if frame else ()
         panels, panel_room, body = self._panels(blocks, small)
         around = sum(part.shape[1] for part in (*left, *right)) + panel_room
@@ -86,7 +93,7 @@ class Canvas:
         strip = 2 * round(0.95 * cfg.gif_font_size)
         title = round(2.4 * cfg.gif_font_size) if cfg.gif_title else 0
         self.strip = slice(title, title + (strip if frame and not cfg.no_gif_labels else 0))
-        top = self.strip.stop + len(self.numbers)
+        top = self.strip.stop + len(self.above)
         bar = max(3, self.scale) if frame and cfg.gif_progress_bar else 0
         self.height = top + body + bar
         self.bar = slice(self.height - bar + 1, self.height) if bar else None
@@ -117,7 +124,7 @@ class Canvas:
         pixels = self.base.copy()
         seen = slice(offset, offset + self.view)
         pixels[self.rows, self.columns] = roll[:, seen]
-        pixels[self.strip.stop : self.rows.start, self.columns] = self.numbers[:, seen]
+        pixels[self.strip.stop : self.rows.start, self.columns] = self.above[:, seen]
         if isinstance(source, Frame):
             if self.strip.stop > self.strip.start:
                 text = label(source, self.cfg)

@@ -77,18 +77,19 @@ def page(
     if view == "density" and trace.chances is None:
         raise UserError("--view density: the trace has no chances")
     roll = roll or trace.roll
-    tokens = trace.tokens[:, : roll.width]
+    strip = trace.strip
+    tokens = strip(trace.tokens)[:, : roll.width]
     if not np.array_equal(roll.tokens[: len(tokens)], tokens):
         raise ValueError("the roll is not the piece that the trace recorded")
     title = title or cfg.gif_title or "FractalGen"
     title = title.encode("utf-8", "replace").decode("utf-8")  # the name of a file may hold bytes that are no text
     arrays: dict[str, NDArray[Any]] = {
         "seconds": trace.seconds,
-        "decided": trace.decided[..., : roll.width],
+        "decided": strip(trace.decided)[..., : roll.width],
         "steps": trace.steps,
         "tokens": tokens,
-        "known": trace.known[:, : roll.width].astype(np.uint8),
-        **({} if trace.chances is None else {"chances": trace.chances[:, : roll.width]}),
+        "known": strip(trace.known)[:, : roll.width].astype(np.uint8),
+        **({} if trace.chances is None else {"chances": strip(trace.chances)[:, : roll.width]}),
     }
     layout, packed = _pack(arrays)
     piece = {
@@ -102,6 +103,8 @@ def page(
         "follow": trace.generators[0] == "ar" and trace.scan_order == "column_major",
         "facts": _facts(trace, roll),
         "flats": _flats(trace, roll),
+        "columns": [start for start in trace.layout.starts.tolist() if start < roll.width],
+        "lane": [] if cfg.no_gif_plan else [span for span in trace.lane if span.start < roll.width],
         "tempos": roll.tempos,
         "steps_per_quarter": roll.steps_per_quarter,
         **{unit + "s": _grid(roll, unit) for unit in ("bar", "beat")},
@@ -148,7 +151,8 @@ def _facts(trace: Trace, roll: PianoRoll) -> list[tuple[str, str]]:
         "Iterations": trace.num_iter_list,
         "Composed in": f"{trace.seconds[-1]:.1f} s, {len(trace.steps)} steps" if len(trace.steps) else "nothing",
     }
-    facts |= {name: value for name, value in trace.settings.items() if value is not None}
+    drawn = ("plan", "columns")  # the lane above the roll shows them
+    facts |= {name: value for name, value in trace.settings.items() if value is not None and name not in drawn}
     return [(name, _plain(value)) for name, value in facts.items()]
 
 

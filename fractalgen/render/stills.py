@@ -11,6 +11,7 @@ from PIL import Image
 
 from fractalgen.config import RenderConfig, View
 from fractalgen.files import replacing
+from fractalgen.music.plan import Span
 from fractalgen.render.animations import Film
 from fractalgen.render.canvas import Canvas
 from fractalgen.render.colours import RAMP, Pixels, coloured
@@ -21,25 +22,28 @@ from fractalgen.trace.views import Frame
 STAGES = 4
 
 
-def image(source: Source, cfg: RenderConfig, known: Cells | None = None) -> Image.Image:
+def image(source: Source, cfg: RenderConfig, known: Cells | None = None, lane: Sequence[Span] = ()) -> Image.Image:
     """Draw a finished roll or one frame.
 
     Args:
         source: a roll, a plane of velocities in 0..1 (128, T), or a frame, which brings its label strip along.
         cfg: size, colours and what stands around the roll.
         known: bool (128, T), cells that were given and not composed; a frame brings its own.
+        lane: sections and chords to show above the roll; a frame brings its own.
 
     Returns:
         A palette picture (mode "P"): time to the right, pitch upward, ``gif_scale`` pixels a cell.
         ``numpy.asarray(picture.convert("RGB"))`` gives uint8 (height, width, 3).
     """
-    canvas = Canvas(source, cfg, known)
+    canvas = Canvas(source, cfg, known, lane=lane)
     return canvas.picture(canvas.draw(source))
 
 
-def save_png(source: Source, path: str | Path, cfg: RenderConfig, known: Cells | None = None) -> None:
+def save_png(
+    source: Source, path: str | Path, cfg: RenderConfig, known: Cells | None = None, lane: Sequence[Span] = ()
+) -> None:
     """Write :func:`image` as a PNG file."""
-    _write(image(source, cfg, known), path)
+    _write(image(source, cfg, known, lane), path)
 
 
 def poster(trace: Trace, cfg: RenderConfig, view: View = "hierarchical") -> Image.Image:
@@ -65,6 +69,7 @@ def poster_pixels(
         gif_theme=cfg.gif_theme,
         gif_background=cfg.gif_background,
         no_gif_labels=cfg.no_gif_labels,
+        no_gif_plan=True,  # the large picture shows it
     )
     gap = max(4, cfg.gif_font_size // 2)
     shown = stages(frames)

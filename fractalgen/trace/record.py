@@ -25,7 +25,11 @@ from fractalgen.config import MOST_LEVELS, Generator
 from fractalgen.errors import UserError, reason, shown
 from fractalgen.files import replacing
 from fractalgen.music import MAX_STEPS
+from fractalgen.music.bars import BarLayout, units_of
+from fractalgen.music.chords import flats_in
+from fractalgen.music.labels import spell_key
 from fractalgen.music.pianoroll import PianoRoll
+from fractalgen.music.plan import Plan, Span, lane_of
 from fractalgen.music.tokens import DEFAULT_TEMPO, ONSET, PITCHES, SILENCE, velocities
 
 FORMAT = "fractalgen.trace"
@@ -64,7 +68,8 @@ class Record:
         scan_order: "column_major" or "row_major".
         num_iter_list: iterations per level; also the frames per level of the hierarchical view.
         velocity_bins: number of velocity bins of ``tokens``.
-        seed, checkpoint, settings: where the roll came from; plain JSON data.
+        seed, checkpoint, settings: where the roll came from; plain JSON data.  Where bars are columns and shorter than
+            these, ``settings`` has ``columns``, the steps of each; ``plan`` is what :meth:`.Plan.to_dict` writes.
         seconds: float32 (number of steps,), time since the beginning at which each step ended.
         chances: uint8 (128, T) or None where none were kept: for every composed cell 255 times the probability that
             the smallest patch around it that was looked into sounds, as the gates asked on the way gave it, multiplied
@@ -184,7 +189,51 @@ class Record:
         """Steps at which bars begin, by the meters that ``settings`` say, or else every ``steps_per_bar``."""
         if self.settings.get("meters"):
             return tuple(self.roll.downbeats().tolist())
-        return tuple(range(0, self.width, self.steps_per_bar))
+        return tuple(range(0, self.width if self.real is None else len(self.real), self.steps_per_bar))
+
+    @cached_property
+    def layout(self) -> BarLayout:
+        """The columns of first-level patches, as ``settings`` say how many steps each has (default: all of them)."""
+        patch = self.patch_sizes[1]
+        lengths = self.settings.get("columns")
+        if lengths is None:
+            return BarLayout.plain(self.width, patch)
+        if (
+            not isinstance(lengths, list | tuple)
+            or not all(type(length) is int and 0 <= length <= patch for length in lengths)
+            or len(lengths) * patch != self.width
+        ):
+            raise ValueError(f"trace: columns {reprlib.repr(lengths)} in a roll of {self.width} steps")
+        counts = np.array(lengths, np.int64)
+        return BarLayout(np.cumsum(counts) - counts, counts, np.arange(len(counts)), patch)
+
+    @cached_property
+    def real(self) -> NDArray[np.int64] | None:
+        """The steps of the arrays that exist, None if all do: a bar that is shorter than its column ends before it."""
+        return None if self.layout.exists.all() else self.layout.model_steps
+
+    def strip(self, plane: NDArray[Any]) -> NDArray[Any]:
+        """An array (..., T) without steps that do not exist."""
+        return plane if self.real is None else plane[..., self.real]
+
+    @cached_property
+    def plan(self) -> Plan | None:
+        """The plan that the piece was composed by, if ``settings`` have one."""
+        data = self.settings.get("plan")
+        if data is None:
+            return None
+        plan = Plan.from_dict(data)
+        if len(plan) != len(self.layout) or len(plan.chords) != len(plan) * units_of(self.layout.patch):
+            raise ValueError(f"trace: a plan of {len(plan)} columns in a roll of {self.width} steps")
+        return plan
+
+    @cached_property
+    def lane(self) -> tuple[Span, ...]:
+        """Sections and chords of the plan, in the steps of the finished piece; empty without a plan."""
+        if self.plan is None:
+            return ()
+        flats = flats_in(spell_key(str(self.settings.get("key", ""))))
+        return tuple(lane_of(self.plan, self.layout, flats))
 
     @cached_property
     def roll(self) -> PianoRoll:
@@ -193,7 +242,7 @@ class Record:
         fixed = ((0, float(tempo)),) if isinstance(tempo, int | float) and tempo > 0 else (DEFAULT_TEMPO,)
         missing = PITCHES - len(self.tokens)  # a small model may know fewer pitches
         return PianoRoll(
-            np.pad(self.tokens[:, :length], ((0, missing), (0, 0))),
+            np.pad(self.strip(self.tokens)[:, :length], ((0, missing), (0, 0))),
             steps_per_quarter=self.steps_per_quarter,
             velocity_bins=self.velocity_bins,
             tempos=tuple((step, bpm) for step, bpm in self.settings.get("tempos", fixed)),
@@ -251,7 +300,7 @@ class Record:
                 present = [name for name in _ARRAYS if name not in _OPTIONAL or f"{name}.npy" in file.namelist()]
                 arrays: dict[str, Any] = {name: _array(file, name) for name in present}
                 trace = cls(**fields, **arrays)
-                _ = trace.bars, trace.roll  # what the settings say of tempi and meters can be used
+                _ = trace.bars, trace.roll, trace.lane  # what the settings say of tempi, meters and plan can be used
                 return trace
         except UserError as error:
             raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from error

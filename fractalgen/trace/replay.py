@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import overload
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, overload
 
 import numpy as np
 
@@ -39,7 +40,24 @@ class Trace(Record):
         if 0 < max_frames < len(makers):
             chosen = np.linspace(len(makers) - 1, 0, max_frames).round().astype(int)[::-1]
             makers = [makers[index] for index in chosen]
-        return Frames(makers)
+        return Frames([partial(self._finished, maker) for maker in makers])
+
+    def _finished(self, maker: Callable[[], Frame]) -> Frame:
+        """A frame without steps that do not exist, with the lane of the plan."""
+        frame = maker()
+        if self.real is None:
+            return dataclasses.replace(frame, lane=self.lane)
+        planes = {name: getattr(frame, name) for name in ("output", "tokens", "known", "open")}
+        place = np.searchsorted(self.real, [block.step for block in frame.blocks])
+        most = len(self.real)
+        blocks = tuple(
+            dataclasses.replace(block, step=min(int(step), most - block.size))
+            for block, step in zip(frame.blocks, place, strict=True)
+        )
+        stripped: dict[str, Any] = {
+            name: None if plane is None else self.strip(plane) for name, plane in planes.items()
+        }
+        return dataclasses.replace(frame, lane=self.lane, blocks=blocks, **stripped)
 
 
 class Intermediates(Sequence[Frame]):

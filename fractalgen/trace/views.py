@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fractalgen.errors import UserError
+from fractalgen.music.plan import Span
 from fractalgen.music.tokens import SILENCE, velocities
 from fractalgen.trace.record import Record
 
@@ -43,7 +44,8 @@ class Frame:
     ``progress`` the share of the replay that is done, 0..1; ``known`` the cells that were given and not composed,
     shaped like ``output``, None if all were composed; ``step`` of ``steps`` the place in the view's own count (0: it
     has none); ``bars`` where they begin, ``steps_per_bar`` how long most are; ``blocks`` what is shown enlarged, the
-    coarsest first, and ``open`` the cells on which nothing is decided yet, where the view tells them from silence.
+    coarsest first, and ``open`` the cells on which nothing is decided yet, where the view tells them from silence;
+    ``lane`` the chords and the form that the piece was composed by.
     """
 
     level: int
@@ -61,6 +63,7 @@ class Frame:
     shows: Literal["velocity", "chance"] = "velocity"
     blocks: tuple[ZoomedPatch, ...] = ()
     open: NDArray[np.bool_] | None = None
+    lane: tuple[Span, ...] = ()
 
 
 Makers: TypeAlias = list[Callable[[], Frame]]
@@ -110,7 +113,7 @@ def density(trace: Record, record_interval: int) -> Makers:
 
 
 def hierarchical(trace: Record, record_interval: int) -> Makers:
-    """Coarse to fine: every level sharpens the blocks of the one above, in its own order of decision.
+    """Coarse to fine: the plan, if there is one, then the levels, each of which sharpens the blocks of the one above.
 
     A block is drawn at the mean velocity of its sounding cells.  The level that reaches single cells still draws them
     at the mean of the block they came from; their own velocities arrive with the last level.  Known cells are there
@@ -153,7 +156,16 @@ def hierarchical(trace: Record, record_interval: int) -> Makers:
             bars=trace.bars,
         )
 
-    return [partial(frame, level, step) for level in range(levels) for step in range(trace.num_iter_list[level])]
+    def plan() -> Frame:
+        """The plan alone: nothing is composed yet."""
+        start = frame(0, 0)
+        known = np.where(trace.known, trace.velocities, np.float32(0))
+        return replace(start, iteration=0, level_name="Plan", output=known, tokens=given, progress=0.0, step=0)
+
+    makers: Makers = [plan] if trace.plan is not None else []
+    return makers + [
+        partial(frame, level, step) for level in range(levels) for step in range(trace.num_iter_list[level])
+    ]
 
 
 def levels(trace: Record, record_interval: int) -> Makers:

@@ -14,6 +14,8 @@ from fractalgen.model.grid import Margin
 from fractalgen.model.level import FractalLevel
 from fractalgen.model.network import FractalNetwork
 
+SAYS_OF_PLANS = {"planner", "harmony", "recall_return", "returned", "told", "left"}
+"""Parts of a model with plans: the planner, and what tells the levels of a plan."""
 FEATURES = 4  # numbers a cell, see fractalgen.model.embeddings.CellFeatures
 
 
@@ -54,18 +56,14 @@ def start_from(model: FractalNetwork, name_or_path: str) -> None:
     for name, value in weights.items():
         if name not in found and (name.startswith("labels.") or name.endswith(".degree")):
             value.zero_()
-        elif name not in found and new.plan_width and not old.plan_width and of_plans(name):
-            continue  # weighs nothing at first
+        elif name not in found and not old.plan_width and (part := SAYS_OF_PLANS & set(name.split("."))):
+            if "planner" not in part and "recall_return.0" not in name:
+                value.zero_()
         elif name in found and found[name].shape == value.shape:
             value.copy_(found[name])
         else:
             there = tuple(found[name].shape) if name in found else "nothing"
             raise UserError(f"--init_from {name_or_path}: damaged ({name}: {there} there, {tuple(value.shape)} here)")
-
-
-def of_plans(name: str) -> bool:
-    """Whether a weight belongs to what a model knows of plans."""
-    return bool({"planner", "harmony", "recall_return", "returned", "told", "left"} & set(name.split(".")))
 
 
 def agree(source: str, what: str, there: Any, here: Any) -> None:

@@ -257,7 +257,6 @@ def test_a_failing_picture_is_told_and_loses_no_music(checkpoint: str, tmp_path:
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        ("--target_width 100", "--target_width 100: the width must be a positive multiple of the patch size 16"),
         ("--target_width 0", "--target_width 0"),
         ("--target_width -16", "--target_width -16"),
         ("--num_iter_list 8 4 2", "--num_iter_list 8 4 2: 4 positive numbers are needed, one per level"),

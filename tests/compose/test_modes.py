@@ -102,7 +102,7 @@ def test_inpainting_composes_the_region_only(
     masks = ("--mask", "bars=1:2,pitch=C4:", "--mask", "time=40:48,pitch=36:48")
     roll, trace = compose(checkpoint, tmp_path, *flags, *masks)
     assert roll.width == given.width
-    kept = trace.known[:, : roll.width]
+    kept = trace.strip(trace.known)
     assert np.array_equal(roll.tokens[kept], given.tokens[kept])
     assert not kept[60:, 12:28].any()
     assert not kept[36:48, 40:48].any()
@@ -116,7 +116,7 @@ def test_accompany_keeps_the_voice_and_composes_under_it(both_sides: str, source
     roll, trace = compose(both_sides, tmp_path, "--mode", "accompany", "--input_midi", source, "--voice", "track:0")
     melody = given.tokens.copy()
     melody[:60] = SILENCE
-    composed = ~trace.known[:, : roll.width]
+    composed = ~trace.strip(trace.known)
     assert np.array_equal(roll.tokens[~composed], melody[~composed])
     assert not composed[melody > 0].any()
     assert composed[:72].any()
@@ -125,7 +125,7 @@ def test_accompany_keeps_the_voice_and_composes_under_it(both_sides: str, source
     above, trace = compose(
         both_sides, tmp_path, "--mode", "accompany", "--input_midi", source, "--voice", "lowest", "--side", "above"
     )
-    kept = trace.known[:, : above.width]
+    kept = trace.strip(trace.known)
     assert np.array_equal(above.tokens[kept], np.where(np.arange(128)[:, None] < 43, given.tokens, SILENCE)[kept])
     assert kept[:40].all()
     assert not kept[43:].any()
@@ -137,7 +137,7 @@ def test_variation_keeps_a_share(both_sides: str, source: Path, tmp_path: Path) 
     for strength in (0.2, 1.0):
         flags = ("--mode", "variation", "--input_midi", source, "--strength", strength)
         roll, trace = compose(both_sides, tmp_path / str(strength), *flags)
-        kept = trace.known[:, : roll.width]
+        kept = trace.strip(trace.known)
         assert np.array_equal(roll.tokens[kept], given.tokens[kept])
         shares.append(kept.mean())
     assert shares[0] > shares[1]
@@ -198,7 +198,10 @@ def test_limits_hold(past_only: str, tmp_path: Path) -> None:
         ("--mode inpainting --input_midi absent.mid --mask bars=0:1", "absent.mid: cannot be read"),
         ("--mode inpainting --input_midi SONG --mask bars=0:1 --bars 3", "--bars 3.0: in --mode inpainting the input"),
         ("--mode accompany --input_midi SONG --voice track:7", "track:7: SONG has the tracks"),
-        ("--mode accompany --input_midi SONG --voice tenor", "--voice tenor: highest, lowest, all, or track:N"),
+        (
+            "--mode accompany --input_midi SONG --voice tenor",
+            "--voice tenor: highest, lowest, all, melody, right, left, or track:N",
+        ),
         ("--mode variation --input_midi SONG --strength 0", "--strength 0.0: a share over 0"),
         ("--mask bars=1:2", "--mask bars=1:2: belongs to --mode inpainting, this is --mode unconditional"),
         ("--bars 4 --seconds 9", "--bars 4.0 and --seconds 9.0: give only one length"),

@@ -302,7 +302,7 @@ def use_midi(path: Path) -> None:
     known = task.known()
     assert known is not None
     task.write(
-        task.finish(PianoRoll(np.where(known < 0, 0, known).astype(np.uint8))), path.with_name("out.mid"), "a note"
+        task.finish(PianoRoll(np.where(known < 0, 0, known).astype(np.uint8))), path.with_name("out.mid"), "a note", ()
     )
     PianoRoll.from_midi(path.with_name("out.mid"))
 

@@ -2,7 +2,8 @@
 // ---- drawing: pitch up, time right, in whole pixels of the screen ----
 
 const scroller = $("scroller"), canvas = $("roll"), pen = canvas.getContext("2d");
-const GUTTER = 40, RULER = 20; // the keyboard, the bar numbers
+const LANE = 15, lanes = [...new Set(piece.lane.map(([, , , row]) => row))].sort(); // rows of sections and chords
+const GUTTER = 40, NUMBERS = 20, RULER = NUMBERS + LANE * lanes.length; // the keyboard; the bar numbers and the lane
 const box = { width: 0, height: 0, ratio: 1, low: 0, high: ROWS - 1, cell: 0, row: 0 };
 let colours = {};
 
@@ -80,9 +81,9 @@ function drawStep() {
   if (state.view === "hierarchical" || !state.position || state.position === length(state.view)) return;
   pen.strokeStyle = colours.accent;
   pen.lineWidth = Math.max(1, px(1));
-  for (const { row, column, step } of patches) {
+  for (const { row, column, end, step } of patches) {
     if (step !== begun() - 1) continue;
-    const x = X(column), y = Y(row + PATCH), width = X(Math.min(column + PATCH, WIDTH)) - x, height = Y(row) - y;
+    const x = X(column), y = Y(row + PATCH), width = X(end) - x, height = Y(row) - y;
     pen.globalAlpha = 0.08;
     fill(colours.accent, x, y, x + width, y + height);
     pen.globalAlpha = 0.7;
@@ -104,7 +105,7 @@ function drawRow(pitch, from, to) {
     }
     // A note goes on over its holds; a block, or a cell of one, to the edge of its patch.
     const size = piece.patch_sizes[stage[i]] ?? 1;
-    const goesOn = (j) => (final ? data.tokens[j] === HOLD && data.known[j] === known : (j % WIDTH) % size > 0);
+    const goesOn = (j) => (final ? data.tokens[j] === HOLD && data.known[j] === known : j % WIDTH !== corner(j % WIDTH, size));
     while (end < to && stage[base + end] === stage[i] && goesOn(base + end)) end++;
     const x0 = X(step), x1 = Math.max(X(end) - (box.cell >= 3 ? gap : 0), x0 + 1);
     const bottom = Y(pitch) - (pitch % size ? 0 : gap);
@@ -150,8 +151,9 @@ function drawRuler(from, to) {
   const wide = box.cell * (piece.bars.length > 1 ? piece.bars[1] : WIDTH);
   const every = [1, 2, 4, 8, 16, 32, 64].find((count) => count * wide >= 26) ?? 128;
   piece.bars.forEach((step, bar) => {
-    if (bar % every === 0 && step >= from - 8 && step < to) pen.fillText(bar + 1, X(step) + px(3), px(RULER / 2));
+    if (bar % every === 0 && step >= from - 8 && step < to) pen.fillText(bar + 1, X(step) + px(3), px(NUMBERS / 2));
   });
+  drawLane(from, to);
   if (!heard() && !music.out) return;
   const now = X(stepAt(heard()));
   pen.fillStyle = colours.ink;
@@ -160,6 +162,24 @@ function drawRuler(from, to) {
   pen.lineTo(now + px(5), px(RULER - 9));
   pen.lineTo(now, px(RULER - 1));
   pen.fill();
+}
+
+/** Sections as bands, chords as texts at the places where they begin; what has no room is left out. */
+function drawLane(from, to) {
+  const letters = [...new Set(piece.lane.filter(([, , , row]) => row === 0).map(([, , text]) => text))];
+  for (const [start, stop, text, row] of piece.lane) {
+    if (stop <= from || start >= to) continue;
+    const x0 = X(start), x1 = X(stop) - 1, top = px(NUMBERS + LANE * lanes.indexOf(row)), bottom = top + px(LANE) - 1;
+    if (row === 0) {
+      pen.globalAlpha = letters.indexOf(text) % 2 ? 0.16 : 0.3;
+      fill(colours.accent, x0, top, x1, bottom);
+      pen.globalAlpha = 1;
+    } else fill(colours["bar-line"], x0, top, x0 + 1, bottom);
+    pen.fillStyle = row === 0 ? colours.ink : colours.soft;
+    pen.font = `${px(11)}px system-ui, sans-serif`;
+    const left = Math.max(x0, px(GUTTER)) + px(3);
+    if (pen.measureText(text).width + left < x1 + px(2)) pen.fillText(text, left, top + px(LANE / 2));
+  }
 }
 
 function drawKeys(step) {

@@ -42,10 +42,19 @@ function loudness() {
   return loud;
 }
 
+// Columns of first-level patches begin where bars do, which may be shorter than a patch.
+const columnOf = new Int32Array(WIDTH);
+for (let step = 0, column = 0; step < WIDTH; step++) {
+  while (piece.columns[column + 1] <= step) column++;
+  columnOf[step] = piece.columns[column];
+}
+/** The first step of the block that a step is in. */
+const corner = (step, size) => columnOf[step] + Math.floor((step - columnOf[step]) / size) * size;
+
 /** Every size x size block at the mean of its sounding cells. */
 function blockMeans(values, size) {
-  const across = Math.ceil(WIDTH / size), sums = new Float64Array(across * (ROWS / size)), counts = sums.slice();
-  const block = (i) => Math.floor(i / WIDTH / size) * across + Math.floor((i % WIDTH) / size);
+  const sums = new Float64Array(WIDTH * (ROWS / size)), counts = sums.slice();
+  const block = (i) => Math.floor(i / WIDTH / size) * WIDTH + corner(i % WIDTH, size);
   values.forEach((value, i) => value && ((sums[block(i)] += value), counts[block(i)]++));
   return values.map((_, i) => sums[block(i)] / Math.max(counts[block(i)], 1));
 }
@@ -85,13 +94,13 @@ function stepAt(seconds) {
 const PATCH = piece.patch_sizes[1];
 const patches = [];
 for (let row = 0; row < ROWS; row += PATCH) {
-  for (let column = 0; column < WIDTH; column += PATCH) {
+  piece.columns.forEach((column, number) => {
+    const end = Math.min(piece.columns[number + 1] ?? WIDTH, WIDTH);
     let step = -1; // known cells say nothing, so every cell is asked
     for (let pitch = row; pitch < row + PATCH; pitch++)
-      for (let at = column; at < Math.min(column + PATCH, WIDTH); at++)
-        step = Math.max(step, data.decided[pitch * WIDTH + at]);
-    patches.push({ row, column, step });
-  }
+      for (let at = column; at < end; at++) step = Math.max(step, data.decided[pitch * WIDTH + at]);
+    patches.push({ row, column, end, step });
+  });
 }
 
 // ---- the process: which level has reached each cell ----
@@ -126,7 +135,7 @@ const begun = () => Math.ceil(state.position / LEVELS);
 
 function label() {
   if (!length(state.view)) return "Nothing composed";
-  if (state.position === 0) return "Init";
+  if (state.position === 0) return state.view === "hierarchical" && piece.lane.length ? "Plan" : "Init";
   if (state.view === "hierarchical") {
     const level = levelAt(state.position), count = piece.num_iter_list[level];
     const done = (state.position - levelStarts[level]) / ticks[level];

@@ -1,0 +1,104 @@
+"""The plan of a piece from what a user gives: music, chords, a form."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fractalgen.errors import UserError
+from fractalgen.music.bars import BarLayout, units_of
+from fractalgen.music.chords import UNTOLD, Chords
+from fractalgen.music.form import NEW, parse_form, returns_of
+from fractalgen.music.form import UNTOLD as NOT_SAID
+from fractalgen.music.plan import Plan, bars_left, plan_of, unit_chords
+from fractalgen.music.progression import parse_progression, progression_chords
+from fractalgen.music.tokens import Meters
+
+
+def heard(layout: BarLayout, known: npt.NDArray[np.integer], meters: Meters, steps_per_quarter: int) -> Plan:
+    """The plan that given music sounds like; only of chords and bars that are given whole.
+
+    ``known``: tokens (128, T) by real step, below 0 where something is to be composed.
+    """
+    whole = np.all(known >= 0, axis=0)
+    laid = layout.lay(whole, True).reshape(len(layout), -1)
+    columns = np.all(laid, axis=1)
+    units = laid.reshape(len(layout) * units_of(layout.patch), -1).all(1) & (layout.unit_steps >= 0)
+    plan = plan_of(layout, known.clip(0).astype(np.uint8), meters, steps_per_quarter)
+    there = (plan.returns < 0) | columns[np.maximum(plan.returns, 0)]
+    return replace(
+        plan,
+        chords=np.where(units, plan.chords, UNTOLD),
+        returns=np.where(columns & there, plan.returns, NOT_SAID),
+        left=bars_left(layout),
+    )
+
+
+def column_returns(layout: BarLayout, returns: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """What columns come back to, from what bars come back to."""
+    found = np.full(len(layout), NEW)
+    for column, bar in enumerate(layout.bars.tolist()):
+        if returns[bar] < 0:
+            continue
+        mine, theirs = (np.flatnonzero(layout.bars == number) for number in (bar, returns[bar]))
+        if len(mine) == len(theirs):
+            found[column] = theirs[column - mine[0]]
+    return found
+
+
+def form_bars(form: str) -> int:
+    """How many bars a form has.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    return sum(bars for _, bars in parse_form(form))
+
+
+def piece_plan(
+    layout: BarLayout,
+    steps_per_quarter: int,
+    *,
+    known: npt.NDArray[Any] | None = None,
+    meters: Meters = (),
+    chords: str | None = None,
+    changes: Chords = (),
+    form: str | None = None,
+) -> Plan:
+    """What is told of a piece: the chords and the form of the given music, and what is asked for.
+
+    ``known``: see :func:`heard`, in ``meters``.  ``chords``: a progression (see :func:`.parse_progression`), which
+    begins in the first bar in which something is composed.  ``changes``: changes of chord by step, of a lead sheet.
+    ``form``: of the whole piece, see :func:`.parse_form`.
+
+    Raises:
+        UserError: chords or a form that cannot be read, or that do not fit the piece.
+    """
+    plan = replace(Plan.free(len(layout), layout.patch), left=bars_left(layout))
+    first, open_units = 0, layout.unit_steps >= 0
+    if known is not None:
+        plan = heard(layout, known, meters, steps_per_quarter)
+        free = np.flatnonzero((known < 0).any(0))
+        first = int(layout.bars[layout.column_of(int(free[0]))]) if len(free) else 0
+        laid = layout.lay(np.any(known < 0, axis=0), False)
+        open_units &= laid.reshape(len(layout) * units_of(layout.patch), -1).any(1)
+    if chords is not None:
+        wanted = progression_chords(parse_progression(chords), layout, first)
+        plan = replace(plan, chords=np.where(open_units, wanted, plan.chords))
+    if changes:
+        wanted = unit_chords(layout, changes)
+        begun = layout.unit_steps >= min(step for step, _ in changes)
+        plan = replace(plan, chords=np.where(open_units & begun, wanted, plan.chords))
+    if form is not None:
+        sections = parse_form(form)
+        asked, bars = sum(length for _, length in sections), int(layout.bars.max()) + 1
+        if asked != bars:
+            raise UserError(f"--form {form}: {asked} bars in all, the piece has {bars}")
+        starts = np.cumsum([0, *(length for _, length in sections)])[:-1]
+        columns = [int(np.flatnonzero(layout.bars == bar)[0]) for bar in starts]
+        names = tuple((column, name) for column, (name, _) in zip(columns, sections, strict=True))
+        plan = replace(plan, returns=column_returns(layout, returns_of(sections)), sections=names)
+    return plan
