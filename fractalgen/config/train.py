@@ -24,7 +24,7 @@ class TrainConfig:
             *("generator_types", "scan_order", "patch_sizes", "embed_dims", "num_blocks", "num_heads"),
             *("context_pitches", "context_past", "context_future", "echoes", "plan_width"),
         ),
-        "what is trained": ("reveal_share", "label_dropout", "dropout", "max_children"),
+        "what is trained": ("plan_only", "reveal_share", "label_dropout", "dropout", "max_children"),
         "optimisation": (
             *("optimizer", "schedule", "warmup_steps", "cooldown_steps", "min_learning_rate"),
             *("weight_decay", "gradient_clip", "ema_decay", "accumulate_grad_batches", "seed"),
@@ -68,6 +68,9 @@ class TrainConfig:
     )
     plan_width: int = setting(
         0, "width of the planner, which draws chords and form before the notes (0: a model without plans)", low=0
+    )
+    plan_only: bool = setting(
+        False, "train the planner alone, many times faster; with --init_from, all other weights stay as they are"
     )
     reveal_share: float = setting(
         0.0,

@@ -51,7 +51,11 @@ def evaluate(cfg: EvaluateConfig) -> int:
     device = resolve_device(cfg.device)
     model = load_pretrained(find_model(cfg.checkpoint, cfg.model), device)
     check_against_model(cfg, corpus, model)
-    parts = [ValidCrops(corpus, split, model.config.crop_length) for split in splits]
+    config = model.config
+    parts = [
+        ValidCrops(corpus, split, config.crop_length, patch=config.patch, bar_columns=config.bar_columns)
+        for split in splits
+    ]
     if cfg.num_samples and len({song for crops in parts for song, _ in crops.crops}) < 2:
         raise UserError(f"--num_samples {cfg.num_samples}: {cfg.data} has one song here, none to compare it with")
     precision = choose_precision(cfg.precision, model.device)
@@ -73,6 +77,11 @@ def evaluate(cfg: EvaluateConfig) -> int:
     if result["bits_per_note"] is None:
         raise UserError(f"--data {cfg.data}: no note begins in the songs of split {result['split']}")
     print(likelihood_text(result))
+    if config.plan_width and not cfg.stride:
+        from fractalgen.evaluation.likelihood import plan_summary
+
+        result["given_plan"] = plan_summary(likelihood(cfg, corpus, model, parts, given_plan=True))
+        print(plan_text(result["given_plan"]))
     if cfg.num_samples:
         rolls, traces = samples(cfg, model)
         compare(cfg, corpus, result, parts, np.stack([roll.tokens for roll in rolls]))
@@ -129,14 +138,17 @@ def check_against_model(cfg: EvaluateConfig, corpus: Corpus, model: FractalGen) 
         raise UserError(f"--stride {cfg.stride}: must be a multiple of the patch size {patch}, {length} at most")
 
 
-def likelihood(cfg: EvaluateConfig, corpus: Corpus, model: FractalGen, parts: list[ValidCrops]) -> Scores:
+def likelihood(
+    cfg: EvaluateConfig, corpus: Corpus, model: FractalGen, parts: list[ValidCrops], given_plan: bool = False
+) -> Scores:
     """The negative log-likelihoods of crops, or of whole songs."""
     from fractalgen.data.crops import evenly
     from fractalgen.evaluation.likelihood import crop_windows, score, sliding_windows
 
     if cfg.stride:
         songs = sorted({song for crops in parts for song, _ in crops.crops})
-        windows = sliding_windows(corpus, songs, model.config.crop_length, cfg.stride, model.config.patch)
+        layouts = [parts[0].excerpts.outline(song).layout for song in songs] if model.config.bar_columns else []
+        windows = sliding_windows(corpus, songs, model.config.crop_length, cfg.stride, model.config.patch, layouts)
     else:
         windows = evenly([window for crops in parts for window in crop_windows(crops)], cfg.limit)
     return score(
@@ -148,6 +160,16 @@ def likelihood(cfg: EvaluateConfig, corpus: Corpus, model: FractalGen, parts: li
         mar_order=cfg.mar_order,
         seed=cfg.seed,
         precision=cfg.precision,
+        given_plan=given_plan,
+    )
+
+
+def plan_text(found: dict[str, Any]) -> str:
+    """The figures of plans for the terminal."""
+    returns, chords = (found[f"plan/{name}"] for name in ("returns", "chords"))
+    return (
+        f"given its plan {found['bits_per_note']:.3f} bits per note; the plan {returns + chords:.3f} (returns"
+        f" {returns:.3f}, chords {chords:.3f}); together {found['with_plan']:.3f} +- {found['stderr_with_plan']:.3f}"
     )
 
 

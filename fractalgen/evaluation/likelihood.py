@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.utils.data import default_collate
 from tqdm import tqdm
 
 from fractalgen.config import MarOrder, Precision, SamplingConfig
 from fractalgen.data.corpus import Corpus
-from fractalgen.data.crops import ValidCrops
+from fractalgen.data.crops import Excerpts, ValidCrops
 from fractalgen.devices import autocast
+from fractalgen.model.plans import Plans
+from fractalgen.music.bars import BarLayout
 from fractalgen.music.tokens import ONSET
 
 if TYPE_CHECKING:
@@ -25,7 +28,7 @@ Floats = npt.NDArray[np.float64]
 
 
 class Window(NamedTuple):
-    """An excerpt of a song of which the steps ``begin`` to ``end`` (of the excerpt) are scored."""
+    """An excerpt of a song from step ``start`` on, of which the model steps ``begin`` to ``end`` are scored."""
 
     song: int
     start: int
@@ -38,14 +41,24 @@ def crop_windows(crops: ValidCrops) -> list[Window]:
     return [Window(song, start, 0, crops.crop_length) for song, start in crops.crops]
 
 
-def sliding_windows(corpus: Corpus, songs: Sequence[int], length: int, stride: int, patch: int) -> list[Window]:
+def sliding_windows(
+    corpus: Corpus, songs: Sequence[int], length: int, stride: int, patch: int, layouts: Sequence[BarLayout] = ()
+) -> list[Window]:
     """Whole songs, each step once: windows that move on by ``stride``, all but its last steps known from before.
 
     The first window of a song scores all it holds.  Nothing beyond the end of a song is scored.  Windows and the
-    steps that they score begin at multiples of ``patch`` from the song's first downbeat.
+    steps that they score begin at multiples of ``patch`` from the song's first downbeat, or with bars, where the
+    ``layouts`` of the songs are given.
     """
     found = []
-    for song in songs:
+    for song, layout in zip(songs, layouts, strict=False):
+        done, columns = 0, length // patch
+        while done < len(layout):
+            target = min(done + (columns if done == 0 else stride // patch), len(layout))
+            first = max(0, target - columns)
+            found.append(Window(song, int(layout.starts[first]), (done - first) * patch, (target - first) * patch))
+            done = target
+    for song in songs if not layouts else ():
         first, stop = int(corpus.downbeats(song)[0]), corpus.num_steps(song)
         done = first
         while done < stop:
@@ -62,6 +75,7 @@ class Scores:
     """Negative log-likelihoods (nats) of windows: (windows, terms) and, the same sum cut otherwise, (windows, kinds).
 
     ``notes`` and ``cells`` count the onsets and the cells that were scored, ``songs`` says whose windows they are.
+    ``plans``: what the plans cost that the music was scored under, if it was.
     """
 
     terms: dict[str, Floats]
@@ -70,6 +84,7 @@ class Scores:
     cells: Floats
     songs: npt.NDArray[np.int64]
     exact: bool
+    plans: dict[str, Floats] = field(default_factory=dict)
 
     @property
     def nats(self) -> Floats:
@@ -108,6 +123,20 @@ class Scores:
         return {name: None if value != value else value for name, value in figures.items()}
 
 
+def plan_summary(scores: Scores) -> dict[str, Any]:
+    """Bits per note of music given its plan, of the plan, and of both together."""
+    notes = scores.notes.sum()
+    given = float(scores.nats.sum()) / math.log(2) / notes
+    parts = {name: float(nats.sum()) / math.log(2) / notes for name, nats in scores.plans.items()}
+    both = scores.nats + np.sum(list(scores.plans.values()), axis=0)
+    return {
+        "bits_per_note": given,
+        **parts,
+        "with_plan": given + sum(parts.values()),
+        "stderr_with_plan": ratio_error(both / math.log(2), scores.notes, scores.songs),
+    }
+
+
 def ratio_error(values: npt.ArrayLike, counts: npt.ArrayLike, songs: npt.ArrayLike) -> float:
     """Standard error of ``sum(values) / sum(counts)`` over songs, whose windows are not independent.
 
@@ -133,13 +162,18 @@ def score(
     seed: int = 0,
     precision: Precision = "32",
     quiet: bool = False,
+    given_plan: bool = False,
 ) -> Scores:
     """Score windows of a corpus: exact for AR; for MAR see :meth:`fractalgen.model.network.FractalNetwork.nll`.
 
     The steps before the scored ones are known cells, the steps after them (the end of a song) too.  ``seed`` sets
-    the random orders of MAR levels.
+    the random orders of MAR levels.  ``given_plan``: the plan of each window is told, as far as it lies in the window:
+    nothing is told of bars that come back from before it.
     """
-    length = model.config.crop_length
+    config = model.config
+    length = config.crop_length
+    excerpts = Excerpts(corpus, length, (), patch=config.patch, bar_columns=config.bar_columns, plans=given_plan)
+    planned: list[dict[str, float]] = []
     step = np.arange(length)
     torch.manual_seed(seed)
     rows: tuple[list[dict[str, float]], ...] = ([], [])
@@ -148,12 +182,22 @@ def score(
     with tqdm(total=len(windows), desc="scoring", unit="crop", dynamic_ncols=True, disable=quiet) as bar, context:
         for first in range(0, len(windows), batch_size):
             batch = windows[first : first + batch_size]
-            tokens = np.stack([corpus.tokens(w.song, w.start, w.start + length) for w in batch]).astype(np.int64)
+            items = default_collate([excerpts(w.song, w.start) for w in batch])
+            tokens, absent = items["tokens"].numpy(), items.get("absent")
             scored = np.stack([(step >= w.begin) & (step < w.end) for w in batch])
-            rolls = torch.from_numpy(tokens).to(model.device)
+            rolls = items["tokens"].to(model.device)
             known = None if scored.all() else torch.from_numpy(~scored).to(model.device)[:, None].expand_as(rolls)
-            nll = model.nll(rolls, None, num_iter_list, known, mar_order)
+            if absent is not None:
+                scored &= ~absent.numpy()
+                absent = absent.to(model.device)
+            plans = Plans.of(items)
+            if plans is not None:
+                plans = plans.each(lambda x: x.to(model.device)).within()
+            nll = model.nll(rolls, None, num_iter_list, known, mar_order, plans=plans, absent=absent)
             exact = nll.exact
+            if plans is not None:
+                costs = {name: values.tolist() for name, values in model.plan_nll(plans).items()}
+                planned += [{name: values[i] for name, values in costs.items()} for i in range(len(batch))]
             for sums, parts in zip(rows, (nll.terms, nll.kinds), strict=True):
                 columns = {name: values.tolist() for name, values in parts.items()}
                 sums += [{name: values[i] for name, values in columns.items()} for i in range(len(batch))]
@@ -167,6 +211,7 @@ def score(
         cells=np.concatenate(cells).astype(np.float64),
         songs=np.array([window.song for window in windows]),
         exact=exact,
+        plans=_columns(planned),
     )
 
 

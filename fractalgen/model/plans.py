@@ -58,6 +58,11 @@ class Plans:
         nothing = torch.zeros_like(self.before, dtype=torch.bool)[:, None]
         return self.told(nothing, nothing, nothing)
 
+    def within(self) -> Plans:
+        """Plans that say nothing of bars which come back from before the window."""
+        inside = self.back <= torch.arange(self.back.shape[1], device=self.back.device)
+        return replace(self, back=torch.where(inside, self.back, -1))
+
     def window(self, first: int, stop: int, tokens: Int[Tensor, "b p t"] | None = None) -> Plans:
         """The plans of some columns of whole pieces.
 

@@ -71,6 +71,8 @@ def train(cfg: TrainConfig) -> Path:
         raise UserError(
             f"--cooldown_steps {cfg.cooldown_steps}: for --schedule constant, not --schedule {cfg.schedule}"
         )
+    if cfg.plan_only and not cfg.plan_width:
+        raise UserError(f"--plan_only with --plan_width {cfg.plan_width}: there is no planner to train")
     corpus = Corpus.open(cfg.data)
     config = cfg.model_config(
         velocity_bins=corpus.velocity_bins,

@@ -19,6 +19,7 @@ from fractalgen.config import ModelConfig, TrainConfig
 from fractalgen.data.loaders import MASKS, VALIDATION, Batch, stream
 from fractalgen.errors import UserError
 from fractalgen.files import replacing
+from fractalgen.model.losses import NLL
 from fractalgen.model.masking import drop_labels, random_known
 from fractalgen.model.plans import Plans
 from fractalgen.model.transformer import Transformer
@@ -74,6 +75,8 @@ class Training(pl.LightningModule):
         """Mean negative log-likelihood of the batch in nats per hundred cells."""
         torch.manual_seed(stream(self.cfg.seed, MASKS, batch_idx, self.global_rank))
         tokens = batch["tokens"]
+        if self.cfg.plan_only:
+            return self.plan_step(batch)
         voices = batch.get("voices")
         known = random_known(tokens, self.cfg.reveal_share, voices) if self.cfg.reveal_share > 0 else None
         labels, plans = conditions(batch), Plans.of(batch)
@@ -85,6 +88,14 @@ class Training(pl.LightningModule):
             loss = loss + torch.stack(list(planned.values())).sum(0)
         self.tally.add(nll, tokens, known, planned)
         return loss.mean() * (LOSS_SCALE / tokens[0].numel())
+
+    def plan_step(self, batch: Batch) -> Tensor:
+        """Mean negative log-likelihood of the plans of a batch in nats a chord."""
+        labels, plans = conditions(batch), Plans.of(batch)
+        assert plans is not None
+        planned = self.model.plan_nll(plans, drop_labels(labels, 0.5) if labels else None)
+        self.tally.add(NLL(planned, {}, exact=True), batch["tokens"])
+        return torch.stack(list(planned.values())).sum(0).mean() / plans.chords.shape[1]
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Log the mean over the last steps, and end the run with a validation."""
@@ -116,6 +127,9 @@ class Training(pl.LightningModule):
         """
         seed, tokens = stream(self.cfg.seed, VALIDATION, batch_idx, self.global_rank), batch["tokens"]
         labels, plans, absent = conditions(batch), Plans.of(batch), batch.get("absent")
+        if self.cfg.plan_only and plans is not None:
+            self.tallies["val"].add(NLL(self.model.plan_nll(plans), {}, exact=True), tokens)
+            return
         torch.manual_seed(seed)
         self.tallies["val"].add(self.model.nll(tokens, absent=absent), tokens)
         if labels is not None:
@@ -156,7 +170,9 @@ class Training(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The optimiser of :mod:`fractalgen.training.optimisers` that ``--optimizer`` names."""
-        return make_optimizer(self.model, self.cfg.optimizer, self.cfg.learning_rate)
+        trained = self.model.planner if self.cfg.plan_only else self.model
+        assert trained is not None
+        return make_optimizer(trained, self.cfg.optimizer, self.cfg.learning_rate)
 
     def configure_gradient_clipping(
         self, optimizer: torch.optim.Optimizer, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from tests import tiny
 
 CHORDS = ("C", "G/B", "Am", "F")
 VOICINGS = {"C": (48, 64, 67, 72), "G/B": (47, 62, 67, 74), "Am": (45, 60, 64, 69), "F": (41, 60, 65, 69)}
-SETTINGS = {"bar_columns": True, "plans": True}
+SETTINGS: dict[str, Any] = {"bar_columns": True, "plans": True}
 
 
 def song(name: str, bars: int, meters: Meters = ((0, 4, 4),), bar: int = 16, voices: bool = False) -> Song:
@@ -142,7 +143,7 @@ def test_a_pickup_is_a_short_bar() -> None:
 def test_annotated_chords_are_read_by_the_beat_map(tmp_path: Path) -> None:
     path = tmp_path / "chord_midi.txt"
     path.write_text("0.0 1.1 N\n1.1 3.0 B:maj\n3.0 5.0 G#:min7/b7\n")
-    beats = BeatMap(np.arange(6) * 1.0, np.array([0, 4]))
+    beats = BeatMap(np.arange(6, dtype=np.float64), np.array([0, 4]))
     changes = read_chords(path, beats, 0, 4)
     assert [(step, spelled(code, flats=False)) for step, code in changes] == [(0, "N.C."), (4, "B"), (12, "G#m7/F#")]
     assert read_chords(path, beats, 2, 4)[0] == (0, parse_chord("B"))
