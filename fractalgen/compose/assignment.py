@@ -123,7 +123,7 @@ def resolve_lead_sheet(cfg: GenerateConfig) -> GenerateConfig:
     Raises:
         UserError: no melody can be found in it, or a text file of chords comes without a melody.
     """
-    if cfg.lead_sheet is None:
+    if cfg.lead_sheet is None or cfg.mode != "accompany":
         return cfg
     if cfg.chords is not None:
         raise UserError(f"--lead_sheet {cfg.lead_sheet} and --chords {cfg.chords}: give only one of them")

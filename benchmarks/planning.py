@@ -1,0 +1,357 @@
+"""Plans: how well they are found in music, and whether what is composed follows them.
+
+Of a corpus: how often estimated chords agree with annotated ones (those of POP909), and how like bars are to those that
+they come back to.  Of a model: chords that are obeyed, by guidance scale; bars that come back in a form; endings;
+accompaniments of melodies; the texture of gaps.  Everything is measured on validation songs.
+
+    python -m benchmarks.planning --data pop909.safetensors [--model pop909-ar] [--num_samples N] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from benchmarks import exit_status
+from benchmarks.compare_tables import markdown
+from fractalgen.api import FractalGen, load_pretrained
+from fractalgen.cli import Parser
+from fractalgen.config import SamplingConfig
+from fractalgen.data.corpus import Corpus
+from fractalgen.data.crops import Excerpts, evenly
+from fractalgen.errors import UserError
+from fractalgen.files import write_json
+from fractalgen.music.bars import BarLayout
+from fractalgen.music.chord_estimate import estimate_chords
+from fractalgen.music.chords import QUALITIES, Chord
+from fractalgen.music.form import bar_features
+from fractalgen.music.keys import key_between
+from fractalgen.music.labels import KEYS
+from fractalgen.music.plan import Plan, bars_left, plan_of, unit_chords
+from fractalgen.music.planning import piece_plan
+from fractalgen.music.tasks import accompaniment, inpainting
+from fractalgen.music.tokens import ONSET, PITCHES, grid_steps, tokens_from_notes
+from fractalgen.music.voices import MELODY
+from fractalgen.sampling import compose_rolls
+
+BARS = 16
+FORM = "A8 A8 B8 A8"
+LOW = 52  # pitches below E3 are low notes
+Tokens = npt.NDArray[np.uint8]
+
+
+def agreement(wanted: npt.NDArray[np.int64], found: npt.NDArray[np.int64]) -> dict[str, float]:
+    """Shares of chords with the same root, the same root and third, the same quality too, and the same bass.
+
+    Only where a chord is ``wanted``; no chord agrees with none.
+    """
+    thirds = [3 in notes for notes in QUALITIES.values()]
+    counts = np.zeros(4)
+    total = 0
+    for code, other in zip(wanted.tolist(), found.tolist(), strict=True):
+        one, two = Chord.of(code), Chord.of(other)
+        if one is None:
+            continue
+        total += 1
+        if two is not None:
+            root = one.root == two.root
+            minor = root and thirds[one.quality] == thirds[two.quality]
+            same = root and one.quality == two.quality
+            counts += [root, minor, same, (one.root + one.bass) % 12 == (two.root + two.bass) % 12]
+    names = ("root", "root and third", "quality", "bass")
+    return dict(zip(names, (counts / max(1, total)).tolist(), strict=True))
+
+
+def columns_of(layout: BarLayout, tokens: Tokens) -> Tokens:
+    """Tokens (columns, 128, patch)."""
+    return layout.lay(tokens).reshape(len(tokens), len(layout), layout.patch).transpose(1, 0, 2)
+
+
+def heard_chords(tokens: Tokens, layout: BarLayout) -> npt.NDArray[np.int64]:
+    """The chords of the units of a layout, estimated."""
+    beats = np.arange(0, tokens.shape[1], 4)
+    codes = estimate_chords(tokens, beats, layout.starts)
+    return unit_chords(layout, tuple(zip(beats.tolist(), codes.tolist(), strict=True)))
+
+
+def of_corpus(corpus: Corpus, songs: Sequence[int]) -> dict[str, Any]:
+    """Agreement of estimated chords with the corpus's own, and likeness of bars to those that they come back to."""
+    wanted, found, likeness, roots, chance, returning = [], [], [], [], [], []
+    random = np.random.default_rng(0)
+    for song in tqdm(songs, desc="songs", unit="song"):
+        tokens, meters, steps = corpus.tokens(song), corpus.meters(song), corpus.num_steps(song)
+        beats = grid_steps(meters, steps, corpus.steps_per_quarter, "beat")
+        starts, codes = np.array(corpus.chords(song)).T
+        wanted.append(codes[np.maximum(np.searchsorted(starts, beats, side="right") - 1, 0)])
+        found.append(estimate_chords(tokens, beats, corpus.downbeats(song)))
+        layout = BarLayout.of(meters, steps, corpus.steps_per_quarter, 16)
+        plan = plan_of(layout, tokens, meters, corpus.steps_per_quarter, corpus.chords(song))
+        features = bar_features(columns_of(layout, tokens))
+        chords = plan.chords.reshape(len(plan), -1)
+        returning.append(plan.returns >= 0)
+        for column in np.flatnonzero(plan.returns >= 0).tolist():
+            likeness.append(float(features[column] @ features[plan.returns[column]]))
+            roots.append(same_roots(chords[column], chords[plan.returns[column]]))
+            chance.append(same_roots(chords[column], chords[random.integers(column)]))
+    return {
+        "songs": len(songs),
+        "chords": agreement(np.concatenate(wanted), np.concatenate(found)),
+        "bars that come back": float(np.concatenate(returning).mean()),
+        "likeness": float(np.mean(likeness)),
+        "same chord roots": float(np.mean(roots)),
+        "same chord roots as a random bar before": float(np.mean(chance)),
+    }
+
+
+def same_roots(one: npt.NDArray[np.int64], two: npt.NDArray[np.int64]) -> float:
+    """The share of units with chords of the same root."""
+    roots = [[None if (chord := Chord.of(int(code))) is None else chord.root for code in bar] for bar in (one, two)]
+    return float(np.mean([a is not None and a == b for a, b in zip(*roots, strict=True)]))
+
+
+class Bench:
+    """A model and what it composes here; ``cfg``: scale of guidance."""
+
+    def __init__(self, model: FractalGen, args: argparse.Namespace) -> None:
+        self.model, self.args = model, args
+        self.key = next((i for i, one in enumerate(model.config.attributes) if one.name == "key"), None)
+
+    def labels(self, key: str | None) -> npt.NDArray[np.int64]:
+        """Labels with a key alone."""
+        labels = np.zeros(len(self.model.config.attributes), np.int64)
+        if self.key is not None and key is not None:
+            labels[self.key] = KEYS.index(key) + 1
+        return labels
+
+    def compose(
+        self,
+        layout: BarLayout,
+        plan: Plan | None,
+        cfg: float,
+        seed: int,
+        key: str | None = None,
+        known: npt.NDArray[Any] | None = None,
+    ) -> Tokens:
+        """One piece (128, T)."""
+        sampling = SamplingConfig(cfg=cfg, filter_threshold=0.01)
+        rolls, _ = compose_rolls(
+            self.model,
+            1,
+            sampling=sampling,
+            layout=layout,
+            plan=plan,
+            complete=known is None,
+            known=known,
+            labels=self.labels(key),
+            seed=seed,
+        )
+        return rolls[0].tokens
+
+
+def of_chords(bench: Bench, corpus: Corpus, excerpts: list[tuple[int, int]]) -> list[dict[str, Any]]:
+    """Chords of real excerpts are given; which are heard in what is composed under them, and in the music itself."""
+    rows = []
+    patch = bench.model.config.patch
+    layout = BarLayout.of(((0, 4, 4),), BARS * patch, 4, patch)
+    jobs = []
+    for song, start in excerpts:
+        changes = [(step - start, code) for step, code in corpus.chords(song)]
+        chords = unit_chords(layout, tuple(changes))
+        key = key_between(corpus.keys(song), start, start + layout.num_steps)
+        jobs.append((song, start, replace(free_plan(layout), chords=chords), key))
+    real = [heard_chords(corpus.tokens(song, start, start + layout.num_steps), layout) for song, start, _, _ in jobs]
+    wanted = np.concatenate([plan.chords for _, _, plan, _ in jobs])
+    rows.append({"guidance": "the song itself", **agreement(wanted, np.concatenate(real))})
+    for cfg in bench.args.cfg:
+        found = [
+            heard_chords(bench.compose(layout, plan, cfg, seed, key), layout)
+            for seed, (_, _, plan, key) in enumerate(tqdm(jobs, desc=f"chords, guidance {cfg:g}", unit="piece"))
+        ]
+        rows.append({"guidance": f"{cfg:g}", **agreement(wanted, np.concatenate(found))})
+    return rows
+
+
+def free_plan(layout: BarLayout) -> Plan:
+    """A plan that tells the bars that are left alone."""
+    return replace(Plan.free(len(layout), layout.patch), left=bars_left(layout))
+
+
+def of_form(bench: Bench) -> list[dict[str, Any]]:
+    """Likeness of bars of later sections to the bars at the same place of the first, and to that place in B."""
+    patch = bench.model.config.patch
+    layout = BarLayout.of(((0, 4, 4),), 32 * patch, 4, patch)
+    plan = piece_plan(layout, 4, form=FORM)
+    rows = []
+    for cfg in bench.args.cfg:
+        like: dict[str, list[float]] = {"second A": [], "third A": [], "B": []}
+        for seed in tqdm(range(bench.args.num_samples), desc=f"form, guidance {cfg:g}", unit="piece"):
+            tokens = bench.compose(layout, plan, cfg, seed, KEYS[seed % 24])
+            features = bar_features(columns_of(layout, tokens))
+            for name, first in (("second A", 8), ("B", 16), ("third A", 24)):
+                like[name].append(float((features[:8] * features[first : first + 8]).sum(1).mean()))
+        rows.append({"guidance": f"{cfg:g}", **{name: float(np.mean(values)) for name, values in like.items()}})
+    return rows
+
+
+def of_endings(bench: Bench) -> dict[str, float]:
+    """How pieces of 16 bars end: music in the last bar, the tonic in the bass, a last chord that is held."""
+    patch = bench.model.config.patch
+    layout = BarLayout.of(((0, 4, 4),), BARS * patch, 4, patch)
+    sounds: list[bool] = []
+    tonic: list[bool] = []
+    held: list[bool] = []
+    for seed in tqdm(range(bench.args.num_samples), desc="endings", unit="piece"):
+        key = KEYS[seed % 24]
+        tokens = bench.compose(layout, None, bench.args.cfg[0], seed + 1000, key)
+        last = tokens[:, -patch:]
+        sounds.append(bool(last.any()))
+        steps = np.flatnonzero((tokens > 0).any(0))
+        bass = int(np.flatnonzero(tokens[:, steps[-1]])[0]) if len(steps) else 0
+        tonic.append(len(steps) > 0 and bass % 12 == KEYS.index(key) % 12)
+        held.append(
+            bool((last >= ONSET).any()) and not (last[:, patch // 2 :] >= ONSET).any() and bool(last[:, -4].any())
+        )
+    return {
+        "music in the last bar": float(np.mean(sounds)),
+        "the tonic as the last bass": float(np.mean(tonic)),
+        "a last chord held": float(np.mean(held)),
+    }
+
+
+def of_accompaniments(bench: Bench, corpus: Corpus, excerpts: list[tuple[int, int]]) -> dict[str, Any]:
+    """Melodies of real excerpts are given with their chords; what is composed under them, beside what was written."""
+    patch = bench.model.config.patch
+    layout = BarLayout.of(((0, 4, 4),), BARS * patch, 4, patch)
+    written = composed = changed = pieces = 0
+    heard, wanted = [], []
+    for seed, (song, start) in enumerate(tqdm(excerpts, desc="accompaniments", unit="piece")):
+        notes, voices = corpus.notes(song), corpus.voices(song)
+        stop = start + layout.num_steps
+        melody = tokens_from_notes(notes[voices == MELODY], start, stop)
+        if not (melody >= ONSET).any():
+            continue
+        whole = corpus.roll(song)
+        roll = replace(whole, tokens=corpus.tokens(song, start, stop), tempos=((0, 120.0),), time_signatures=())
+        task = accompaniment(roll, replace(roll, tokens=melody), "below", patch)
+        changes = tuple((max(0, step - start), code) for step, code in corpus.chords(song) if step < stop)
+        chords = unit_chords(layout, changes)
+        plan = replace(free_plan(layout), chords=chords)
+        key = key_between(corpus.keys(song), start, stop)
+        tokens = bench.compose(layout, plan, bench.args.cfg[0], seed, key, task.known)
+        changed += int((tokens[task.known >= 0] != task.known[task.known >= 0]).sum())
+        written += int((roll.tokens >= ONSET).sum() - (melody >= ONSET).sum())
+        composed += int((tokens >= ONSET).sum() - (melody >= ONSET).sum())
+        heard.append(heard_chords(tokens, layout))
+        wanted.append(chords)
+        pieces += 1
+    return {
+        "pieces": pieces,
+        "notes composed to notes written": composed / max(1, written),
+        "given cells changed": changed,
+        **agreement(np.concatenate(wanted), np.concatenate(heard)),
+    }
+
+
+def of_gaps(bench: Bench, corpus: Corpus, excerpts: list[tuple[int, int]]) -> dict[str, float]:
+    """Bars 5 to 8 of 16 are composed anew: low notes a bar, and bars with a bass on the downbeat, inside and around."""
+    patch = bench.model.config.patch
+    layout = BarLayout.of(((0, 4, 4),), BARS * patch, 4, patch)
+    inside, around, down_inside, down_around = [], [], [], []
+    gap = slice(4, 8)
+    for seed, (song, start) in enumerate(tqdm(excerpts, desc="gaps", unit="piece")):
+        tokens = corpus.tokens(song, start, start + layout.num_steps)
+        roll = replace(corpus.roll(song), tokens=tokens, tempos=((0, 120.0),), time_signatures=())
+        region = np.zeros((PITCHES, layout.num_steps), bool)
+        region[:, gap.start * patch : gap.stop * patch] = True
+        task = inpainting(roll, [region], patch)
+        plan = piece_plan(layout, 4, known=task.known, meters=((0, 4, 4),))
+        key = key_between(corpus.keys(song), start, start + layout.num_steps)
+        filled = bench.compose(layout, plan, bench.args.cfg[0], seed, key, task.known)
+        low = columns_of(layout, filled)[:, :LOW] >= ONSET
+        notes, downbeat = np.sum(low, axis=(1, 2)), np.any(low[:, :, 0], axis=1)
+        inside.append(notes[gap].mean())
+        around.append(np.delete(notes, np.r_[gap]).mean())
+        down_inside.append(downbeat[gap].mean())
+        down_around.append(np.delete(downbeat, np.r_[gap]).mean())
+    names = ("low notes inside", "low notes around", "bass on downbeats inside", "bass on downbeats around")
+    values = (inside, around, down_inside, down_around)
+    return {name: float(np.mean(value)) for name, value in zip(names, values, strict=True)}
+
+
+def chosen_excerpts(corpus: Corpus, songs: Sequence[int], count: int, patch: int) -> list[tuple[int, int]]:
+    """Excerpts (song, first step) of 16 bars of 4/4, one a song."""
+    found = []
+    excerpts = Excerpts(corpus, BARS * patch, (), patch=patch, bar_columns=True, plans=False)
+    for song in songs:
+        for start in excerpts.all_starts(song)[1:] + excerpts.all_starts(song)[:1]:
+            if (excerpts.window(song, start).lengths == patch).all():
+                found.append((song, start))
+                break
+    return evenly(found, count)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure, print tables and write the figures."""
+    corpus = Corpus.open(args.data)
+    songs = corpus.indices("valid")
+    result: dict[str, Any] = {"corpus": of_corpus(corpus, songs)}
+    print(f"{corpus.path.name}, {len(songs)} validation songs")
+    print_facts(result["corpus"])
+    if args.model:
+        model = load_pretrained(args.model)
+        if not model.config.plan_width:
+            raise UserError(f"--model {args.model}: it was trained without plans")
+        bench = Bench(model, args)
+        excerpts = chosen_excerpts(corpus, songs, args.num_samples, model.config.patch)
+        result["model"] = model.checkpoint_id
+        print(f"\n{model.checkpoint_id}: {args.num_samples} pieces each")
+        parts = {
+            "chords": lambda: of_chords(bench, corpus, excerpts),
+            "form": lambda: of_form(bench),
+            "endings": lambda: of_endings(bench),
+            "accompaniments": lambda: of_accompaniments(
+                bench, corpus, chosen_excerpts(corpus, songs, args.accompaniments or args.num_samples, 16)
+            ),
+            "gaps": lambda: of_gaps(bench, corpus, excerpts),
+        }
+        for name in args.parts or parts:
+            result[name] = parts[name]()
+            print(f"\n{name}")
+            print_facts(result[name])
+    if args.json:
+        write_json(args.json, result)
+
+
+def print_facts(facts: Any) -> None:
+    """Figures as a table, of one row or several."""
+    rows = facts if isinstance(facts, list) else [facts]
+    flat = [{k: v for k, v in row.items() if not isinstance(v, dict)} for row in rows]
+    for row, plain in zip(rows, flat, strict=True):
+        plain |= {f"{k}: {kk}": vv for k, v in row.items() if isinstance(v, dict) for kk, vv in v.items()}
+    cells = [[f"{value:.2f}" if isinstance(value, float) else str(value) for value in row.values()] for row in flat]
+    print(markdown([list(flat[0]), *cells]))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; 0, or 2 after a user's mistake, told in one line."""
+    parser = Parser(prog="python -m benchmarks.planning", description="plans found in music, and plans obeyed")
+    parser.add_argument("--data", required=True, help="packed corpus")
+    parser.add_argument("--model", help="a shipped model or a checkpoint that knows plans (default: the corpus alone)")
+    parser.add_argument("--cfg", type=float, nargs="+", default=[1.0, 2.0, 4.0], help="guidance scales")
+    parser.add_argument("--num_samples", type=int, default=16, help="pieces for each figure")
+    parser.add_argument("--accompaniments", type=int, default=0, help="accompaniments (default: as num_samples)")
+    choices = ("chords", "form", "endings", "accompaniments", "gaps")
+    parser.add_argument("--parts", nargs="+", choices=choices, help="which figures of the model (default: all)")
+    parser.add_argument("--json", help="file for the figures")
+    return exit_status("planning", lambda: run(parser.parse_args(arguments)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,232 @@
+"""Chords, form, meter, lead sheets and hands on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fractalgen import FractalGen, cli
+from fractalgen.checkpoint import save_pretrained
+from fractalgen.model.level import FractalLevel
+from fractalgen.music.chords import spelled
+from fractalgen.music.labels import KEYS, Attribute
+from fractalgen.music.midi_events import read_file, text_event
+from fractalgen.music.midi_parser import decode
+from fractalgen.music.pianoroll import PianoRoll
+from fractalgen.music.tokens import ONSET
+from fractalgen.trace import Trace
+from tests import tiny
+from tests.midi_files import meter, midi, off, on
+
+ErrorLine = Callable[..., str]
+METERS = Attribute("meter", ("4/4", "3/4"))
+
+
+def save_model(path: Path, plan_width: int = 8) -> str:
+    torch.manual_seed(0)
+    config = replace(
+        tiny.model_config(), future_context=True, plan_width=plan_width, attributes=(Attribute("key", KEYS), METERS)
+    )
+    model = FractalGen(config)
+    for level in model.modules():
+        if isinstance(level, FractalLevel):
+            torch.nn.init.constant_(level.gate.bias, -2)
+    save_pretrained(model, path, {})
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def planner(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save_model(tmp_path_factory.mktemp("model") / "planner.safetensors")
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save_model(tmp_path_factory.mktemp("model") / "plain.safetensors", plan_width=0)
+
+
+def compose(checkpoint: str, folder: Path, *flags: object) -> tuple[Path, Trace]:
+    """The MIDI file of one piece, and its trace."""
+    head = ["generate", "--checkpoint", checkpoint, "--output_dir", folder, "--seed", 1, "--save_trace", "--overwrite"]
+    assert cli.main([str(argument) for argument in [*head, *flags]]) == 0
+    mode = flags[flags.index("--mode") + 1] if "--mode" in flags else "unconditional"
+    return folder / f"{mode}_000.mid", Trace.load(folder / f"{mode}_000.trace.npz")
+
+
+def marker_texts(path: Path) -> list[str]:
+    texts = [decode(content) for _, content in read_file(path).meta(0x06)]
+    return [text for text in texts if not text.startswith("FractalGen")]
+
+
+def test_chords_and_form_come_out_as_markers_and_in_the_trace(planner: str, tmp_path: Path) -> None:
+    flags = ("--chords", "C G/B | Am F", "--form", "A2 B2 A2", "--key", "C major")
+    path, trace = compose(planner, tmp_path, *flags)
+    assert marker_texts(path) == ["A", *["C", "G/B", "Am", "F"], "B", *["C", "G/B", "Am", "F"], "A"] + [
+        *["C", "G/B", "Am", "F"]
+    ]
+    assert trace.width == 6 * 16
+    assert trace.plan is not None
+    assert trace.plan.returns.tolist() == [-1, -1, -1, -1, 0, 1]
+    assert trace.plan.left.tolist() == [6, 5, 4, 3, 2, 1]
+    assert [spelled(int(code)) for code in trace.plan.chords[:8:2]] == ["C", "G/B", "Am", "F"]
+    assert trace.frames("hierarchical")[0].level_name == "Plan"
+    assert [span.text for span in trace.lane if span.row == 0] == ["A", "B", "A"]
+    again, _ = compose(planner, tmp_path / "again", *flags)
+    assert again.read_bytes() == path.read_bytes()
+
+
+def test_what_is_not_given_is_drawn(planner: str, tmp_path: Path) -> None:
+    path, trace = compose(planner, tmp_path, "--chords", "C ? F ?", "--bars", 4)
+    assert trace.plan is not None
+    assert trace.plan.complete
+    chords = trace.plan.chords.reshape(4, 4)
+    assert [spelled(int(code)) for code in chords[::2, 0]] == ["C", "F"]
+    assert (chords > 0).all()
+    assert len(marker_texts(path)) >= 3
+
+
+def test_a_waltz_has_bars_of_twelve_steps(planner: str, tmp_path: Path) -> None:
+    path, trace = compose(
+        planner, tmp_path, "--meter", "3/4", "--bars", 5, "--chords", "Am E7", "--save_gif", "--save_html"
+    )
+    roll = PianoRoll.from_midi(path)
+    assert roll.width == 60
+    assert roll.time_signatures == ((0, 3, 4),)
+    assert trace.width == 80
+    assert trace.bars == (0, 12, 24, 36, 48)
+    assert np.array_equal(trace.roll.tokens, roll.tokens)
+    assert trace.settings["meter"] == "3/4"
+    for view in ("process", "hierarchical", "levels", "density"):
+        frame = trace.frames(view)[-1]
+        assert frame.output.shape == (128, 60)
+    assert (tmp_path / "unconditional_000_process.gif").is_file()
+
+
+def lead_sheet(path: Path, *, marked: bool = True, name: bytes = b"Melody") -> Path:
+    """Four bars of 3/4: a melody, a bass of its own, and a chord a bar as a marker."""
+    melody = b"".join(on(0, 72 + i % 5, 70) + off(480, 72 + i % 5) for i in range(12))
+    bass = b"".join(on(0, 40 + i % 3, 50, 1) + off(1440, 40 + i % 3, 1) for i in range(4))
+    title = text_event(0x03, name.decode())
+    marks = b""
+    if marked:
+        for number, chord in enumerate(("C", "A:min", "F", "G7")):
+            marks += bytes([0]) if number == 0 else b"\x8b\x20"  # 1440 ticks
+            marks += text_event(0x06, chord)
+    path.write_bytes(midi(meter(0, 3, 2) + marks, bytes([0]) + title + melody, bass))
+    return path
+
+
+def test_a_lead_sheet_gets_its_piano_part(planner: str, tmp_path: Path) -> None:
+    sheet = lead_sheet(tmp_path / "sheet.mid")
+    path, trace = compose(planner, tmp_path, "--mode", "accompany", "--lead_sheet", sheet)
+    given, piece = PianoRoll.from_midi(sheet), PianoRoll.from_midi(path)
+    assert piece.width == given.width == 48
+    melody = given.tokens[60:]
+    assert np.array_equal(np.where(melody > 0, piece.tokens[60:], 0), melody)
+    assert trace.plan is not None
+    assert [spelled(int(code)) for code in trace.plan.chords[::4]] == ["C", "Am", "F", "G7"]
+    assert marker_texts(path) == ["C", "A:min", "F", "G7"]  # its own
+    assert (piece.tokens[:60] >= ONSET).any()
+
+
+def test_chords_of_a_text_file_under_a_melody(planner: str, tmp_path: Path) -> None:
+    melody = lead_sheet(tmp_path / "melody.mid", marked=False)
+    chords = tmp_path / "chords.txt"
+    chords.write_text("C | Am\nF | G7\n")
+    flags = ("--mode", "accompany", "--lead_sheet", chords, "--input_midi", melody, "--voice", "track:Melody")
+    path, trace = compose(planner, tmp_path, *flags)
+    assert trace.plan is not None
+    assert [spelled(int(code)) for code in trace.plan.chords[::4]] == ["C", "Am", "F", "G7"]
+    assert marker_texts(path)[:1] == ["C"]
+
+
+@pytest.mark.parametrize("voice", ["melody", "right", "left"])
+def test_voices_by_name_and_by_hand(planner: str, tmp_path: Path, voice: str) -> None:
+    sheet = lead_sheet(tmp_path / "sheet.mid")
+    side = "above" if voice == "left" else "below"
+    path, _ = compose(planner, tmp_path, "--mode", "accompany", "--input_midi", sheet, "--voice", voice, "--side", side)
+    given, piece = PianoRoll.from_midi(sheet), PianoRoll.from_midi(path)
+    kept = slice(0, 60) if voice == "left" else slice(60, 128)
+    part = given.tokens[kept]
+    assert np.array_equal(np.where(part > 0, piece.tokens[kept], 0), part)
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_hands_are_two_tracks(planner: str, tmp_path: Path, given: bool) -> None:
+    flags: tuple[object, ...] = ("--bars", 2)
+    if given:
+        flags = ("--mode", "conditional", "--condition_midi", lead_sheet(tmp_path / "sheet.mid"), "--bars", 2)
+    plain_path, _ = compose(planner, tmp_path / "one", *flags)
+    path, _ = compose(planner, tmp_path / "two", *flags, "--hands", "true")
+    assert np.array_equal(PianoRoll.from_midi(path).tokens, PianoRoll.from_midi(plain_path).tokens)
+    file = read_file(path)
+    names = [file.name(number).casefold() for number in range(len(file.columns))]
+    assert sum("right hand" in name for name in names) == sum("left hand" in name for name in names) == 1
+
+
+def test_a_piece_goes_on_under_chords(planner: str, tmp_path: Path) -> None:
+    sheet = lead_sheet(tmp_path / "sheet.mid")
+    flags = ("--mode", "conditional", "--condition_midi", sheet, "--bars", 3, "--chords", "Dm G7 C")
+    path, trace = compose(planner, tmp_path, *flags)
+    assert trace.plan is not None
+    chords = [spelled(int(code)) for code in trace.plan.chords[::4]]
+    assert chords[4:] == ["Dm", "G7", "C"]
+    assert PianoRoll.from_midi(path).width == 48 + 36
+    assert marker_texts(path)[-3:] == ["Dm", "G7", "C"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("--chords CxG", "--chords: position 1: 'CxG' is no chord"),
+        ("--chords C|G|Hm7", "--chords: position 5: 'Hm7' is no chord"),
+        ("--chords C|G|F --bars 2", "--chords: 3 bars of chords, the piece has 2 bars to compose"),
+        ("--form A8_A8", "--form: '_A8' at position 3 is no section"),
+        ("--form A2,B2 --bars 5", "--form A2,B2: 4 bars in all, --bars 5 asked for"),
+        ("--meter 5/4", "--meter 5/4: not in this model's vocabulary (4/4, 3/4)"),
+        ("--meter waltz", "--meter 'waltz': write it as 4/4, 3/4, 6/8"),
+        ("--mode accompany --lead_sheet UNMARKED", "UNMARKED: no chord in it"),
+        ("--mode accompany --lead_sheet UNNAMED", "UNNAMED: which track is the melody?"),
+        (
+            "--mode accompany --lead_sheet chords.txt",
+            "--lead_sheet chords.txt: holds chords alone; --input_midi is needed",
+        ),
+        ("--mode accompany --lead_sheet SHEET --chords C", "give only one of them"),
+        ("--lead_sheet SHEET", "--lead_sheet SHEET: belongs to --mode accompany"),
+        (
+            "--mode accompany --input_midi SHEET --meter 3/4",
+            "--meter 3/4: in --mode accompany the given music sets the meter",
+        ),
+        (
+            "--mode accompany --input_midi SHEET --voice tenor",
+            "--voice tenor: highest, lowest, all, melody, right, left",
+        ),
+    ],
+)
+def test_mistakes_are_one_line(
+    planner: str, tmp_path: Path, one_error_line: ErrorLine, flags: str, expected: str
+) -> None:
+    files = {
+        "SHEET": lead_sheet(tmp_path / "sheet.mid"),
+        "UNMARKED": lead_sheet(tmp_path / "unmarked.mid", marked=False),
+        "UNNAMED": lead_sheet(tmp_path / "unnamed.mid", name=b"Flute"),
+    }
+    folder = tmp_path / "out"
+    arguments = [str(files.get(flag, flag)) for flag in flags.split()]
+    line = one_error_line("generate", "--checkpoint", planner, "--output_dir", folder, *arguments)
+    for name, path in files.items():
+        expected = expected.replace(name, str(path))
+    assert expected in line
+    assert not folder.exists()
+
+
+def test_a_model_without_plans_says_so(plain: str, tmp_path: Path, one_error_line: ErrorLine) -> None:
+    for flag, value in (("--chords", "C"), ("--form", "A2")):
+        line = one_error_line("generate", "--checkpoint", plain, "--output_dir", tmp_path / "out", flag, value)
+        assert f"{flag} {value}: plain" in line
+        assert "was trained without plans" in line
