@@ -167,8 +167,8 @@ def score(
     """Score windows of a corpus: exact for AR; for MAR see :meth:`fractalgen.model.network.FractalNetwork.nll`.
 
     The steps before the scored ones are known cells, the steps after them (the end of a song) too.  ``seed`` sets
-    the random orders of MAR levels.  ``given_plan``: the plan of each window is told, as far as it lies in the window:
-    nothing is told of bars that come back from before it.
+    the random orders of MAR levels.  ``given_plan``: the plan of each window is told, as if a piece began with
+    it: bars that come back from before it are new.
     """
     config = model.config
     length = config.crop_length
@@ -192,7 +192,7 @@ def score(
                 absent = absent.to(model.device)
             plans = Plans.of(items)
             if plans is not None:
-                plans = plans.each(lambda x: x.to(model.device)).within()
+                plans = plans.each(lambda x: x.to(model.device)).alone()
             nll = model.nll(rolls, None, num_iter_list, known, mar_order, plans=plans, absent=absent)
             exact = nll.exact
             if plans is not None:

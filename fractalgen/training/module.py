@@ -20,7 +20,7 @@ from fractalgen.data.loaders import MASKS, VALIDATION, Batch, stream
 from fractalgen.errors import UserError
 from fractalgen.files import replacing
 from fractalgen.model.losses import NLL
-from fractalgen.model.masking import drop_labels, random_known
+from fractalgen.model.masking import random_known
 from fractalgen.model.plans import Plans
 from fractalgen.model.transformer import Transformer
 from fractalgen.training.metrics import Tally
@@ -84,16 +84,23 @@ class Training(pl.LightningModule):
         loss = nll.total
         planned = {}
         if plans is not None:
-            planned = self.model.plan_nll(plans, drop_labels(labels, 0.5) if labels else None)
+            planned = self.plan_nll(plans, labels)
             loss = loss + torch.stack(list(planned.values())).sum(0)
         self.tally.add(nll, tokens, known, planned)
         return loss.mean() * (LOSS_SCALE / tokens[0].numel())
+
+    def plan_nll(self, plans: Plans, labels: list[Tensor] | None) -> dict[str, Tensor]:
+        """What the plans of a batch cost: half of them as if a piece began there, and four of five given their key."""
+        batch, device = len(plans.back), plans.back.device
+        plans = plans.alone(torch.rand(batch, device=device) < 0.5)
+        told = torch.rand(batch, device=device) < 0.8
+        return self.model.plan_nll(plans, labels and [label * told for label in labels])
 
     def plan_step(self, batch: Batch) -> Tensor:
         """Mean negative log-likelihood of the plans of a batch in nats a chord."""
         labels, plans = conditions(batch), Plans.of(batch)
         assert plans is not None
-        planned = self.model.plan_nll(plans, drop_labels(labels, 0.5) if labels else None)
+        planned = self.plan_nll(plans, labels)
         self.tally.add(NLL(planned, {}, exact=True), batch["tokens"])
         return torch.stack(list(planned.values())).sum(0).mean() / plans.chords.shape[1]
 
@@ -127,6 +134,7 @@ class Training(pl.LightningModule):
         """
         seed, tokens = stream(self.cfg.seed, VALIDATION, batch_idx, self.global_rank), batch["tokens"]
         labels, plans, absent = conditions(batch), Plans.of(batch), batch.get("absent")
+        plans = plans and plans.alone()
         if self.cfg.plan_only and plans is not None:
             self.tallies["val"].add(NLL(self.model.plan_nll(plans), {}, exact=True), tokens)
             return
