@@ -26,6 +26,7 @@ from fractalgen.music.voices import voice_plane
 __all__ = ["Corpus", "CropDataset", "ValidCrops", "evenly"]
 
 PIANO = (21, 108)  # lowest and highest key
+ENDINGS = 0.1  # share of training crops, besides those that chance takes there, in which a song ends; with plans
 Item = dict[str, Tensor]
 Chosen = TypeVar("Chosen")
 
@@ -170,7 +171,7 @@ def _songs(corpus: Corpus, split: Split) -> list[int]:
 
 
 class CropDataset(Dataset[Item]):
-    """Random crops for training: a song by its length, a bar of it, a transposition.
+    """Random crops for training: a song by its length, a bar of it, a transposition; with plans some more endings.
 
     Items: see :class:`Excerpts`.  The index is ignored; every item is drawn with torch's global generator, so worker
     seeds make runs reproducible.  Transpositions (semitones, inclusive) that would take a note of the crop outside the
@@ -193,7 +194,7 @@ class CropDataset(Dataset[Item]):
     ) -> None:
         if transpose[0] > transpose[1]:
             raise UserError(f"--transpose_min {transpose[0]} is above --transpose_max {transpose[1]}")
-        self.corpus, self.crop_length, self.transpose = corpus, crop_length, transpose
+        self.corpus, self.crop_length, self.transpose, self.plans = corpus, crop_length, transpose, plans
         self.excerpts = Excerpts(corpus, crop_length, attributes, patch=patch, bar_columns=bar_columns, plans=plans)
         self.songs = _songs(corpus, split)
         steps = torch.tensor([corpus.num_steps(song) for song in self.songs])
@@ -208,6 +209,8 @@ class CropDataset(Dataset[Item]):
         which = int(torch.searchsorted(self.until, position, right=True))
         song = self.songs[which]
         starts = self.excerpts.starts(song)
+        if self.plans and float(torch.rand(())) < ENDINGS:
+            starts = starts[-2:]
         start = int(starts[int(torch.randint(len(starts), ()))])
         return self.excerpts(song, start, self._shift)
 
