@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, Literal, TypedDict, Unpack, overload
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -18,8 +20,10 @@ from fractalgen.checkpoint import find_model, read_model, weights_hash
 from fractalgen.config import DEFAULT_MODEL, CfgSchedule, ConfigError, SamplingConfig
 from fractalgen.errors import UserError
 from fractalgen.model.network import FractalNetwork
+from fractalgen.music.bars import parse_meter
 from fractalgen.music.labels import NAMES, encode_all
 from fractalgen.music.pianoroll import PianoRoll
+from fractalgen.music.planning import form_bars, piece_plan
 from fractalgen.music.selection import bars_to_steps, parse_rectangle, score_bars
 from fractalgen.music.tasks import (
     Plane,
@@ -32,8 +36,8 @@ from fractalgen.music.tasks import (
     variation,
     whole_patches,
 )
-from fractalgen.music.tokens import TEMPO, steps_of_bars
-from fractalgen.sampling import compose_rolls, sample_rolls
+from fractalgen.music.tokens import TEMPO, Meters, steps_of_bars
+from fractalgen.sampling import compose_rolls, layout_of, sample_rolls
 from fractalgen.trace import Intermediates, Trace
 
 
@@ -42,8 +46,10 @@ class Wishes(TypedDict, total=False):
 
     ``key`` (``"D minor"``) and ``style`` are names.  ``density``, ``polyphony``, ``register`` and ``velocity`` are
     percentiles of the training set from 0 to 1, or values above 1 in the label's unit.  The model must know these
-    labels.  ``sampling``: temperature, guidance and the like.  ``seed``: the same seed and settings give the same rolls
-    on one machine.  ``batch_size``: rolls drawn together.  ``progress(done, total)`` counts first-level patches.
+    labels.  ``chords`` (``"C G/B | Am F"``) and ``form`` (``"A8 A8 B8 A8"``) are written as for the flags of the same
+    names; the model must know plans.  ``sampling``: temperature, guidance and the like.  ``seed``: the same seed and
+    settings give the same rolls on one machine.  ``batch_size``: rolls drawn together.  ``progress(done, total)``
+    counts first-level patches.
     """
 
     key: str
@@ -52,6 +58,8 @@ class Wishes(TypedDict, total=False):
     register: float
     velocity: float
     style: str
+    chords: str
+    form: str
     sampling: SamplingConfig
     seed: int
     batch_size: int
@@ -134,6 +142,7 @@ class FractalGen(FractalNetwork):
         bars: float | None = ...,
         width: int | None = ...,
         tempo: float | None = ...,
+        meter: str | None = ...,
         return_trace: Literal[False] = ...,
         **wishes: Unpack[Wishes],
     ) -> list[PianoRoll]: ...
@@ -145,6 +154,7 @@ class FractalGen(FractalNetwork):
         bars: float | None = ...,
         width: int | None = ...,
         tempo: float | None = ...,
+        meter: str | None = ...,
         return_trace: Literal[True],
         **wishes: Unpack[Wishes],
     ) -> tuple[list[PianoRoll], list[Trace]]: ...
@@ -155,6 +165,7 @@ class FractalGen(FractalNetwork):
         bars: float | None = None,
         width: int | None = None,
         tempo: float | None = None,
+        meter: str | None = None,
         return_trace: bool = False,
         **wishes: Unpack[Wishes],
     ) -> list[PianoRoll] | tuple[list[PianoRoll], list[Trace]]:
@@ -162,8 +173,9 @@ class FractalGen(FractalNetwork):
 
         Args:
             num_samples: number of pieces.
-            bars: length in bars of four quarters.
-            width: length in time steps instead, whole patches (default: the length trained on).
+            bars: length in bars (default: of the form, or as many as the model was trained on).
+            width: length in time steps instead; without bar columns whole patches.
+            meter: time signature, such as ``"3/4"``, for models whose columns are bars (default: 4/4).
             tempo: quarter notes a minute; models that know tempi are asked for it (default: 120, not asked for).
             return_trace: also return how each piece was composed.
             wishes: see :class:`Wishes`.
@@ -174,13 +186,23 @@ class FractalGen(FractalNetwork):
         with python_terms():
             if bars is not None and width is not None:
                 raise ConfigError(f"bars {bars} and width {width}: give only one length")
-            length = width
-            if bars is not None:
-                length = self._steps(bars)
             if tempo is not None and not 4 <= tempo <= 1000:
                 raise ConfigError(f"tempo {tempo}: must be from 4 to 1000")
-            padded = width if length is None or bars is None else whole_patches(length, self.config.patch)
-            rolls, traces = self._compose(num_samples, wishes, tempo, width=padded, return_trace=return_trace)
+            beats, unit = (4, 4) if meter is None else parse_meter(meter)
+            form = wishes.get("form")
+            if form is not None and bars is None and width is None:
+                bars = form_bars(form)
+            length = self._steps(bars, beats, unit) if bars is not None else width
+            if length is None and self.config.bar_columns:
+                length = self._steps(self.config.columns, beats, unit)
+            whole = self.config.bar_columns or length is None or bars is None
+            padded = length if whole else whole_patches(length or 0, self.config.patch)
+            asked = {} if meter is None else {"meter": meter}
+            meters = ((0, beats, unit),)
+            rolls, traces = self._compose(
+                num_samples, wishes, tempo, asked=asked, width=padded, meters=meters, return_trace=return_trace
+            )
+        rolls = [replace(roll, time_signatures=meters) for roll in rolls]
         rolls = [replace(roll, tokens=roll.tokens[:, :length]) for roll in rolls]
         return (rolls, traces) if return_trace else rolls
 
@@ -211,7 +233,7 @@ class FractalGen(FractalNetwork):
                 tempos=tuple(event for event in roll.tempos if event[0] < steps),
                 time_signatures=tuple(event for event in roll.time_signatures if event[0] < steps),
             )
-            return self._compose_task(task, template, num_samples, wishes)
+            return self._compose_task(task, template, num_samples, wishes, complete=True)
 
     def inpaint(
         self,
@@ -308,15 +330,19 @@ class FractalGen(FractalNetwork):
             raise ConfigError(f"bars {bars}: must be more than 0")
         return steps
 
-    def _compose_task(self, task: Task, template: PianoRoll, num_samples: int, wishes: Wishes) -> list[PianoRoll]:
-        """The pieces of a task, in the tempi and meters of ``template``."""
+    def _compose_task(
+        self, task: Task, template: PianoRoll, num_samples: int, wishes: Wishes, complete: bool = False
+    ) -> list[PianoRoll]:
+        """The pieces of a task, in the tempi and meters of ``template``; ``complete``: their plans are drawn."""
         config = self.config
         if (template.velocity_bins, template.steps_per_quarter) != (config.velocity_bins, config.steps_per_quarter):
             raise ConfigError(
                 f"a roll of {template.steps_per_quarter} steps a quarter and {template.velocity_bins} velocity bins:"
                 f" this model has {config.steps_per_quarter} and {config.velocity_bins}"
             )
-        rolls, _ = self._compose(num_samples, wishes, known=task.known)
+        known = task.known[:, : task.width] if config.bar_columns else task.known
+        meters = template.time_signatures
+        rolls, _ = self._compose(num_samples, wishes, known=known, meters=meters, complete=complete)
         return [replace(template, tokens=roll.tokens[:, : task.width]) for roll in rolls]
 
     def _compose(
@@ -324,16 +350,30 @@ class FractalGen(FractalNetwork):
         num_samples: int,
         wishes: Wishes,
         tempo: float | None = None,
+        *,
+        meters: Meters,
+        asked: Mapping[str, str] = MappingProxyType({}),
+        width: int | None = None,
+        known: npt.NDArray[np.integer] | None = None,
         **what: Any,
     ) -> tuple[list[PianoRoll], list[Trace]]:
-        """Turn wishes into labels and compose."""
+        """Turn wishes into labels and a plan, and compose."""
         rest: dict[str, Any] = dict(wishes)
         if unknown := sorted(rest.keys() - Wishes.__annotations__.keys()):
             raise ConfigError(f"there is no argument {unknown[0]!r}")
-        asked: dict[str, str | None] = {
+        named: dict[str, str | None] = {
             name: str(value) for name in NAMES if (value := rest.pop(name, None)) is not None
         }
-        labels = encode_all(self.config.attributes, asked, tempo)
+        labels = encode_all(self.config.attributes, {**asked, **named}, tempo)
+        layout = layout_of(self.config, width, known, meters)
+        told = {name: value for name in ("chords", "form") if (value := rest.pop(name, None)) is not None}
+        plan = None
+        if self.config.plan_width:
+            plan = piece_plan(layout, self.config.steps_per_quarter, known=known, meters=meters, **told)
+        elif told:
+            name, value = next(iter(told.items()))
+            raise ConfigError(f"{name} {value}: {self.checkpoint_id} was trained without plans")
+        what = {"layout": layout, "plan": plan, "known": known, **what}
         return compose_rolls(self, num_samples, labels=labels, tempo=tempo or TEMPO, **what, **rest)
 
 

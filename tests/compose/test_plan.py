@@ -66,9 +66,8 @@ def marker_texts(path: Path) -> list[str]:
 def test_chords_and_form_come_out_as_markers_and_in_the_trace(planner: str, tmp_path: Path) -> None:
     flags = ("--chords", "C G/B | Am F", "--form", "A2 B2 A2", "--key", "C major")
     path, trace = compose(planner, tmp_path, *flags)
-    assert marker_texts(path) == ["A", *["C", "G/B", "Am", "F"], "B", *["C", "G/B", "Am", "F"], "A"] + [
-        *["C", "G/B", "Am", "F"]
-    ]
+    chords = ["C", "G/B", "Am", "F"]
+    assert marker_texts(path) == ["A", *chords, "B", *chords, "A", *chords]
     assert trace.width == 6 * 16
     assert trace.plan is not None
     assert trace.plan.returns.tolist() == [-1, -1, -1, -1, 0, 1]
