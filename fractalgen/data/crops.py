@@ -18,6 +18,7 @@ from fractalgen.errors import UserError
 from fractalgen.model.plans import MOST_BACK
 from fractalgen.music.bars import BarLayout, units_of
 from fractalgen.music.chords import UNTOLD, transposed_chords
+from fractalgen.music.form import NEW, find_returns
 from fractalgen.music.labels import Attribute
 from fractalgen.music.plan import Plan, plan_of
 from fractalgen.music.tokens import PITCHES
@@ -26,6 +27,7 @@ from fractalgen.music.voices import voice_plane
 __all__ = ["Corpus", "CropDataset", "ValidCrops", "evenly"]
 
 PIANO = (21, 108)  # lowest and highest key
+ALONE = 0.5  # share of training crops whose plan is that of a piece which begins there
 ENDINGS = 0.1  # share of training crops, besides those that chance takes there, in which a song ends; with plans
 Item = dict[str, Tensor]
 Chosen = TypeVar("Chosen")
@@ -104,8 +106,13 @@ class Excerpts:
             self.corpus.tokens(song, first, first + window.num_steps)
         )
 
-    def __call__(self, song: int, start: int, shift: Callable[[NDArray[np.uint8]], int] | int = 0) -> Item:
-        """The excerpt that begins at a step, transposed by so many semitones (or as a function of its tokens says)."""
+    def __call__(
+        self, song: int, start: int, shift: Callable[[NDArray[np.uint8]], int] | int = 0, alone: bool = True
+    ) -> Item:
+        """The excerpt that begins at a step, transposed by so many semitones (or as a function of its tokens says).
+
+        ``alone``: its plan is that of a piece which begins there; else bars may come back from before it.
+        """
         tokens = self.tokens(song, start)
         shift = shift if isinstance(shift, int) else shift(tokens)
         tokens = np.roll(tokens, shift, axis=0)
@@ -121,10 +128,10 @@ class Excerpts:
             voices = replace(window, starts=window.starts - first).lay(voices)
             item["voices"] = np.roll(voices, shift, axis=0)
             if self.plans:
-                item |= self._plan(song, window, shift)
+                item |= self._plan(song, window, shift, alone)
         return {name: torch.from_numpy(array) for name, array in item.items()}
 
-    def _plan(self, song: int, window: BarLayout, shift: int) -> dict[str, NDArray[Any]]:
+    def _plan(self, song: int, window: BarLayout, shift: int, alone: bool) -> dict[str, NDArray[Any]]:
         """The plan of an excerpt.  A bar that it comes back to from outside is in ``bank``, at the same column."""
         outline, count = self.outline(song), len(window)
         first = outline.layout.column_of(int(window.starts[0]))
@@ -136,7 +143,12 @@ class Excerpts:
         left[:there] = outline.plan.left[first : first + there]
         bank = np.zeros((PITCHES, window.width), np.uint8)
         bank_chords = np.full(count * units, UNTOLD)
-        for column, source in enumerate(outline.plan.returns[first : first + there].tolist()):
+        returns = outline.plan.returns[first : first + there]
+        if alone:
+            tokens = self.columns(song, window).reshape(PITCHES, count, self.patch)[:, :there]
+            returns = find_returns(tokens.transpose(1, 0, 2))
+            returns = np.where(returns >= 0, returns + first, NEW)
+        for column, source in enumerate(returns.tolist()):
             if source < 0 or first + column - source > MOST_BACK:
                 continue
             back[column] = first + column - source
@@ -149,7 +161,7 @@ class Excerpts:
             "chords": transposed_chords(chords, shift).astype(np.int64),
             "back": back,
             "left": left,
-            "before": np.array(first),
+            "before": np.array(0 if alone else first),
             "bank": np.roll(bank, shift, axis=0).astype(np.int64),
             "bank_chords": transposed_chords(bank_chords, shift).astype(np.int64),
         }
@@ -212,7 +224,7 @@ class CropDataset(Dataset[Item]):
         if self.plans and float(torch.rand(())) < ENDINGS:
             starts = starts[-2:]
         start = int(starts[int(torch.randint(len(starts), ()))])
-        return self.excerpts(song, start, self._shift)
+        return self.excerpts(song, start, self._shift, alone=bool(torch.rand(()) < ALONE) if self.plans else True)
 
     def _shift(self, tokens: np.ndarray) -> int:
         keys = np.flatnonzero(tokens.any(axis=1))

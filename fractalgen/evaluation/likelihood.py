@@ -168,7 +168,7 @@ def score(
 
     The steps before the scored ones are known cells, the steps after them (the end of a song) too.  ``seed`` sets
     the random orders of MAR levels.  ``given_plan``: the plan of each window is told, as if a piece began with
-    it: bars that come back from before it are new.
+    it: no bar comes back from before.
     """
     config = model.config
     length = config.crop_length
@@ -192,7 +192,7 @@ def score(
                 absent = absent.to(model.device)
             plans = Plans.of(items)
             if plans is not None:
-                plans = plans.each(lambda x: x.to(model.device)).alone()
+                plans = plans.each(lambda x: x.to(model.device))
             nll = model.nll(rolls, None, num_iter_list, known, mar_order, plans=plans, absent=absent)
             exact = nll.exact
             if plans is not None:

@@ -58,17 +58,6 @@ class Plans:
         nothing = torch.zeros_like(self.before, dtype=torch.bool)[:, None]
         return self.told(nothing, nothing, nothing)
 
-    def alone(self, which: Bool[Tensor, " b"] | None = None) -> Plans:
-        """Plans as if pieces began with the window: what comes back from before it is new.
-
-        ``which``: only these.
-        """
-        inside = self.back <= torch.arange(self.back.shape[1], device=self.back.device)
-        if which is not None:
-            inside = inside | ~which[:, None]
-        before = torch.zeros_like(self.before) if which is None else torch.where(which, 0, self.before)
-        return replace(self, back=torch.where(inside, self.back, 0), before=before)
-
     def window(self, first: int, stop: int, tokens: Int[Tensor, "b p t"] | None = None) -> Plans:
         """The plans of some columns of whole pieces.
 

@@ -90,10 +90,8 @@ class Training(pl.LightningModule):
         return loss.mean() * (LOSS_SCALE / tokens[0].numel())
 
     def plan_nll(self, plans: Plans, labels: list[Tensor] | None) -> dict[str, Tensor]:
-        """What the plans of a batch cost: half of them as if a piece began there, and four of five given their key."""
-        batch, device = len(plans.back), plans.back.device
-        plans = plans.alone(torch.rand(batch, device=device) < 0.5)
-        told = torch.rand(batch, device=device) < 0.8
+        """What the plans of a batch cost, four of five given their key."""
+        told = torch.rand(len(plans.back), device=plans.back.device) < 0.8
         return self.model.plan_nll(plans, labels and [label * told for label in labels])
 
     def plan_step(self, batch: Batch) -> Tensor:
@@ -134,7 +132,6 @@ class Training(pl.LightningModule):
         """
         seed, tokens = stream(self.cfg.seed, VALIDATION, batch_idx, self.global_rank), batch["tokens"]
         labels, plans, absent = conditions(batch), Plans.of(batch), batch.get("absent")
-        plans = plans and plans.alone()
         if self.cfg.plan_only and plans is not None:
             self.tallies["val"].add(NLL(self.model.plan_nll(plans), {}, exact=True), tokens)
             return

@@ -71,7 +71,7 @@ def test_a_bar_of_three_quarters_fills_twelve_steps_of_its_column(corpus: Corpus
 
 def test_what_comes_back_from_before_a_crop_is_in_the_bank(corpus: Corpus) -> None:
     crops = ValidCrops(corpus, "valid", 64, **SETTINGS)
-    item = crops[1]
+    item = crops.excerpts(1, 48, alone=False)
     assert item["back"].tolist() == [4, 4, 4, 4]
     assert item["before"] == 4
     assert torch.equal(item["bank"], crops[0]["tokens"])
@@ -80,6 +80,13 @@ def test_what_comes_back_from_before_a_crop_is_in_the_bank(corpus: Corpus) -> No
     assert plans is not None
     assert plans.returns.tolist() == [[4, 5, 6, 7]]  # behind the four columns of the window
     assert crops[4]["left"].tolist() == [4, 3, 2, 1]
+
+
+def test_a_crop_alone_is_a_piece_that_begins_there(corpus: Corpus) -> None:
+    item = ValidCrops(corpus, "valid", 96, **SETTINGS)[1]
+    assert item["back"].tolist() == [0, 0, 0, 0, 4, 4]
+    assert item["before"] == 0
+    assert not item["bank"].any()
 
 
 def test_transposition_moves_chords_bank_and_voices(corpus: Corpus) -> None:
