@@ -45,7 +45,8 @@ def write_pictures(
     """Write all files except MIDI; returns the number of files that failed, each with a warning."""
     jobs: list[tuple[Path, Callable[[Path], object]]] = []
     animated = animated_count(cfg)
-    for index, (name, roll, trace) in enumerate(zip(names, rolls, traces, strict=True)):
+    for index, (name, roll, whole) in enumerate(zip(names, rolls, traces, strict=True)):
+        trace = whole.without_plan() if cfg.no_gif_plan else whole
         known = trace.strip(trace.known)[:, : roll.width]
         with_bars = dataclasses.replace(cfg, gif_grid=True)
         jobs.append(
@@ -55,7 +56,7 @@ def write_pictures(
             page = partial(save_html, trace, cfg=cfg, view=cfg.gif_view, roll=roll)
             jobs.append((folder / f"{name}.html", page))
         if cfg.save_trace:
-            jobs.append((folder / f"{name}.trace.npz", trace.save))
+            jobs.append((folder / f"{name}.trace.npz", whole.save))
         if cfg.save_wav:
             jobs.append((folder / f"{name}.wav", partial(sound.save_wav, roll, soundfont=cfg.soundfont)))
         if index >= animated:

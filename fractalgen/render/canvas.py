@@ -82,8 +82,8 @@ class Canvas:
         bars = _bars(last) if cfg.gif_grid else []
         self.grid = grid_lines(self.pitches, self.steps, self.scale, bars, self.colours) if bars else None
         above = bar_numbers(bars, self.steps, self.scale, small) if bars else blank(0, self.span)
-        shown = (frame.lane if frame else lane) if not cfg.no_gif_plan else ()
-        self.above = with_lane(above, shown, self.steps, self.scale, small)
+        lane = frame.lane if frame else lane
+        self.above = with_lane(above, () if cfg.no_gif_plan else lane, self.steps, self.scale, small)
         blocks = frame.blocks if frame else ()
         panels, panel_room, body = self._panels(blocks, small)
         around = sum(part.shape[1] for part in (*left, *right)) + panel_room

@@ -56,6 +56,8 @@ def run_render(cfg: RenderCommandConfig) -> None:
         raise UserError("--traces: name at least one .trace.npz file")
     targets = _targets(cfg)
     runs = [(path, Trace.load(path)) for path in cfg.traces]
+    if cfg.no_gif_plan:
+        runs = [(path, trace.without_plan()) for path, trace in runs]
     frames = [_frames(cfg, *run) for run in runs]
     if cfg.side_by_side:
         count = _draw_together(cfg, list(zip(names_of(cfg.traces), frames, strict=True)), targets[0])

@@ -104,7 +104,7 @@ def page(
         "facts": _facts(trace, roll),
         "flats": _flats(trace, roll),
         "columns": [start for start in trace.layout.starts.tolist() if start < roll.width],
-        "lane": [] if cfg.no_gif_plan else [span for span in trace.lane if span.start < roll.width],
+        "lane": [span for span in trace.lane if span.start < roll.width],
         "tempos": roll.tempos,
         "steps_per_quarter": roll.steps_per_quarter,
         **{unit + "s": _grid(roll, unit) for unit in ("bar", "beat")},

@@ -42,6 +42,10 @@ class Trace(Record):
             makers = [makers[index] for index in chosen]
         return Frames([partial(self._finished, maker) for maker in makers])
 
+    def without_plan(self) -> Trace:
+        """The same, as if it had been composed without a plan."""
+        return dataclasses.replace(self, settings={k: v for k, v in self.settings.items() if k != "plan"})
+
     def _finished(self, maker: Callable[[], Frame]) -> Frame:
         """A frame without steps that do not exist, with the lane of the plan."""
         frame = maker()

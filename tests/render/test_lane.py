@@ -1,0 +1,120 @@
+"""The lane of chords and form: its pixels, its place in pictures and pages, and pieces with short bars."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fractalgen.config import RenderConfig
+from fractalgen.errors import UserError
+from fractalgen.music.bars import BarLayout
+from fractalgen.music.plan import Plan
+from fractalgen.music.planning import piece_plan
+from fractalgen.render import image, save_gif
+from fractalgen.render.colours import INK, RAMP
+from fractalgen.render.lane import BANDS, lane_pixels
+from fractalgen.render.page import page
+from fractalgen.trace import Trace
+from tests import tiny
+from tests.browser import Browser, executable
+from tests.render.test_page import contents
+
+WIDTH = 96
+
+
+def made_up(**settings: Any) -> Trace:
+    """A trace of six columns with a plan."""
+    (trace,) = tiny.intermediates(tiny.tokens(0, WIDTH, 60)[None]).traces
+    layout = BarLayout.plain(WIDTH, 16)
+    plan = piece_plan(layout, 4, chords="C G/B | Am F", form="A2 B2 A2")
+    return replace(trace, settings={"plan": plan.to_dict(), **settings})
+
+
+def test_sections_are_bands_and_chords_stand_where_they_begin() -> None:
+    spans = made_up().lane
+    assert [(span.start, span.stop, span.text) for span in spans if span.row == 0] == [
+        (0, 32, "A"),
+        (32, 64, "B"),
+        (64, 96, "A"),
+    ]
+    pixels = lane_pixels(spans, WIDTH, 4, 10.0)
+    assert pixels.shape == (32, 4 * WIDTH)
+    shades = [RAMP + round(share * (INK - RAMP)) for share in BANDS]
+    assert [pixels[1, 4 * step + 60] for step in (0, 32, 64)] == [shades[0], shades[1], shades[0]]
+    assert (pixels[16:, 32] == shades[0]).any()  # the line at which the second chord begins
+    assert lane_pixels((), WIDTH, 4, 10.0).shape == (0, 4 * WIDTH)
+
+
+def test_every_picture_has_the_lane_unless_it_is_not_wanted() -> None:
+    trace, cfg = made_up(), RenderConfig()
+    for view in ("process", "hierarchical", "levels"):
+        frame = trace.frames(view)[-1]
+        with_lane, without = image(frame, cfg), image(frame, replace(cfg, no_gif_plan=True))
+        assert with_lane.height > without.height
+    plain = trace.without_plan()
+    assert plain.lane == ()
+    assert [frame.level_name for frame in trace.frames("hierarchical")][:2] == ["Plan", "L0 step 1/8"]
+    assert plain.frames("hierarchical")[0].level_name == "L0 step 1/8"
+    assert not trace.frames("hierarchical")[0].output.any()
+
+
+def test_the_lane_scrolls_with_the_roll(tmp_path: Path) -> None:
+    save_gif(made_up().frames(), tmp_path / "a.gif", RenderConfig())
+    assert (tmp_path / "a.gif").stat().st_size > 1000
+
+
+def test_bars_shorter_than_their_columns_leave_no_gap() -> None:
+    trace = made_up(columns=[12, 16, 12, 16, 12, 16], meters=[[0, 3, 4]], steps_per_bar=12)
+    assert trace.real is not None
+    assert len(trace.real) == 84
+    assert trace.roll.width == 84
+    for view in ("process", "hierarchical", "levels"):
+        assert {frame.output.shape for frame in trace.frames(view)} == {(128, 84)}
+    assert [span.start for span in trace.lane if span.row == 0] == [0, 28, 56]
+    piece, _ = contents(page(trace, RenderConfig()))
+    assert piece["columns"] == [0, 12, 28, 40, 56, 68]
+    assert piece["shape"] == [128, 84]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"columns": [16] * 5},
+        {"columns": "all"},
+        {"columns": [17] + [16] * 5},
+        {"plan": Plan.free(5, 16).to_dict()},
+        {"plan": {"chords": [9], "returns": [0], "left": [0]}},
+        {"plan": 3},
+    ],
+)
+def test_plans_that_do_not_fit_are_refused(tmp_path: Path, settings: dict[str, Any]) -> None:
+    trace = made_up(**settings)
+    trace.save(tmp_path / "a.trace.npz")
+    with pytest.raises(UserError, match=r"a.trace.npz"):
+        Trace.load(tmp_path / "a.trace.npz")
+
+
+def test_the_page_shows_the_lane(tmp_path: Path) -> None:
+    program = executable()
+    if program is None:
+        pytest.skip("no browser on the path")
+    path = tmp_path / "piece.html"
+    path.write_text(page(made_up(columns=[12, 16, 12, 16, 12, 16], meters=[[0, 3, 4]]), RenderConfig()), "utf-8")
+    browser = Browser(program, tmp_path)
+    try:
+        browser.open(path)
+        browser.until("window.fractalgen !== undefined")
+        browser.run("document.querySelector('[data-view=hierarchical]').click()")
+        browser.run("fractalgen.seek(0)")
+        assert browser.run("document.querySelector('#step-text').textContent") == "Plan"
+        pixels = np.array(
+            browser.run("Array.from(document.querySelector('#roll').getContext('2d').getImageData(60, 22, 1, 10).data)")
+        ).reshape(-1, 4)
+        assert (np.ptp(pixels[:, :3], axis=1) > 4).any()  # the band of the first section is coloured
+        assert not browser.problems
+    finally:
+        browser.close()
