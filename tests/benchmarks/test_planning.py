@@ -1,0 +1,62 @@
+"""The benchmark of plans: its measures by hand, and the whole of it on a tiny model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.planning import agreement, main, same_roots
+from fractalgen import FractalGen
+from fractalgen.checkpoint import save_pretrained
+from fractalgen.data.corpus import write_corpus
+from fractalgen.model.level import FractalLevel
+from fractalgen.music.chords import NO_CHORD, parse_chord
+from fractalgen.music.labels import KEYS, Attribute
+from tests import tiny
+from tests.data.test_plans import song
+
+
+def codes(text: str) -> np.ndarray:
+    return np.array([parse_chord(chord) for chord in text.split()])
+
+
+def test_chords_that_agree_in_part() -> None:
+    wanted = codes("C C C C C N.C.")
+    found = codes("C C7 Cm Am/C N.C. C")
+    assert agreement(wanted, found) == pytest.approx(
+        {"root": 3 / 5, "root and third": 2 / 5, "quality": 1 / 5, "bass": 4 / 5}
+    )
+    assert same_roots(codes("C G Am N.C."), np.array([*codes("C7 F Am"), NO_CHORD])) == 0.5
+
+
+def test_the_whole_benchmark(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    songs = [song("one", 34, voices=True), song("two", 40, voices=True), song("three", 20)]
+    data = tmp_path / "corpus.safetensors"
+    write_corpus(songs, {"one": "valid", "two": "valid", "three": "train"}, data)
+    torch.manual_seed(0)
+    config = replace(tiny.model_config(), future_context=True, plan_width=8, attributes=(Attribute("key", KEYS),))
+    model = FractalGen(config)
+    for level in model.modules():
+        if isinstance(level, FractalLevel):
+            torch.nn.init.constant_(level.gate.bias, -3)  # as sparse as music
+    save_pretrained(model, tmp_path / "model.safetensors", {})
+    save_pretrained(FractalGen(replace(config, plan_width=0)), tmp_path / "plain.safetensors", {})
+    out = tmp_path / "out.json"
+    flags = ["--data", str(data), "--num_samples", "2", "--cfg", "1", "2", "--json", str(out)]
+    assert main([*flags, "--model", str(tmp_path / "model.safetensors")]) == 0
+    result = json.loads(out.read_text())
+    assert result["corpus"]["chords"]["quality"] == 1.0  # these chords were estimated
+    assert result["corpus"]["bars that come back"] > 0.8
+    assert result["corpus"]["likeness"] == pytest.approx(1.0)
+    assert [row["guidance"] for row in result["chords"]] == ["the song itself", "1", "2"]
+    assert result["chords"][0]["root"] == 1.0
+    assert result["accompaniments"]["given cells changed"] == 0
+    assert result["accompaniments"]["pieces"] == 2
+    assert result["gaps"]["bass on downbeats around"] == 1.0
+    assert main([*flags, "--model", str(tmp_path / "plain.safetensors")]) == 2
+    assert "was trained without plans" in capsys.readouterr().err
