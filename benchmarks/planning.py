@@ -140,7 +140,7 @@ class Bench:
         known: npt.NDArray[Any] | None = None,
     ) -> Tokens:
         """One piece (128, T)."""
-        sampling = SamplingConfig(cfg=cfg, filter_threshold=0.01)
+        sampling = SamplingConfig(cfg=cfg, filter_threshold=0.01, plan_temperature=0.8)
         rolls, _ = compose_rolls(
             self.model,
             1,

@@ -53,6 +53,7 @@ def draw_plans(
     exists = torch.ones(units, dtype=torch.bool, device=model.device)
     if absent is not None:
         exists = ~absent.to(model.device).unflatten(0, (units, -1))[:, 0]
+    settings = replace(settings, temperature=settings.plan_temperature)
     sampler = TokenSampler(settings, generator, model.device)
 
     def draw(logits: Tensor) -> Tensor:

@@ -17,7 +17,15 @@ class EvaluateConfig(SamplingConfig):
         "most used": ("data", "model", "checkpoint", "split", "num_samples", "report", "json"),
         "likelihood": ("limit", "stride", "scheduled"),
         "sampling": (
-            *("temperature", "filter_threshold", "cfg", "cfg_schedule", "candidates", "max_polyphony"),
+            *(
+                "temperature",
+                "plan_temperature",
+                "filter_threshold",
+                "cfg",
+                "cfg_schedule",
+                "candidates",
+                "max_polyphony",
+            ),
             *("num_iter_list", "mar_order", "batch_generate_size", "seed"),
         ),
         "computation": ("batch_size", "device", "precision", "threads"),

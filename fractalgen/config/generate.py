@@ -30,7 +30,7 @@ class GenerateConfig(SamplingConfig, RenderConfig):
         ),
         "limits": ("scale", "pitch_range", "max_polyphony", "silence"),
         "sampling": (
-            *("temperature", "filter_threshold", "cfg", "cfg_schedule", "candidates"),
+            *("temperature", "plan_temperature", "filter_threshold", "cfg", "cfg_schedule", "candidates"),
             *("quality", "num_iter_list", "mar_order", "batch_generate_size"),
         ),
         "files": (
@@ -132,7 +132,10 @@ class GenerateConfig(SamplingConfig, RenderConfig):
         low=4,
         high=1000,
     )
-    # A sampling default of its own: chosen on validation songs (docs/experiments.md); 0 is the model's distribution.
+    # Sampling defaults of its own, chosen on validation songs (docs/experiments.md); 1 and 0: the model itself.
+    plan_temperature: float = setting(
+        0.8, "models with plans: divisor of the logits of chords and returns; below 1 is more usual", low=0.01, high=100
+    )
     filter_threshold: float = setting(
         0.01, "exclude choices whose probability is below this value (0: exclude none)", low=0, high=1
     )

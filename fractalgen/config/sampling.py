@@ -25,6 +25,9 @@ class SamplingConfig:
         low=0.01,
         high=100,
     )
+    plan_temperature: float = setting(
+        1.0, "models with plans: divisor of the logits of chords and returns; below 1 is more usual", low=0.01, high=100
+    )
     cfg: float = setting(
         1.0, "classifier-free guidance scale: uncond + cfg * (cond - uncond); 1 is no guidance", low=0, high=1000
     )
