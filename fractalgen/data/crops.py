@@ -28,7 +28,7 @@ __all__ = ["Corpus", "CropDataset", "ValidCrops", "evenly"]
 
 PIANO = (21, 108)  # lowest and highest key
 ALONE = 0.5  # share of training crops whose plan is that of a piece which begins there
-ENDINGS = 0.1  # share of training crops, besides those that chance takes there, in which a song ends; with plans
+ENDINGS = 0.2  # share of training crops, besides those that chance takes there, in which a song ends; with plans
 Item = dict[str, Tensor]
 Chosen = TypeVar("Chosen")
 
