@@ -18,7 +18,7 @@ from fractalgen.config import ConfigError, ModelConfig, SamplingConfig
 from fractalgen.devices import limited_threads
 from fractalgen.model.limits import Limits
 from fractalgen.model.network import FractalNetwork
-from fractalgen.model.plans import MOST_BACK, Plans
+from fractalgen.model.plans import Plans
 from fractalgen.model.sampling.recorder import Composed, StepLog
 from fractalgen.model.sampling.token_sampler import TokenSampler
 from fractalgen.model.sampling.windows import Composer, compose
@@ -317,7 +317,6 @@ def plans_of(
     if plan is None:
         plan = replace(Plan.free(len(layout), config.patch), left=bars_left(layout))
     back = np.where(plan.returns >= 0, np.arange(len(plan)) - plan.returns, np.where(plan.returns == NEW, 0, -1))
-    back = np.where(back > MOST_BACK, 0, back)
     free = Plans.free(count, len(layout), config.pitches, config.patch, model.device)
     told = {"chords": plan.chords, "back": back, "left": plan.left}
     tensors = {name: torch.from_numpy(array).to(model.device).expand(count, -1) for name, array in told.items()}

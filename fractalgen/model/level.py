@@ -294,27 +294,27 @@ class FractalLevel(nn.Module):
         active = real.flatten(2).any(-1)
         undecided, filled, sounds = self.tasks(regions, grid)
         content, base = self.embed(self.features(patches)), self.base(cond, grid)
-        plan = self.generator.teacher_forcing(
+        forcing = self.generator.teacher_forcing(
             undecided, None if schedule is None else (schedule.iterations[self.index], schedule.order)
         )
-        z = self.conditions(regions, cond, content, base, plan)
+        z = self.conditions(regions, cond, content, base, forcing)
         gates = wide(self.gate(z)[..., 0])
         index, owner = windows(grid, self.margin, self.child.margin, canvas.device)
         if (ended := self.ended(given, grid)) is not None:
             place = ended.nonzero(as_tuple=True)
             share = self.struck_share(z[place][None], canvas.flatten(1)[place[0][:, None, None], index[place[1]]])
             gates = gates.index_put(place, share[0], accumulate=True)
-        weight = weight * plan.weight
-        nats = gate_nll(gates, active, plan.target & ~filled, plan.final, sounds)
+        weight = weight * forcing.weight
+        nats = gate_nll(gates, active, forcing.target & ~filled, forcing.final, sounds)
         for kind, which in (("sound", active), ("silence", ~active)):
             losses.add(f"{self.name}/gate", (nats * which).sum(1), crop, weight, kind)
 
-        region, child = (active & plan.target).nonzero(as_tuple=True)
+        region, child = (active & forcing.target).nonzero(as_tuple=True)
         if losses.subsample and 0 < self.max_children < len(region):  # a random subset, weighted up: unbiased
             weight = weight * (len(region) / self.max_children)
             chosen = torch.randperm(len(region), device=region.device)[: self.max_children]
             region, child = region[chosen], child[chosen]
-        steps = F.pad(plan.steps, (0, 1), value=-1)
+        steps = F.pad(forcing.steps, (0, 1), value=-1)
         now = steps[region, child]
         visible = steps[region[:, None, None], owner[child]] < now[:, None, None]
         visible = visible | (owner[child] == child[:, None, None])
@@ -329,8 +329,8 @@ class FractalLevel(nn.Module):
         parts = Regions(
             cells,
             None if given is None else grid.split(given)[region, child],
-            self.long_context(regions, region, child, plan.steps),
-            self.returned_cells(regions, region, child, steps=plan.steps) if self.patch > 1 else None,
+            self.long_context(regions, region, child, forcing.steps),
+            self.returned_cells(regions, region, child, steps=forcing.steps) if self.patch > 1 else None,
         )
         below = self.inside(cond, grid, z).each(lambda x: x[region, child])
         self.child.nll(parts, below, crop[region], weight[region], losses, schedule)
@@ -341,14 +341,14 @@ class FractalLevel(nn.Module):
         cond: Condition,
         content: Float[Tensor, "b n d"],
         base: Float[Tensor, "b n d"],
-        plan: TeacherForcing,
+        forcing: TeacherForcing,
     ) -> Float[Tensor, "b n d"]:
         """Condition of every child from the embedded children that it may see and the cells around it."""
         embedded_context = self.embedded_context(regions)
         z = torch.zeros_like(content)
         batch, count = content.shape[:2]
         every = torch.arange(batch, device=content.device)[:, None], torch.arange(count, device=content.device)
-        for step in plan.passes:
+        for step in forcing.passes:
             shown = self.embedded_return(regions, cond, *every, sees=step.sees)
             here = base + (shown[0] if shown.ndim else shown)
             found = self.generator(content, here, self.look(regions, step.sees) + embedded_context, step.sees)
@@ -362,7 +362,7 @@ class FractalLevel(nn.Module):
         return grid.split(given).flatten(2)[..., 0] == NO_HOLD
 
     def struck_share(self, z: Float[Tensor, "s m d"], canvas: Int[Tensor, "m 1 2"]) -> Float[Tensor, "s m"]:
-        """What the gates of such cells change by: log odds of a cell that is struck, or else silent."""
+        """What the gates of cells of :meth:`ended` change by: log odds of a cell that is struck, or else silent."""
         assert isinstance(self.child, VelocityHead)
         return self.child.struck_share(z, canvas)
 

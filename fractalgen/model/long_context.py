@@ -57,7 +57,7 @@ def find_returned(
     given: Int[Tensor, "b p t"] | None = None,
     sees: Bool[Tensor, "b i n"] | None = None,
 ) -> Int[Tensor, "*m h w"]:
-    """The patches of the columns that those of some first-level children come back to; unknown where there is none.
+    """The patches that some first-level children come back to; unknown where there is none, or not yet.
 
     ``returns``, ``bank``: see :class:`.plans.Plans`; what lies in the bank is known.  ``steps``, ``given``: as for
     :func:`find_long_context`.  ``sees``: in place of steps, which children each child sees, see

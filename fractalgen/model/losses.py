@@ -16,7 +16,8 @@ class NLL:
     """Negative log-likelihood of a batch of rolls, in nats per roll.
 
     ``exact`` is true if every level is AR, or if MAR levels were scored under one given order and schedule; otherwise
-    the numbers are an unbiased estimate of the average over orders, an upper bound of the NLL.
+    the numbers are an unbiased estimate of the average over orders, an upper bound of the NLL.  (Where only a random
+    sample of the patches was visited, as in training, all this holds for their expectation.)
     ``terms`` adds up to ``total``: ``L0/gate`` ... and ``L3/articulation``, ``L3/velocity`` (or ``L3/token``).
     So does ``kinds``, by what was decided: gates of patches that are silent (``silence``) and that are not
     (``sound``), of a sounding cell that it is a ``hold`` or an ``onset``, and the ``velocity`` of onsets.

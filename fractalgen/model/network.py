@@ -37,7 +37,7 @@ def returning(plans: Plans | None) -> Returning:
     """What the first level's region is told of bars that come back: nothing where none does."""
     if plans is None or not bool((plans.back > 0).any()):
         return {}
-    return {"returned": plans.bank, "returns": plans.returns}
+    return {"returned": plans.bank, "returns": plans.sources}
 
 
 class FractalNetwork(nn.Module):
@@ -87,6 +87,9 @@ class FractalNetwork(nn.Module):
 
         A key also tells every level, for each pitch that it works on, which degree of that key it is; ``plans`` tell
         every level the chords of what it works on, and the first what comes back where.
+
+        Raises:
+            ConfigError: labels that do not fit the model, or no plans for a model that knows them.
         """
         if cond_list is None:
             cond_list = [torch.zeros(batch, dtype=torch.long, device=self.device) for _ in self.labels]
@@ -99,9 +102,11 @@ class FractalNetwork(nn.Module):
             if attribute.name == "key":
                 degree = lowest_degree(label.to(self.device))
         cond = Condition.plain(vector, degree)
-        if plans is None or self.planner is None:
+        if self.planner is None:
             return cond
-        return replace(cond, chords=F.pad(plans.chords, (0, 1), value=UNTOLD), returns=plans.returns, left=plans.left)
+        if plans is None:
+            raise ConfigError("this model knows plans: give some, Plans.free tells nothing")
+        return replace(cond, chords=F.pad(plans.chords, (0, 1), value=UNTOLD), returns=plans.sources, left=plans.left)
 
     def key(self, cond_list: Sequence[Int[Tensor, " b"]] | None, batch: int) -> Int[Tensor, " b"]:
         """The labels of keys among ``cond_list``, 0 where none is asked for."""

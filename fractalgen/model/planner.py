@@ -1,6 +1,6 @@
-"""The planner: the level above the roll.  It draws a plan bar by bar, or scores one, exactly.
+"""The planner: the level above the roll.  It draws a plan column by column, or scores one, exactly.
 
-A small autoregressive transformer over the columns of a piece.  In each column it decides which earlier bar comes back,
+A column is a bar, or a part of a long one.  A small autoregressive transformer over the columns of a piece.  In each column it decides which earlier bar comes back,
 then the chord of each beat: its root, given that its quality, given both its bass.  It is shown the chords of the bar
 that comes back, how many bars are left, and the key if one is asked for; roots are counted from the tonic of that key.
 """
@@ -60,7 +60,7 @@ class Planner(nn.Module):
         """
         columns = plans.back.shape[1]
         table: Tensor = self.table
-        told = self.back(plans.back + 1)[:, :, None]
+        told = self.back((plans.back + 1).clamp(max=MOST_BACK + 1))[:, :, None]
         chords = self.chord(F.embedding(plans.chords, table)).unflatten(1, (columns, self.units))
         decided = torch.cat([told, chords], 2).flatten(1, 2)
         x = F.pad(decided[:, :-1], (0, 0, 1, 0)).unflatten(1, (columns, -1))
@@ -80,16 +80,17 @@ class Planner(nn.Module):
     def nll(self, plans: Plans, key: Int[Tensor, " b"], decided: Plans | None = None) -> dict[str, Float[Tensor, " b"]]:
         """Negative log-probability in nats of returns and of chords, of those that are told.
 
+        Returns from farther than ``MOST_BACK`` columns are never drawn and cost nothing.
         ``key``: labels, 0 for none.  What is told in ``decided`` is known beforehand and costs nothing.
         """
         turned, mode, _ = turn(plans, key)
         states = self.states(turned, mode)
         columns = torch.arange(plans.back.shape[1], device=plans.back.device)
         logits = self.back_logits(states[:, :, 0], plans.before[:, None] + columns)
-        scored = plans.back >= 0
+        scored = (plans.back >= 0) & (plans.back <= MOST_BACK)
         if decided is not None:
             scored = scored & (decided.back < 0)
-        returns = F.cross_entropy(logits.transpose(1, 2), plans.back.clamp(min=0), reduction="none")
+        returns = F.cross_entropy(logits.transpose(1, 2), plans.back.clamp(0, MOST_BACK), reduction="none")
         scored_chords = plans.chords != UNTOLD
         if decided is not None:
             scored_chords = scored_chords & (decided.chords == UNTOLD)
@@ -173,6 +174,6 @@ def pointed_chords(plans: Plans, units: int) -> Int[Tensor, "b c s"]:
     """The chords of what each column comes back to, UNTOLD where it is nothing."""
     columns = plans.back.shape[1]
     everything = torch.cat([plans.chords, plans.bank_chords], 1).unflatten(1, (2 * columns, units))
-    source = plans.returns
+    source = plans.sources
     found = everything.gather(1, source.clamp(min=0)[..., None].expand(-1, -1, units))
     return torch.where(source[..., None] >= 0, found, UNTOLD)

@@ -20,7 +20,7 @@ MOST_BACK = 64
 
 @dataclass(frozen=True)
 class Plans:
-    """Plans of windows of columns, see :class:`fractalgen.music.plan.Plan`.
+    """Plans of windows of columns, see :class:`fractalgen.music.plan.Plan`, which counts columns of a piece.
 
     ``chords`` holds a code for each unit, 0 where it is not told.  ``back``: how many columns earlier lies the one that
     each column comes back to; 0: it comes back to nothing, -1: not told.  ``left``: bars left, 0: not told.
@@ -61,7 +61,8 @@ class Plans:
     def window(self, first: int, stop: int, tokens: Int[Tensor, "b p t"] | None = None) -> Plans:
         """The plans of some columns of whole pieces.
 
-        What comes back from columns before those is taken from ``tokens`` of the piece, as far as it is known there.
+        What comes back from columns before those is taken from ``tokens`` of the piece, in which nothing known is silence;
+        without tokens the bank is empty.
         """
         columns = self.back.shape[1]
         units = self.chords.shape[1] // columns
@@ -89,7 +90,7 @@ class Plans:
         return Plans(**{field.name: change(getattr(self, field.name)) for field in fields(self)})
 
     @property
-    def returns(self) -> Int[Tensor, "b c"]:
+    def sources(self) -> Int[Tensor, "b c"]:
         """Where each column finds what it comes back to.
 
         A column of the window, or behind them (columns + its own number) in the bank; else NEW, or not said.

@@ -19,8 +19,8 @@ class Regions:
     ``given`` holds the tokens of cells that are known beforehand, and elsewhere -1, or -2 (``NO_HOLD``) where the note
     before is known to end, or -3 (``ABSENT``) where there is no cell; None if nothing is known.
     ``long_context``, below the first level, holds one layer for each distance, see :mod:`.long_context`.
-    ``returned``: below the first level the cells at the same place in the bar that comes back; in the first level the
-    columns that lie before the window (``Plans.bank``), and ``returns`` says which column comes back in each.
+    ``returned``: below the first level the cells at the same place in the column that comes back; in the first level
+    ``Plans.bank``, and ``returns`` is ``Plans.sources``: where each column finds what it comes back to.
     While sampling, ``limits`` say what may sound, and ``noise`` holds uniform numbers in [0, 1): all that chance
     decides in a region.
     """
@@ -40,8 +40,8 @@ class Condition:
 
     ``degree``: which degree of the key asked for their lowest pitch is, see :mod:`.degrees`; ``lowest``: that pitch.
     ``chords``: their chords and the one after them, see :mod:`.harmony`; none in models without plans.
-    ``returns``: of each column in the first level, of the region itself below, what it comes back to (see
-    :class:`.plans.Plans`); ``left``: in the first level, bars left in each column.
+    ``returns``: ``Plans.sources`` of each column in the first level, and of the region's own column below, where only its
+    sign is looked at; ``left``: in the first level, bars left in each column.
     """
 
     vector: Float[Tensor, "*n d"]

@@ -138,7 +138,14 @@ def parse_chord(text: str) -> int:
     text = text.strip()
     if re.fullmatch(r"n\.?\s?c?\.?", text, re.IGNORECASE):
         return NO_CHORD
-    plain = text.replace("♯", "#").replace("♭", "b").replace("Δ", "maj7").replace("ø7", "m7b5").replace("ø", "m7b5")
+    plain = (
+        text.replace("♯", "#")
+        .replace("♭", "b")
+        .replace("Δ7", "maj7")
+        .replace("Δ", "maj7")
+        .replace("ø7", "m7b5")
+        .replace("ø", "m7b5")
+    )
     plain = re.sub(r"^([A-G][#b]?)-", r"\1m", plain)
     plain = re.sub(r"^([A-G][#b]?)(?:\+|o|°)", lambda found: found[1] + ("aug" if "+" in found[0] else "dim"), plain)
     try:

@@ -27,7 +27,7 @@ class Plan:
     """What is planned for columns.
 
     ``chords`` (columns * units): a code of :mod:`.chords` for each unit.  ``returns`` (columns): the earlier column, or
-    :data:`~.form.NEW`, or :data:`~.form.UNTOLD`.  ``left`` (columns): bars that follow, 1 in the last, at most
+    :data:`~.form.NEW`, or :data:`~.form.UNTOLD`.  ``left`` (columns): bars left, this one included, at most
     ``MOST_LEFT``; 0 where it is not told.  ``sections``: (column, name), where somebody named them.
     """
 
@@ -55,11 +55,6 @@ class Plan:
 
     def __len__(self) -> int:
         return len(self.returns)
-
-    @property
-    def complete(self) -> bool:
-        """Whether everything that a planner would draw is told."""
-        return bool((self.chords != UNTOLD).all() and (self.returns != NOT_SAID).all())
 
     def named_sections(self) -> tuple[tuple[int, str], ...]:
         """Sections (column, name): those that are named, or by what bars come back to."""
@@ -94,7 +89,7 @@ def unit_chords(layout: BarLayout, chords: Chords) -> npt.NDArray[np.int64]:
 
 
 def chord_changes(layout: BarLayout, codes: npt.NDArray[np.integer]) -> Chords:
-    """Inverse of :func:`unit_chords`: changes (real step, code), without what is not told."""
+    """Changes of chord (real step, code); units that are not told have the chord before."""
     steps = layout.unit_steps
     there = (steps >= 0) & (codes != UNTOLD)
     pairs = list(zip(steps[there].tolist(), codes[there].tolist(), strict=True))

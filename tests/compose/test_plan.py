@@ -82,7 +82,7 @@ def test_chords_and_form_come_out_as_markers_and_in_the_trace(planner: str, tmp_
 def test_what_is_not_given_is_drawn(planner: str, tmp_path: Path) -> None:
     path, trace = compose(planner, tmp_path, "--chords", "C ? F ?", "--bars", 4)
     assert trace.plan is not None
-    assert trace.plan.complete
+    assert (trace.plan.returns > -2).all()
     chords = trace.plan.chords.reshape(4, 4)
     assert [spelled(int(code)) for code in chords[::2, 0]] == ["C", "F"]
     assert (chords > 0).all()

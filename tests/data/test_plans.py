@@ -78,7 +78,7 @@ def test_what_comes_back_from_before_a_crop_is_in_the_bank(corpus: Corpus) -> No
     assert torch.equal(item["bank_chords"], item["chords"])
     plans = Plans.of({name: tensor[None] for name, tensor in item.items()})
     assert plans is not None
-    assert plans.returns.tolist() == [[4, 5, 6, 7]]  # behind the four columns of the window
+    assert plans.sources.tolist() == [[4, 5, 6, 7]]  # behind the four columns of the window
     assert crops[4]["left"].tolist() == [4, 3, 2, 1]
 
 

@@ -50,6 +50,7 @@ def test_every_chord_is_read_as_it_is_spelled() -> None:
         ("C+", "Caug"),
         ("Dm7-5", "Dm7b5"),
         ("CΔ", "Cmaj7"),
+        ("CΔ7/E", "Cmaj7/E"),
         ("C-7", "Cm7"),
         ("n.c.", "N.C."),
         ("NC", "N.C."),

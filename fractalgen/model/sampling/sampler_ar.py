@@ -49,7 +49,7 @@ def sample_ar(
     noise = noise.unflatten(1, (count, -1))
     undecided, filled, sounds = level.tasks(regions, grid)
     given_patches = grid.split(given)
-    silent = given_patches.clamp(min=SILENCE).to(flat)
+    silent = grid.split(state.roll).clone()  # what was given, and silence
     absent = absent_steps(level, given, grid)
     limits = None if regions.limits is None else regions.limits.split(grid)
     crowded = limits is not None and limits.room is not None
@@ -92,7 +92,7 @@ def sample_ar(
                 new, chance.masked_fill(forced, 1.0).to(recorder.chances), recorder.chances[row, child]
             )
 
-        # what is inside the open ones: all cells, or the first multi-cell child
+        # what is inside the open ones: all cells, or the first child only where children are filled one by one
         fill = opened & (opened.cumsum(1) == 1) if one else opened
         patch = (row[..., None, None], state.own[child])
         guess = flat[patch]

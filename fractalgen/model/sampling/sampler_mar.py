@@ -46,9 +46,11 @@ def sample_mar(
         planes = torch.full(shape, -1, dtype=torch.int32, device=canvas.device)
         chances = torch.zeros(given_patches.shape, device=canvas.device)
     absent = absent_steps(level, given, grid)
-    start = torch.where(given >= 0, given, torch.where(given == ABSENT, SILENCE, level.unknown))
-    if absent is not None:
-        start = torch.where(given == ABSENT, carried(given, given[:, 0] == ABSENT, level.patch), start)
+    start = torch.where(given >= 0, given, level.unknown)
+    if bool((given == ABSENT).any()):  # nothing is known of steps that do not exist before their patch is decided
+        settled = ~grid.join(undecided[..., None, None].expand_as(given_patches)) & (given == ABSENT)
+        behind = SILENCE if absent is None else carried(given, given[:, 0] == ABSENT, level.patch)
+        start = torch.where(settled, behind, start)
     interior(canvas, level.margin).copy_(start)
     base = level.base(cond, grid, sampler.kept)
     embedded_context = level.embedded_context(regions)

@@ -80,7 +80,7 @@ class TokenSampler:
         forced: Bool[Tensor, "b g"],
         not_all_silent: Bool[Tensor, " b"] | None = None,
     ) -> tuple[Bool[Tensor, "b g"], Float[Tensor, "b g"]]:
-        """Which of the ``target`` children are not silent, and how probable that was; ``forced`` ones never are.
+        """Which of the ``target`` children are not silent, and how probable that was; ``forced`` targets always sound.
 
         Rows marked ``not_all_silent`` are drawn under the condition that at least one child opens: as long as none
         has, child ``g`` opens with ``p_g / (1 - prod_{h >= g} (1 - p_h))``.

@@ -19,7 +19,7 @@ from fractalgen.model.regions import Condition, Regions
 from fractalgen.model.sampling.recorder import Composed, StepLog
 from fractalgen.model.sampling.recursion import sample_regions
 from fractalgen.model.sampling.token_sampler import TokenSampler
-from fractalgen.music.tokens import ABSENT, HOLD, ONSET, SILENCE
+from fractalgen.music.tokens import ABSENT, HOLD, NO_HOLD, ONSET, SILENCE
 
 
 def compose(
@@ -142,7 +142,8 @@ class Composer:
         composed = replace(self, labels=labels, plans=plans).fill(given, limits)
         cond = self.model.condition(labels, len(given), plans)
         absent = (given == ABSENT)[:, 0]
-        proposal = self.model.score(composed.tokens, cond, known=given >= 0, plans=plans, absent=absent).total
+        known, ended = given >= 0, given == NO_HOLD
+        proposal = self.model.score(composed.tokens, cond, None, known, ended, plans, absent).total
         weight = proposal - self.model.score(composed.tokens, cond, plans=plans, absent=absent).total
         gumbel = -(-self.sampler.uniform(weight.shape).clamp(min=1e-30).log()).log()
         best = (weight + gumbel.to(weight)).unflatten(0, (-1, candidates)).argmax(1)

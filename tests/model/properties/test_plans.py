@@ -280,3 +280,53 @@ def test_plans_are_drawn_as_they_are_scored_and_what_is_told_is_kept() -> None:
 
 def alone_chords(model: FractalGen, plan: Plans) -> Tensor:
     return model.plan_nll(plan)["plan/chords"]
+
+
+@pytest.mark.parametrize("generators", ["ar ar ar", "mar ar ar", "mar mar ar"])
+@pytest.mark.parametrize("known_first", [True, False])
+def test_samples_beside_given_cells_in_short_bars(generators: str, known_first: bool) -> None:
+    """A given note may be held over the end of a short bar, by what is composed after it as the likelihood says."""
+    model = model_with_plans(generators, width=4, future_context=True)
+    gone = torch.tensor(ABSENT["short"])
+    given = torch.full((1, 2, 4), -1)
+    if known_first:
+        given[0, :, 0] = torch.tensor([2, 0])
+    else:
+        given[0, :, 2] = torch.tensor([1, 2])
+        given[0, 0, 0] = 2
+    rolls = every_roll(2, 4, 3)
+    rolls = rolls[(rolls[..., gone] == 0).flatten(1).all(1)]
+    rolls = rolls[((rolls == given) | (given < 0)).flatten(1).all(1)]
+    with torch.no_grad():
+        expected = (
+            -model.nll(
+                rolls,
+                num_iter_list=ITERATIONS,
+                mar_order="scan",
+                known=(given >= 0).expand_as(rolls),
+                plans=repeated(plans(), len(rolls)),
+                absent=gone.expand(len(rolls), -1),
+            ).total
+        ).exp()
+    count = 20_000
+    drawn, _ = sample_rolls(
+        model,
+        SamplingConfig(num_iter_list=ITERATIONS, mar_order="scan"),
+        count,
+        known=given.expand(count, -1, -1),
+        plans=repeated(plans(), count),
+        absent=gone,
+        generator=torch.Generator().manual_seed(4),
+    )
+    code = (3 ** torch.arange(8)).view(2, 4)
+    place = torch.full((3**8,), -1)
+    place[(rolls * code).flatten(1).sum(1)] = torch.arange(len(rolls))
+    number = place[(drawn.masked_fill(gone, 0) * code).flatten(1).sum(1)]
+    found = torch.bincount(number[number >= 0], minlength=len(rolls)).double()
+    allowed = expected.sum().item()
+    assert (number >= 0).double().mean().item() == pytest.approx(allowed, abs=0.02)
+    often = expected * count >= 5
+    chi = ((found - expected * count) ** 2 / (expected * count))[often].sum()
+    degrees = int(often.sum()) - 1
+    assert degrees > 5
+    assert chi < degrees + 5 * (2 * degrees) ** 0.5
