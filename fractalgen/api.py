@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,10 +21,11 @@ from fractalgen.checkpoint import find_model, read_model, weights_hash
 from fractalgen.config import DEFAULT_MODEL, CfgSchedule, ConfigError, SamplingConfig
 from fractalgen.errors import UserError
 from fractalgen.model.network import FractalNetwork
+from fractalgen.music import MAX_STEPS
 from fractalgen.music.bars import parse_meter
 from fractalgen.music.labels import NAMES, encode_all
 from fractalgen.music.pianoroll import PianoRoll
-from fractalgen.music.planning import form_bars, piece_plan
+from fractalgen.music.planning import form_bars, piece_plan, steps_to_form
 from fractalgen.music.selection import bars_to_steps, parse_rectangle, score_bars
 from fractalgen.music.tasks import (
     Plane,
@@ -202,7 +204,6 @@ class FractalGen(FractalNetwork):
             rolls, traces = self._compose(
                 num_samples, wishes, tempo, asked=asked, width=padded, meters=meters, return_trace=return_trace
             )
-        rolls = [replace(roll, time_signatures=meters) for roll in rolls]
         rolls = [replace(roll, tokens=roll.tokens[:, :length]) for roll in rolls]
         return (rolls, traces) if return_trace else rolls
 
@@ -225,13 +226,17 @@ class FractalGen(FractalNetwork):
         """
         with python_terms():
             steps = roll.width if after is None else bars_to_steps(roll, after, "after")
-            _, beats, unit = [meter for meter in roll.time_signatures if meter[0] < max(steps, 1)][-1]
+            _, beats, unit = [meter for meter in roll.time_signatures if meter[0] <= steps][-1]
             length = self.config.crop_length if bars is None else self._steps(bars, beats, unit)
+            if bars is None and (form := wishes.get("form")) is not None:
+                length = steps_to_form(form, roll.time_signatures, steps, self.config.steps_per_quarter)
+                if length < 1:
+                    raise ConfigError(f"form {form}: ends within the given beginning")
             task = continuation(roll, steps, length, self.config.patch, "roll" if after is None else f"after {after}")
             template = replace(
                 roll,
                 tempos=tuple(event for event in roll.tempos if event[0] < steps),
-                time_signatures=tuple(event for event in roll.time_signatures if event[0] < steps),
+                time_signatures=tuple(event for event in roll.time_signatures if event[0] <= steps),
             )
             return self._compose_task(task, template, num_samples, wishes, complete=True)
 
@@ -260,7 +265,7 @@ class FractalGen(FractalNetwork):
             else:
                 regions = [parse_rectangle(text, roll, "mask") for text in _texts(mask)]
             if bars:
-                regions.append(score_bars(_texts(bars), roll))
+                regions.append(score_bars(_texts(bars), roll, "bars"))
             task = inpainting(roll, regions, self.config.patch)
             return self._compose_task(task, roll, num_samples, wishes)
 
@@ -284,7 +289,7 @@ class FractalGen(FractalNetwork):
         """
         with python_terms():
             self.check_sees_future("accompany")
-            within = score_bars(_texts(bars), roll) if bars else None
+            within = score_bars(_texts(bars), roll, "bars") if bars else None
             task = accompaniment(roll, voice, side, self.config.patch, within)
             return self._compose_task(task, roll, num_samples, wishes)
 
@@ -306,7 +311,7 @@ class FractalGen(FractalNetwork):
         """
         with python_terms():
             self.check_sees_future("vary")
-            within = score_bars(_texts(bars), roll) if bars else None
+            within = score_bars(_texts(bars), roll, "bars") if bars else None
             chance = np.random.default_rng(wishes.get("seed"))
             task = variation(roll, strength, chance, self.config.patch, within)
             return self._compose_task(task, roll, num_samples, wishes)
@@ -325,9 +330,11 @@ class FractalGen(FractalNetwork):
 
     def _steps(self, bars: float, beats: int = 4, unit: int = 4) -> int:
         """Time steps of so many bars."""
+        if not math.isfinite(bars):
+            raise ConfigError(f"bars {bars}: must be a number")
         steps = steps_of_bars(bars, self.config.steps_per_quarter, beats, unit)
-        if steps < 1:
-            raise ConfigError(f"bars {bars}: must be more than 0")
+        if not 1 <= steps <= MAX_STEPS:
+            raise ConfigError(f"bars {bars}: must be more than 0, and at most {MAX_STEPS:,} time steps")
         return steps
 
     def _compose_task(
@@ -373,7 +380,7 @@ class FractalGen(FractalNetwork):
         elif told:
             name, value = next(iter(told.items()))
             raise ConfigError(f"{name} {value}: {self.checkpoint_id} was trained without plans")
-        what = {"layout": layout, "plan": plan, "known": known, **what}
+        what = {"layout": layout, "plan": plan, "known": known, "meters": meters, **what}
         return compose_rolls(self, num_samples, labels=labels, tempo=tempo or TEMPO, **what, **rest)
 
 

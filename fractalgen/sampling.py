@@ -22,6 +22,7 @@ from fractalgen.model.plans import Plans
 from fractalgen.model.sampling.recorder import Composed, StepLog
 from fractalgen.model.sampling.token_sampler import TokenSampler
 from fractalgen.model.sampling.windows import Composer, compose
+from fractalgen.music import MAX_STEPS
 from fractalgen.music.bars import BarLayout
 from fractalgen.music.form import NEW
 from fractalgen.music.form import UNTOLD as NOT_SAID
@@ -182,14 +183,15 @@ def compose_rolls(
     return_trace: bool = False,
     batch_size: int = 8,
     tempo: float = TEMPO,
+    meters: Meters = (DEFAULT_METER,),
     progress: Callable[[int, int], None] | None = None,
     each_batch: Callable[[int, list[PianoRoll], list[Plan | None]], object] | None = None,
 ) -> tuple[list[PianoRoll], list[Trace]]:
     """Compose piano rolls of ``width`` time steps (default: the width trained on) at ``tempo`` quarters a minute.
 
-    ``layout``: the columns of the piece in its meters (default: those of 4/4); it takes the place of ``width``.
-    ``plan``: what is told of chords and form, over the columns of the layout; if ``complete``, models that know plans
-    draw the rest.
+    ``meters``: of the rolls.  ``layout``: their columns (default: those of the meters); it takes the place of
+    ``width``.  ``plan``: what is told of chords and form, over the columns of the layout; if ``complete``, models that
+    know plans draw the rest.
     ``known``: tokens (128, width), -1 where to compose (-2: anything but a hold); ``allowed``: bool (128, width),
     cells that may sound; ``labels``: one per attribute of the model, 0 for unset, see
     :func:`fractalgen.music.labels.encode_all`, or a row of them for each sample.
@@ -222,7 +224,7 @@ def compose_rolls(
     generator = torch.Generator(model.device)
     seed = secrets.randbelow(2**31) if seed is None else seed
     generator.manual_seed(seed)
-    layout = layout_of(model.config, width, known) if layout is None else layout
+    layout = layout_of(model.config, width, known, meters) if layout is None else layout
     if plan is not None and len(plan) != len(layout):
         raise ConfigError(f"plan: of {len(plan)} columns, the piece has {len(layout)}")
     absent = torch.from_numpy(~layout.exists)
@@ -260,11 +262,14 @@ def compose_rolls(
                     steps_per_quarter=model.config.steps_per_quarter,
                     velocity_bins=model.config.velocity_bins,
                     tempos=((0, tempo),),
+                    time_signatures=meters,
                 )
             )
         if intermediates is not None:
             recorded = {**vars(sampling), "width": layout.num_steps, "batch_size": batch_size, "tempo": tempo}
             recorded["steps_per_quarter"] = model.config.steps_per_quarter
+            if meters != (DEFAULT_METER,):
+                recorded |= {"meters": meters, "steps_per_bar": rolls[-1].steps_per_bar}
             if not layout.exists.all():
                 recorded["columns"] = layout.lengths.tolist()
             of_plans = [{} if one is None else {"plan": one.to_dict()} for one in planned]
@@ -288,6 +293,8 @@ def layout_of(
     """The columns of a piece of ``width`` steps (default: as many as are known, or the width trained on)."""
     if width is None:
         width = config.crop_length if known is None else known.shape[-1]
+    if not 1 <= width <= MAX_STEPS:
+        raise ConfigError(f"--target_width {width}: a piece has 1 to {MAX_STEPS:,} time steps")
     if config.bar_columns:
         return BarLayout.of(meters, width, config.steps_per_quarter, config.patch)
     config.check_width(width)

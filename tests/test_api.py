@@ -71,6 +71,9 @@ def test_plans_in_python() -> None:
     assert rolls[0].width == 64
     assert traces[0].plan is not None
     assert traces[0].plan.returns.tolist() == [-1, -1, 0, 1]
+    assert rolls[0] == traces[0].roll
+    (longer,) = planner.continue_(rolls[0], after=2, form="A2 B1")
+    assert longer.width == 48
     with pytest.raises(UserError, match=r"^form A2: 2 bars in all, the piece has 3"):
         planner.generate(form="A2", bars=3)
     with pytest.raises(UserError, match=r"^chords: position 1: 'X' is no chord"):
@@ -88,11 +91,13 @@ def test_a_model_without_plans_refuses_them(model: FractalGen) -> None:
         ("generate", {"bars": 1, "width": 32}, "bars 1 and width 32: give only one length"),
         ("generate", {"bars": -1}, "bars -1: must be more than 0"),
         ("generate", {"tempo": 1}, "tempo 1: must be from 4"),
-        ("generate", {"width": 0}, "target_width 0: the width must be a positive multiple"),
+        ("generate", {"width": 0}, "target_width 0: a piece has 1 to 65,535 time steps"),
         ("generate", {"key": "D minor"}, "key D minor: this model knows no key"),
         ("continue_", {"after": 9}, "after 9: the piece has 4 bars"),
         ("inpaint", {}, "mask: an empty region"),
-        ("inpaint", {"bars": "9"}, "compose_bars 9"),
+        ("inpaint", {"bars": "9"}, "bars 9"),
+        ("generate", {"bars": float("nan")}, "bars nan: must be a number"),
+        ("generate", {"bars": 1e7}, "bars 10000000.0: must be more than 0, and at most 65,535"),
         ("inpaint", {"mask": "time=3"}, "mask time=3"),
         ("accompany", {"side": "above", "voice": "loudest"}, "voice loudest"),
         ("vary", {"strength": 0}, "strength 0: a share"),

@@ -28,7 +28,7 @@ from fractalgen.music.midi_events import Part
 from fractalgen.music.pianoroll import Markers, PianoRoll
 from fractalgen.music.plan import Plan
 from fractalgen.music.plan import markers as markers_of
-from fractalgen.music.planning import form_bars
+from fractalgen.music.planning import form_bars, steps_to_form
 from fractalgen.music.progression import parse_progression
 from fractalgen.music.selection import (
     bars_to_steps,
@@ -85,18 +85,17 @@ class Assignment:
         return None if self.task is None else self.task.known
 
     def markers(self, plan: Plan | None, key: str | None) -> Markers:
-        """Marker texts (step, text): sections and chords of the plan, from where something is composed.
+        """Marker texts (step, text): sections and chords of the plan, where something is composed.
 
-        A lead sheet has its own markers.
+        A lead sheet has its own chords.
         """
-        if plan is None or self.changes:
+        if plan is None:
             return ()
-        first = 0
-        if self.task is not None:
-            composed = np.flatnonzero(self.task.composed.any(0))
-            first = int(composed[0]) if len(composed) else self.width
-        found = markers_of(plan, self.layout, flats_in(key))
-        return [(step, text) for step, text in found if first <= step < self.width]
+        if self.changes:
+            plan = replace(plan, chords=np.zeros_like(plan.chords))
+        composed = None if self.task is None else np.any(self.task.composed, axis=0)
+        found = markers_of(plan, self.layout, flats_in(key), composed)
+        return [(step, text) for step, text in found if step < self.width]
 
     def finish(self, roll: PianoRoll) -> PianoRoll:
         """The piece: as wide as asked for, in the tempo and meter of the input."""
@@ -123,20 +122,19 @@ def resolve_lead_sheet(cfg: GenerateConfig) -> GenerateConfig:
     Raises:
         UserError: no melody can be found in it, or a text file of chords comes without a melody.
     """
-    if cfg.lead_sheet is None or cfg.mode != "accompany":
+    if cfg.mode != "accompany":
         return cfg
+    if cfg.lead_sheet is None:
+        return replace(cfg, voice=cfg.voice or "highest")
     if cfg.chords is not None:
         raise UserError(f"--lead_sheet {cfg.lead_sheet} and --chords {cfg.chords}: give only one of them")
     if not is_midi(cfg.lead_sheet):
         if cfg.input_midi is None:
             raise UserError(f"--lead_sheet {cfg.lead_sheet}: holds chords alone; --input_midi is needed, the melody")
-        return cfg
+        return replace(cfg, voice=cfg.voice or "highest")
     if cfg.input_midi not in (None, cfg.lead_sheet):
         raise UserError(f"--lead_sheet {cfg.lead_sheet} and --input_midi {cfg.input_midi}: give only one MIDI file")
-    voice = cfg.voice
-    if voice == GenerateConfig.voice:
-        voice = melody_track(Path(cfg.lead_sheet))
-    return replace(cfg, input_midi=cfg.lead_sheet, voice=voice)
+    return replace(cfg, input_midi=cfg.lead_sheet, voice=cfg.voice or melody_track(Path(cfg.lead_sheet)))
 
 
 def is_midi(path: str) -> bool:
@@ -193,7 +191,7 @@ def check_mode(cfg: GenerateConfig) -> None:
     if cfg.chords is not None:
         parse_progression(cfg.chords)
     voices = (*get_args(Voice), *VOICES)
-    if cfg.voice not in voices and not cfg.voice.startswith("track:"):
+    if cfg.voice is not None and cfg.voice not in voices and not cfg.voice.startswith("track:"):
         raise UserError(f"--voice {cfg.voice}: {', '.join(voices)}, or track:N (a number from 0, or a name)")
 
 
@@ -218,12 +216,13 @@ def assignment(cfg: GenerateConfig, model: ModelConfig, seed: int) -> Assignment
     path = Path(cfg.condition_midi or cfg.input_midi or "")
     changes = lead_sheet_chords(cfg, model.steps_per_quarter)
     tracks: tuple[Part, ...] | None = None
-    if cfg.mode == "accompany" and cfg.voice.startswith("track:"):
-        tracks, named = find_tracks(path, cfg.voice.removeprefix("track:"))
-        print(f"--voice {cfg.voice}: track {named}")
+    voice = cfg.voice or "highest"
+    if cfg.mode == "accompany" and voice.startswith("track:"):
+        tracks, named = find_tracks(path, voice.removeprefix("track:"))
+        print(f"--voice {voice}: track {named}")
     pedal = cfg.pedal == "follow"
     events = read_midi(path, model.steps_per_quarter, tracks=tracks, pedal=pedal)
-    kept = voice_of(events, cfg, path, model) if cfg.mode == "accompany" and cfg.voice in VOICES else None
+    kept = voice_of(events, voice, path, model) if cfg.mode == "accompany" and voice in VOICES else None
     for line in remarks(events):
         print(f"{path}: {line}")
     roll = PianoRoll.from_events(events, model.velocity_bins)
@@ -236,18 +235,17 @@ def assignment(cfg: GenerateConfig, model: ModelConfig, seed: int) -> Assignment
         elif cfg.condition_length is not None:
             cut, asked = cfg.condition_length, f"--condition_length {cfg.condition_length}"
         tempo = [tempo for step, tempo in roll.tempos if step < max(cut, 1)][-1]
-        meter = [(beats, unit) for step, beats, unit in roll.time_signatures if step < max(cut, 1)][-1]
+        meter = [(beats, unit) for step, beats, unit in roll.time_signatures if step <= cut][-1]
         length = _length(cfg, tempo, model, *meter)
         if length is None and cfg.form is not None:
-            beats, unit = meter
-            length = steps_of_bars(form_bars(cfg.form), model.steps_per_quarter, beats, unit) - cut
+            length = steps_to_form(cfg.form, roll.time_signatures, cut, model.steps_per_quarter)
             if length < 1:
                 raise UserError(f"--form {cfg.form}: ends within the given beginning, {asked}")
         task = continuation(roll, cut, length or model.crop_length, patch, asked)
         roll = replace(  # the tempo and the meter at this point continue
             roll,
             tempos=events.tempos_before(cut),
-            time_signatures=tuple(event for event in roll.time_signatures if event[0] < cut),
+            time_signatures=tuple(event for event in roll.time_signatures if event[0] <= cut),
         )
     elif cfg.mode == "inpainting":
         spans = [] if cfg.mask_start is None else [time_span(roll, cfg.mask_start, cfg.mask_end or 0)]
@@ -256,11 +254,11 @@ def assignment(cfg: GenerateConfig, model: ModelConfig, seed: int) -> Assignment
         task = inpainting(roll, [*spans, *(parse_rectangle(text, roll) for text in cfg.mask)], patch)
     else:
         if cfg.mode == "accompany":
-            voice: Voice | PianoRoll = roll if tracks else _voice(cfg.voice) if kept is None else kept
+            wanted: Voice | PianoRoll = roll if tracks else _voice(voice) if kept is None else kept
             if tracks and within is not None:  # outside of these bars the other tracks stay
                 given = read_midi(path, model.steps_per_quarter, tracks=tracks, pedal=pedal, within=within[0])
                 roll = PianoRoll.from_events(given, model.velocity_bins)
-            task = accompaniment(roll, voice, cfg.side, patch, within)
+            task = accompaniment(roll, wanted, cfg.side, patch, within)
         else:
             task = variation(roll, cfg.strength, np.random.default_rng(seed), patch, within)
 
@@ -309,7 +307,7 @@ def lead_sheet_chords(cfg: GenerateConfig, steps_per_quarter: int) -> Chords:
     return chord_markers(Path(cfg.lead_sheet), steps_per_quarter)
 
 
-def voice_of(events: MidiEvents, cfg: GenerateConfig, path: Path, model: ModelConfig) -> PianoRoll:
+def voice_of(events: MidiEvents, voice: str, path: Path, model: ModelConfig) -> PianoRoll:
     """The notes of the voice that ``--voice`` names, as a roll.
 
     Raises:
@@ -320,12 +318,12 @@ def voice_of(events: MidiEvents, cfg: GenerateConfig, path: Path, model: ModelCo
     voices = np.zeros(len(notes), np.uint8)
     if events.voices is not None:
         voices = merged_voices(notes, events.pitch, nearest_steps(events.onset), events.voices)
-    if cfg.voice == "melody":
+    if voice == "melody":
         mine = voices == MELODY if (voices == MELODY).any() else melody_beside_chords(notes)
     else:
-        mine = hands(notes, voices) == VOICES[cfg.voice]
+        mine = hands(notes, voices) == VOICES[voice]
     if not mine.any():
-        raise UserError(f"--voice {cfg.voice}: {path} has no note of it")
+        raise UserError(f"--voice {voice}: {path} has no note of it")
     return replace(roll, tokens=tokens_from_notes(notes[mine], 0, roll.width))
 
 

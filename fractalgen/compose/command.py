@@ -59,7 +59,7 @@ def generate(cfg: GenerateConfig) -> int:
     Every setting is checked before anything is written or composed (UserError).  A picture that cannot be drawn gives
     a warning and exit status 1, the MIDI files stay.
     """
-    cfg = resolve_lead_sheet(cfg)
+    asked, cfg = cfg, resolve_lead_sheet(cfg)
     check_flags(cfg)
     # Imported here and not above: torch takes seconds, and mistakes should be answered at once.
     from fractalgen.api import load_pretrained
@@ -88,7 +88,8 @@ def generate(cfg: GenerateConfig) -> int:
         """Write the pieces of a batch and return whether all wanted ones are written."""
         for index, (roll, drawn) in enumerate(zip(batch, plans, strict=True), first):
             if index in names:
-                recipe = write_recipe(cfg, seed, index, model.checkpoint_id)
+                flags = dataclasses.replace(cfg, input_midi=asked.input_midi, voice=asked.voice)
+                recipe = write_recipe(flags, seed, index, model.checkpoint_id)
                 marked = work.markers(drawn, key_of(model.config, labels[index]))
                 work.write(work.finish(roll), folder / f"{names[index]}.mid", recipe, marked)
                 written.append(names[index])
@@ -141,6 +142,8 @@ def asked_lines(cfg: GenerateConfig, config: ModelConfig, work: Assignment, labe
         lines.append(f"as {cfg.like}, made by {maker}")
     if cfg.candidates != SamplingConfig.candidates and not config.sees_past_only:
         lines.append(f"--candidates {cfg.candidates}: not used; only AR models without future context need candidates")
+    if cfg.plan_temperature != GenerateConfig.plan_temperature and not config.plan_width:
+        lines.append(f"--plan_temperature {cfg.plan_temperature:g}: not used; this model was trained without plans")
     if work.changes and cfg.lead_sheet:
         lines.append(f"--lead_sheet {cfg.lead_sheet}: {len(work.changes)} chords, melody: --voice {cfg.voice}")
     for attribute, column in zip(config.attributes, labels.T.tolist(), strict=True):
@@ -227,9 +230,9 @@ def wanted_plan(cfg: GenerateConfig, model: FractalGen, work: Assignment) -> Pla
             if (value := getattr(cfg, name)) is not None:
                 raise UserError(f"--{name} {value}: {model.checkpoint_id} was trained without plans (--plan_width)")
         return None
-    chords = cfg.chords
+    chords, flag = cfg.chords, "--chords"
     if cfg.lead_sheet is not None and not work.changes:
-        chords = read_text(Path(cfg.lead_sheet), "--lead_sheet")
+        chords, flag = read_text(Path(cfg.lead_sheet), "--lead_sheet"), f"--lead_sheet {cfg.lead_sheet}"
     known = work.known()
     return piece_plan(
         work.layout,
@@ -239,6 +242,7 @@ def wanted_plan(cfg: GenerateConfig, model: FractalGen, work: Assignment) -> Pla
         chords=chords,
         changes=work.changes,
         form=cfg.form,
+        chords_flag=flag,
     )
 
 

@@ -10,8 +10,11 @@ from fractalgen.config import GenerateConfig, ModelConfig
 from fractalgen.data.attributes import random_key_labels
 from fractalgen.errors import UserError
 from fractalgen.music.bars import main_meter, meter_label
+from fractalgen.music.chords import QUALITIES, Chord
 from fractalgen.music.keys import guess_key
 from fractalgen.music.labels import NAMES, encode_all, signature_key, spell_key
+from fractalgen.music.progression import parse_progression
+from fractalgen.music.tokens import PITCHES
 
 KEY_LEAD = 0.4  # of a guessed key over the next, times the bars of four quarters in which something sounds
 
@@ -34,18 +37,34 @@ def choose_labels(cfg: GenerateConfig, config: ModelConfig, work: Assignment, se
     open_key = cfg.key is None and any(attribute.name == "key" for attribute in config.attributes)
     if open_key:
         asked["key"] = (spell_key(cfg.scale) if cfg.scale else None) or given_key(work, config.steps_per_quarter)
+        asked["key"] = asked["key"] or (key_of_chords(cfg.chords) if cfg.chords else None)
     labels = np.tile(np.array(encode_all(config.attributes, asked, cfg.tempo), np.int64), (cfg.num_samples, 1))
-    if open_key and not cfg.scale and work.template is None:
+    if open_key and not (cfg.scale or asked["key"]) and work.template is None:
         labels += random_key_labels(config.attributes, cfg.num_samples, seed)
     if cfg.cfg != 1 and not labels.any() and not config.plan_width:
         raise UserError(f"--cfg {cfg.cfg}: guidance needs a label, such as --key or --density")
     return labels
 
 
+def key_of_chords(chords: str) -> str | None:
+    """The key in which a progression fits best; its first and its last bar count twice."""
+    bars = parse_progression(chords)
+    codes = [code for bar in (bars[0], *bars, bars[-1]) for code in bar]
+    tokens = np.zeros((PITCHES, len(codes)), np.uint8)
+    for step, chord in enumerate(map(Chord.of, codes)):
+        if chord is not None:
+            notes = list(QUALITIES.values())[chord.quality]
+            tokens[[60 + (chord.root + semitone) % 12 for semitone in notes], step] = 1
+            tokens[48 + chord.root, step] = 1
+    return guess_key(tokens)[0]
+
+
 def key_source(cfg: GenerateConfig, work: Assignment) -> str:
     """The source of a key that no flag names, in words."""
     if cfg.scale and spell_key(cfg.scale):
         return "of --scale"
+    if work.task is None and cfg.chords:
+        return "estimated from --chords"
     if work.task is None:
         return "random"
     return "by the file's key signature" if trusted(work) else "estimated from the given music"

@@ -71,8 +71,10 @@ class GenerateConfig(SamplingConfig, RenderConfig):
     compose_bars: tuple[str, ...] = setting(
         (), "inpainting, accompany, variation: bars to compose as numbered on a score: 5-8 12"
     )
-    voice: str = setting(
-        "highest", "accompany: voice to keep: highest, lowest, all, melody, right, left (hand), or track:N"
+    voice: str | None = setting(
+        None,
+        "accompany: voice to keep: highest, lowest, all, melody, right, left (hand), or track:N (default: highest, or"
+        " the melody of a lead sheet)",
     )
     lead_sheet: str | None = setting(
         None,

@@ -1,8 +1,9 @@
 """The planner: the level above the roll.  It draws a plan column by column, or scores one, exactly.
 
-A column is a bar, or a part of a long one.  A small autoregressive transformer over the columns of a piece.  In each column it decides which earlier bar comes back,
-then the chord of each beat: its root, given that its quality, given both its bass.  It is shown the chords of the bar
-that comes back, how many bars are left, and the key if one is asked for; roots are counted from the tonic of that key.
+A column is a bar, or a part of a long one.  A small autoregressive transformer over the columns of a piece decides in
+each of them which earlier one comes back, then the chord of each beat: its root, given that its quality, given both its
+bass.  It is shown the chords of what comes back, how many bars are left, and the key if one is asked for; roots are
+counted from the tonic of that key.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ class Plans:
     def window(self, first: int, stop: int, tokens: Int[Tensor, "b p t"] | None = None) -> Plans:
         """The plans of some columns of whole pieces.
 
-        What comes back from columns before those is taken from ``tokens`` of the piece, in which nothing known is silence;
+        What comes back from columns before those is taken from ``tokens`` of the piece (what is not known is silence);
         without tokens the bank is empty.
         """
         columns = self.back.shape[1]

@@ -40,8 +40,8 @@ class Condition:
 
     ``degree``: which degree of the key asked for their lowest pitch is, see :mod:`.degrees`; ``lowest``: that pitch.
     ``chords``: their chords and the one after them, see :mod:`.harmony`; none in models without plans.
-    ``returns``: ``Plans.sources`` of each column in the first level, and of the region's own column below, where only its
-    sign is looked at; ``left``: in the first level, bars left in each column.
+    ``returns``: ``Plans.sources`` of each column in the first level, and of the region's own column below, where only
+    its sign is looked at; ``left``: in the first level, bars left in each column.
     """
 
     vector: Float[Tensor, "*n d"]

@@ -1,7 +1,8 @@
 """Bars as columns: how the time steps of music are laid out in the columns of a model's first-level patches.
 
-A column is a bar, or a part of a long one: a bar of 12 steps fills the first 12 of its 16, and the cells behind its end do not exist.  A longer
-bar takes several columns.  A model without bar columns takes 16 steps after the other, whatever the meter.
+A column is a bar, or a part of a long one: a bar of 12 steps fills the first 12 of its 16, and the cells behind its
+end do not exist.  A longer bar takes several columns.  A model without bar columns takes 16 steps after the other,
+whatever the meter.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ MOST_BEATS = 32
 
 
 def units_of(patch: int) -> int:
-    """Chords that a column of ``patch`` steps has room for: four (the beats of 4/4), or one if it cannot be quartered."""
+    """Chords that a column of ``patch`` steps has room for: four (beats of 4/4), or one if it cannot be quartered."""
     return 4 if patch % 4 == 0 else 1
 
 
@@ -46,7 +47,7 @@ class BarLayout:
     @classmethod
     def of(cls, meters: Meters, num_steps: int, steps_per_quarter: int, patch: int) -> BarLayout:
         """The columns of so many steps in these meters; a bar longer than a column is split nearly evenly."""
-        lines = [*grid_steps(meters, num_steps, steps_per_quarter).tolist(), num_steps]
+        lines = np.unique([*grid_steps(meters, num_steps, steps_per_quarter), num_steps]).tolist()
         unit = patch // units_of(patch)
         columns = []
         for bar, (start, stop) in enumerate(pairwise(lines)):

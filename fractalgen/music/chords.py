@@ -40,6 +40,18 @@ CODES = FIRST + 12 * len(QUALITIES) * 12
 Chords = tuple[tuple[int, int], ...]
 """Changes of chord: (step, code), each holding until the next."""
 
+SEVENTHS = frozenset((10, 11))
+SPELLINGS = (  # as musicians write qualities, and as the library knows them
+    (r"(?:\^|△|Δ)7?", "maj7"),
+    (r"ø7?", "m7b5"),
+    (r"ma(?:j)?(?=7)", "maj"),
+    (r"mi(?:n)?(?=7|$)", "m"),
+    (r"-(?=7|$)", "m"),
+    (r"(?:\+|aug)7|7alt|7\+|maj7#5", "7#5"),
+    (r"\+", "aug"),
+    (r"(?:o|°)", "dim"),
+    (r"m\(add9\)", "madd9"),
+)
 SHARPS = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 # C. Harte, "Towards Automatic Extraction of Harmony Information from Music Signals" (2010): shorthands of the notation
 # in which POP909 and other corpora annotate chords.
@@ -118,12 +130,15 @@ def flats_in(key: str | None) -> bool:
 
 @cache
 def nearest_quality(semitones: frozenset[int]) -> int:
-    """The quality of the vocabulary whose notes are nearest to these, in semitones above the root."""
+    """The quality of the vocabulary whose notes are nearest to these, in semitones above the root.
+
+    Of two that are equally near it is the one with the seventh.
+    """
     templates = [frozenset(notes) for notes in QUALITIES.values()]
-    return max(
-        range(len(templates)),
-        key=lambda quality: len(templates[quality] & semitones) / len(templates[quality] | semitones),
-    )
+    shares = [
+        (len(notes & semitones) / len(notes | semitones), bool(notes & semitones & SEVENTHS)) for notes in templates
+    ]
+    return max(range(len(templates)), key=shares.__getitem__)
 
 
 def parse_chord(text: str) -> int:
@@ -138,20 +153,16 @@ def parse_chord(text: str) -> int:
     text = text.strip()
     if re.fullmatch(r"n\.?\s?c?\.?", text, re.IGNORECASE):
         return NO_CHORD
-    plain = (
-        text.replace("♯", "#")
-        .replace("♭", "b")
-        .replace("Δ7", "maj7")
-        .replace("Δ", "maj7")
-        .replace("ø7", "m7b5")
-        .replace("ø", "m7b5")
-    )
-    plain = re.sub(r"^([A-G][#b]?)-", r"\1m", plain)
-    plain = re.sub(r"^([A-G][#b]?)(?:\+|o|°)", lambda found: found[1] + ("aug" if "+" in found[0] else "dim"), plain)
+    found = re.fullmatch(r"([A-G][#b]?)([^/]*)(?:/([A-G][#b]?))?", text.replace("♯", "#").replace("♭", "b"))
     try:
-        written = Written(plain)
-        root = note_to_val(written.root) % 12
-        bass = (note_to_val(written.on) - root) % 12 if written.on else 0
+        if found is None:
+            raise ValueError(text)
+        name = found[2]
+        for pattern, known in SPELLINGS:
+            name = re.sub(f"^(?:{pattern})", known, name)
+        written = Written(found[1] + name)
+        root = note_to_val(found[1]) % 12
+        bass = (note_to_val(found[3]) - root) % 12 if found[3] else 0
         semitones = frozenset(step % 12 for step in written.quality.components)
     except (ValueError, KeyError, IndexError) as error:
         raise UserError(f"{quoted(text)} is no chord (write C, F#m7, Bb/D, Gsus4, N.C. ...)") from error

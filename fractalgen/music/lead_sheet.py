@@ -49,12 +49,13 @@ def melody_track(path: Path) -> str:
     numbers = sorted({int(track) for track in file.notes()[0][:, 0]})
     if not numbers:
         raise UserError(f"--lead_sheet {path}: no melody in it, it has no notes")
+    if len(numbers) == 1:
+        return "melody"
     named = [number for number in numbers if named_voice(file.name(number)) == MELODY]
     if named:
         return f"track:{file.name(named[0])}"
-    if len(numbers) == 1:
-        return "melody"
     names = ", ".join(shown(file.name(number), 40) or "(no name)" for number in numbers)
     raise UserError(
-        f"--lead_sheet {path}: which track is the melody? None of {names} is named so; say --voice track:N or highest"
+        f"--lead_sheet {path}: which track is the melody? None of {names} is named so; say --voice track:N, highest or"
+        " right"
     )

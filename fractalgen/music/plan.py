@@ -145,6 +145,19 @@ def lane_of(plan: Plan, layout: BarLayout, flats: bool = True) -> list[Span]:
     return sorted(found, key=lambda span: (span.start, span.row))
 
 
-def markers(plan: Plan, layout: BarLayout, flats: bool = True) -> list[tuple[int, str]]:
-    """Marker texts (real step, text) of sections and chords, in order."""
-    return [(span.start, span.text) for span in lane_of(plan, layout, flats)]
+def markers(
+    plan: Plan, layout: BarLayout, flats: bool = True, composed: npt.NDArray[np.bool_] | None = None
+) -> list[tuple[int, str]]:
+    """Marker texts (real step, text) of sections, in brackets, and of chords, in order.
+
+    ``composed``: bool (T,), steps at which something is composed: only there are markers, and at the first of such
+    steps in a row stands what holds there (default: everywhere).
+    """
+    edges = np.zeros(layout.num_steps, np.bool_) if composed is None else composed & ~np.r_[False, composed[:-1]]
+    found = []
+    for span in lane_of(plan, layout, flats):
+        text = f"[{span.text}]" if span.row == 0 else span.text
+        places = {span.start} if composed is None or composed[span.start] else set()
+        places |= set((span.start + np.flatnonzero(edges[span.start : span.stop])).tolist())
+        found += [(place, span.row, text) for place in places]
+    return [(place, text) for place, _, text in sorted(found)]

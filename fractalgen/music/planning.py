@@ -15,7 +15,7 @@ from fractalgen.music.form import NEW, parse_form, returns_of
 from fractalgen.music.form import UNTOLD as NOT_SAID
 from fractalgen.music.plan import Plan, bars_left, plan_of, unit_chords
 from fractalgen.music.progression import parse_progression, progression_chords
-from fractalgen.music.tokens import Meters
+from fractalgen.music.tokens import Meters, grid_steps, steps_of_bars, whole_bars
 
 
 def heard(layout: BarLayout, known: npt.NDArray[np.integer], meters: Meters, steps_per_quarter: int) -> Plan:
@@ -58,6 +58,14 @@ def form_bars(form: str) -> int:
     return sum(bars for _, bars in parse_form(form))
 
 
+def steps_to_form(form: str, meters: Meters, cut: int, steps_per_quarter: int) -> int:
+    """Steps that are to follow the first ``cut`` ones, so that a piece has as many bars as a form."""
+    done = len(grid_steps(meters, cut, steps_per_quarter))
+    rest = whole_bars(tuple(meter for meter in meters if meter[0] < cut), cut, steps_per_quarter) - cut
+    _, beats, unit = [meter for meter in meters if meter[0] <= cut][-1]
+    return rest + steps_of_bars(form_bars(form) - done, steps_per_quarter, beats, unit)
+
+
 def piece_plan(
     layout: BarLayout,
     steps_per_quarter: int,
@@ -67,26 +75,25 @@ def piece_plan(
     chords: str | None = None,
     changes: Chords = (),
     form: str | None = None,
+    chords_flag: str = "--chords",
 ) -> Plan:
     """What is told of a piece: the chords and the form of the given music, and what is asked for.
 
     ``known``: see :func:`heard`, in ``meters``.  ``chords``: a progression (see :func:`.parse_progression`), which
-    begins in the first bar in which something is composed.  ``changes``: changes of chord by step, of a lead sheet.
-    ``form``: of the whole piece, see :func:`.parse_form`.
+    begins in the first bar in which something is composed; ``chords_flag``: where it is from, for messages.
+    ``changes``: changes of chord by step, of a lead sheet.  ``form``: of the whole piece, see :func:`.parse_form`.
 
     Raises:
         UserError: chords or a form that cannot be read, or that do not fit the piece.
     """
     plan = replace(Plan.free(len(layout), layout.patch), left=bars_left(layout))
-    first, open_units = 0, layout.unit_steps >= 0
+    open_units = layout.unit_steps >= 0
     if known is not None:
         plan = heard(layout, known, meters, steps_per_quarter)
-        free = np.flatnonzero((known < 0).any(0))
-        first = int(layout.bars[layout.column_of(int(free[0]))]) if len(free) else 0
         laid = layout.lay(np.any(known < 0, axis=0), False)
         open_units &= laid.reshape(len(layout) * units_of(layout.patch), -1).any(1)
     if chords is not None:
-        wanted = progression_chords(parse_progression(chords), layout, first)
+        wanted = progression_chords(parse_progression(chords, chords_flag), layout, open_units, chords_flag)
         plan = replace(plan, chords=np.where(open_units, wanted, plan.chords))
     if changes:
         wanted = unit_chords(layout, changes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -22,75 +22,98 @@ def parse_progression(text: str, flag: str = "--chords") -> list[Bar]:
     """The bars of a progression such as ``C G/B Am F | C G F C``.
 
     Chords between two bar lines share the bar equally; without any bar line each chord takes a bar.  ``%`` repeats the
-    bar before, ``.`` holds the chord before, ``?`` leaves a chord to the model.  New lines count as bar lines.
+    bar before, ``.`` holds the chord before, ``?`` leaves a chord to the model.  Where there are bar lines, a new line
+    is one too.  Lines that begin with ``#`` are comments.
 
     Raises:
         UserError: a chord that cannot be read; the message names it and its position.
     """
-    text = re.sub(r"\s*\n\s*", " | ", text.strip())
-    tokens = [(found[0], found.start()) for found in re.finditer(r"\||[^\s|]+", text)]
-    lined = any(token == "|" for token, _ in tokens)
+    lines = text.splitlines()
     bars: list[Bar] = []
-    bar: list[int] = []
-    latest = UNTOLD
-    for number, (token, position) in enumerate(tokens):
-        if token == "|":
-            if bar:
-                bars.append(tuple(bar))
-            bar = []
+    for number, line in enumerate(lines, start=1):
+        if line.lstrip().startswith("#"):
             continue
-        if token == REPEAT:
-            if not bars or bar:
-                where = "there is no bar before it" if not bars else "it must be alone in its bar"
-                raise UserError(f"{flag}: {token!r} at position {position + 1}: {where}")
-            bars.append(bars[-1])
-            latest = bars[-1][-1]
-            if lined and number + 1 < len(tokens) and tokens[number + 1][0] not in ("|", REPEAT):
-                raise UserError(f"{flag}: {token!r} at position {position + 1}: it must be alone in its bar")
-            continue
-        if token == HOLD_ON:
-            if latest == UNTOLD and not (bar or bars):
-                raise UserError(f"{flag}: {token!r} at position {position + 1}: there is no chord before it")
-        elif token == OPEN:
-            latest = UNTOLD
-        else:
-            try:
-                latest = parse_chord(token)
-            except UserError as error:
-                raise UserError(f"{flag}: position {position + 1}: {error}") from error
-        bar.append(latest)
-        if not lined:
-            bars.append(tuple(bar))
-            bar = []
-    if bar:
-        bars.append(tuple(bar))
+
+        def wrong(position: int, why: str, number: int = number) -> UserError:
+            place = f"line {number}, position" if len(lines) > 1 else "position"
+            return UserError(f"{flag}: {place} {position + 1}: {why}")
+
+        for part in bar_texts(line, lined="|" in text, wrong=wrong):
+            bars.append(_bar(part, bars, wrong))
     if not bars:
         raise UserError(f"{flag}: no chord in it (write C G/B Am F, or C G/B | Am F)")
     return bars
 
 
-def progression_chords(
-    bars: Sequence[Bar], layout: BarLayout, first: int = 0, flag: str = "--chords"
-) -> npt.NDArray[np.int64]:
-    """The chords of the units of a layout; the progression begins in bar ``first`` and repeats to the end.
+def bar_texts(line: str, lined: bool, wrong: Callable[[int, str], UserError]) -> list[list[tuple[str, int]]]:
+    """The bars of a line, each a list of words with their positions.
 
     Raises:
-        UserError: more bars of chords than the piece has, or more chords in a bar than it has beats.
+        UserError: an empty bar between two others.
+    """
+    if not lined:
+        return [[(found[0], found.start())] for found in re.finditer(r"\S+", line)]
+    bars = []
+    for part in re.finditer(r"[^|]+", line.replace("||", "| ")):
+        bars.append([(found[0], part.start() + found.start()) for found in re.finditer(r"\S+", part[0])])
+    full = [number for number, words in enumerate(bars) if words]
+    for number, words in enumerate(bars):
+        if not words and full and full[0] < number < full[-1] and "||" not in line:
+            raise wrong(bars[number - 1][-1][1], "an empty bar follows (write %, N.C. or ?)")
+    return [words for words in bars if words]
+
+
+def _bar(words: list[tuple[str, int]], before: Sequence[Bar], wrong: Callable[[int, str], UserError]) -> Bar:
+    """The chords of a bar after those ``before``."""
+    if words[0][0] == REPEAT and len(words) == 1:
+        if not before:
+            raise wrong(words[0][1], f"{REPEAT!r}: there is no bar before it")
+        return before[-1]
+    bar: list[int] = []
+    for word, position in words:
+        if word == REPEAT:
+            raise wrong(position, f"{REPEAT!r} must be alone in its bar")
+        if word == OPEN:
+            bar.append(UNTOLD)
+        elif word == HOLD_ON:
+            if not (bar or before):
+                raise wrong(position, f"{HOLD_ON!r}: there is no chord before it")
+            bar.append((bar or before[-1])[-1])
+        else:
+            try:
+                bar.append(parse_chord(word))
+            except UserError as error:
+                hint = "; write repeats out" if ":" in word else ""
+                raise wrong(position, f"{error}{hint}") from error
+    return tuple(bar)
+
+
+def progression_chords(
+    bars: Sequence[Bar], layout: BarLayout, composed: npt.NDArray[np.bool_] | None = None, flag: str = "--chords"
+) -> npt.NDArray[np.int64]:
+    """The chords of the units of a layout; a progression begins in the first bar that is composed and repeats.
+
+    ``composed``: units in which something is composed (default: all); other bars have no chord of the progression.
+
+    Raises:
+        UserError: more bars of chords than there are to compose, or more chords in a bar than it has beats.
     """
     units = units_of(layout.patch)
-    count = len(np.unique(layout.bars[layout.lengths > 0]))
-    if len(bars) > count - first:
-        raise UserError(f"{flag}: {len(bars)} bars of chords, the piece has {count - first} bars to compose")
     bar_of_unit = np.repeat(layout.bars, units)
     exists = layout.unit_steps >= 0
     chords = np.full(len(exists), UNTOLD)
-    for bar in range(first, count):
+    wanted_bars = np.unique(bar_of_unit[exists if composed is None else exists & composed])
+    if not len(wanted_bars):
+        return chords
+    first, count = int(wanted_bars[0]), int(wanted_bars[-1] - wanted_bars[0]) + 1
+    if len(bars) > count:
+        raise UserError(f"{flag}: {len(bars)} bars of chords, the piece has {count} bars to compose")
+    for bar in wanted_bars.tolist():
         here = np.flatnonzero((bar_of_unit == bar) & exists)
         wanted = bars[(bar - first) % len(bars)]
         if len(wanted) > len(here):
             raise UserError(
-                f"{flag}: {len(wanted)} chords in bar {(bar - first) % len(bars) + 1} of the progression; there is room"
-                f" for {len(here)}"
+                f"{flag}: {len(wanted)} chords in bar {bar + 1} of the piece, which has room for {len(here)}"
             )
         chords[here] = np.array(wanted)[np.arange(len(here)) * len(wanted) // len(here)]
     return chords

@@ -203,7 +203,7 @@ def _edit(
     def stays(tick: int, data: bytes) -> bool:
         if cut is None or data[:2] == b"\xff\x51":  # a tempo holds between steps too
             return cut is None or tick * grid.steps_per_quarter < cut * grid.ticks_per_quarter
-        return grid.step(tick) < cut
+        return grid.step(tick) < cut + (data[:2] == b"\xff\x58")  # a meter that begins at the cut goes on
 
     stay = [note for note in kept if cut is None or note.step < cut]
     ends = {(note.track, note.off): note for note in stay}

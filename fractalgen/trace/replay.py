@@ -57,6 +57,7 @@ class Trace(Record):
         blocks = tuple(
             dataclasses.replace(block, step=min(int(step), most - block.size))
             for block, step in zip(frame.blocks, place, strict=True)
+            if block.size <= most
         )
         stripped: dict[str, Any] = {
             name: None if plane is None else self.strip(plane) for name, plane in planes.items()

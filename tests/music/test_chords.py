@@ -55,13 +55,21 @@ def test_every_chord_is_read_as_it_is_spelled() -> None:
         ("n.c.", "N.C."),
         ("NC", "N.C."),
         ("E5", "E"),
+        ("C13", "C7"),
+        ("Cmi7", "Cm7"),
+        ("Cma7", "Cmaj7"),
+        ("C^7", "Cmaj7"),
+        ("C△", "Cmaj7"),
+        ("Caug7", "Caug"),
+        ("G7alt", "Gaug"),
+        ("Cm(add9)", "Cm"),
     ],
 )
 def test_chords_as_musicians_write_them(text: str, means: str) -> None:
     assert spelled(parse_chord(text)) == means
 
 
-@pytest.mark.parametrize("text", ["H", "Cfoo", "", "C/", "c", "7", "C//E"])
+@pytest.mark.parametrize("text", ["H", "Cfoo", "", "C/", "c", "7", "C//E", "C/5"])
 def test_what_is_no_chord_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="is no chord"):
         parse_chord(text)
@@ -96,7 +104,8 @@ def test_progressions() -> None:
     assert parse_progression("C G/B | Am F |") == [(c, g_b), (am, f)]
     assert parse_progression("C . | % | F ?") == [(c, c), (c, c), (f, UNTOLD)]
     assert parse_progression("C % F") == [(c,), (c,), (f,)]
-    assert parse_progression("C\nG/B Am\n") == [(c,), (g_b, am)]
+    assert parse_progression("C\nG/B Am\n") == [(c,), (g_b,), (am,)]
+    assert parse_progression("# a song\nC | G/B Am\n\nF ||\nC") == [(c,), (g_b, am), (f,), (c,)]
 
 
 @pytest.mark.parametrize(
@@ -105,9 +114,12 @@ def test_progressions() -> None:
         ("C G Xm7", "position 5: 'Xm7' is no chord"),
         ("", "no chord in it"),
         ("| |", "no chord in it"),
-        ("% C", "'%' at position 1: there is no bar before it"),
-        ("C | % C", "'%' at position 5: it must be alone in its bar"),
-        (". C", "'.' at position 1: there is no chord before it"),
+        ("% C", "position 1: '%': there is no bar before it"),
+        ("C | % C", "position 5: '%' must be alone in its bar"),
+        (". C", "position 1: '.': there is no chord before it"),
+        ("C | | G", "position 1: an empty bar follows"),
+        ("C | G\nAm Hm", "line 2, position 4: 'Hm' is no chord"),
+        ("||: C :||", "position 3: ':' is no chord"),
     ],
 )
 def test_progressions_that_cannot_be_read(text: str, message: str) -> None:
@@ -119,7 +131,8 @@ def test_a_progression_fills_the_units_of_its_bars_and_repeats() -> None:
     c, g, f = map(parse_chord, "CGF")
     four = BarLayout.of(((0, 4, 4),), 64, 4, 16)
     assert progression_chords([(c, g), (f,)], four).reshape(4, 4).tolist() == [[c, c, g, g], [f] * 4] * 2
-    assert progression_chords([(c,), (f,)], four, first=1).reshape(4, 4)[:, 0].tolist() == [UNTOLD, c, f, c]
+    some = np.arange(16) // 4 % 3 > 0  # nothing is composed in the first and the last bar
+    assert progression_chords([(c,), (f,)], four, some).reshape(4, 4)[:, 0].tolist() == [UNTOLD, c, f, UNTOLD]
     three = BarLayout.of(((0, 3, 4),), 24, 4, 16)
     assert progression_chords([(c, g, f)], three).reshape(2, 4).tolist() == [[c, g, f, UNTOLD]] * 2
     five = BarLayout.of(((0, 5, 4),), 40, 4, 16)
@@ -132,7 +145,7 @@ def test_a_progression_fills_the_units_of_its_bars_and_repeats() -> None:
     ]
     with pytest.raises(UserError, match="5 bars of chords, the piece has 4 bars to compose"):
         progression_chords([(c,)] * 5, four)
-    with pytest.raises(UserError, match="4 chords in bar 1 of the progression; there is room for 3"):
+    with pytest.raises(UserError, match="4 chords in bar 1 of the piece, which has room for 3"):
         progression_chords([(c, g, f, c)], three)
 
 

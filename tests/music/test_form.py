@@ -64,7 +64,11 @@ def test_plans_of_pieces() -> None:
     assert plan.returns.tolist() == [NEW] * 16 + list(range(8))
     assert plan.left.tolist() == [16] * 9 + list(range(15, 0, -1))
     assert (plan.chords > 0).all()
-    assert markers(plan, layout)[:4] == [(0, "A"), (0, "C"), (16, "F"), (32, "C")]
+    assert markers(plan, layout)[:4] == [(0, "[A]"), (0, "C"), (16, "F"), (32, "C")]
+    composed = np.zeros(24 * 16, bool)
+    composed[24:40] = composed[140:150] = True
+    wanted = [(24, "[A]"), (24, "F"), (32, "C"), (140, "[B]"), (140, "C"), (144, "F")]
+    assert markers(plan, layout, composed=composed) == wanted
     assert not piece_plan(layout, 4).chords.any()
     with pytest.raises(UserError, match="--form A8 B8: 16 bars in all, the piece has 24"):
         piece_plan(layout, 4, form="A8 B8")
