@@ -144,8 +144,9 @@ def test_block_chords_of_a_lead_sheet_are_no_melody(planner: str, tmp_path: Path
     piece = PianoRoll.from_midi(made)
     assert [piece.tokens[72 + i, 4 * i] >= ONSET for i in range(4)] == [True] * 4
     assert (~trace.strip(trace.known))[48:56].all()  # the chord is composed anew
-    again, _ = compose(planner, tmp_path / "b", "--like", made, "--lead_sheet", lead_sheet(tmp_path / "other.mid"))
-    assert again.is_file()
+    flags = ("--mode", "accompany", "--like", made, "--lead_sheet", lead_sheet(tmp_path / "other.mid"))
+    again, _ = compose(planner, tmp_path / "b", *flags)
+    assert PianoRoll.from_midi(again).width == 48
 
 
 def test_the_program_reads_its_own_markers(planner: str, tmp_path: Path) -> None:
@@ -232,7 +233,7 @@ def test_a_piece_goes_on_under_chords(planner: str, tmp_path: Path) -> None:
     chords = [spelled(int(code)) for code in trace.plan.chords[::4]]
     assert chords[4:] == ["Dm", "G7", "C"]
     assert PianoRoll.from_midi(path).width == 48 + 36
-    assert [text for text in marker_texts(path) if text[0] != "["] == ["Dm", "G7", "C"]
+    assert [text for text in marker_texts(path) if text[0] != "["][-3:] == ["Dm", "G7", "C"]
 
 
 @pytest.mark.parametrize(
