@@ -45,6 +45,8 @@ DRAWN = ("unconditional", "conditional")
 
 In the others the given music says more of the harmony than a plan that was drawn without hearing it.
 """
+GUIDANCE = 2.0
+"""Scale of guidance for models with plans unless told otherwise: chosen on validation songs (docs/experiments.md)."""
 QUALITY: dict[str, tuple[int, ...]] = {
     "fast": (4, 2, 1, 1),
     "balanced": SamplingConfig.num_iter_list,
@@ -69,7 +71,8 @@ def generate(cfg: GenerateConfig) -> int:
 
     device = resolve_device(cfg.device)
     model = load_pretrained(find_model(cfg.checkpoint, cfg.model), device)
-    cfg = dataclasses.replace(cfg, num_iter_list=iterations(cfg, model), quality=None)
+    guidance = cfg.cfg if cfg.cfg is not None else GUIDANCE if model.config.plan_width else SamplingConfig.cfg
+    cfg = dataclasses.replace(cfg, num_iter_list=iterations(cfg, model), quality=None, cfg=guidance)
     seed = secrets.randbelow(2**31) if cfg.seed is None else cfg.seed
     work = assignment(cfg, model.config, seed)
     check_against_model(cfg, model, work)

@@ -135,6 +135,13 @@ class GenerateConfig(SamplingConfig, RenderConfig):
         high=1000,
     )
     # Sampling defaults of its own, chosen on validation songs (docs/experiments.md); 1 and 0: the model itself.
+    cfg: float | None = setting(  # type: ignore[assignment]  # a number as soon as the model is known
+        None,
+        "classifier-free guidance scale: uncond + cfg * (cond - uncond); 1 is no guidance (default: 2 for models with"
+        " plans, 1 for others)",
+        low=0,
+        high=1000,
+    )
     plan_temperature: float = setting(
         0.8, "models with plans: divisor of the logits of chords and returns; below 1 is more usual", low=0.01, high=100
     )
