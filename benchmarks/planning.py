@@ -28,7 +28,7 @@ from fractalgen.data.corpus import Corpus
 from fractalgen.data.crops import Excerpts, evenly
 from fractalgen.errors import UserError
 from fractalgen.files import write_json
-from fractalgen.music.bars import BarLayout
+from fractalgen.music.bars import BarLayout, main_meter, meter_label, parse_meter
 from fractalgen.music.chord_estimate import estimate_chords
 from fractalgen.music.chords import QUALITIES, Chord
 from fractalgen.music.form import bar_features
@@ -37,12 +37,13 @@ from fractalgen.music.labels import KEYS
 from fractalgen.music.plan import Plan, bars_left, plan_of, unit_chords
 from fractalgen.music.planning import piece_plan
 from fractalgen.music.tasks import accompaniment, inpainting
-from fractalgen.music.tokens import ONSET, PITCHES, grid_steps, tokens_from_notes
+from fractalgen.music.tokens import ONSET, PITCHES, grid_steps, steps_of_bars, tokens_from_notes
 from fractalgen.music.voices import MELODY
-from fractalgen.sampling import compose_rolls
+from fractalgen.sampling import compose_rolls, layout_of
 
 BARS = 16
 FORM = "A8 A8 B8 A8"
+LEAST_SONGS = 3  # of a meter that is compared
 LOW = 52  # pitches below E3 are low notes
 Tokens = npt.NDArray[np.uint8]
 
@@ -138,6 +139,7 @@ class Bench:
         seed: int,
         key: str | None = None,
         known: npt.NDArray[Any] | None = None,
+        labels: npt.NDArray[np.int64] | None = None,
     ) -> Tokens:
         """One piece (128, T)."""
         sampling = SamplingConfig(cfg=cfg, filter_threshold=0.01, plan_temperature=0.8)
@@ -149,7 +151,7 @@ class Bench:
             plan=plan,
             complete=known is None,
             known=known,
-            labels=self.labels(key),
+            labels=self.labels(key) if labels is None else labels,
             seed=seed,
         )
         return rolls[0].tokens
@@ -285,6 +287,34 @@ def of_gaps(bench: Bench, corpus: Corpus, excerpts: list[tuple[int, int]]) -> di
     return {name: float(np.mean(value)) for name, value in zip(names, values, strict=True)}
 
 
+def of_meters(bench: Bench, corpus: Corpus) -> list[dict[str, Any]]:
+    """Bars with a low note on the downbeat, in songs of each meter and in what is composed in it."""
+    model = bench.model
+    names = next((one.values for one in model.config.attributes if one.name == "meter"), ())
+    column = next((i for i, one in enumerate(model.config.attributes) if one.name == "meter"), 0)
+    rows = []
+    for label, name in enumerate(names, start=1):
+        songs = [s for s in corpus.indices("valid") if meter_label(main_meter(corpus.meters(s))) == name]
+        if len(songs) < LEAST_SONGS:
+            continue
+        real = [on_downbeats(corpus.tokens(song), corpus.downbeats(song)) for song in songs]
+        layout = layout_of(model.config, steps_of_bars(BARS, 4, *parse_meter(name)), meters=((0, *parse_meter(name)),))
+        composed = []
+        for seed in tqdm(range(bench.args.num_samples), desc=f"meter {name}", unit="piece"):
+            labels = bench.labels(KEYS[seed % 24])
+            labels[column] = label
+            tokens = bench.compose(layout, None, bench.args.cfg[-1], seed, labels=labels)
+            starts = layout.starts[np.r_[True, np.diff(layout.bars) > 0]]
+            composed.append(on_downbeats(tokens, starts))
+        rows.append({"meter": name, "songs": float(np.mean(real)), "composed": float(np.mean(composed))})
+    return rows
+
+
+def on_downbeats(tokens: Tokens, downbeats: npt.NDArray[np.integer]) -> float:
+    """The share of bars that begin with a low note."""
+    return float(np.any(tokens[:LOW, downbeats] >= ONSET, axis=0).mean())
+
+
 def chosen_excerpts(corpus: Corpus, songs: Sequence[int], count: int, patch: int) -> list[tuple[int, int]]:
     """Excerpts (song, first step) of 16 bars of 4/4, one a song."""
     found = []
@@ -320,11 +350,13 @@ def run(args: argparse.Namespace) -> None:
                 bench, corpus, chosen_excerpts(corpus, songs, args.accompaniments or args.num_samples, 16)
             ),
             "gaps": lambda: of_gaps(bench, corpus, excerpts),
+            "meters": lambda: of_meters(bench, corpus),
         }
         for name in args.parts or parts:
             result[name] = parts[name]()
             print(f"\n{name}")
-            print_facts(result[name])
+            if result[name]:
+                print_facts(result[name])
     if args.json:
         write_json(args.json, result)
 
@@ -347,7 +379,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--cfg", type=float, nargs="+", default=[1.0, 2.0, 4.0], help="guidance scales")
     parser.add_argument("--num_samples", type=int, default=16, help="pieces for each figure")
     parser.add_argument("--accompaniments", type=int, default=0, help="accompaniments (default: as num_samples)")
-    choices = ("chords", "form", "endings", "accompaniments", "gaps")
+    choices = ("chords", "form", "endings", "accompaniments", "gaps", "meters")
     parser.add_argument("--parts", nargs="+", choices=choices, help="which figures of the model (default: all)")
     parser.add_argument("--json", help="file for the figures")
     return exit_status("planning", lambda: run(parser.parse_args(arguments)))

@@ -20,6 +20,8 @@ from fractalgen.music.labels import KEYS, Attribute
 from tests import tiny
 from tests.data.test_plans import song
 
+METERS = Attribute("meter", ("4/4", "3/4"))
+
 
 def codes(text: str) -> np.ndarray:
     return np.array([parse_chord(chord) for chord in text.split()])
@@ -35,11 +37,14 @@ def test_chords_that_agree_in_part() -> None:
 
 
 def test_the_whole_benchmark(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    songs = [song("one", 34, voices=True), song("two", 40, voices=True), song("three", 20)]
+    songs = [song(name, bars, voices=True) for name, bars in (("one", 34), ("two", 40), ("four", 36))]
+    songs.append(song("three", 20))
     data = tmp_path / "corpus.safetensors"
-    write_corpus(songs, {"one": "valid", "two": "valid", "three": "train"}, data)
+    write_corpus(songs, {"one": "valid", "two": "valid", "four": "valid", "three": "train"}, data)
     torch.manual_seed(0)
-    config = replace(tiny.model_config(), future_context=True, plan_width=8, attributes=(Attribute("key", KEYS),))
+    config = replace(
+        tiny.model_config(), future_context=True, plan_width=8, attributes=(Attribute("key", KEYS), METERS)
+    )
     model = FractalGen(config)
     for level in model.modules():
         if isinstance(level, FractalLevel):
@@ -58,5 +63,6 @@ def test_the_whole_benchmark(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert result["accompaniments"]["given cells changed"] == 0
     assert result["accompaniments"]["pieces"] == 2
     assert result["gaps"]["bass on downbeats around"] == 1.0
+    assert [(row["meter"], row["songs"]) for row in result["meters"]] == [("4/4", 1.0)]
     assert main([*flags, "--model", str(tmp_path / "plain.safetensors")]) == 2
     assert "was trained without plans" in capsys.readouterr().err
