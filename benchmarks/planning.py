@@ -316,14 +316,20 @@ def on_downbeats(tokens: Tokens, downbeats: npt.NDArray[np.integer]) -> float:
 
 
 def chosen_excerpts(corpus: Corpus, songs: Sequence[int], count: int, patch: int) -> list[tuple[int, int]]:
-    """Excerpts (song, first step) of 16 bars of 4/4, one a song."""
-    found = []
+    """Excerpts (song, first step) of 16 bars of 4/4: one a song, or more where there are fewer songs than ``count``."""
     excerpts = Excerpts(corpus, BARS * patch, (), patch=patch, bar_columns=True, plans=False)
+    rounds: list[list[tuple[int, int]]] = []
     for song in songs:
-        for start in excerpts.all_starts(song)[1:] + excerpts.all_starts(song)[:1]:
-            if (excerpts.window(song, start).lengths == patch).all():
-                found.append((song, start))
-                break
+        starts = excerpts.all_starts(song)
+        fitting = [start for start in starts[1:] + starts[:1] if (excerpts.window(song, start).lengths == patch).all()]
+        for number, start in enumerate(fitting):
+            if number == len(rounds):
+                rounds.append([])
+            rounds[number].append((song, start))
+    found = rounds[0] if rounds else []
+    for more in rounds[1:]:
+        if len(found) < count:
+            found = found + evenly(more, count - len(found))
     return evenly(found, count)
 
 
