@@ -35,7 +35,7 @@ from fractalgen.music.form import bar_features
 from fractalgen.music.keys import key_between
 from fractalgen.music.labels import KEYS
 from fractalgen.music.plan import Plan, bars_left, plan_of, unit_chords
-from fractalgen.music.planning import piece_plan
+from fractalgen.music.planning import ending_on_tonic, piece_plan
 from fractalgen.music.tasks import accompaniment, inpainting
 from fractalgen.music.tokens import ONSET, PITCHES, grid_steps, steps_of_bars, tokens_from_notes
 from fractalgen.music.voices import MELODY
@@ -202,29 +202,40 @@ def of_form(bench: Bench) -> list[dict[str, Any]]:
     return rows
 
 
-def of_endings(bench: Bench) -> dict[str, float]:
-    """How pieces of 16 bars end: music in the last bar, the tonic in the bass, a last chord that is held."""
+def of_endings(bench: Bench, corpus: Corpus) -> list[dict[str, Any]]:
+    """How songs end, and pieces of 16 bars whose plan ends on the tonic, as those of ``fractalgen generate`` do."""
     patch = bench.model.config.patch
     layout = BarLayout.of(((0, 4, 4),), BARS * patch, 4, patch)
-    sounds: list[bool] = []
-    tonic: list[bool] = []
-    held: list[bool] = []
+    songs, composed = [], []
+    for song in corpus.indices("valid"):
+        steps = corpus.num_steps(song)
+        key = key_between(corpus.keys(song), steps - layout.num_steps, steps)
+        if key is not None and steps >= layout.num_steps:
+            songs.append(ending(corpus.tokens(song, steps - layout.num_steps, steps), KEYS.index(key) % 12, patch))
     for seed in tqdm(range(bench.args.num_samples), desc="endings", unit="piece"):
         key = KEYS[seed % 24]
-        tokens = bench.compose(layout, None, bench.args.cfg[0], seed + 1000, key)
-        last = tokens[:, -patch:]
-        sounds.append(bool(last.any()))
-        steps = np.flatnonzero((tokens > 0).any(0))
-        bass = int(np.flatnonzero(tokens[:, steps[-1]])[0]) if len(steps) else 0
-        tonic.append(len(steps) > 0 and bass % 12 == KEYS.index(key) % 12)
-        held.append(
-            bool((last >= ONSET).any()) and not (last[:, patch // 2 :] >= ONSET).any() and bool(last[:, -4].any())
-        )
-    return {
-        "music in the last bar": float(np.mean(sounds)),
-        "the tonic as the last bass": float(np.mean(tonic)),
-        "a last chord held": float(np.mean(held)),
-    }
+        plan = ending_on_tonic(free_plan(layout), layout, key)
+        tokens = bench.compose(layout, plan, bench.args.cfg[0], seed + 1000, key)
+        composed.append(ending(tokens, KEYS.index(key) % 12, patch))
+    names = ("something sounds in the last bar", "the tonic is its lowest note", "at most half of the notes of others")
+    return [
+        {"": what, **dict(zip(names, np.mean(rows, axis=0).tolist(), strict=True))}
+        for what, rows in (("songs", songs), ("composed", composed))
+    ]
+
+
+def ending(tokens: Tokens, tonic: int, bar: int) -> tuple[bool, bool, bool]:
+    """How a piece ends: does something sound in the last bar, is the tonic the lowest note of the last bar with music?
+
+    And: are at most half as many notes struck in the last bar as in the others on average?
+    """
+    sounding = np.flatnonzero((tokens > 0).any(0))
+    if not len(sounding):
+        return False, False, True
+    start = int(sounding[-1]) // bar * bar
+    lowest = int(np.flatnonzero((tokens[:, start : start + bar] > 0).any(1))[0])
+    struck = (tokens >= ONSET).sum(0).reshape(-1, bar).sum(1)
+    return start + bar == tokens.shape[1], lowest % 12 == tonic, bool(struck[-1] <= struck[:-1].mean() / 2)
 
 
 def of_accompaniments(bench: Bench, corpus: Corpus, excerpts: list[tuple[int, int]]) -> dict[str, Any]:
@@ -351,7 +362,7 @@ def run(args: argparse.Namespace) -> None:
         parts = {
             "chords": lambda: of_chords(bench, corpus, excerpts),
             "form": lambda: of_form(bench),
-            "endings": lambda: of_endings(bench),
+            "endings": lambda: of_endings(bench, corpus),
             "accompaniments": lambda: of_accompaniments(
                 bench, corpus, chosen_excerpts(corpus, songs, args.accompaniments or args.num_samples, 16)
             ),

@@ -174,7 +174,7 @@ def compose_rolls(
     sampling: SamplingConfig | None = None,
     width: int | None = None,
     layout: BarLayout | None = None,
-    plan: Plan | None = None,
+    plan: Plan | Sequence[Plan] | None = None,
     complete: bool = True,
     known: npt.NDArray[np.integer] | None = None,
     allowed: npt.NDArray[np.bool_] | None = None,
@@ -190,8 +190,8 @@ def compose_rolls(
     """Compose piano rolls of ``width`` time steps (default: the width trained on) at ``tempo`` quarters a minute.
 
     ``meters``: of the rolls.  ``layout``: their columns (default: those of the meters); it takes the place of
-    ``width``.  ``plan``: what is told of chords and form, over the columns of the layout; if ``complete``, models that
-    know plans draw the rest.
+    ``width``.  ``plan``: what is told of chords and form, over the columns of the layout, of all samples or of each;
+    if ``complete``, models that know plans draw the rest.
     ``known``: tokens (128, width), -1 where to compose (-2: anything but a hold); ``allowed``: bool (128, width),
     cells that may sound; ``labels``: one per attribute of the model, 0 for unset, see
     :func:`fractalgen.music.labels.encode_all`, or a row of them for each sample.
@@ -225,8 +225,12 @@ def compose_rolls(
     seed = secrets.randbelow(2**31) if seed is None else seed
     generator.manual_seed(seed)
     layout = layout_of(model.config, width, known, meters) if layout is None else layout
-    if plan is not None and len(plan) != len(layout):
-        raise ConfigError(f"plan: of {len(plan)} columns, the piece has {len(layout)}")
+    told = [plan] * num_samples if plan is None or isinstance(plan, Plan) else list(plan)
+    if len(told) != num_samples:
+        raise ConfigError(f"plan: {len(told)} plans for {num_samples} samples")
+    for one in told:
+        if one is not None and len(one) != len(layout):
+            raise ConfigError(f"plan: of {len(one)} columns, the piece has {len(layout)}")
     absent = torch.from_numpy(~layout.exists)
     laid_known = None if known is None else layout.lay(known.astype(np.int64), UNKNOWN)
     laid_allowed = None if allowed is None else layout.lay(allowed, False)
@@ -240,7 +244,7 @@ def compose_rolls(
 
         given = None if laid_known is None else torch.from_numpy(laid_known).expand(count, -1, -1)
         cond_list = list(wanted[first : first + count].unbind(1)) if wanted.any() else None
-        plans, planned = plans_of(model, sampling, layout, plan, complete, count, cond_list, generator)
+        plans, planned = plans_of(model, sampling, layout, told[first : first + count], complete, cond_list, generator)
         tokens, intermediates = sample_rolls(
             model,
             sampling,
@@ -305,35 +309,37 @@ def plans_of(
     model: FractalNetwork,
     settings: SamplingConfig,
     layout: BarLayout,
-    plan: Plan | None,
+    told: Sequence[Plan | None],
     complete: bool,
-    count: int,
     cond_list: Sequence[Int[Tensor, " b"]] | None,
     generator: torch.Generator,
 ) -> tuple[Plans | None, list[Plan | None]]:
-    """Plans for a batch of pieces, ``complete`` or as far as ``plan`` tells, and each of them by itself.
+    """Plans for a batch of pieces, ``complete`` or as far as they are told, and each of them by itself.
 
     Raises:
         ConfigError: a plan for a model that knows none.
     """
     config = model.config
     if model.planner is None:
-        if plan is not None:
+        if any(plan is not None for plan in told):
             raise ConfigError("this model knows no plans")
-        return None, [None] * count
-    if plan is None:
-        plan = replace(Plan.free(len(layout), config.patch), left=bars_left(layout))
-    back = np.where(plan.returns >= 0, np.arange(len(plan)) - plan.returns, np.where(plan.returns == NEW, 0, -1))
-    free = Plans.free(count, len(layout), config.pitches, config.patch, model.device)
-    told = {"chords": plan.chords, "back": back, "left": plan.left}
-    tensors = {name: torch.from_numpy(array).to(model.device).expand(count, -1) for name, array in told.items()}
-    plans = replace(free, **tensors)
+        return None, [None] * len(told)
+    nothing = replace(Plan.free(len(layout), config.patch), left=bars_left(layout))
+    given = [nothing if plan is None else plan for plan in told]
+    number = np.arange(len(layout))
+    returns = np.stack([plan.returns for plan in given])
+    arrays = {
+        "chords": np.stack([plan.chords for plan in given]),
+        "back": np.where(returns >= 0, number - returns, np.where(returns == NEW, 0, -1)),
+        "left": np.stack([plan.left for plan in given]),
+    }
+    free = Plans.free(len(given), len(layout), config.pitches, config.patch, model.device)
+    plans = replace(free, **{name: torch.from_numpy(array).to(model.device) for name, array in arrays.items()})
     if complete:
         plans = draw_plans(model, settings, plans, torch.from_numpy(~layout.exists), cond_list, generator)
-    number = np.arange(len(plan))
     drawn = [
         replace(plan, chords=chords, returns=np.where(back > 0, number - back, np.where(back == 0, NEW, NOT_SAID)))
-        for chords, back in zip(plans.chords.cpu().numpy(), plans.back.cpu().numpy(), strict=True)
+        for plan, chords, back in zip(given, plans.chords.cpu().numpy(), plans.back.cpu().numpy(), strict=True)
     ]
     return plans, list(drawn)
 

@@ -30,7 +30,7 @@ from fractalgen.evaluation import note_statistics, statistics_table
 from fractalgen.files import read_text, writable_folder
 from fractalgen.music.labels import SPELLED
 from fractalgen.music.plan import Plan
-from fractalgen.music.planning import piece_plan
+from fractalgen.music.planning import ending_on_tonic, piece_plan
 from fractalgen.music.tokens import TEMPO
 from fractalgen.progress import composing_bar
 from fractalgen.render import sound
@@ -77,7 +77,7 @@ def generate(cfg: GenerateConfig) -> int:
     work = assignment(cfg, model.config, seed)
     check_against_model(cfg, model, work)
     labels = choose_labels(cfg, model.config, work, seed)
-    plan = wanted_plan(cfg, model, work)
+    plan = wanted_plans(cfg, model, work, labels)
     chosen = range(cfg.num_samples) if cfg.sample is None else range(cfg.sample, cfg.sample + 1)
     folder = writable_folder(cfg.output_dir)
     names = dict(zip(chosen, free_names(cfg, folder, len(chosen)), strict=True))
@@ -221,8 +221,12 @@ def iterations(cfg: GenerateConfig, model: FractalGen) -> tuple[int, ...]:
     return model.config.fit_iterations(QUALITY[cfg.quality])
 
 
-def wanted_plan(cfg: GenerateConfig, model: FractalGen, work: Assignment) -> Plan | None:
-    """The plan that flags and given music tell; None for a model that knows no plans.
+def wanted_plans(
+    cfg: GenerateConfig, model: FractalGen, work: Assignment, labels: npt.NDArray[np.int64]
+) -> list[Plan] | None:
+    """The plan of each piece as far as flags and given music tell it; None for a model that knows no plans.
+
+    What is composed to its end ends on the tonic of its key, unless another chord is given there.
 
     Raises:
         UserError: a wish that this model cannot serve, or that does not fit the piece.
@@ -237,7 +241,7 @@ def wanted_plan(cfg: GenerateConfig, model: FractalGen, work: Assignment) -> Pla
     if cfg.lead_sheet is not None and not work.changes:
         chords, flag = read_text(Path(cfg.lead_sheet), "--lead_sheet"), f"--lead_sheet {cfg.lead_sheet}"
     known = work.known()
-    return piece_plan(
+    plan = piece_plan(
         work.layout,
         config.steps_per_quarter,
         known=known,
@@ -247,6 +251,10 @@ def wanted_plan(cfg: GenerateConfig, model: FractalGen, work: Assignment) -> Pla
         form=cfg.form,
         chords_flag=flag,
     )
+    keys = [key_of(config, row) for row in labels]
+    if cfg.mode not in DRAWN:
+        return [plan] * len(keys)
+    return [plan if key is None else ending_on_tonic(plan, work.layout, key) for key in keys]
 
 
 def key_of(config: ModelConfig, labels: npt.NDArray[np.int64]) -> str | None:

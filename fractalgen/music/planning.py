@@ -10,9 +10,10 @@ import numpy.typing as npt
 
 from fractalgen.errors import UserError
 from fractalgen.music.bars import BarLayout, units_of
-from fractalgen.music.chords import UNTOLD, Chords
+from fractalgen.music.chords import QUALITIES, UNTOLD, Chord, Chords
 from fractalgen.music.form import NEW, parse_form, returns_of
 from fractalgen.music.form import UNTOLD as NOT_SAID
+from fractalgen.music.labels import KEYS
 from fractalgen.music.plan import Plan, bars_left, plan_of, unit_chords
 from fractalgen.music.progression import parse_progression, progression_chords
 from fractalgen.music.tokens import Meters, grid_steps, steps_of_bars, whole_bars
@@ -64,6 +65,17 @@ def steps_to_form(form: str, meters: Meters, cut: int, steps_per_quarter: int) -
     rest = whole_bars(tuple(meter for meter in meters if meter[0] < cut), cut, steps_per_quarter) - cut
     _, beats, unit = [meter for meter in meters if meter[0] <= cut][-1]
     return rest + steps_of_bars(form_bars(form) - done, steps_per_quarter, beats, unit)
+
+
+def ending_on_tonic(plan: Plan, layout: BarLayout, key: str) -> Plan:
+    """A plan whose last bar has the tonic of a key as its chord, unless another one is told there."""
+    tonic, minor = KEYS.index(key) % 12, KEYS.index(key) >= 12
+    chord = Chord(tonic, list(QUALITIES).index("m" if minor else "")).code
+    last = np.repeat(layout.bars == layout.bars[layout.lengths > 0].max(), units_of(layout.patch))
+    here = last & (layout.unit_steps >= 0)
+    if (plan.chords[here] != UNTOLD).any():
+        return plan
+    return replace(plan, chords=np.where(here, chord, plan.chords))
 
 
 def piece_plan(

@@ -163,6 +163,20 @@ def test_the_key_of_given_chords(planner: str, tmp_path: Path) -> None:
         assert trace.settings["key"] == key
 
 
+def test_pieces_end_on_the_tonic_unless_told_otherwise(planner: str, tmp_path: Path) -> None:
+    for flags, last in ((("--key", "D minor"), "Dm"), (("--key", "D minor", "--chords", "C G"), "G")):
+        _, trace = compose(planner, tmp_path, "--bars", 4, *flags)
+        assert trace.plan is not None
+        assert [spelled(int(code)) for code in trace.plan.chords[-4:]] == [last] * 4
+    head = ["generate", "--checkpoint", planner, "--output_dir", tmp_path / "two", "--seed", 1, "--save_trace"]
+    assert cli.main([str(argument) for argument in [*head, "--bars", 2, "--num_samples", 2]]) == 0
+    for number in (0, 1):
+        trace = Trace.load(tmp_path / "two" / f"unconditional_{number:03d}.trace.npz")
+        assert trace.plan is not None
+        chord = spelled(int(trace.plan.chords[-1]))
+        assert trace.settings["key"] == chord.replace("m", "") + (" minor" if "m" in chord else " major")
+
+
 def test_a_piece_with_a_pickup_goes_on_to_the_end_of_a_form(planner: str, tmp_path: Path) -> None:
     path = tmp_path / "pickup.mid"
     notes = b"".join(on(0, 60 + i % 5, 70) + off(480, 60 + i % 5) for i in range(9))
