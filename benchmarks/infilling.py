@@ -13,6 +13,7 @@ import argparse
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,10 @@ from fractalgen.errors import UserError
 from fractalgen.evaluation.notes import crop_tokens
 from fractalgen.evaluation.statistics import compare, music_statistics
 from fractalgen.files import write_json
-from fractalgen.music.tokens import HOLD, ONSET
+from fractalgen.model.plans import Plans
+from fractalgen.music.planning import piece_plan
+from fractalgen.music.tokens import DEFAULT_METER, HOLD, ONSET
+from fractalgen.sampling import layout_of, plans_of, sample_rolls
 
 Rolls = npt.NDArray[np.uint8]
 BARS = 16
@@ -145,21 +149,36 @@ def sample(
 ) -> Rolls:
     """Rolls (count, 128, width) around the given cells."""
     generator = torch.Generator().manual_seed(args.seed)
+    settings = SamplingConfig(filter_threshold=args.filter_threshold, candidates=candidates)
     parts = []
     with composing_bar() as progress:
         for start in range(0, count, BATCH):
             here = min(BATCH, count - start)
-            tokens, _ = model.sample(
+            around = None if given is None else given[start : start + here]
+            tokens, _ = sample_rolls(
+                model,
+                replace(settings, num_iter_list=model.iterations(SamplingConfig.num_iter_list)),
                 here,
                 width=width,
-                known=None if given is None else given[start : start + here],
+                known=around,
+                plans=None if around is None else heard_plans(model, around, generator),
                 generator=generator,
-                filter_threshold=args.filter_threshold,
                 progress=lambda done, total, s=start, n=here: progress(s * total // n + done, count * total // n),  # type: ignore[misc]
-                candidates=candidates,
             )
             parts.append(tokens.numpy().astype(np.uint8))
     return np.concatenate(parts)
+
+
+def heard_plans(model: FractalGen, around: Tensor, generator: torch.Generator) -> Plans | None:
+    """The plans that given cells sound like, as :mod:`fractalgen.compose` tells them; None for models without plans."""
+    if model.planner is None:
+        return None
+    layout = layout_of(model.config, around.shape[-1])
+    told = [
+        piece_plan(layout, model.config.steps_per_quarter, known=cells, meters=(DEFAULT_METER,))
+        for cells in around.numpy()
+    ]
+    return plans_of(model, SamplingConfig(), layout, told, False, None, generator)[0]
 
 
 def _number(value: float | None) -> str:

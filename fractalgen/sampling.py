@@ -94,7 +94,8 @@ def sample_rolls(
         known: cells decided beforehand, which stay unchanged; elsewhere -1, or -2 where a hold is ruled out.
             MAR levels, and all levels of a model with future context, are conditioned on all of them, other AR levels
             on those earlier in scan order.
-        plans: the plans of the rolls; what they do not tell is not told.  None: models that know plans draw them.
+        plans: the plans of the rolls; what they do not tell is not told.  None: models that know plans draw them, but
+            where cells are known nothing is told: a plan that is drawn does not hear them.
         absent: steps that do not exist, see :mod:`fractalgen.model.absent` (default: all exist).
         window: time steps composed at once (default: the width trained on), see :func:`.windows.compose`.
         allowed: cells that may sound, known ones apart (default: all).
@@ -117,6 +118,7 @@ def sample_rolls(
     if batch_size < 1:
         raise ConfigError(f"batch_size {batch_size}: must be at least 1")
     shape = (batch_size, config.pitches, width)
+    from_nothing = known is None
     if known is None:
         known = torch.full(shape, -1, device=model.device)
     if tuple(known.shape) != shape:
@@ -127,8 +129,9 @@ def sample_rolls(
     if absent is not None and tuple(absent.shape) != (width,):
         raise ConfigError(f"absent steps have the shape {tuple(absent.shape)}, the samples {width} steps")
     if plans is None and model.planner is not None:
-        free = Plans.free(batch_size, width // config.patch, config.pitches, config.patch, model.device)
-        plans = draw_plans(model, settings, free, absent, cond_list, generator)
+        plans = Plans.free(batch_size, width // config.patch, config.pitches, config.patch, model.device)
+        if from_nothing:
+            plans = draw_plans(model, settings, plans, absent, cond_list, generator)
     labelled = cond_list is not None and len(model.labels) > 0
     guided = (labelled or plans is not None) and settings.cfg != 1.0
     sampler = TokenSampler(settings, generator, model.device, streams=2 if guided else 1)
