@@ -100,6 +100,7 @@ def compose(
             wanted = torch.from_numpy(requests(attribute, args.num_samples)[start : start + count])
             cond = [wanted if other == attribute else torch.zeros_like(wanted) for other in model.config.attributes]
         settings = {"width": args.width, "generator": generator, "filter_threshold": args.filter_threshold}
+        settings["plan_temperature"] = args.plan_temperature
         tokens, _ = model.sample(count, cond_list=cond, cfg=cfg, **settings)
         parts.append(tokens.numpy().astype(np.uint8))
         bar.update(count)
@@ -115,6 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     top.add_argument("--num_samples", type=int, default=100, help="pieces for each attribute and scale")
     top.add_argument("--width", type=int, default=256, help="time steps of a piece")
     top.add_argument("--filter_threshold", type=float, default=0.01, help="rule out choices less likely than this")
+    top.add_argument("--plan_temperature", type=float, default=0.8, help="of models with plans")
     top.add_argument("--seed", type=int, default=0, help="seed of the samples")
     top.add_argument("--json", help="file for the figures")
     return exit_status("steering", lambda: run(top.parse_args(arguments)))
