@@ -61,7 +61,7 @@ def draw_plans(
         return sampler.categorical(logits[None], sampler.uniform((len(logits),)))
 
     with limited_threads(settings.threads):
-        return model.planner.draw(plans, exists.expand(batch, -1), model.key(cond_list, batch), draw)
+        return model.planner.draw(plans, exists.expand(batch, -1), model.key(cond_list, batch), draw, settings.cfg)
 
 
 @torch.no_grad()

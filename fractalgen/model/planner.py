@@ -111,35 +111,55 @@ class Planner(nn.Module):
         }
 
     @torch.no_grad()
-    def draw(self, plans: Plans, exists: Bool[Tensor, "b u"], key: Int[Tensor, " b"], draw: Draw) -> Plans:
+    def draw(
+        self, plans: Plans, exists: Bool[Tensor, "b u"], key: Int[Tensor, " b"], draw: Draw, guidance: float = 1.0
+    ) -> Plans:
         """Draw whatever is not told of a whole piece; ``exists``: units that have a step.
 
         It sees as many columns at once as it was made for.  Columns that come back to one before those find it in the
-        bank, as in training.
+        bank, as in training.  ``guidance`` strengthens the key, beside plans of which no key is told.
         """
         turned, mode, tonic = turn(plans, key)
         chords, back = turned.chords.clone(), turned.back.clone()
         now = replace(turned, chords=chords, back=back)  # a view of what is decided so far
-        count, units = back.shape[1], self.units
-        for column in range(count):
+        guided = guidance != 1 and bool((key > 0).any())
+        modes = torch.cat([mode, torch.zeros_like(mode)]) if guided else mode
+
+        def state(first: int, column: int, slot: int) -> Float[Tensor, "b d"]:
+            """What a decision of a column depends on; behind it the same without a key."""
+            seen = now.window(first, column + 1)
+            seen = seen.each(lambda x: torch.cat([x, x])) if guided else seen
+            return self.states(seen, modes)[:, -1, slot]
+
+        def choose(logits: Float[Tensor, "b v"], before: int | None = None) -> Int[Tensor, " b"]:
+            """One decision of each plan."""
+            if guided:
+                told, free = logits.chunk(2)
+                logits = free + guidance * (told - free)
+            if before is not None:
+                logits = logits.masked_fill(torch.arange(1 + MOST_BACK, device=logits.device) > before, float("-inf"))
+            return draw(logits)
+
+        def twice(x: Tensor) -> Tensor:
+            return torch.cat([x, x]) if guided else x
+
+        for column in range(back.shape[1]):
             if not bool((back[:, column] < 0).any() | self.open(chords, exists, column).any()):
                 continue
             first = max(0, column - self.columns + 1)
             if bool((back[:, column] < 0).any()):
-                state = self.states(now.window(first, column + 1), mode)[:, -1, 0]
-                before = torch.full_like(back[:, column], column)
-                drawn = draw(self.back_logits(state, before))
+                drawn = choose(wide(self.to_back(state(first, column, 0))), before=column)
                 back[:, column] = torch.where(back[:, column] < 0, drawn, back[:, column])
-            for unit in range(units):
-                place = column * units + unit
+            for unit in range(self.units):
+                place = column * self.units + unit
                 free = self.open(chords, exists, column)[:, unit]
                 if not bool(free.any()):
                     continue
-                h = self.states(now.window(first, column + 1), mode)[:, -1, 1 + unit]
-                root = draw(wide(self.to_root(h)))
-                h = h + self.root(root)
-                quality = draw(wide(self.to_quality(h)))
-                bass = draw(wide(self.to_bass(h + self.quality(quality))))
+                h = state(first, column, 1 + unit)
+                root = choose(wide(self.to_root(h)))
+                h = h + self.root(twice(root))
+                quality = choose(wide(self.to_quality(h)))
+                bass = choose(wide(self.to_bass(h + self.quality(twice(quality)))))
                 drawn = torch.where(root > 0, FIRST + ((root - 1) * len(QUALITIES) + quality) * 12 + bass, NO_CHORD)
                 chords[:, place] = torch.where(free, drawn, chords[:, place])
         return replace(plans, chords=seen_from(chords, -tonic[:, None]), back=back)
