@@ -330,3 +330,23 @@ def test_samples_beside_given_cells_in_short_bars(generators: str, known_first: 
     degrees = int(often.sum()) - 1
     assert degrees > 5
     assert chi < degrees + 5 * (2 * degrees) ** 0.5
+
+
+def test_guidance_of_the_planner_strengthens_the_key() -> None:
+    """With guidance 0 a key is as good as none (C: its roots are counted from where those without a key are)."""
+    model = model_with_plans(width=4)
+    assert model.planner is not None
+    free, exists = repeated(plans("free"), 64), torch.ones(64, 2, dtype=torch.bool)
+
+    def draw(key: int, guidance: float) -> Tensor:
+        generator = torch.Generator().manual_seed(3)
+
+        def choose(logits: Tensor) -> Tensor:
+            return torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
+
+        assert model.planner is not None
+        return model.planner.draw(free, exists, torch.full((64,), key), choose, guidance).chords
+
+    assert torch.equal(draw(1, 0.0), draw(0, 1.0))
+    assert not torch.equal(draw(1, 1.0), draw(0, 1.0))
+    assert not torch.equal(draw(1, 3.0), draw(1, 1.0))
