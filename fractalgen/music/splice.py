@@ -127,7 +127,8 @@ def splice_midi(
     ]
     kept, added = _match(roll, composed, given, grid, pedals)
     kept += [note for note in notes if note.channel == DRUMS]
-    edited = _edit(file, notes, kept, lone, grid, cut, moved)
+    goes_on = any(step == cut for step, _, _ in roll.time_signatures)  # the meter that begins where the source is cut
+    edited = _edit(file, notes, kept, lone, grid, cut, moved, goes_on)
     name, left = TRACK_NAME, None
     if hands:
         notes_now = roll.notes()
@@ -197,13 +198,17 @@ def _edit(
     grid: TickGrid,
     cut: int | None,
     pedals: Pedals,
+    goes_on: bool,
 ) -> list[list[Event]]:
-    """The source's tracks without the notes that go away, and without what comes at or after step ``cut``."""
+    """The source's tracks without the notes that go away, and without what comes at or after step ``cut``.
+
+    ``goes_on``: but for a meter at that very step.
+    """
 
     def stays(tick: int, data: bytes) -> bool:
         if cut is None or data[:2] == b"\xff\x51":  # a tempo holds between steps too
             return cut is None or tick * grid.steps_per_quarter < cut * grid.ticks_per_quarter
-        return grid.step(tick) < cut + (data[:2] == b"\xff\x58")  # a meter that begins at the cut goes on
+        return grid.step(tick) < cut + (goes_on and data[:2] == b"\xff\x58")
 
     stay = [note for note in kept if cut is None or note.step < cut]
     ends = {(note.track, note.off): note for note in stay}
