@@ -64,6 +64,7 @@ def test_what_is_given_stays(model: FractalGen, piece: PianoRoll) -> None:
     assert patches.sum() <= 2  # one drawn patch, and the rest of a note that it cuts
 
 
+@pytest.mark.slow
 def test_plans_in_python() -> None:
     torch.manual_seed(0)
     planner = FractalGen(tiny.model_config(reveal_share=0.5, plan_width=8)).eval()

@@ -299,6 +299,7 @@ def test_an_empty_tempo_event_is_ignored() -> None:
     assert PianoRoll.from_midi(CASES / "tempoempty.mid").tempos == ((0, 120.0),)
 
 
+@pytest.mark.slow
 def test_a_bar_is_a_bar_of_the_music_given(tmp_path: Path) -> None:
     base = ["generate", "--mode", "conditional", "--condition_midi", str(CASES / "waltz.mid"), "--seed", "1"]
     assert main([*base, "--condition_bars", "2", "--bars", "4", "--output_dir", str(tmp_path)]) == 0
@@ -307,6 +308,7 @@ def test_a_bar_is_a_bar_of_the_music_given(tmp_path: Path) -> None:
     assert roll.time_signatures == ((0, 3, 4),)
 
 
+@pytest.mark.slow
 def test_messages_name_the_flag_that_was_given(capsys: pytest.CaptureFixture[str]) -> None:
     base = ["generate", "--mode", "conditional", "--condition_midi", str(CASES / "rest.mid")]
     for flags in (["--condition_bars", "2"], ["--condition_length", "32"]):
@@ -316,6 +318,7 @@ def test_messages_name_the_flag_that_was_given(capsys: pytest.CaptureFixture[str
         assert line.count("--condition_") == 1
 
 
+@pytest.mark.slow
 def test_pictures_and_pages_draw_the_bars_of_a_pickup(tmp_path: Path) -> None:
     roll = PianoRoll.from_midi(CASES / "pickup.mid")
     lines = roll.downbeats().tolist()

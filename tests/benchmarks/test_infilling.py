@@ -47,6 +47,7 @@ def test_bits_per_note_counts_the_gap_alone() -> None:
     assert bits_per_note(model, rolls, known) == pytest.approx(nats / np.log(2) / notes)
 
 
+@pytest.mark.slow
 def test_the_whole_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(0)
     for name, future_context in (("past_only", False), ("future_context", True)):

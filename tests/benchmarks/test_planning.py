@@ -36,6 +36,7 @@ def test_chords_that_agree_in_part() -> None:
     assert same_roots(codes("C G Am N.C."), np.array([*codes("C7 F Am"), NO_CHORD])) == 0.5
 
 
+@pytest.mark.slow
 def test_the_whole_benchmark(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     songs = [song(name, bars, voices=True) for name, bars in (("one", 34), ("two", 40), ("four", 36))]
     songs.append(song("three", 20))

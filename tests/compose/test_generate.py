@@ -92,6 +92,7 @@ def test_the_flags_of_the_animation(checkpoint: str, tmp_path: Path):
     assert trace.seed == 1
 
 
+@pytest.mark.slow
 def test_quality_sets_the_iterations_of_mar_levels(tmp_path: Path):
     torch.manual_seed(0)
     model = FractalGen(tiny.model_config(generator_types=("mar", "ar", "ar", "ar")))
@@ -428,6 +429,7 @@ def test_wrong_settings_from_python(keyed: str, settings: dict[str, Any], messag
         compose_rolls(FractalGen.from_pretrained(keyed), width=16, **settings)
 
 
+@pytest.mark.slow
 def test_keys_of_music_given(keyed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     def heard(pitches: list[int], signature: bytes = b"", *flags: str) -> str:
         notes = b"".join(on(0, pitch) + off(480, pitch) for pitch in pitches)

@@ -63,6 +63,7 @@ def marker_texts(path: Path) -> list[str]:
     return [text for text in texts if not text.startswith("FractalGen")]
 
 
+@pytest.mark.slow
 def test_chords_and_form_come_out_as_markers_and_in_the_trace(planner: str, tmp_path: Path) -> None:
     flags = ("--chords", "C G/B | Am F", "--form", "A2 B2 A2", "--key", "C major")
     path, trace = compose(planner, tmp_path, *flags)
@@ -133,6 +134,7 @@ def test_a_lead_sheet_gets_its_piano_part(planner: str, tmp_path: Path) -> None:
     assert (piece.tokens[:60] >= ONSET).any()
 
 
+@pytest.mark.slow
 def test_block_chords_of_a_lead_sheet_are_no_melody(planner: str, tmp_path: Path) -> None:
     """One track named as a melody holds held chords too; a recipe leaves another sheet free to be given."""
     melody = b"".join(on(0, 72 + i, 70) + off(480, 72 + i) for i in range(4))
@@ -149,6 +151,7 @@ def test_block_chords_of_a_lead_sheet_are_no_melody(planner: str, tmp_path: Path
     assert PianoRoll.from_midi(again).width == 48
 
 
+@pytest.mark.slow
 def test_the_program_reads_its_own_markers(planner: str, tmp_path: Path) -> None:
     path, _ = compose(planner, tmp_path / "a", "--chords", "C C C G", "--form", "A2 B2")
     flags = ("--mode", "accompany", "--lead_sheet", path, "--voice", "right")
@@ -157,12 +160,14 @@ def test_the_program_reads_its_own_markers(planner: str, tmp_path: Path) -> None
     assert [spelled(int(code)) for code in trace.plan.chords[::4]] == ["C", "C", "C", "G"]
 
 
+@pytest.mark.slow
 def test_the_key_of_given_chords(planner: str, tmp_path: Path) -> None:
     for chords, key in (("C G Am F", "C major"), ("Am Dm E7 Am", "A minor"), ("Eb Bb Cm Ab", "Eb major")):
         _, trace = compose(planner, tmp_path, "--chords", chords, "--bars", 4)
         assert trace.settings["key"] == key
 
 
+@pytest.mark.slow
 def test_pieces_end_on_the_tonic_unless_told_otherwise(planner: str, tmp_path: Path) -> None:
     for flags, last in ((("--key", "D minor"), "Dm"), (("--key", "D minor", "--chords", "C G"), "G")):
         _, trace = compose(planner, tmp_path, "--bars", 4, *flags)
@@ -177,6 +182,7 @@ def test_pieces_end_on_the_tonic_unless_told_otherwise(planner: str, tmp_path: P
         assert trace.settings["key"] == chord.replace("m", "") + (" minor" if "m" in chord else " major")
 
 
+@pytest.mark.slow
 def test_a_piece_with_a_pickup_goes_on_to_the_end_of_a_form(planner: str, tmp_path: Path) -> None:
     path = tmp_path / "pickup.mid"
     notes = b"".join(on(0, 60 + i % 5, 70) + off(480, 60 + i % 5) for i in range(9))
@@ -227,6 +233,7 @@ def test_voices_by_name_and_by_hand(planner: str, tmp_path: Path, voice: str) ->
 
 
 @pytest.mark.parametrize("given", [False, True])
+@pytest.mark.slow
 def test_hands_are_two_tracks(planner: str, tmp_path: Path, given: bool) -> None:
     flags: tuple[object, ...] = ("--bars", 2)
     if given:

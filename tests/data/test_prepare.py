@@ -180,6 +180,7 @@ def test_hash_splits_are_stable_and_about_80_10_10() -> None:
             assert few >= set(("train", "valid", "test")[: min(n, 3)]), n
 
 
+@pytest.mark.slow
 def test_a_file_that_kills_its_worker_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "_CHUNK", 2)
     monkeypatch.setattr(sources, "_FEW", 1)

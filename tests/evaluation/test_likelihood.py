@@ -94,6 +94,7 @@ def test_the_standard_error_counts_songs_not_crops() -> None:
     assert math.isnan(ratio_error([1.0], [1], [3]))
 
 
+@pytest.mark.slow
 def test_the_command_writes_what_it_prints(tmp_path: Path, model: FractalGen, capsys: pytest.CaptureFixture) -> None:
     checkpoint = save_pretrained(model, tmp_path / "tiny.safetensors")
     out, page = tmp_path / "figures.json", tmp_path / "page.html"

@@ -50,6 +50,7 @@ def rolls(draw: st.DrawFn) -> PianoRoll:
 
 @given(rolls())
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.slow
 def test_roll_midi_roll_is_the_identity(tmp_path: Path, roll: PianoRoll) -> None:
     roll.to_midi(tmp_path / "a.mid")
     again = PianoRoll.from_midi(tmp_path / "a.mid", roll.steps_per_quarter, roll.velocity_bins)

@@ -175,6 +175,7 @@ def test_tokens_come_out_of_files_whose_notes_overlap(
 
 @given(sources(overlapping=True), st.integers(0, 99), st.data())
 @FEW
+@pytest.mark.slow
 def test_a_piece_goes_on_after_its_beginning(tmp_path: Path, content: bytes, seed: int, data: st.DataObject) -> None:
     source, path = tmp_path / "source.mid", tmp_path / "result.mid"
     source.write_bytes(content)

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from fractalgen.config import RenderConfig
@@ -98,6 +97,7 @@ def test_plans_that_do_not_fit_are_refused(tmp_path: Path, settings: dict[str, A
         Trace.load(tmp_path / "a.trace.npz")
 
 
+@pytest.mark.slow
 def test_the_page_shows_the_lane(tmp_path: Path) -> None:
     program = executable()
     if program is None:

@@ -195,6 +195,7 @@ def test_pointing_at_a_cell_tells_about_it(show: Any) -> None:
     assert player.run("document.getElementById('tip').hidden") is True
 
 
+@pytest.mark.slow
 def test_keys_and_buttons(show: Any) -> None:
     player = show(made_up())
 
@@ -247,6 +248,7 @@ def test_keys_and_buttons(show: Any) -> None:
     assert {before, player.run("document.documentElement.dataset.theme")} == {"dark", "light"}
 
 
+@pytest.mark.slow
 def test_the_process_plays_to_its_end_and_starts_again(show: Any) -> None:
     player = show(made_up("mar"))
     player.click(*middle(player, "#play"))  # at the end: from the beginning
@@ -275,6 +277,7 @@ def test_little_motion_means_whole_steps(show: Any, calm: bool) -> None:
     assert (between == 0) == calm
 
 
+@pytest.mark.slow
 def test_the_music_plays_by_itself(show: Any) -> None:
     trace = made_up()
     player = show(trace)

@@ -55,6 +55,7 @@ def changed(config: ModelConfig, context: tuple[int, int, int] | None = None, **
         ("mar ar ar ar", {}, {"bar_columns": True, "plan_width": 16}),
     ],
 )
+@pytest.mark.slow
 def test_what_is_new_says_nothing_at_first(
     tmp_path: Path, generators: str, old: dict[str, Any], changes: dict[str, Any]
 ) -> None:
@@ -107,6 +108,7 @@ def test_another_architecture_is_refused(tmp_path: Path, changes: dict[str, Any]
         pair(tmp_path, "ar ar ar ar", changes)
 
 
+@pytest.mark.slow
 def test_training_starts_there(tmp_path: Path) -> None:
     tiny.corpus(tmp_path / "corpus.safetensors")
     plain = tiny.train_config(tmp_path, output_dir=str(tmp_path / "a"), max_steps=3, num_images_to_log=0)

@@ -64,6 +64,7 @@ def equal(first: Path, second: Path) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.slow
 def test_the_run_folder_is_as_promised(run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     version = run()
     assert version == tmp_path / "run" / "lightning_logs" / "version_0"
@@ -88,6 +89,7 @@ def test_the_run_folder_is_as_promised(run: Any, tmp_path: Path, capsys: pytest.
     assert resolved["embed_dims"] == [16, 16, 16, 16]
 
 
+@pytest.mark.slow
 def test_validations_and_logs_count_optimiser_steps(run: Any) -> None:
     board = scalars(run(log_every_n_steps=2))
     values = {tag: board.Scalars(tag) for tag in board.Tags()["scalars"]}
@@ -122,6 +124,7 @@ def test_val_loss_is_the_mean_over_all_crops(run: Any, corpus: Path, tmp_path: P
     assert path.name.endswith(f"val_loss_{expected:.4f}.ckpt")
 
 
+@pytest.mark.slow
 def test_labels_are_learned_and_kept(run: Any, corpus: Path, tmp_path: Path) -> None:
     version = run(attributes=("register", "key"), max_steps=2, num_images_to_log=0)
     path = checkpoint(version, 2)
@@ -210,6 +213,7 @@ def test_bfloat16_and_mar_train_and_name_their_bound(run: Any) -> None:
     assert {value.dtype for value in load_pretrained(checkpoint(version, 2)).state_dict().values()} == {torch.float32}
 
 
+@pytest.mark.slow
 def test_the_seed_decides_everything(run: Any, tmp_path: Path) -> None:
     last = [
         run(seed=seed, output_dir=str(tmp_path / name), max_steps=2, num_workers=workers, num_images_to_log=0)
@@ -312,6 +316,7 @@ def test_crops_are_a_function_of_seed_and_index() -> None:
     assert not torch.equal(SeededCrops(Drawn(), seed=1)[70]["tokens"], first)
 
 
+@pytest.mark.slow
 def test_devices_share_the_crops_and_have_their_own_masks(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = (list(zip(range(4), Endless(10, rank, 2), strict=False)) for rank in (0, 1))
     assert [index for _, index in first] == [10, 12, 14, 16]
@@ -366,6 +371,7 @@ def test_constant_schedule_with_cooldown(tmp_path: Path) -> None:
     assert [module.learning_rate(step) for step in (900, 925, 1000)] == pytest.approx([1.0, 0.6, 0.2])
 
 
+@pytest.mark.slow
 def test_a_cooldown_is_a_branch_that_keeps_the_state(run: Any, tmp_path: Path) -> None:
     plateau = run(schedule="constant", max_steps=4, num_images_to_log=0, val_check_interval_steps=4)
     path = checkpoint(plateau, 4)
@@ -416,6 +422,7 @@ def test_the_moving_average_is_what_is_validated_and_saved(run: Any, corpus: Pat
         assert all(torch.equal(weights[name], last["current_model_state"][name]) for name in weights)
 
 
+@pytest.mark.slow
 def test_pictures_show_the_moving_average(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = []
     draw = FractalGen.sample

@@ -71,6 +71,7 @@ def test_transposed_keys_share_what_the_lower_levels_learn() -> None:
 
 
 @pytest.mark.parametrize("generators", ["ar ar ar", "mar ar ar"])
+@pytest.mark.slow
 def test_probabilities_given_a_key_sum_to_one_and_the_sampler_draws_from_them(generators: str) -> None:
     model = keyed(generators, width=2, velocity_bins=1)
     rolls = every_roll(2, 2, 3)

@@ -244,6 +244,7 @@ def test_random_masks_estimate_the_one_by_one_bound(generators: str) -> None:
     assert error < 0.3
 
 
+@pytest.mark.slow
 def test_sampling_of_children_is_unbiased() -> None:
     """With a limit on visited children the loss keeps its mean; without one it is exact."""
     rolls = random_rolls(3, 2, 8, 1)

@@ -175,6 +175,7 @@ def test_windows_of_a_single_patch_move_on() -> None:
 
 
 @pytest.mark.parametrize("generators", ["ar ar ar ar", "mar ar ar ar"])
+@pytest.mark.slow
 def test_windows_compose_any_width(generators: str) -> None:
     """Every cell is decided once, known ones stay, and a window goes on from what the one before composed."""
     model = random_model(tiny_config(generators, PATCHES, width=32, velocity_bins=4))

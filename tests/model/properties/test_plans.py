@@ -112,6 +112,7 @@ def test_tokens_of_steps_that_do_not_exist_are_not_looked_at() -> None:
 @pytest.mark.parametrize("generators", ["ar ar ar", "mar ar ar"])
 @pytest.mark.parametrize("absent", ["all", "short"])
 @pytest.mark.parametrize("future_context", [False, True])
+@pytest.mark.slow
 def test_samples_are_drawn_from_the_likelihood_under_a_plan(generators: str, absent: str, future_context: bool) -> None:
     """A chi-square test over all rolls; what comes back from before the window is in the bank."""
     model = model_with_plans(generators, future_context=future_context)
@@ -284,6 +285,7 @@ def alone_chords(model: FractalGen, plan: Plans) -> Tensor:
 
 @pytest.mark.parametrize("generators", ["ar ar ar", "mar ar ar", "mar mar ar"])
 @pytest.mark.parametrize("known_first", [True, False])
+@pytest.mark.slow
 def test_samples_beside_given_cells_in_short_bars(generators: str, known_first: bool) -> None:
     """A given note may be held over the end of a short bar, by what is composed after it as the likelihood says."""
     model = model_with_plans(generators, width=4, future_context=True)
