@@ -233,6 +233,12 @@ class FractalLevel(nn.Module):
             told = returns[:, region, columns_and_rows(self.grid(regions.canvas), region.device)[0][child]]
         return embedded * (told >= 0)[..., None].to(embedded)
 
+    def embedded_returns(self, regions: Regions, cond: Condition, **decided: Tensor) -> Float[Tensor, "s *b n d"]:
+        """What all children of all regions are shown of the bar that comes back."""
+        region = torch.arange(len(regions.canvas), device=regions.canvas.device)[:, None]
+        child = torch.arange(len(self.grid(regions.canvas)), device=regions.canvas.device)
+        return self.embedded_return(regions, cond, region, child, **decided)
+
     def returned_cells(
         self, regions: Regions, region: Tensor, child: Tensor, **decided: Tensor
     ) -> Int[Tensor, "*m h w"] | None:
@@ -346,10 +352,8 @@ class FractalLevel(nn.Module):
         """Condition of every child from the embedded children that it may see and the cells around it."""
         embedded_context = self.embedded_context(regions)
         z = torch.zeros_like(content)
-        batch, count = content.shape[:2]
-        every = torch.arange(batch, device=content.device)[:, None], torch.arange(count, device=content.device)
         for step in forcing.passes:
-            shown = self.embedded_return(regions, cond, *every, sees=step.sees)
+            shown = self.embedded_returns(regions, cond, sees=step.sees)
             here = base + (shown[0] if shown.ndim else shown)
             found = self.generator(content, here, self.look(regions, step.sees) + embedded_context, step.sees)
             z = found if step.target is None else torch.where(step.target[..., None], found, z)

@@ -73,11 +73,6 @@ class Planner(nn.Module):
         x = x + F.pad(seen, (0, 0, 1, 0))
         return self.transformer(x.flatten(1, 2), causal=True).unflatten(1, (columns, -1))
 
-    def back_logits(self, state: Float[Tensor, "*b d"], before: Int[Tensor, "*b"]) -> Float[Tensor, "*b v"]:
-        """Logits of how many columns back the one lies that comes back (0: none), of the ``before`` that there are."""
-        logits = wide(self.to_back(state))
-        return logits.masked_fill(torch.arange(1 + MOST_BACK, device=logits.device) > before[..., None], float("-inf"))
-
     def nll(self, plans: Plans, key: Int[Tensor, " b"], decided: Plans | None = None) -> dict[str, Float[Tensor, " b"]]:
         """Negative log-probability in nats of returns and of chords, of those that are told.
 
@@ -87,7 +82,7 @@ class Planner(nn.Module):
         turned, mode, _ = turn(plans, key)
         states = self.states(turned, mode)
         columns = torch.arange(plans.back.shape[1], device=plans.back.device)
-        logits = self.back_logits(states[:, :, 0], plans.before[:, None] + columns)
+        logits = possible_back(wide(self.to_back(states[:, :, 0])), plans.before[:, None] + columns)
         scored = (plans.back >= 0) & (plans.back <= MOST_BACK)
         if decided is not None:
             scored = scored & (decided.back < 0)
@@ -127,28 +122,25 @@ class Planner(nn.Module):
 
         def state(first: int, column: int, slot: int) -> Float[Tensor, "b d"]:
             """What a decision of a column depends on; behind it the same without a key."""
-            seen = now.window(first, column + 1)
-            seen = seen.each(lambda x: torch.cat([x, x])) if guided else seen
-            return self.states(seen, modes)[:, -1, slot]
-
-        def choose(logits: Float[Tensor, "b v"], before: int | None = None) -> Int[Tensor, " b"]:
-            """One decision of each plan."""
-            if guided:
-                told, free = logits.chunk(2)
-                logits = free + guidance * (told - free)
-            if before is not None:
-                logits = logits.masked_fill(torch.arange(1 + MOST_BACK, device=logits.device) > before, float("-inf"))
-            return draw(logits)
+            return self.states(now.window(first, column + 1).each(twice), modes)[:, -1, slot]
 
         def twice(x: Tensor) -> Tensor:
             return torch.cat([x, x]) if guided else x
+
+        def mixed(logits: Float[Tensor, "s v"]) -> Float[Tensor, "b v"]:
+            """Logits of one decision of each plan, with guidance."""
+            if not guided:
+                return logits
+            told, free = logits.chunk(2)
+            return free + guidance * (told - free)
 
         for column in range(back.shape[1]):
             if not bool((back[:, column] < 0).any() | self.open(chords, exists, column).any()):
                 continue
             first = max(0, column - self.columns + 1)
             if bool((back[:, column] < 0).any()):
-                drawn = choose(wide(self.to_back(state(first, column, 0))), before=column)
+                logits = mixed(wide(self.to_back(state(first, column, 0))))
+                drawn = draw(possible_back(logits, plans.before + column))
                 back[:, column] = torch.where(back[:, column] < 0, drawn, back[:, column])
             for unit in range(self.units):
                 place = column * self.units + unit
@@ -156,10 +148,10 @@ class Planner(nn.Module):
                 if not bool(free.any()):
                     continue
                 h = state(first, column, 1 + unit)
-                root = choose(wide(self.to_root(h)))
+                root = draw(mixed(wide(self.to_root(h))))
                 h = h + self.root(twice(root))
-                quality = choose(wide(self.to_quality(h)))
-                bass = choose(wide(self.to_bass(h + self.quality(twice(quality)))))
+                quality = draw(mixed(wide(self.to_quality(h))))
+                bass = draw(mixed(wide(self.to_bass(h + self.quality(twice(quality))))))
                 drawn = torch.where(root > 0, FIRST + ((root - 1) * len(QUALITIES) + quality) * 12 + bass, NO_CHORD)
                 chords[:, place] = torch.where(free, drawn, chords[:, place])
         return replace(plans, chords=seen_from(chords, -tonic[:, None]), back=back)
@@ -168,6 +160,11 @@ class Planner(nn.Module):
         """Units of a column that are to be drawn."""
         here = slice(column * self.units, (column + 1) * self.units)
         return (chords[:, here] == UNTOLD) & exists[:, here]
+
+
+def possible_back(logits: Float[Tensor, "*b v"], before: Int[Tensor, "*b"]) -> Float[Tensor, "*b v"]:
+    """Logits of how many columns back the one lies that comes back (0: none), of the ``before`` that there are."""
+    return logits.masked_fill(torch.arange(1 + MOST_BACK, device=logits.device) > before[..., None], float("-inf"))
 
 
 def parts(codes: Int[Tensor, "*n"]) -> tuple[Tensor, Tensor, Tensor]:

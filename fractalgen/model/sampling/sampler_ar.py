@@ -218,8 +218,7 @@ class ArState:
         nothing = cond.vector.new_zeros(len(cond.vector), len(grid), 0)
         self.inside = level.inside(cond, grid, nothing).each(lambda x: streams(x, sampler))
         if regions.returned is not None and level.index > 0:
-            every = torch.arange(len(given), device=given.device)[:, None], torch.arange(len(grid), device=given.device)
-            self.base = self.base + level.embedded_return(self.regions, cond, *every)
+            self.base = self.base + level.embedded_returns(self.regions, cond)
         self.echoes = None if regions.long_context is None else grid.split_layers(regions.long_context)
         self.steps = torch.arange(len(grid), device=device).expand(len(self.flat), -1)
         self.returning = regions.returns is not None and bool((regions.returns >= 0).any())

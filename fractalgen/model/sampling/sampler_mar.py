@@ -57,7 +57,6 @@ def sample_mar(
     windows_seen, _ = windows(grid, level.margin, level.context, canvas.device)
     nothing = cond.vector.new_zeros(len(cond.vector), len(grid), 0)
     inside = level.inside(cond, grid, nothing).each(lambda x: streams(x, sampler))
-    every = torch.arange(len(given), device=given.device)[:, None], torch.arange(len(grid), device=given.device)
     # with a limit on polyphony, children are drawn one at a time, because each one leaves less room to the others
     alone = limits is not None and limits.room is not None
     iterations = len(grid) if alone else sampler.settings.num_iter_list[level.index]
@@ -73,7 +72,7 @@ def sample_mar(
         content, context, sees = (
             x.repeat(sampler.streams, 1, 1) for x in (content, context, (steps < iteration)[:, None])
         )
-        shown = level.embedded_return(regions, cond, *every)
+        shown = level.embedded_returns(regions, cond)
         whole = base + (shown.flatten(0, 1) if shown.ndim else shown)
         conditions = streams(level.generator(content, whole, context, sees), sampler)
         now = sampler.at(level.index, (iteration + 1) / iterations)
