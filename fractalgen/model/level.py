@@ -359,6 +359,12 @@ class FractalLevel(nn.Module):
             z = found if step.target is None else torch.where(step.target[..., None], found, z)
         return z
 
+    def absent_steps(self, given: Int[Tensor, "b p t"], grid: Grid) -> Bool[Tensor, "b n w"] | None:
+        """In the first level the steps of each child that do not exist; None if all do."""
+        if self.index > 0 or not bool((given == ABSENT).any()):
+            return None
+        return (grid.split(given) == ABSENT)[:, :, 0]
+
     def ended(self, given: Int[Tensor, "b p t"] | None, grid: Grid) -> Bool[Tensor, "b n"] | None:
         """Children that are cells in which a hold is ruled out; None if there are none."""
         if given is None or self.patch > 1 or not bool((given == NO_HOLD).any()):

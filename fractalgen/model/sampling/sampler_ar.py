@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fractalgen.model.absent import carried
 from fractalgen.model.ar import Autoregressive
-from fractalgen.model.grid import Grid, Margin, earlier, interior, surround, windows
+from fractalgen.model.grid import Margin, earlier, interior, surround, windows
 from fractalgen.model.level import FractalLevel
 from fractalgen.model.limits import PatchLimits
 from fractalgen.model.regions import Condition, Regions
@@ -50,7 +50,7 @@ def sample_ar(
     undecided, filled, sounds = level.tasks(regions, grid)
     given_patches = grid.split(given)
     silent = grid.split(state.roll).clone()  # what was given, and silence
-    absent = absent_steps(level, given, grid)
+    absent = level.absent_steps(given, grid)
     limits = None if regions.limits is None else regions.limits.split(grid)
     crowded = limits is not None and limits.room is not None
     one = crowded or level.patch > 1  # fill one child per pass: it is expensive, or leaves less room to the others
@@ -123,13 +123,6 @@ def sample_ar(
         recorder.tell(begin)
     recorder.tell(begin)
     return finished(level, state.regions, grid, *(recorder.finished(grid.split(state.roll)) if record else ()))
-
-
-def absent_steps(level: FractalLevel, given: Int[Tensor, "b p t"], grid: Grid) -> Bool[Tensor, "b n w"] | None:
-    """In the first level the steps of each child that do not exist; None if all do."""
-    if level.index > 0 or not bool((given == ABSENT).any()):
-        return None
-    return (grid.split(given) == ABSENT)[:, :, 0]
 
 
 class ArRecorder:

@@ -12,7 +12,6 @@ from fractalgen.model.level import FractalLevel
 from fractalgen.model.mar import MaskedAutoregressive
 from fractalgen.model.regions import Condition, Regions
 from fractalgen.model.sampling.recorder import Composed, RegionSampler, StepLog, finished
-from fractalgen.model.sampling.sampler_ar import absent_steps
 from fractalgen.model.sampling.token_sampler import GATE, INSIDE, ORDER, TokenSampler, streams
 from fractalgen.music.tokens import ABSENT, SILENCE
 
@@ -45,7 +44,7 @@ def sample_mar(
         shape = (*given_patches.shape[:2], level.height, level.patch, level.patch)
         planes = torch.full(shape, -1, dtype=torch.int32, device=canvas.device)
         chances = torch.zeros(given_patches.shape, device=canvas.device)
-    absent = absent_steps(level, given, grid)
+    absent = level.absent_steps(given, grid)
     start = torch.where(given >= 0, given, level.unknown)
     if bool((given == ABSENT).any()):  # nothing is known of steps that do not exist before their patch is decided
         settled = ~grid.join(undecided[..., None, None].expand_as(given_patches)) & (given == ABSENT)
