@@ -6,10 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from fractalgen import FractalGen
+from fractalgen.checkpoint import save_pretrained
 from fractalgen.config import ModelConfig, TrainConfig
 from fractalgen.data.corpus import write_corpus
 from fractalgen.data.song import Song
+from fractalgen.model.level import FractalLevel
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.trace import Intermediates, Trace
 
@@ -67,6 +71,17 @@ def train_config(folder: Path, **changes: Any) -> TrainConfig:
 def model_config(folder: Path = Path(), **changes: Any) -> ModelConfig:
     """The model of :func:`train_config`."""
     return train_config(folder, **changes).model_config()
+
+
+def save_model(path: Path, config: ModelConfig, gate_bias: float = -2) -> str:
+    """Save a random model that is nearly as sparse as music, so that few cells are drawn."""
+    torch.manual_seed(0)
+    model = FractalGen(config)
+    for level in model.modules():
+        if isinstance(level, FractalLevel):
+            torch.nn.init.constant_(level.gate.bias, gate_bias)
+    save_pretrained(model, path, {})
+    return str(path)
 
 
 def intermediates(rolls: np.ndarray) -> Intermediates:

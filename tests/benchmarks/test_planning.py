@@ -8,13 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from benchmarks.planning import agreement, main, same_roots
 from fractalgen import FractalGen
 from fractalgen.checkpoint import save_pretrained
 from fractalgen.data.corpus import write_corpus
-from fractalgen.model.level import FractalLevel
 from fractalgen.music.chords import NO_CHORD, parse_chord
 from fractalgen.music.labels import KEYS, Attribute
 from tests import tiny
@@ -42,15 +40,10 @@ def test_the_whole_benchmark(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     songs.append(song("three", 20))
     data = tmp_path / "corpus.safetensors"
     write_corpus(songs, {"one": "valid", "two": "valid", "four": "valid", "three": "train"}, data)
-    torch.manual_seed(0)
     config = replace(
         tiny.model_config(), future_context=True, plan_width=8, attributes=(Attribute("key", KEYS), METERS)
     )
-    model = FractalGen(config)
-    for level in model.modules():
-        if isinstance(level, FractalLevel):
-            torch.nn.init.constant_(level.gate.bias, -3)  # as sparse as music
-    save_pretrained(model, tmp_path / "model.safetensors", {})
+    tiny.save_model(tmp_path / "model.safetensors", config, gate_bias=-3)
     save_pretrained(FractalGen(replace(config, plan_width=0)), tmp_path / "plain.safetensors", {})
     out = tmp_path / "out.json"
     flags = ["--data", str(data), "--num_samples", "2", "--cfg", "1", "2", "--json", str(out)]

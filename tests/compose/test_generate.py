@@ -23,7 +23,6 @@ from fractalgen.cli import main
 from fractalgen.compose.command import QUALITY, iterations
 from fractalgen.config import GenerateConfig
 from fractalgen.errors import UserError
-from fractalgen.model.level import FractalLevel
 from fractalgen.music.labels import KEYS, Attribute
 from fractalgen.sampling import compose_rolls, sample_rolls
 from tests import tiny
@@ -35,14 +34,7 @@ ErrorLine = Callable[..., str]
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
-    torch.manual_seed(0)
-    model = FractalGen(tiny.model_config())
-    for level in model.modules():
-        if isinstance(level, FractalLevel):
-            torch.nn.init.constant_(level.gate.bias, -3)  # as sparse as music: few cells to draw
-    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
-    save_pretrained(model, path, {})
-    return str(path)
+    return tiny.save_model(tmp_path_factory.mktemp("model") / "tiny.safetensors", tiny.model_config(), gate_bias=-3)
 
 
 def generate(checkpoint: str, folder: Path, *flags: str) -> int:

@@ -9,13 +9,10 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-import torch
 
 from fractalgen import FractalGen, PianoRoll, Trace, cli
-from fractalgen.checkpoint import save_pretrained
 from fractalgen.compose.assignment import assignment
 from fractalgen.config import GenerateConfig
-from fractalgen.model.level import FractalLevel
 from fractalgen.music.tokens import ONSET, SILENCE
 from tests import tiny
 from tests.midi_files import meter, midi, off, on, tempo
@@ -25,13 +22,7 @@ BAR = 480 * 4
 
 
 def save_model(path: Path, **changes: Any) -> str:
-    torch.manual_seed(0)
-    model = FractalGen(replace(tiny.model_config(), **changes))
-    for level in model.modules():
-        if isinstance(level, FractalLevel):
-            torch.nn.init.constant_(level.gate.bias, -2)
-    save_pretrained(model, path, {})
-    return str(path)
+    return tiny.save_model(path, replace(tiny.model_config(), **changes))
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from fractalgen import FractalGen, cli
-from fractalgen.checkpoint import save_pretrained
-from fractalgen.model.level import FractalLevel
+from fractalgen import cli
 from fractalgen.music.chords import spelled
 from fractalgen.music.labels import KEYS, Attribute
 from fractalgen.music.midi_events import read_file, text_event
@@ -28,16 +25,10 @@ METERS = Attribute("meter", ("4/4", "3/4"))
 
 
 def save_model(path: Path, plan_width: int = 8) -> str:
-    torch.manual_seed(0)
     config = replace(
         tiny.model_config(), future_context=True, plan_width=plan_width, attributes=(Attribute("key", KEYS), METERS)
     )
-    model = FractalGen(config)
-    for level in model.modules():
-        if isinstance(level, FractalLevel):
-            torch.nn.init.constant_(level.gate.bias, -2)
-    save_pretrained(model, path, {})
-    return str(path)
+    return tiny.save_model(path, config)
 
 
 @pytest.fixture(scope="module")
