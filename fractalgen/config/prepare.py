@@ -15,7 +15,7 @@ class PrepareConfig:
     groups: ClassVar[Groups] = {
         "most used": ("data", "out", "splits", "licence", "report"),
         "grid": ("steps_per_quarter", "velocity_bins", "pedal", "restrike"),
-        "which files": ("allow_off_grid", "max_grid_distance", "keep_duplicates", "manifest"),
+        "which files": ("merge", "allow_off_grid", "max_grid_distance", "keep_duplicates", "manifest", "style"),
         "computation": ("num_workers",),
     }
 
@@ -35,8 +35,12 @@ class PrepareConfig:
     )
     keep_duplicates: bool = setting(False, "keep files whose notes equal those of another file")
     manifest: str | None = setting(
-        None, "CSV or TSV file with the columns `file` and `style` (default: the style is the name of the sub-folder)"
+        None,
+        "CSV or TSV file with the columns `file` and `style` (default: the style is the name of the sub-folder), and"
+        " maybe `velocities`: those of files marked `flat` are not learned",
     )
+    style: str = setting("", "style of the songs that have no other")
+    merge: tuple[str, ...] = setting((), "packed corpora to put together, in place of --data")
     restrike: bool = setting(False, "strike all sounding notes again at every step: chords without holds")
     licence: str = setting("unknown", "licence of the music, stored in the corpus")
     report: str | None = setting(None, "file for the list of skipped files (tab separated: file, reason)")

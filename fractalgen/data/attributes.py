@@ -82,6 +82,8 @@ def vocabulary(songs: Iterable[Song], steps_per_quarter: int = 4, velocity_bins:
         for start in range(0, max(1, song.num_steps - crop // 2), crop):
             facts = numbers(tokens[:, start : start + crop], steps_per_quarter, velocity_bins)
             facts["tempo"] = pace(song.tempos, start, start + crop)
+            if song.flat:
+                facts["velocity"] = None
             meters[meter_between(song.meters, start, start + crop)] += 1
             sounds |= facts["polyphony"] is not None
             for name, values in found.items():

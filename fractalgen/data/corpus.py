@@ -121,6 +121,7 @@ def write_corpus(
         "songs": [song.name for song in songs],
         "splits": [splits[song.name] for song in songs],
         "styles": [song.style for song in songs],
+        "flat": [song.flat for song in songs],
         "attributes": [asdict(attribute) for attribute in vocabulary],
         **about,
     }
@@ -240,6 +241,10 @@ class Corpus:
         """Style label of a song; empty where there is none."""
         return self.metadata["styles"][index] if "styles" in self.metadata else ""
 
+    def flat(self, index: int) -> bool:
+        """Whether the velocities of a song mean nothing: its file has the same one everywhere, say."""
+        return bool(self.metadata["flat"][index]) if "flat" in self.metadata else False
+
     @cached_property
     def vocabulary(self) -> tuple[Attribute, ...]:
         """The attributes by which the training songs differ, see :func:`fractalgen.data.attributes.vocabulary`."""
@@ -259,6 +264,7 @@ class Corpus:
             self.style(index),
             self.chords(index) if "songs.chords" in self._tensors else (),
             self.voices(index),
+            self.flat(index),
         )
 
     def downbeats(self, index: int) -> npt.NDArray[np.int32]:
@@ -332,10 +338,10 @@ def _damage(about: dict[str, Any], tensors: dict[str, npt.NDArray[Any]]) -> str:
     songs = about["songs"]
     if not isinstance(songs, list) or len(tensors["songs.num_steps"]) != len(songs):
         return "its songs are not those of its tables"
-    for name in ("songs", "splits", "styles"):
-        texts = about.get(name, songs)
-        if not isinstance(texts, list) or len(texts) != len(songs) or not all(isinstance(text, str) for text in texts):
-            return f"{name}: not a text for each song"
+    for name, kind in (("songs", str), ("splits", str), ("styles", str), ("flat", bool)):
+        values = about.get(name, [kind()] * len(songs))
+        if not isinstance(values, list) or len(values) != len(songs) or not all(type(x) is kind for x in values):
+            return f"{name}: not a {kind.__name__} for each song"
     if not set(about["splits"]) <= set(SPLITS):
         return "a split that there is not"
     for name, highest in (("steps_per_quarter", 480), ("velocity_bins", 64)):

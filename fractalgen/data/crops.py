@@ -44,10 +44,10 @@ class Outline:
 class Excerpts:
     """Excerpts of songs as a model takes them: bar by bar where it has bar columns, with plans where it knows plans.
 
-    An item holds ``tokens`` int64 (128, width) and ``labels`` int64 (num_attributes,): those of the excerpt as
-    transposed, 0 where unknown.  With bar columns also ``absent`` bool (width,): steps that do not exist, behind the
-    end of a bar or of the song; and ``voices`` uint8 (128, width), see :mod:`fractalgen.music.voices`.  With plans also
-    what :class:`fractalgen.model.plans.Plans` has.
+    An item holds ``tokens`` int64 (128, width), ``labels`` int64 (num_attributes,), those of the excerpt as transposed
+    and 0 where unknown, and ``flat`` bool (): its velocities mean nothing.  With bar columns also ``absent`` bool
+    (width,): steps that do not exist, behind the end of a bar or of the song; and ``voices`` uint8 (128, width), see
+    :mod:`fractalgen.music.voices`.  With plans also what :class:`fractalgen.model.plans.Plans` has.
     """
 
     def __init__(
@@ -116,7 +116,10 @@ class Excerpts:
         tokens = self.tokens(song, start)
         shift = shift if isinstance(shift, int) else shift(tokens)
         tokens = np.roll(tokens, shift, axis=0)
-        item: dict[str, NDArray[Any]] = {"tokens": tokens.astype(np.int64)}
+        item: dict[str, NDArray[Any]] = {
+            "tokens": tokens.astype(np.int64),
+            "flat": np.array(self.corpus.flat(song)),
+        }
         if not self.bar_columns:
             item["labels"] = self.labels(tokens, song, start, shift)
         else:

@@ -43,6 +43,8 @@ class Labeller:
             return np.zeros(0, np.int64)
         corpus, stop = self.corpus, start + tokens.shape[1]
         facts = numbers(tokens, corpus.steps_per_quarter, corpus.velocity_bins)
+        if corpus.flat(song):
+            facts["velocity"] = None
         key = key_between(corpus.keys(song), start, stop)
         facts["key"] = None if key is None else transposed(key, shift)
         facts["tempo"] = pace(corpus.tempos(song), start, stop)

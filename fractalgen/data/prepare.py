@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from fractalgen.config import PrepareConfig, check_bounds
-from fractalgen.data.corpus import SPLITS, Split, write_corpus
+from fractalgen.data.corpus import SPLITS, Corpus, Split, write_corpus
 from fractalgen.data.song import Song
-from fractalgen.data.sources import SHOWN, Read, Skipped, read_folder, read_manifest, song_of
+from fractalgen.data.sources import SHOWN, Listed, Read, Skipped, read_folder, read_manifest, song_of
 from fractalgen.errors import UserError
 from fractalgen.files import ASSETS, replacing
 from fractalgen.music.pianoroll import PianoRoll
@@ -46,15 +46,17 @@ def prepare(config: PrepareConfig) -> Summary:
     """
     check_bounds(config)
     source, out = Path(config.data), Path(config.out)
+    _check_target(out, "--out")
+    if config.merge:
+        return merge(config)
     if not config.data:
         raise UserError("--data is missing: name a folder of MIDI files")
     if not source.exists():
         raise UserError(f"--data {source}: no such file or folder")
-    _check_target(out, "--out")
     if config.report:
         _check_target(Path(config.report), "--report")
     listed = _read_splits(Path(config.splits)) if config.splits else None
-    styles = read_manifest(Path(config.manifest)) if config.manifest else None
+    manifest = read_manifest(Path(config.manifest)) if config.manifest else None
 
     splits: dict[str, Split]
     assumed = "ticks are musical time, unless a beat map says where the beats are"
@@ -74,10 +76,11 @@ def prepare(config: PrepareConfig) -> Summary:
         splits = listed
         skipped += [Skipped(song.name, f"not listed in {config.splits}") for song in songs if song.name not in splits]
         songs = [song for song in songs if song.name in splits]
-    if styles is not None:
-        songs = [replace(song, style=styles.get(song.name, "")) for song in songs]
+    if manifest is not None:
+        songs = [replace(song, **manifest.get(song.name, Listed())._asdict()) for song in songs]
         if songs and not any(song.style for song in songs):
             raise UserError(f"--manifest {config.manifest}: names none of the songs (the first one is {songs[0].name})")
+    songs = [replace(song, style=song.style or config.style) for song in songs]
     skipped.sort(key=lambda entry: entry.file)
     if config.report:
         told = [
@@ -103,12 +106,52 @@ def prepare(config: PrepareConfig) -> Summary:
         max_grid_distance=config.max_grid_distance,
         skipped=[[entry.file, entry.reason] for entry in skipped],
     )
-    counts = {name: sum(splits[song.name] == name for song in songs) for name in SPLITS}
     damaged = [Skipped(read.song.name, remark) for read in found for remark in read.remarks]
-    summary = Summary(len(songs), sum(len(song.notes) for song in songs), counts, skipped, damaged)
+    summary = _summary(songs, splits, skipped, damaged)
     _print(summary, out, config)
     _print_losses(found, config)
     return summary
+
+
+def merge(config: PrepareConfig) -> Summary:
+    """Put packed corpora together: each song keeps its split, style and chords.
+
+    Raises:
+        UserError: they differ in their grid or velocities, or have songs of the same name; nothing has been written.
+    """
+    if config.data:
+        raise UserError(f"--data {config.data}: not together with --merge {config.merge[0]}")
+    corpora = [Corpus.open(path) for path in config.merge]
+    first = corpora[0]
+    songs: list[Song] = []
+    splits: dict[str, Split] = {}
+    for corpus in corpora:
+        for name in ("steps_per_quarter", "velocity_bins"):
+            here, there = getattr(first, name), getattr(corpus, name)
+            if here != there:
+                raise UserError(f"--merge: {name} is {here} in {first.path} and {there} in {corpus.path}")
+        if twins := splits.keys() & set(corpus.song_ids):
+            raise UserError(f"--merge: {min(twins)} is in {corpus.path} and in a corpus before it")
+        splits |= dict(zip(corpus.song_ids, corpus.splits, strict=True))
+        songs += [replace(song, style=song.style or config.style) for song in map(corpus.song, range(len(corpus)))]
+    write_corpus(
+        songs,
+        splits,
+        Path(config.out),
+        steps_per_quarter=first.steps_per_quarter,
+        velocity_bins=first.velocity_bins,
+        provenance=" and ".join(str(corpus.metadata.get("provenance")) for corpus in corpora),
+        licence=" and ".join(dict.fromkeys(str(corpus.metadata.get("licence")) for corpus in corpora)),
+        merged=[path.name for path in map(Path, config.merge)],
+    )
+    summary = _summary(songs, splits, [], [])
+    _print(summary, Path(config.out), config)
+    return summary
+
+
+def _summary(songs: list[Song], splits: dict[str, Split], skipped: list[Skipped], damaged: list[Skipped]) -> Summary:
+    counts = {name: sum(splits[song.name] == name for song in songs) for name in SPLITS}
+    return Summary(len(songs), sum(len(song.notes) for song in songs), counts, skipped, damaged)
 
 
 def split_by_hash(names: Iterable[str]) -> dict[str, Split]:

@@ -19,7 +19,8 @@ class Song:
 
     ``style`` is a label of the collection's own, empty where there is none.  ``chords`` are changes (step, code, see
     :mod:`fractalgen.music.chords`), if somebody annotated them.  ``voices`` has a code of
-    :mod:`fractalgen.music.voices` for each note; None: not known.
+    :mod:`fractalgen.music.voices` for each note; None: not known.  ``flat``: the velocities mean nothing, because the
+    score that the file was made from has no dynamics, say.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Song:
     style: str = ""
     chords: Chords = ()
     voices: npt.NDArray[np.uint8] | None = None
+    flat: bool = False
 
     def tokens(self) -> npt.NDArray[np.uint8]:
         """Tokens (128, num_steps)."""

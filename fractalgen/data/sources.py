@@ -13,6 +13,7 @@ from functools import partial
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from threading import Thread
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -268,7 +269,19 @@ def _read_alone(file: Path, read: Callable[[Path], Read | Skipped]) -> Read | Sk
         return Skipped(_shown(file.name), "kills the MIDI reader")
 
 
-def read_manifest(path: Path) -> dict[str, str]:
+class Listed(NamedTuple):
+    """What a manifest says of a file: its style, and whether its velocities mean nothing."""
+
+    style: str = ""
+    flat: bool = False
+
+
+def read_manifest(path: Path) -> dict[str, Listed]:
+    """What a manifest says of each file.
+
+    Raises:
+        UserError: it cannot be read, or a column is missing.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
         delimiter = "\t" if "\t" in text.partition("\n")[0] else ","
@@ -278,4 +291,7 @@ def read_manifest(path: Path) -> dict[str, str]:
     if not rows or not {"file", "style"} <= rows[0].keys():
         found = ", ".join(map(str, rows[0])) if rows else "no rows"
         raise UserError(f"--manifest {path}: the columns `file` and `style` are needed (found: {found})")
-    return {row["file"]: (row["style"] or "").strip() for row in rows}
+    return {
+        row["file"]: Listed((row["style"] or "").strip(), (row.get("velocities") or "").strip() == "flat")
+        for row in rows
+    }

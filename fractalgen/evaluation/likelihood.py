@@ -168,7 +168,7 @@ def score(
 
     The steps before the scored ones are known cells, the steps after them (the end of a song) too.  ``seed`` sets
     the random orders of MAR levels.  ``given_plan``: the plan of each window is told, as if a piece began with
-    it: no bar comes back from before.
+    it: no bar comes back from before.  Velocities that mean nothing are not scored, see :class:`.Song`.
     """
     config = model.config
     length = config.crop_length
@@ -193,7 +193,8 @@ def score(
             plans = Plans.of(items)
             if plans is not None:
                 plans = plans.each(lambda x: x.to(model.device))
-            nll = model.nll(rolls, None, num_iter_list, known, mar_order, plans=plans, absent=absent)
+            flat = items["flat"].to(model.device)
+            nll = model.nll(rolls, None, num_iter_list, known, mar_order, plans=plans, absent=absent, flat=flat)
             exact = nll.exact
             if plans is not None:
                 costs = {name: values.tolist() for name, values in model.plan_nll(plans).items()}

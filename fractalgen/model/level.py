@@ -89,12 +89,18 @@ class VelocityHead(nn.Module):
         token = regions.canvas[:, 0, 1].long()
         logits, x = self.first(regions, cond)
         choice = token - HOLD if self.joint else (token >= ONSET).long()
-        nats = F.cross_entropy(wide(logits), choice, reduction="none")
         onset = token >= ONSET
+        flat = losses.flat[crop]
+        if self.joint:  # of a velocity that means nothing only the onset is scored
+            struck = torch.cat([logits[:, :1], logits[:, 1:].logsumexp(1, keepdim=True)], 1)
+            logits = torch.where(flat[:, None], F.pad(struck, (0, logits.shape[1] - 2), value=float("-inf")), logits)
+            choice = torch.where(flat, choice.clamp(max=1), choice)
+        nats = F.cross_entropy(wide(logits), choice, reduction="none")
         name = f"{self.name}/{'token' if self.joint else 'articulation'}"
         for kind, mine in (("onset", onset), ("hold", ~onset)):
             losses.add(name, nats[mine], crop[mine], weight[mine], kind)
         if not self.joint:
+            onset = onset & ~flat
             nats = F.cross_entropy(wide(self.velocities(x[onset])), token[onset] - ONSET, reduction="none")
             losses.add(f"{self.name}/velocity", nats, crop[onset], weight[onset], kind="velocity")
 

@@ -36,11 +36,15 @@ class NLL:
 class LossTerms:
     """Sums of the NLL terms of all levels, per crop, weighted by patch.
 
-    ``subsample``: levels may visit a random subset of their patches.
+    ``subsample``: levels may visit a random subset of their patches.  ``flat``: crops whose velocities mean nothing:
+    of them nothing is added for velocities.
     """
 
-    def __init__(self, batch: int, like: Tensor, subsample: bool = False) -> None:
+    def __init__(
+        self, batch: int, like: Tensor, subsample: bool = False, flat: Bool[Tensor, " b"] | None = None
+    ) -> None:
         self.subsample = subsample
+        self.flat = like.new_zeros(batch, dtype=torch.bool) if flat is None else flat
         self.zeros = like.new_zeros(batch)
         self.terms: dict[str, Tensor] = {}
         self.kinds: dict[str, Tensor] = {}

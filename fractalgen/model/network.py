@@ -141,6 +141,7 @@ class FractalNetwork(nn.Module):
         ended: Bool[Tensor, "b p t"] | None = None,
         plans: Plans | None = None,
         absent: Bool[Tensor, "b t"] | None = None,
+        flat: Bool[Tensor, " b"] | None = None,
         subsample: bool = False,
     ) -> NLL:
         """Negative log-likelihood of rolls, given their plans, in nats; exact for AR.
@@ -152,6 +153,7 @@ class FractalNetwork(nn.Module):
         ``ended`` marks cells among the others that are no hold, as if that were known.
         ``plans``: what is told of chords and form, by default nothing; :meth:`plan_nll` scores the plans themselves.
         ``absent`` marks steps that do not exist; their tokens are not looked at.
+        ``flat`` marks rolls whose velocities mean nothing; they are not scored.
         ``subsample``: of each level's patches at most ``max_children``, weighted up: unbiased, for training.
         In training mode labels and plans are dropped, see :mod:`fractalgen.model.masking`.
 
@@ -171,7 +173,7 @@ class FractalNetwork(nn.Module):
                 plans = drop_plans(plans, self.config.label_dropout)
         schedule = None if num_iter_list is None else Schedule(self.iterations(num_iter_list), mar_order)
         cond = self.condition(cond_list, batch, plans)
-        return self.score(tokens, cond, schedule, known, ended, plans, absent, subsample)
+        return self.score(tokens, cond, schedule, known, ended, plans, absent, flat, subsample)
 
     def score(
         self,
@@ -182,6 +184,7 @@ class FractalNetwork(nn.Module):
         ended: Bool[Tensor, "b p t"] | None = None,
         plans: Plans | None = None,
         absent: Bool[Tensor, "b t"] | None = None,
+        flat: Bool[Tensor, " b"] | None = None,
         subsample: bool = False,
     ) -> NLL:
         """:meth:`nll` with conditions as :meth:`condition` makes them."""
@@ -190,7 +193,7 @@ class FractalNetwork(nn.Module):
         if absent is not None:
             tokens = carried(tokens, absent, self.config.patch)
         canvas = surround(tokens, self.root.margin, self.config.vocabulary + 1)
-        losses = LossTerms(len(tokens), self.null, subsample)
+        losses = LossTerms(len(tokens), self.null, subsample, flat)
         crop = torch.arange(len(tokens), device=tokens.device)
         given = None if known is None else torch.where(known, tokens, UNKNOWN)
         if ended is not None:

@@ -80,7 +80,8 @@ class Training(pl.LightningModule):
         voices = batch.get("voices")
         known = random_known(tokens, self.cfg.reveal_share, voices) if self.cfg.reveal_share > 0 else None
         labels, plans = conditions(batch), Plans.of(batch)
-        nll = self.model.nll(tokens, labels, known=known, plans=plans, absent=batch.get("absent"), subsample=True)
+        absent, flat = batch.get("absent"), batch["flat"]
+        nll = self.model.nll(tokens, labels, known=known, plans=plans, absent=absent, flat=flat, subsample=True)
         loss = nll.total
         planned = {}
         if plans is not None:
@@ -131,18 +132,18 @@ class Training(pl.LightningModule):
         Without labels and plan the figures compare with those of other models, and of ``fractalgen evaluate``.
         """
         seed, tokens = stream(self.cfg.seed, VALIDATION, batch_idx, self.global_rank), batch["tokens"]
-        labels, plans, absent = conditions(batch), Plans.of(batch), batch.get("absent")
+        labels, plans, absent, flat = conditions(batch), Plans.of(batch), batch.get("absent"), batch["flat"]
         if self.cfg.plan_only and plans is not None:
             self.tallies["val"].add(NLL(self.model.plan_nll(plans), {}, exact=True), tokens)
             return
         torch.manual_seed(seed)
-        self.tallies["val"].add(self.model.nll(tokens, absent=absent), tokens)
+        self.tallies["val"].add(self.model.nll(tokens, absent=absent, flat=flat), tokens)
         if labels is not None:
             torch.manual_seed(seed)
-            self.tallies["val_given_labels"].add(self.model.nll(tokens, labels, absent=absent), tokens)
+            self.tallies["val_given_labels"].add(self.model.nll(tokens, labels, absent=absent, flat=flat), tokens)
         if plans is not None:
             torch.manual_seed(seed)
-            nll = self.model.nll(tokens, absent=absent, plans=plans)
+            nll = self.model.nll(tokens, absent=absent, flat=flat, plans=plans)
             self.tallies["val_given_plan"].add(nll, tokens, planned=self.model.plan_nll(plans))
 
     def on_validation_epoch_end(self) -> None:

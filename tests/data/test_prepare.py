@@ -14,9 +14,11 @@ from fractalgen.config import PrepareConfig
 from fractalgen.data import sources
 from fractalgen.data.corpus import Corpus
 from fractalgen.data.crops import ValidCrops
+from fractalgen.data.labeller import Labeller
 from fractalgen.data.prepare import Summary, prepare, split_by_hash
 from fractalgen.data.sources import Skipped, restruck
 from fractalgen.errors import UserError
+from fractalgen.music.labels import Attribute
 from fractalgen.music.tokens import HOLD, merge_notes
 from tests.midi_files import midi, off, on, read_or_die, scale
 
@@ -306,6 +308,55 @@ def test_styles_of_a_manifest(folder: Path, tmp_path: Path) -> None:
             run(folder, manifest=str(manifest))
     with pytest.raises(UserError, match=r"--manifest .*absent.csv: cannot be read"):
         run(folder, manifest=str(tmp_path / "absent.csv"))
+
+
+def test_velocities_of_files_that_a_manifest_calls_flat_mean_nothing(folder: Path, tmp_path: Path) -> None:
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text("file,style,velocities\na.mid,pop,flat\ndeep/C.MID,pop,yes\n", encoding="utf-8")
+    splits = tmp_path / "splits.json"
+    names = ["a.mid", "deep/C.MID"]
+    splits.write_text(json.dumps({"train": names}), encoding="utf-8")
+    corpus = run(folder, manifest=str(manifest), splits=str(splits))[1]
+    flat = {name: corpus.flat(index) for index, name in enumerate(corpus.song_ids)}
+    assert flat == {"a.mid": True, "deep/C.MID": False}
+    velocity = Attribute("velocity", (), (1.0, 64.0, 127.0), (0.0, 0.5, 1.0), "MIDI velocity")
+    for index, name in enumerate(corpus.song_ids):
+        label = Labeller(corpus, [velocity])(corpus.tokens(index), index, 0)
+        assert (label == 0) == flat[name]  # 0: not known
+    items = {name: ValidCrops(corpus, "train").excerpts(index, 0) for index, name in enumerate(corpus.song_ids)}
+    assert {name: bool(item["flat"]) for name, item in items.items()} == flat
+
+
+def test_corpora_are_put_together(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    packed = []
+    for number, style in enumerate(("pop", "")):
+        music = tmp_path / f"music {number}"
+        music.mkdir()
+        (music / f"{number}.mid").write_bytes(midi(scale(first=50 + number)))
+        packed.append(str(tmp_path / f"{number}.safetensors"))
+        prepare(PrepareConfig(data=str(music), out=packed[-1], style=style, licence=f"licence {number}"))
+    both = tmp_path / "both.safetensors"
+    summary = prepare(PrepareConfig(merge=tuple(packed), out=str(both), style="classical"))
+    corpus, parts = Corpus.open(both), [Corpus.open(path) for path in packed]
+    assert summary.songs == len(corpus) == 2
+    assert [corpus.style(index) for index in range(2)] == ["pop", "classical"]
+    assert corpus.metadata["licence"] == "licence 0 and licence 1"
+    for index, part in enumerate(parts):
+        assert np.array_equal(corpus.tokens(index), part.tokens(0))
+        assert corpus.splits[index] == part.splits[0]
+        assert corpus.chords(index) == part.chords(0)
+    assert "2 songs" in capsys.readouterr().out
+    other = tmp_path / "other.safetensors"
+    prepare(PrepareConfig(data=str(tmp_path / "music 0"), out=str(other), velocity_bins=8))
+    for settings, part in (
+        ({"merge": (packed[0], packed[0])}, "--merge: 0.mid is in .* and in a corpus before it"),
+        ({"merge": (packed[0], str(other))}, "--merge: velocity_bins is 32 in .* and 8 in "),
+        ({"merge": (packed[0],), "data": str(folder)}, "--data .*: not together with --merge"),
+    ):
+        target = tmp_path / "not.safetensors"
+        with pytest.raises(UserError, match=part):
+            prepare(PrepareConfig(out=str(target), **settings))  # type: ignore[arg-type]
+        assert not target.exists()
 
 
 def test_keys_are_estimated(folder: Path) -> None:

@@ -259,3 +259,17 @@ def test_sampling_of_children_is_unbiased() -> None:
     error = estimates.std().item() / math.sqrt(len(estimates))
     assert estimates.std() > 0
     assert estimates.mean().item() == pytest.approx(exact, abs=5 * error)
+
+
+@pytest.mark.parametrize("generators", ["ar ar ar", "ar ar mar"])
+def test_velocities_that_mean_nothing_are_not_scored(generators: str) -> None:
+    """Of a note struck in the last cell, which no other cell follows, the likelihood sums over all velocities."""
+    model = random_model(tiny_config(generators, velocity_bins=3))
+    rolls = torch.zeros(3, 2, 4, dtype=torch.long)
+    rolls[:, 1, 3] = 2 + torch.arange(3)
+    with torch.no_grad():
+        scored = (-model.nll(rolls).total).exp()
+        flat = (-model.nll(rolls, flat=torch.tensor([True, False, True])).total).exp()
+    assert flat[0].item() == pytest.approx(scored.sum().item())
+    assert flat[1].item() == pytest.approx(scored[1].item())
+    assert flat[2].item() == pytest.approx(flat[0].item())
