@@ -47,7 +47,6 @@ class ModelConfig:
     dropout: float = 0.0
     max_children: tuple[int, ...] = ()
     echoes: tuple[int, ...] = ()
-    summaries: bool = False  # the levels below the first see summaries of the notes so far
     bar_columns: bool = False  # a column of first-level patches is a bar
     plan_width: int = 0  # width of the planner; 0: the model knows no plans
     future_context: bool = False  # AR levels see known cells after the current one too, as MAR levels always do
@@ -123,7 +122,7 @@ class ModelConfig:
         for name in ("dropout", "label_dropout"):
             if type(getattr(self, name)) not in (int, float):
                 raise ConfigError(f"{name}: a number, not {shown(getattr(self, name))}")
-        for name in ("future_context", "bar_columns", "summaries"):
+        for name in ("future_context", "bar_columns"):
             if type(getattr(self, name)) is not bool:
                 raise ConfigError(f"{name}: true or false, not {shown(getattr(self, name))}")
 

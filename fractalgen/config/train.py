@@ -22,7 +22,7 @@ class TrainConfig:
         "data": ("crop_length", "transpose_min", "transpose_max", "num_workers", "attributes"),
         "model": (
             *("generator_types", "scan_order", "patch_sizes", "embed_dims", "num_blocks", "num_heads"),
-            *("context_pitches", "context_past", "context_future", "echoes", "summaries", "plan_width"),
+            *("context_pitches", "context_past", "context_future", "echoes", "plan_width"),
         ),
         "what is trained": ("plan_only", "reveal_share", "label_dropout", "dropout", "max_children"),
         "optimisation": (
@@ -65,11 +65,6 @@ class TrainConfig:
         (1, 2, 4, 8),
         "long context: L1 and L2 see the same pitches this many first-level patches earlier (where L0 is MAR: also"
         " later); a patch is a bar of four quarters; none: no long context",
-    )
-    summaries: bool = setting(
-        False,
-        "long context: L1 and L2 also see how loud the notes so far were, and what sounds at the same step in other"
-        " octaves",
     )
     plan_width: int = setting(
         0, "width of the planner, which draws chords and form before the notes (0: a model without plans)", low=0
@@ -196,7 +191,6 @@ class TrainConfig:
             "dropout": self.dropout,
             "max_children": tuple(self.max_children),
             "echoes": echoes,
-            "summaries": self.summaries,
             "future_context": future_context,
             "bar_columns": True,
             "plan_width": self.plan_width,

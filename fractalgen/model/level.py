@@ -21,7 +21,6 @@ from fractalgen.model.long_context import columns_and_rows, find_long_context, f
 from fractalgen.model.losses import LossTerms, gate_nll, wide
 from fractalgen.model.regions import Condition, Regions
 from fractalgen.model.schedule import Schedule
-from fractalgen.model.summaries import find_summaries, long_context_layers
 from fractalgen.model.teacher_forcing import TeacherForcing
 from fractalgen.model.transformer import Transformer
 from fractalgen.music.form import NEW
@@ -128,10 +127,9 @@ class FractalLevel(nn.Module):
         if self.looks:
             window = (self.patch + 2 * self.context.pitch) * (self.patch + self.context.past + self.context.future)
             self.surroundings = mlp(4 * window, config.width)
-        self.distances, self.summaries = model.echoes, model.summaries
-        layers = long_context_layers(model)
-        if index > 0 and layers:
-            self.recall = mlp(4 * len(layers) * self.patch**2, config.width)
+        self.distances = model.echoes
+        if index > 0 and self.distances:
+            self.recall = mlp(4 * len(self.distances) * self.patch**2, config.width)
         self.place = Place(self.rows, config.width)
         self.cond = nn.Linear(parent_width, config.width)
         self.degree = None
@@ -276,17 +274,13 @@ class FractalLevel(nn.Module):
     ) -> Int[Tensor, "m e h w"] | None:
         """The long context of some children; ``steps``: see :func:`find_long_context`."""
         grid = self.grid(regions.canvas)
+        if not self.distances:
+            return None
         if regions.long_context is not None:
             return grid.split_layers(regions.long_context)[region, child]
         given = regions.given if self.sees_future else None
-        where = (region, child, self.unknown, steps, given)
         roll = interior(regions.canvas, self.margin)
-        layers = []
-        if self.distances:
-            layers.append(find_long_context(grid, roll, self.distances, *where))
-        if self.summaries:
-            layers.append(find_summaries(grid, roll, *where))
-        return torch.cat(layers, 1) if layers else None
+        return find_long_context(grid, roll, self.distances, region, child, self.unknown, steps, given)
 
     def nll(
         self,

@@ -13,7 +13,6 @@ from fractalgen.errors import UserError
 from fractalgen.model.grid import Margin
 from fractalgen.model.level import FractalLevel
 from fractalgen.model.network import FractalNetwork
-from fractalgen.model.summaries import SUMMARIES, long_context_layers
 
 SAYS_OF_PLANS = {"planner", "harmony", "recall_return", "returned", "told", "left"}
 """Parts of a model with plans: the planner, and what tells the levels of a plan."""
@@ -23,9 +22,9 @@ FEATURES = 4  # numbers a cell, see fractalgen.model.embeddings.CellFeatures
 def start_from(model: FractalNetwork, name_or_path: str) -> None:
     """Give ``model`` the weights of a trained one (a shipped model by name, ``.ckpt`` or ``.safetensors``).
 
-    Wider windows, more echoes, summaries, other labels, plans, columns that are bars, and future context may be new.
-    Their weights are zero at first, so that the new model gives music without labels and plan, in 4/4, exactly the
-    likelihood of the old one.
+    Wider windows, more echoes, other labels, plans, columns that are bars, and future context may be new.  Their
+    weights are zero at first, so that the new model gives music without labels and plan, in 4/4, exactly the likelihood
+    of the old one.
 
     Raises:
         UserError: no such model, or one of another architecture.
@@ -45,7 +44,7 @@ def start_from(model: FractalNetwork, name_or_path: str) -> None:
         if isinstance(level, FractalLevel):
             path = "root." + "child." * level.index
             widen_windows(level, before.context, f"{path}surroundings", weights, found)
-            add_layers(long_context_layers(old), long_context_layers(new), f"{path}recall", weights, found)
+            add_echoes(level, old.echoes, f"{path}recall", weights, found)
             if f"{path}degree" in found and level.degree is None:  # what it says where no key is asked for stays
                 found[f"{path}cond.bias"] += found.pop(f"{path}degree")[0]
     tables = {attribute: found.pop(f"labels.{number}.weight") for number, attribute in enumerate(old.attributes)}
@@ -89,24 +88,19 @@ def widen_windows(
         found[first] = F.pad(found[first].view(window), padding).flatten(1)
 
 
-def add_layers(
-    before: tuple[int | str, ...],
-    after: tuple[int | str, ...],
-    name: str,
-    weights: dict[str, Tensor],
-    found: dict[str, Tensor],
+def add_echoes(
+    level: FractalLevel, before: tuple[int, ...], name: str, weights: dict[str, Tensor], found: dict[str, Tensor]
 ) -> None:
-    """Extend the weights of the long context from the layers ``before`` to more of them."""
+    """Extend the weights of the long context from the distances ``before`` to more of them."""
     first = f"{name}.0.weight"
     if first not in found:
         found |= silent(name, weights)
     else:
-        if missing := [layer for layer in before if layer not in after]:
-            flag = "summaries" if missing[0] in SUMMARIES else "echoes"
-            raise UserError(f"--{flag}: the model to start from has {missing[0]} in its long context, not {after}")
+        if not set(before) <= set(level.distances):
+            raise UserError(f"--echoes: {level.distances}, the model to start from has {before}")
         old = dict(zip(before, found[first].chunk(len(before), 1), strict=True))
         new = torch.zeros_like(old[before[0]])
-        found[first] = torch.cat([old.get(layer, new) for layer in after], 1)
+        found[first] = torch.cat([old.get(distance, new) for distance in level.distances], 1)
 
 
 def silent(name: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
