@@ -1,6 +1,7 @@
 """FractalGen and the note event transformer side by side: likelihood, generated music, copying, cost.
 
-Everything is measured on the same crops of one split; ``python -m benchmarks.compare --help``.
+Everything is measured on the same excerpts of one split: those of FractalGen, which are whole bars where its columns
+are bars.  Both models are given how many steps an excerpt has.  ``python -m benchmarks.compare --help``.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ def run(args: argparse.Namespace) -> None:
     baseline.to(device)
     check_models(args, corpus, ours.config, baseline.config)
     length = ours.config.crop_length
-    crops = ValidCrops(corpus, args.split, length)
+    bars: dict[str, Any] = {"patch": ours.config.patch, "bar_columns": ours.config.bar_columns}
+    crops = ValidCrops(corpus, args.split, length, **bars)
     second = every_other_song(crops.crops)
     if args.num_samples and not second.any():
         raise UserError(f"--num_samples {args.num_samples}: {args.data} has one song only in split {args.split}")
@@ -74,7 +76,7 @@ def run(args: argparse.Namespace) -> None:
             BASELINE: facts(baseline, Path(args.baseline).stem, content),
         },
     }
-    scored = ValidCrops(corpus, args.split, length, limit=args.limit)
+    scored = ValidCrops(corpus, args.split, length, limit=args.limit, **bars)
     result |= {"crops": len(scored), "songs": len({song for song, _ in scored.crops})}
     add_likelihoods(result, ours, baseline, scored)
     if args.num_samples:
@@ -100,7 +102,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def check_models(args: argparse.Namespace, corpus: Corpus, one: ModelConfig, two: NoteEventConfig) -> None:
-    """Refuse models that do not fit the corpus or whose crops differ."""
+    """Refuse models that do not fit the corpus or whose excerpts differ in length."""
     for what, here, there in (
         ("velocity_bins", one.velocity_bins, corpus.velocity_bins),
         ("steps_per_quarter", one.steps_per_quarter, corpus.steps_per_quarter),
@@ -218,7 +220,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--data", required=True, help="packed corpus, or an embedded one by name")
     top.add_argument("--split", default="test", choices=("test", "valid"), help="songs that neither was trained on")
     top.add_argument("--num_samples", type=int, default=100, help="rolls to draw from each (0: likelihood only)")
-    top.add_argument("--limit", type=int, default=0, help="score so many crops, evenly spread (0: all)")
+    top.add_argument("--limit", type=int, default=0, help="score so many excerpts, evenly spread (0: all)")
     top.add_argument("--seed", type=int, default=0, help="seed of the samples and of the shuffled rolls")
     top.add_argument("--device", default="cpu", help="cpu, cuda, mps or auto")
     top.add_argument("--json", help="file for all figures")

@@ -14,7 +14,7 @@ Rows = Sequence[Sequence[str]]
 def tables(result: Mapping[str, Any]) -> str:
     """All tables of :func:`benchmarks.compare.run`, each under a line that says what it shows."""
     count = result["num_samples"]
-    what = f"{result['corpus']}, {result['split']}: {result['crops']} crops of {result['songs']} songs"
+    what = f"{result['corpus']}, {result['split']}: {result['crops']} excerpts of {result['songs']} songs"
     if not count:
         return f"{what}\n\n{markdown(summary_table(result))}"
     how = f"{count} rolls of each at temperature 1, seed {result['seed']}, {result['device']}"
@@ -40,7 +40,7 @@ def summary_table(result: Mapping[str, Any]) -> Rows:
     if not result["num_samples"]:
         return rows
     rows.append(["seconds per roll", *(number(model["seconds_per_roll"]) for model in models.values())])
-    faults = {"orphan_holds": "orphan holds per roll", "silent": "silent", "saturated": "denser than any real crop"}
+    faults = {"orphan_holds": "orphan holds per roll", "silent": "silent", "saturated": "denser than any real excerpt"}
     for key, label in faults.items():
         rows.append([label, *(f"{model['faults'][key]:g}" for model in models.values())])
     if copying := result["copying"]:

@@ -100,10 +100,11 @@ class State:
     pitch: Int[Tensor, "*b"]  # -1: no note yet
     busy_until: Int[Tensor, "*b p"]
 
-    def shifts(self, config: NoteEventConfig) -> Bool[Tensor, "*b t_plus_1"]:
-        """Shifts to a step inside the crop at which some pitch can be struck; ``end`` always."""
+    def shifts(self, config: NoteEventConfig, steps: Int[Tensor, "*b"] | None = None) -> Bool[Tensor, "*b t_plus_1"]:
+        """Shifts to a step inside the crop (of ``steps``, or of all) where some pitch can be struck; ``end`` always."""
         step = self.onset[..., None] + torch.arange(config.steps, device=self.onset.device)
-        later = (step < config.steps) & (step >= self.busy_until.amin(-1, keepdim=True))
+        inside = step < (config.steps if steps is None else steps[..., None])
+        later = inside & (step >= self.busy_until.amin(-1, keepdim=True))
         later[..., 0] = self.pitches(self.onset, config).any(-1)
         return torch.cat([later, torch.ones_like(later[..., :1])], -1)
 
@@ -118,9 +119,12 @@ def velocities(onset: Int[Tensor, "*b"], config: NoteEventConfig) -> Bool[Tensor
     return (torch.arange(config.velocity_bins + 1, device=onset.device) != config.held) | (onset == 0)[..., None]
 
 
-def durations(onset: Int[Tensor, "*b"], config: NoteEventConfig) -> Bool[Tensor, "*b t"]:
-    """Durations that end inside the crop."""
-    return torch.arange(config.steps, device=onset.device) < (config.steps - onset)[..., None]
+def durations(
+    onset: Int[Tensor, "*b"], config: NoteEventConfig, steps: Int[Tensor, "*b"] | None = None
+) -> Bool[Tensor, "*b t"]:
+    """Durations that end inside the crop (of ``steps``, or of all)."""
+    left = (config.steps if steps is None else steps) - onset
+    return torch.arange(config.steps, device=onset.device) < left[..., None]
 
 
 class NoteEventTransformer(nn.Module):
@@ -171,17 +175,24 @@ class NoteEventTransformer(nn.Module):
             logits = head(hidden.to(self.start.dtype))
         return logits.masked_fill(~allowed, float("-inf")).log_softmax(-1)
 
-    def nll(self, rolls: Int[Tensor, "b p t"]) -> dict[str, Float[Tensor, " b"]]:
+    def nll(
+        self, rolls: Int[Tensor, "b p t"], steps: Int[Tensor, " b"] | None = None
+    ) -> dict[str, Float[Tensor, " b"]]:
         """Exact negative log-likelihood (nats) of rolls, by token kind; the sum is that of the roll.
+
+        ``steps``: how many steps each roll is known to have, by default all; it is silent behind them.
 
         Raises:
             UserError: rolls that :func:`encode` refuses.
         """
-        return self.nll_of_notes([encode(roll, self.config) for roll in rolls.cpu().numpy()])
+        return self.nll_of_notes([encode(roll, self.config) for roll in rolls.cpu().numpy()], steps)
 
-    def nll_of_notes(self, tables: Sequence[npt.NDArray[np.int64]]) -> dict[str, Float[Tensor, " b"]]:
+    def nll_of_notes(
+        self, tables: Sequence[npt.NDArray[np.int64]], steps: Int[Tensor, " b"] | None = None
+    ) -> dict[str, Float[Tensor, " b"]]:
         """As :meth:`nll`, of tables made by :func:`encode`; short ones are padded at the end."""
         config, device = self.config, self.start.device
+        known = None if steps is None else steps.to(device)[:, None]
         count = torch.tensor([len(table) for table in tables], device=device)
         notes = torch.zeros(len(tables), int(count.max()), 4, dtype=torch.int64)
         notes[..., 3] = 1  # padding has to be embedded, and is not looked at
@@ -204,10 +215,10 @@ class NoteEventTransformer(nn.Module):
         shift = F.pad(shift, (0, 1)).scatter(1, count[:, None], config.end)
         targets = (shift, *tokens[1:])
         allowed = (
-            before.shifts(config),
+            before.shifts(config, known),
             first.pitches(onset, config),
             velocities(onset, config),
-            durations(onset, config),
+            durations(onset, config, known),
         )
         result = {}
         for kind, name in enumerate(KINDS):

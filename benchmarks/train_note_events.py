@@ -27,7 +27,7 @@ from benchmarks.note_events import KINDS, NoteEventConfig, NoteEventTransformer
 from fractalgen.cli import Parser
 from fractalgen.config import Precision
 from fractalgen.data.corpus import SPLITS, Corpus
-from fractalgen.data.crops import CropDataset, ValidCrops
+from fractalgen.data.crops import CropDataset, Item, ValidCrops
 from fractalgen.data.loaders import SeededCrops
 from fractalgen.devices import autocast, choose_precision
 from fractalgen.errors import UserError
@@ -73,6 +73,22 @@ class Scores:
         }
 
 
+def real_steps(items: Sequence[Item]) -> tuple[Tensor, Tensor]:
+    """Rolls (b, 128, T) of excerpts and how many steps each has: without those that do not exist, silent behind them.
+
+    ``items``: see :class:`fractalgen.data.crops.Excerpts`.
+    """
+    rolls = torch.stack([torch.zeros_like(item["tokens"]) for item in items])
+    steps = []
+    for roll, item in zip(rolls, items, strict=True):
+        tokens = item["tokens"]
+        if "absent" in item:
+            tokens = tokens[:, ~item["absent"]]
+        roll[:, : tokens.shape[1]] = tokens
+        steps.append(tokens.shape[1])
+    return rolls, torch.tensor(steps)
+
+
 def score(
     model: NoteEventTransformer,
     crops: ValidCrops,
@@ -80,16 +96,15 @@ def score(
     precision: Precision = "32",
     quiet: bool = False,
 ) -> Scores:
-    """Score every crop of ``crops``, in that arithmetic."""
+    """Score every crop of ``crops``, in that arithmetic; steps that do not exist are left out."""
     batches = range(0, len(crops), batch_size)
     nats, notes = [], []
     was_training = model.training
     model.eval()
     with torch.no_grad(), autocast(precision, model.start.device):
         for first in tqdm(batches, desc="scoring", unit="batch", leave=False, disable=quiet):
-            items = [crops[i]["tokens"] for i in range(first, min(first + batch_size, len(crops)))]
-            rolls = torch.stack(items)
-            terms = model.nll(rolls)
+            rolls, steps = real_steps([crops[i] for i in range(first, min(first + batch_size, len(crops)))])
+            terms = model.nll(rolls, steps)
             nats.append(torch.stack([terms[kind] for kind in KINDS], 1).double().cpu().numpy())
             notes.append((rolls >= ONSET).sum((1, 2)).numpy())
     model.train(was_training)

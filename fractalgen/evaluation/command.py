@@ -77,7 +77,7 @@ def evaluate(cfg: EvaluateConfig) -> int:
     if result["bits_per_note"] is None:
         raise UserError(f"--data {cfg.data}: no note begins in the songs of split {result['split']}")
     print(likelihood_text(result))
-    if config.plan_width and not cfg.stride:
+    if config.plan_width:
         from fractalgen.evaluation.likelihood import plan_summary
 
         result["given_plan"] = plan_summary(likelihood(cfg, corpus, model, parts, given_plan=True))

@@ -167,8 +167,10 @@ def score(
     """Score windows of a corpus: exact for AR; for MAR see :meth:`fractalgen.model.network.FractalNetwork.nll`.
 
     The steps before the scored ones are known cells, the steps after them (the end of a song) too.  ``seed`` sets
-    the random orders of MAR levels.  ``given_plan``: the plan of each window is told, as if a piece began with
-    it: no bar comes back from before.  Velocities that mean nothing are not scored, see :class:`.Song`.
+    the random orders of MAR levels.  ``given_plan``: the plan of each window is told, and what it costs is scored.
+    A window of which nothing is known has the plan of a piece that begins there: no bar comes back from before it.  In
+    the others, bars may come back from before the window, and the plan of the known columns costs nothing.  Velocities
+    that mean nothing are not scored, see :class:`.Song`.
     """
     config = model.config
     length = config.crop_length
@@ -182,7 +184,7 @@ def score(
     with tqdm(total=len(windows), desc="scoring", unit="crop", dynamic_ncols=True, disable=quiet) as bar, context:
         for first in range(0, len(windows), batch_size):
             batch = windows[first : first + batch_size]
-            items = default_collate([excerpts(w.song, w.start) for w in batch])
+            items = default_collate([excerpts(w.song, w.start, alone=w.begin == 0) for w in batch])
             tokens, absent = items["tokens"].numpy(), items.get("absent")
             scored = np.stack([(step >= w.begin) & (step < w.end) for w in batch])
             rolls = items["tokens"].to(model.device)
@@ -197,7 +199,8 @@ def score(
             nll = model.nll(rolls, None, num_iter_list, known, mar_order, plans=plans, absent=absent, flat=flat)
             exact = nll.exact
             if plans is not None:
-                costs = {name: values.tolist() for name, values in model.plan_nll(plans).items()}
+                told = _first_columns(plans, [w.begin // config.patch for w in batch])
+                costs = {name: values.tolist() for name, values in model.plan_nll(plans, decided=told).items()}
                 planned += [{name: values[i] for name, values in costs.items()} for i in range(len(batch))]
             for sums, parts in zip(rows, (nll.terms, nll.kinds), strict=True):
                 columns = {name: values.tolist() for name, values in parts.items()}
@@ -214,6 +217,13 @@ def score(
         exact=exact,
         plans=_columns(planned),
     )
+
+
+def _first_columns(plans: Plans, counts: Sequence[int]) -> Plans:
+    """Plans of which only so many first columns are told."""
+    columns = plans.back.shape[1]
+    first = torch.arange(columns, device=plans.back.device) < plans.back.new_tensor(counts)[:, None]
+    return plans.told(first.repeat_interleave(plans.chords.shape[1] // columns, 1), first, first)
 
 
 def _columns(rows: Sequence[Mapping[str, float]]) -> dict[str, Floats]:

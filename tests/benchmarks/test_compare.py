@@ -14,10 +14,10 @@ import torch
 from benchmarks import train_note_events
 from benchmarks.compare import BASELINE, OURS, main, nearer
 from benchmarks.compare_tables import markdown, number
-from benchmarks.note_events import NoteEventConfig, NoteEventTransformer, sample
+from benchmarks.note_events import NoteEventConfig, NoteEventTransformer, decode, encode, sample
 from fractalgen.api import FractalGen, load_pretrained
 from fractalgen.checkpoint import save_pretrained
-from fractalgen.data.corpus import Corpus
+from fractalgen.data.corpus import Corpus, write_corpus
 from fractalgen.data.crops import ValidCrops
 from fractalgen.evaluation import note_statistics
 from fractalgen.evaluation.copying import BarIndex
@@ -26,8 +26,10 @@ from fractalgen.evaluation.notes import crop_tokens
 from fractalgen.evaluation.statistics import STATISTICS
 from fractalgen.music.measures import note_count
 from tests import tiny
+from tests.data import test_plans
 
 LIMIT, SAMPLES = 4, 2
+BARS: dict[str, Any] = {"patch": 16, "bar_columns": True}  # of the tiny model
 
 
 def save_baseline(path: Path, **sizes: int) -> Path:
@@ -76,7 +78,7 @@ def common(files: dict[str, Path]) -> list[str]:
 
 
 def test_likelihoods_are_those_of_each_model_alone(files: dict[str, Path], result: dict[str, Any]) -> None:
-    crops = ValidCrops(Corpus.open("chorales"), "test", tiny.WIDTH, limit=LIMIT)
+    crops = ValidCrops(Corpus.open("chorales"), "test", tiny.WIDTH, limit=LIMIT, **BARS)
     one = score(load_pretrained(files["checkpoint"]), crops.corpus, crop_windows(crops), batch_size=1, quiet=True)
     two = train_note_events.score(train_note_events.load(files["baseline"])[0], crops, batch_size=1, quiet=True)
     found = {name: model["likelihood"] for name, model in result["models"].items()}
@@ -98,13 +100,44 @@ def test_likelihoods_are_those_of_each_model_alone(files: dict[str, Path], resul
     assert difference["songs_better"] == (bits < 0).sum()
 
 
+def test_both_models_see_the_same_notes(files: dict[str, Path], tmp_path: Path) -> None:
+    """In bars of three quarters and one of two: 16 steps of a column are not 16 steps of the song."""
+    meters = ((0, 3, 4), (72, 2, 4), (80, 3, 4))
+    waltz = test_plans.song("waltz", 20, meters, bar=12)
+    write_corpus([waltz, test_plans.song("other", 8)], {"waltz": "test", "other": "train"}, tmp_path / "c.safetensors")
+    corpus = Corpus.open(tmp_path / "c.safetensors")
+    crops = ValidCrops(corpus, "test", tiny.WIDTH, **BARS)
+    rolls, steps = train_note_events.real_steps([crops[i] for i in range(len(crops))])
+    config = NoteEventConfig(steps=tiny.WIDTH)
+    first = 0
+    for i, (song, start) in enumerate(crops.crops):
+        assert start == first
+        first += int(steps[i])
+        layout = crops.excerpts.window(song, start)
+        ours = layout.strip(crops[i]["tokens"].numpy())
+        theirs = decode(encode(rolls[i].numpy(), config), config)
+        for tokens in (ours, theirs[:, : steps[i]]):
+            assert np.array_equal(tokens, corpus.tokens(song, start, first))
+        assert not theirs[:, steps[i] :].any()
+    assert first == corpus.num_steps(crops.crops[0][0])
+    assert set(steps.tolist()) == {24, 20, 12}
+
+    out = tmp_path / "r.json"
+    flags = [*common(files), "--data", str(corpus.path), "--num_samples", "0", "--json", str(out)]
+    assert main(flags) == 0
+    found = json.loads(out.read_text())["models"]
+    for model in (OURS, BASELINE):
+        assert found[model]["likelihood"]["notes"] == len(corpus.notes(0))
+        assert found[model]["likelihood"]["crops"] == len(crops)
+
+
 def test_samples_are_those_of_each_model_alone(files: dict[str, Path], result: dict[str, Any]) -> None:
     rolls = {
         OURS: np.stack([r.tokens for r in load_pretrained(files["checkpoint"]).generate(SAMPLES, seed=7)]),
         BASELINE: sample(train_note_events.load(files["baseline"])[0], SAMPLES, seed=7),
     }
     corpus = Corpus.open("chorales")
-    real = crop_tokens(ValidCrops(corpus, "test", tiny.WIDTH))
+    real = crop_tokens(ValidCrops(corpus, "test", tiny.WIDTH, **BARS))
     index = BarIndex.from_corpus(corpus)
     assert result["copying"]["real"] == index.share(real)
     assert result["copying"]["real"]["bars"] > 0
@@ -134,7 +167,7 @@ def test_facts_of_the_checkpoints(files: dict[str, Path], result: dict[str, Any]
 def test_tables_show_the_figures(files: dict[str, Path], result: dict[str, Any]) -> None:
     text = (files["folder"] / "r.md").read_text(encoding="utf-8")
     head, one, scale, two = (part.splitlines() for part in text.split("\n\n"))
-    assert head == [f"chorales, test: {LIMIT} crops of {LIMIT} songs; 2 rolls of each at temperature 1, seed 7, cpu"]
+    assert head == [f"chorales, test: {LIMIT} excerpts of {LIMIT} songs; 2 rolls of each at temperature 1, seed 7, cpu"]
     assert "Wasserstein" in scale[0]
     lines = {line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in one + two}
     assert lines["training minutes"] == ["-", "1.5"]
@@ -169,7 +202,7 @@ def test_nearer_counts_from_the_floor_on() -> None:
 def test_likelihood_only(files: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*common(files), "--limit", "1", "--num_samples", "0"]) == 0
     printed = capsys.readouterr().out
-    assert "1 crops of 1 songs" in printed
+    assert "1 excerpts of 1 songs" in printed
     assert "NLL, bits per note" in printed
     assert "±" not in printed  # one song has no standard error
     assert "seconds per roll" not in printed

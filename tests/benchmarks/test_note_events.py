@@ -83,6 +83,17 @@ def test_probabilities_of_all_rolls_sum_to_one(pitches: int, steps: int, velocit
     assert float(total.std()) > 0.5  # and the distribution is not the trivial one
 
 
+def test_probabilities_of_all_rolls_that_are_known_to_be_shorter_sum_to_one() -> None:
+    model = model_of(pitches=2, steps=4, velocity_bins=1)
+    rolls = all_rolls(NoteEventConfig(pitches=2, steps=3, velocity_bins=1))
+    rolls = torch.nn.functional.pad(rolls, (0, 1))  # silent behind the end
+    with torch.no_grad():
+        known = torch.stack(list(model.nll(rolls, torch.full((len(rolls),), 3)).values())).sum(0)
+        unknown = torch.stack(list(model.nll(rolls).values())).sum(0)
+    assert float(torch.exp(-known).sum()) == pytest.approx(1, abs=1e-9)
+    assert float(torch.exp(-unknown).sum()) < 0.9
+
+
 def test_frequencies_of_samples_are_the_probabilities() -> None:
     model = model_of(pitches=2, steps=2, velocity_bins=1)
     rolls = all_rolls(model.config)

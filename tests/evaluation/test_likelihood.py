@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,12 @@ import torch
 from fractalgen.api import FractalGen
 from fractalgen.checkpoint import save_pretrained
 from fractalgen.cli import main
-from fractalgen.data.corpus import Corpus
-from fractalgen.data.crops import ValidCrops
+from fractalgen.data.corpus import Corpus, write_corpus
+from fractalgen.data.crops import Excerpts, ValidCrops
 from fractalgen.evaluation.likelihood import Scores, Window, crop_windows, ratio_error, score, sliding_windows
+from fractalgen.model.plans import Plans
 from tests import tiny
+from tests.data import test_plans
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +82,56 @@ def test_steps_that_are_not_scored_are_known(chorales: Corpus, model: FractalGen
     assert scores.cells[0] == 32 * 128
 
 
+@pytest.fixture
+def planned(tmp_path: Path) -> tuple[FractalGen, Corpus]:
+    """A random model of four columns that knows plans, and a song whose bars come back after four."""
+    write_corpus([test_plans.song("song", 12)], {"song": "test"}, tmp_path / "song.safetensors")
+    torch.manual_seed(0)
+    model = FractalGen(replace(tiny.model_config(crop_length=64), plan_width=8)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():  # what a plan tells weighs nothing at first
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+        for name, parameter in model.named_parameters():
+            if name.endswith("gate.bias"):
+                parameter.fill_(-3.0)  # as sparse as music
+    return model, Corpus.open(tmp_path / "song.safetensors")
+
+
+def test_the_plan_of_known_columns_costs_nothing(planned: tuple[FractalGen, Corpus]) -> None:
+    """Two columns, given two: what all four cost less what the first two cost."""
+    model, corpus = planned
+    scores = score(model, corpus, [Window(0, 128, 32, 64)], quiet=True, given_plan=True)
+    plans = excerpt(model, corpus, 128)[1]
+    first_two = plans.each(lambda x: x if x.ndim == 1 else x[..., : x.shape[-1] // 2])
+    with torch.no_grad():
+        whole, first = model.plan_nll(plans), model.plan_nll(first_two)
+    for name, values in scores.plans.items():
+        assert values[0] == pytest.approx(whole[name].item() - first[name].item(), rel=1e-4)
+        assert values[0] > 0.1
+
+
+def test_bars_of_a_window_come_back_from_before_it_where_that_is_known(planned: tuple[FractalGen, Corpus]) -> None:
+    model, corpus = planned
+    for begin, alone in ((32, False), (0, True)):
+        tokens, plans = excerpt(model, corpus, 128, alone)
+        assert plans.back.tolist() == [[0 if alone else 4] * 4]
+        assert bool(plans.bank.any()) is not alone
+        known = (torch.arange(64) < begin).expand_as(tokens)
+        with torch.no_grad():
+            expected = model.nll(tokens, known=known, plans=plans).total.item()
+        scores = score(model, corpus, [Window(0, 128, begin, 64)], quiet=True, given_plan=True)
+        assert scores.nats[0] == pytest.approx(expected, rel=1e-5)
+
+
+def excerpt(model: FractalGen, corpus: Corpus, start: int, alone: bool = False) -> tuple[torch.Tensor, Plans]:
+    """Tokens and plan of the excerpt of the first song that begins at a step."""
+    item = Excerpts(corpus, 64, (), patch=model.config.patch, bar_columns=True, plans=True)(0, start, alone=alone)
+    items = {name: tensor[None] for name, tensor in item.items()}
+    plans = Plans.of(items)
+    assert plans is not None
+    return items["tokens"], plans
+
+
 def test_music_without_a_note_has_no_bits_per_note() -> None:
     nats = np.array([2.0, 4.0])
     summary = Scores({"L0/gate": nats}, {"silence": nats}, np.zeros(2), np.full(2, 256.0), np.arange(2), True).summary()
@@ -92,6 +145,26 @@ def test_the_standard_error_counts_songs_not_crops() -> None:
     values, counts, songs = [4.0, 4.0, 3.0, 3.0], [1, 1, 1, 1], [7, 7, 9, 9]
     assert ratio_error(values, counts, songs) == pytest.approx(math.sqrt(2 / 1 * (1 + 1)) / 4)
     assert math.isnan(ratio_error([1.0], [1], [3]))
+
+
+@pytest.mark.slow
+def test_whole_songs_are_scored_with_their_plans(
+    tmp_path: Path, planned: tuple[FractalGen, Corpus], capsys: pytest.CaptureFixture
+) -> None:
+    model, corpus = planned
+    checkpoint, out = save_pretrained(model, tmp_path / "planned.safetensors", dtype=torch.float32), tmp_path / "f.json"
+    flags = f"--checkpoint {checkpoint} --data {corpus.path} --stride 32 --precision 32 --json {out}"
+    assert main(["evaluate", *flags.split()]) == 0
+    figures = json.loads(out.read_text())["given_plan"]
+    parts = figures["bits_per_note"] + figures["plan/returns"] + figures["plan/chords"]
+    assert figures["with_plan"] == pytest.approx(parts)
+    assert f"together {parts:.3f}" in capsys.readouterr().out
+    layout = Excerpts(corpus, 64, (), patch=16, bar_columns=True, plans=False).outline(0).layout
+    windows = sliding_windows(corpus, [0], 64, 32, 16, [layout])
+    assert [(window.begin, window.end) for window in windows] == [(0, 64)] + [(32, 64)] * 4
+    nats = [score(model, corpus, [window], quiet=True, given_plan=True) for window in windows]
+    total = sum(float(one.nats[0] + one.plans["plan/returns"][0] + one.plans["plan/chords"][0]) for one in nats)
+    assert parts == pytest.approx(total / math.log(2) / len(corpus.notes(0)), rel=1e-4)
 
 
 @pytest.mark.slow
