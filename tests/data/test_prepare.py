@@ -348,13 +348,13 @@ def test_corpora_are_put_together(folder: Path, tmp_path: Path, capsys: pytest.C
     assert "2 songs" in capsys.readouterr().out
     other = tmp_path / "other.safetensors"
     prepare(PrepareConfig(data=str(tmp_path / "music 0"), out=str(other), velocity_bins=8))
-    for settings, part in (
+    for settings, message in (
         ({"merge": (packed[0], packed[0])}, "--merge: 0.mid is in .* and in a corpus before it"),
         ({"merge": (packed[0], str(other))}, "--merge: velocity_bins is 32 in .* and 8 in "),
         ({"merge": (packed[0],), "data": str(folder)}, "--data .*: not together with --merge"),
     ):
         target = tmp_path / "not.safetensors"
-        with pytest.raises(UserError, match=part):
+        with pytest.raises(UserError, match=message):
             prepare(PrepareConfig(out=str(target), **settings))  # type: ignore[arg-type]
         assert not target.exists()
 
