@@ -355,7 +355,7 @@ def test_corpora_are_put_together(folder: Path, tmp_path: Path, capsys: pytest.C
     ):
         target = tmp_path / "not.safetensors"
         with pytest.raises(UserError, match=message):
-            prepare(PrepareConfig(out=str(target), **settings))  # type: ignore[arg-type]
+            prepare(PrepareConfig(out=str(target), **settings))
         assert not target.exists()
 
 
