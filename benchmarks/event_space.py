@@ -36,10 +36,10 @@ from fractalgen.devices import resolve_device
 from fractalgen.errors import UserError
 from fractalgen.evaluation.likelihood import Scores, Window, plan_summary, score, sliding_windows
 from fractalgen.files import write_json
-from fractalgen.model.level import VelocityHead
 from fractalgen.model.losses import LossTerms, wide
 from fractalgen.model.regions import Condition, Regions
 from fractalgen.model.schedule import Schedule
+from fractalgen.model.velocity_head import VelocityHead
 from fractalgen.music.tokens import ONSET, midi_velocity
 
 Ints = npt.NDArray[np.int64]

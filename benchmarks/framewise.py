@@ -39,10 +39,11 @@ from fractalgen.errors import UserError
 from fractalgen.evaluation.likelihood import ratio_error
 from fractalgen.files import write_json
 from fractalgen.model.grid import interior, surround, windows
-from fractalgen.model.level import FractalLevel, VelocityHead
+from fractalgen.model.level import FractalLevel
 from fractalgen.model.losses import wide
 from fractalgen.model.mar import MaskedAutoregressive
 from fractalgen.model.regions import Condition, Regions
+from fractalgen.model.velocity_head import VelocityHead
 from fractalgen.music.tokens import HOLD, SILENCE
 
 

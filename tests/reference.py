@@ -19,7 +19,7 @@ from fractalgen.api import FractalGen
 from fractalgen.config import MarOrder, SamplingConfig
 from fractalgen.model.ar import Autoregressive
 from fractalgen.model.grid import Margin, interior, surround, windows
-from fractalgen.model.level import FractalLevel, VelocityHead
+from fractalgen.model.level import FractalLevel
 from fractalgen.model.losses import NLL, LossTerms, gate_nll, wide
 from fractalgen.model.mar import ranks
 from fractalgen.model.regions import Condition, Regions
@@ -27,6 +27,7 @@ from fractalgen.model.sampling.recursion import sample_cells
 from fractalgen.model.sampling.token_sampler import GATE, INSIDE, ORDER, TokenSampler
 from fractalgen.model.sampling.windows import drop_orphans
 from fractalgen.model.schedule import Schedule, schedule_steps
+from fractalgen.model.velocity_head import VelocityHead
 from fractalgen.music.tokens import HOLD, ONSET, SILENCE
 
 
@@ -98,9 +99,9 @@ def score_cells(
     losses: LossTerms,
 ) -> None:
     """Articulation and velocity of every cell; booked for those that sound."""
-    token = regions.canvas[:, 0, 1]
+    token = regions.canvas[:, head.margin.pitch, head.margin.past]
     logits, x = head.first(regions, cond)
-    velocities = None if head.joint else head.velocities(x)
+    velocities = None if head.joint else head.velocities(x, regions.canvas)
     onset, hold = (token >= ONSET) & (weight > 0), (token == HOLD) & (weight > 0)
     for kind, mine in (("onset", onset), ("hold", hold)):
         choice = token[mine] - HOLD if head.joint else (token[mine] >= ONSET).long()

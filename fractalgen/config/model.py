@@ -71,8 +71,8 @@ class ModelConfig:
             raise ConfigError(f"max_children: 0 or more, not {min(self.max_children)}")
         if self.max_children and len(self.max_children) != len(self.levels):
             raise ConfigError(f"max_children: {len(self.max_children)} numbers for {len(self.levels)} levels")
-        if any(self.levels[-1].context) or (self.max_children and self.max_children[0]):
-            raise ConfigError("the last context_* (a single cell) and the first max_children (the roll) must be 0")
+        if self.max_children and self.max_children[0]:
+            raise ConfigError("the first max_children (the roll) must be 0")
         if not 0 <= self.dropout < 1 or not 0 <= self.label_dropout <= 1:
             raise ConfigError(f"dropout, label_dropout: shares, not {self.dropout} and {self.label_dropout}")
         if self.levels[-1].patch != 1:

@@ -22,86 +22,10 @@ from fractalgen.model.losses import LossTerms, gate_nll, wide
 from fractalgen.model.regions import Condition, Regions
 from fractalgen.model.schedule import Schedule
 from fractalgen.model.teacher_forcing import TeacherForcing
-from fractalgen.model.transformer import Transformer
+from fractalgen.model.velocity_head import VelocityHead
 from fractalgen.music.form import NEW
 from fractalgen.music.plan import MOST_LEFT
-from fractalgen.music.tokens import ABSENT, HOLD, NO_HOLD, ONSET, SILENCE
-
-
-class VelocityHead(nn.Module):
-    """The last level: one cell that is known to sound.  The gate above has ruled silence out.
-
-    ``ar``: the articulation (hold or onset), then for an onset its velocity; ``mar``: both as one categorical.
-    A hold after a cell known to be silent has probability zero, so autoregressive levels never leave an orphan.
-    """
-
-    margin = Margin(past=1)
-    height = 1
-    numbers = 2  # random numbers that a region takes
-
-    def __init__(self, config: LevelConfig, parent_width: int, model: ModelConfig, index: int) -> None:
-        super().__init__()
-        self.name, self.index, self.joint = f"L{index}", index, config.generator == "mar"
-        self.cond = nn.Linear(parent_width, config.width)
-        self.transformer = Transformer(config.width, config.depth, config.heads, model.dropout)
-        if self.joint:
-            self.token = nn.Linear(config.width, 1 + model.velocity_bins)
-        else:
-            self.articulation = nn.Linear(config.width, 2)
-            self.struck = nn.Parameter(0.02 * torch.randn(config.width))
-            self.velocity = nn.Linear(config.width, model.velocity_bins)
-
-    def first(self, regions: Regions, cond: Condition) -> tuple[Tensor, Tensor]:
-        """Logits of the first decision, whose entry 0 is the hold, and the embedded condition."""
-        x = self.cond(cond.vector)
-        return self.choice(self.transformer(x[:, None], causal=True)[:, 0], regions), x
-
-    def choice(self, y: Float[Tensor, "sm d"], regions: Regions) -> Float[Tensor, "sm c"]:
-        """Logits of the first decision; no hold follows silence, or a given note that ends there."""
-        logits = (self.token if self.joint else self.articulation)(y)
-        ruled_out = regions.canvas[:, 0, 0] == SILENCE
-        if regions.given is not None:
-            ruled_out = ruled_out | (regions.given[:, 0, 0] == NO_HOLD)
-        ruled_out = ruled_out.repeat(len(logits) // max(len(ruled_out), 1))
-        return torch.cat([logits[:, :1].masked_fill(ruled_out[:, None], float("-inf")), logits[:, 1:]], 1)
-
-    def struck_share(self, vector: Float[Tensor, "s m d"], canvas: Int[Tensor, "m 1 2"]) -> Float[Tensor, "s m"]:
-        """Log probability of cells that sound to be struck: what is left to them where a hold is ruled out."""
-        x = self.cond(vector.flatten(0, 1))
-        logits = wide(self.choice(self.transformer(x[:, None], causal=True)[:, 0], Regions(canvas)))
-        return (logits[:, 1:].logsumexp(1) - logits.logsumexp(1)).unflatten(0, (len(vector), -1))
-
-    def velocities(self, x: Float[Tensor, "m d"]) -> Float[Tensor, "m v"]:
-        """Velocity logits of struck cells."""
-        return self.velocity(self.transformer(torch.stack([x, x + self.struck], 1), causal=True)[:, 1])
-
-    def nll(
-        self,
-        regions: Regions,
-        cond: Condition,
-        crop: Int[Tensor, " m"],
-        weight: Float[Tensor, " m"],
-        losses: LossTerms,
-        schedule: Schedule | None = None,
-    ) -> None:
-        """Add up the NLL of cells that sound."""
-        token = regions.canvas[:, 0, 1].long()
-        logits, x = self.first(regions, cond)
-        choice = token - HOLD if self.joint else (token >= ONSET).long()
-        onset = token >= ONSET
-        flat = losses.flat[crop]
-        if self.joint:  # of a velocity that means nothing only the onset is scored
-            struck = torch.cat([logits[:, :1], logits[:, 1:].logsumexp(1, keepdim=True)], 1)
-            logits = torch.where(flat[:, None], F.pad(struck, (0, logits.shape[1] - 2), value=float("-inf")), logits)
-            choice = torch.where(flat, choice.clamp(max=1), choice)
-        nats = F.cross_entropy(wide(logits), choice, reduction="none")
-        name = f"{self.name}/{'token' if self.joint else 'articulation'}"
-        for kind, mine in (("onset", onset), ("hold", ~onset)):
-            losses.add(name, nats[mine], crop[mine], weight[mine], kind)
-        if not self.joint:
-            onset = onset & ~flat
-            nats = F.cross_entropy(wide(self.velocities(x[onset])), token[onset] - ONSET, reduction="none")
-            losses.add(f"{self.name}/velocity", nats, crop[onset], weight[onset], kind="velocity")
+from fractalgen.music.tokens import ABSENT, NO_HOLD, SILENCE
 
 
 class FractalLevel(nn.Module):

@@ -15,13 +15,14 @@ from fractalgen.config import ConfigError, MarOrder, ModelConfig, SamplingConfig
 from fractalgen.model.absent import carried
 from fractalgen.model.degrees import lowest_degree
 from fractalgen.model.grid import surround
-from fractalgen.model.level import FractalLevel, VelocityHead
+from fractalgen.model.level import FractalLevel
 from fractalgen.model.losses import NLL, LossTerms
 from fractalgen.model.masking import drop_labels, drop_plans
 from fractalgen.model.planner import Planner
 from fractalgen.model.plans import Plans
 from fractalgen.model.regions import Condition, Regions
 from fractalgen.model.schedule import Schedule
+from fractalgen.model.velocity_head import VelocityHead
 from fractalgen.music.chords import UNTOLD
 from fractalgen.music.tokens import ABSENT, NO_HOLD, UNKNOWN
 

@@ -36,6 +36,8 @@ def start_from(model: FractalNetwork, name_or_path: str) -> None:
         raise UserError(f"--init_from {name_or_path}: it has future context, so --reveal_share must be more than 0")
     for name in ("patch", "width", "depth", "heads", "generator"):
         agree(name_or_path, name, *([getattr(level, name) for level in config.levels] for config in (old, new)))
+    if any(old.levels[-1].context):
+        agree(name_or_path, "context of the last level", old.levels[-1].context, new.levels[-1].context)
     for name in ("velocity_bins", "scan_order"):
         agree(name_or_path, name, getattr(old, name), getattr(new, name))
 
@@ -59,6 +61,8 @@ def start_from(model: FractalNetwork, name_or_path: str) -> None:
         elif name not in found and not old.plan_width and (part := SAYS_OF_PLANS & set(name.split("."))):
             if "planner" not in part and "recall_return.0" not in name:
                 value.zero_()
+        elif ".nearby." in name and not any(old.levels[-1].context):
+            continue  # says nothing at first
         elif name in found and found[name].shape == value.shape:
             value.copy_(found[name])
         else:

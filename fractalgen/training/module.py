@@ -80,7 +80,7 @@ class Training(pl.LightningModule):
         voices = batch.get("voices")
         known = random_known(tokens, self.cfg.reveal_share, voices) if self.cfg.reveal_share > 0 else None
         labels, plans = conditions(batch), Plans.of(batch)
-        absent, flat = batch.get("absent"), batch["flat"]
+        absent, flat = batch.get("absent"), batch.get("flat")
         nll = self.model.nll(tokens, labels, known=known, plans=plans, absent=absent, flat=flat, subsample=True)
         loss = nll.total
         planned = {}
@@ -132,7 +132,7 @@ class Training(pl.LightningModule):
         Without labels and plan the figures compare with those of other models, and of ``fractalgen evaluate``.
         """
         seed, tokens = stream(self.cfg.seed, VALIDATION, batch_idx, self.global_rank), batch["tokens"]
-        labels, plans, absent, flat = conditions(batch), Plans.of(batch), batch.get("absent"), batch["flat"]
+        labels, plans, absent, flat = conditions(batch), Plans.of(batch), batch.get("absent"), batch.get("flat")
         if self.cfg.plan_only and plans is not None:
             self.tallies["val"].add(NLL(self.model.plan_nll(plans), {}, exact=True), tokens)
             return

@@ -19,8 +19,8 @@ from benchmarks import __main__ as command
 from benchmarks import speed
 from benchmarks.speed import Plan, Timing
 from fractalgen.errors import UserError
-from fractalgen.model.level import VelocityHead
 from fractalgen.model.regions import Regions
+from fractalgen.model.velocity_head import VelocityHead
 from fractalgen.music.pianoroll import PianoRoll
 from tests import tiny
 from tests.model.properties.helpers import random_model, random_rolls, tiny_config

@@ -11,9 +11,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fractalgen.model.grid import Grid, interior
-from fractalgen.model.level import FractalLevel, VelocityHead
+from fractalgen.model.level import FractalLevel
 from fractalgen.model.regions import Condition, Regions
 from fractalgen.model.sampling.token_sampler import TokenSampler
+from fractalgen.model.velocity_head import VelocityHead
 
 
 @dataclass

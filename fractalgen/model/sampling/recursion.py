@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 
 from fractalgen.config import Generator
-from fractalgen.model.level import FractalLevel, VelocityHead
+from fractalgen.model.level import FractalLevel
 from fractalgen.model.regions import Condition, Regions
 from fractalgen.model.sampling.recorder import Composed, LevelSampler, StepLog
 from fractalgen.model.sampling.sampler_ar import sample_ar
 from fractalgen.model.sampling.sampler_mar import sample_mar
 from fractalgen.model.sampling.token_sampler import TokenSampler, streams
+from fractalgen.model.velocity_head import VelocityHead
 from fractalgen.music.tokens import HOLD
 
 SAMPLERS: dict[Generator, LevelSampler] = {"ar": sample_ar, "mar": sample_mar}
@@ -38,7 +39,7 @@ def sample_cells(head: VelocityHead, regions: Regions, cond: Condition, sampler:
     assert regions.noise is not None
     sampler = sampler.at(head.index, 1.0)
     x = head.cond(cond.vector)
-    pair = x[:, None] if head.joint else torch.stack([x, x + head.struck], 1)
+    pair = head.beside_notes(x, regions.canvas)[:, None] if head.joint else head.pair(x, regions.canvas)
     y = head.transformer(pair, causal=True)
     choice = sampler.categorical(streams(head.choice(y[:, 0], regions), sampler), regions.noise[:, 0])
     if not head.joint:

@@ -25,10 +25,7 @@ def tiny_config(
 ) -> ModelConfig:
     """A model of a few hundred parameters; every level looks around and hears echoes."""
     kinds: list[Any] = generators.split()
-    levels = tuple(
-        LevelConfig(patch, 8, 1, 2, kind, context if index < len(patches) - 1 else (0, 0, 0))
-        for index, (patch, kind) in enumerate(zip(patches, kinds, strict=True))
-    )
+    levels = tuple(LevelConfig(patch, 8, 1, 2, kind, context) for patch, kind in zip(patches, kinds, strict=True))
     settings.setdefault("echoes", (1, -1) if kinds[0] == "mar" or settings.get("future_context") else (1,))
     attributes = tuple(
         Attribute(name, tuple(f"value {j}" for j in range(1, size)))
