@@ -37,7 +37,7 @@ from fractalgen.evaluation.charts import (
     strip_key,
 )
 from fractalgen.evaluation.statistics import STATISTICS
-from fractalgen.evaluation.two_sample import sides
+from fractalgen.evaluation.two_sample import EDGES, sides
 from fractalgen.files import ASSETS, replacing
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.tokens import velocities
@@ -224,9 +224,10 @@ def _two_sample(result: Json) -> str:
         return _section("Two-sample test", f"Left out: {escape(result['left_out'])}.", "")
     shown = result["features"][:TELLING]
     lead = (
-        f"Can a classifier tell samples from songs? It gets {sides(result)}. AUC: the probability that, of a sample "
-        "and an excerpt of a song, neither of which it learned from, it points at the sample. 0.5: it cannot tell; "
-        "1: it always can. The floor is the same test between two halves of the songs. ± standard error.<br>"
+        f"Can a classifier tell samples from songs? It gets {sides(result)}. {EDGES[result['edge']]} AUC: the "
+        "probability that, of a sample and an excerpt of a song, neither of which it learned from, it points at the "
+        "sample. 0.5: it cannot tell; 1: it always can. The floor is the same test between two halves of the songs. "
+        "± standard error.<br>"
         + strip_key("generated", "samples and songs")
         + strip_key("real", "songs and other songs (floor)")
     )

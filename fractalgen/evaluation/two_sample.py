@@ -26,6 +26,10 @@ FEWEST = 10  # songs, and generated rolls
 FOLDS, REPEATS, TREES, PERMUTATIONS = 5, 3, 300, 500
 CLASSIFIERS = {"forest": "random forest", "linear": "logistic regression"}
 Edge = Literal["begin", "end", "any"]
+EDGES = {
+    "end": "The excerpts begin on a bar line inside of a song and end with it, because samples have an end, too.",
+    "any": "The excerpts begin and end on bar lines anywhere in a song.",
+}
 
 
 def two_sample_test(

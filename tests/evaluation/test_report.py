@@ -233,7 +233,10 @@ def test_what_is_missing_leaves_its_section_out(missing: str, tmp_path: Path) ->
 
 def test_a_two_sample_test(tmp_path: Path) -> None:
     page = write(tmp_path, result())
-    assert "It gets the last 16 bars of 34 samples and of 34 songs out of 40." in page.text
+    assert (
+        "It gets the last 16 bars of 34 samples and of 34 songs out of 40. The excerpts begin on a bar line"
+        in page.text
+    )
     assert ["random forest", "", "0.94 ± 0.02", "0.51 ± 0.06"] in page.rows
     about = "chord fit sounding time that belongs to the estimated chord"
     assert [about, "", "0.81", "", "1.50 ± 0.25", "2.75 ± 0.12", "share"] in page.rows
