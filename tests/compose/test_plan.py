@@ -142,6 +142,17 @@ def test_block_chords_of_a_lead_sheet_are_no_melody(planner: str, tmp_path: Path
     assert PianoRoll.from_midi(again).width == 48
 
 
+def test_an_introduction_has_chords_and_no_melody(planner: str, tmp_path: Path) -> None:
+    notes = b"".join(on(0, pitch, 50) for pitch in (36, 48, 52, 55))
+    notes += b"".join(off(1920 if pitch == 36 else 0, pitch) for pitch in (36, 48, 52, 55))
+    path = tmp_path / "introduction.mid"
+    path.write_bytes(midi(meter(0, 4, 2) + bytes([0]) + text_event(0x06, "C:maj"), notes))
+    _, trace = compose(planner, tmp_path, "--mode", "accompany", "--lead_sheet", path)
+    assert not trace.strip(trace.known).any()
+    assert trace.plan is not None
+    assert [spelled(int(code)) for code in trace.plan.chords] == ["C"] * 4
+
+
 @pytest.mark.slow
 def test_the_program_reads_its_own_markers(planner: str, tmp_path: Path) -> None:
     path, _ = compose(planner, tmp_path / "a", "--chords", "C C C G", "--form", "A2 B2")
