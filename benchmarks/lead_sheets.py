@@ -16,7 +16,8 @@ All files are measured whole, melody and accompaniment, by `smg-metrics`:
 
 Against the chords that are given: chords heard by `smg-metrics`, and by the estimator of this package in the whole file
 and in what is left of it without the melody; shares of beats with the same root, root and third, quality, and bass.
-All figures are means over songs, of the means over their segments, with standard errors over songs.
+These figures are means over songs, of the means over their segments, with standard errors over songs.  Distance: the
+mean over the music statistics of the Wasserstein distance from the truths, in their standard deviations.
 
     python -m benchmarks.lead_sheets --data FOLDER [--model pop909-ar] [--midi FOLDER] [--json FILE]
     python -m benchmarks.lead_sheets --corpus pop909.safetensors --songs 11
@@ -30,7 +31,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,11 +41,12 @@ from tqdm import tqdm
 
 from benchmarks import exit_status
 from benchmarks.compare_tables import markdown
+from benchmarks.infilling import distance
 from benchmarks.planning import agreement
 from fractalgen.api import FractalGen, load_pretrained
 from fractalgen.cli import Parser
 from fractalgen.compose.assignment import Assignment, assignment, resolve_lead_sheet
-from fractalgen.compose.command import GUIDANCE, wanted_plans
+from fractalgen.compose.command import wanted_plans, with_defaults
 from fractalgen.compose.wishes import choose_labels
 from fractalgen.config import DEFAULT_MODEL, GenerateConfig, sampling_settings
 from fractalgen.data.corpus import SPLITS, Corpus
@@ -56,8 +57,8 @@ from fractalgen.music.chord_estimate import estimate_chords
 from fractalgen.music.chords import NO_CHORD, QUALITIES, Chord, Chords, parse_harte, spelled
 from fractalgen.music.lead_sheet import chord_markers
 from fractalgen.music.pianoroll import PianoRoll
-from fractalgen.music.plan import Plan
-from fractalgen.music.tokens import ONSET, PITCHES, Notes, merge_notes, tokens_from_notes
+from fractalgen.music.plan import MOST_LEFT, Plan
+from fractalgen.music.tokens import ONSET, PITCHES, UNKNOWN, Notes, merge_notes, tokens_from_notes
 from fractalgen.music.voices import MELODY, melody_beside_chords
 from fractalgen.sampling import plans_of, sample_rolls
 
@@ -66,6 +67,7 @@ BARS, BEAT = 8, 4  # bars of a segment, steps of a beat
 BASS, CHORD = 36, 48  # the lowest pitches of block chords, and of their basses
 EXAMPLES, EXAMPLE_SHEET, EXAMPLE_TRUTH = "listening_examples", "leadsheet.mid", "valid.mid"
 NOT_SYSTEMS = (EXAMPLE_SHEET, "leadsheet_melody_only.mid", "comparisons.mid")
+NOT_SHOWN = ("smg: quality", "smg: bass", "whole: root and third", "whole: bass")
 Figures = dict[str, float]
 
 
@@ -182,21 +184,25 @@ def codes_of_beats(changes: Chords, beats: int) -> npt.NDArray[np.int64]:
 
 
 class Job(NamedTuple):
-    """An accompaniment to compose: what is given, its labels, its plan, and its file."""
+    """An accompaniment to compose: what is given, also as cells, its labels, its plan, and its file."""
 
     work: Assignment
+    known: npt.NDArray[np.int16]
     labels: npt.NDArray[np.int64]
-    plan: Plan | None
+    plan: Plan
     path: Path
 
 
 def job_of(model: FractalGen, cfg: GenerateConfig, sheet: Path, path: Path) -> Job:
-    """What ``fractalgen generate`` composes with these flags."""
-    cfg = resolve_lead_sheet(replace(cfg, mode="accompany", lead_sheet=str(sheet)))
+    """What ``fractalgen generate`` composes with these flags, but that a segment is not told to end."""
+    cfg = resolve_lead_sheet(replace(cfg, lead_sheet=str(sheet)))
     work = replace(assignment(cfg, model.config, 0), changes=given_chords(sheet))
     labels = choose_labels(cfg, model.config, work, 0)
-    plans = wanted_plans(cfg, model, work, labels)
-    return Job(work, labels[0], None if plans is None else plans[0], path)
+    plans, known = wanted_plans(cfg, model, work, labels), work.known()
+    assert plans is not None
+    assert known is not None
+    left = np.where(plans[0].left > 0, MOST_LEFT, 0)
+    return Job(work, known, labels[0], replace(plans[0], left=left), path)
 
 
 def compose(model: FractalGen, cfg: GenerateConfig, jobs: Sequence[Job]) -> None:
@@ -212,7 +218,7 @@ def compose(model: FractalGen, cfg: GenerateConfig, jobs: Sequence[Job]) -> None
             layout = part[0].work.layout
             labels = list(torch.from_numpy(np.stack([job.labels for job in part])).unbind(1))
             plans, _ = plans_of(model, sampling, layout, [job.plan for job in part], False, labels, generator)
-            known = np.stack([layout.lay(job.work.known().astype(np.int64), -1) for job in part])
+            known = np.stack([layout.lay(job.known.astype(np.int64), UNKNOWN) for job in part])
             tokens, _ = sample_rolls(
                 model,
                 sampling,
@@ -233,7 +239,6 @@ def compose(model: FractalGen, cfg: GenerateConfig, jobs: Sequence[Job]) -> None
 # ------------------------------------------------------------------------------------------------------- measuring
 
 
-@cache
 def heard_by_smg(path: Path) -> npt.NDArray[np.int64]:
     """Codes of the beats of a file, by ``smg-metrics``."""
     from smg_metrics.chord_accuracy import midi_to_chords_dp
@@ -256,6 +261,14 @@ def measure(path: Path, sheet: Sheet) -> Figures:
     }
 
 
+def tokens_of(path: Path, width: int) -> npt.NDArray[np.uint8]:
+    """Tokens (128, width) of a file."""
+    tokens = np.zeros((PITCHES, width), np.uint8)
+    read = PianoRoll.from_midi(path).tokens[:, :width]
+    tokens[:, : read.shape[1]] = read
+    return tokens
+
+
 def obeys(path: Path, sheet: Sheet) -> Figures:
     """How the chords that are heard in a file agree with those that are given, see above."""
     given = PianoRoll.from_midi(sheet.path)
@@ -263,9 +276,7 @@ def obeys(path: Path, sheet: Sheet) -> Figures:
     heard = heard_by_smg(path)[: len(wanted)]
     heard = np.r_[heard, np.full(len(wanted) - len(heard), NO_CHORD)]
     figures = {f"smg: {name}": value for name, value in agreement(wanted, heard).items()}
-    whole = np.zeros((PITCHES, given.width), np.uint8)
-    tokens = PianoRoll.from_midi(path).tokens[:, : given.width]
-    whole[:, : tokens.shape[1]] = tokens
+    whole = tokens_of(path, given.width)
     notes = PianoRoll(whole).notes()
     sung = {(note["pitch"], note["start"]) for note in given.notes()[melody_beside_chords(given.notes())]}
     kept = np.array([(note["pitch"], note["start"]) not in sung for note in notes], np.bool_)
@@ -300,9 +311,18 @@ def compare(sheets: Sequence[Sheet], figures_of: Callable[[Path, Sheet], Figures
     return {name: summary(found) for name, found in rows.items()}
 
 
+def distances(sheets: Sequence[Sheet]) -> dict[str, float]:
+    """How far each system is from the truth by the music statistics, see :func:`.infilling.distance`."""
+    width = 4 * BARS * BEAT
+    truth = np.stack([tokens_of(sheet.truth, width) for sheet in sheets])
+    names = [name for name in sheets[0].systems if name != TRUTH and all(name in sheet.systems for sheet in sheets)]
+    rolls = {name: np.stack([tokens_of(sheet.systems[name], width) for sheet in sheets]) for name in names}
+    return {name: distance(truth, made) for name, made in rolls.items()}
+
+
 def table(result: dict[str, Any]) -> str:
     """A row for each system."""
-    columns = list(next(iter(result.values())))
+    columns = [name for name in next(iter(result.values())) if name not in NOT_SHOWN]
     cells = [
         [name, *(f"{row[column]['mean']:.3f} ± {row[column]['stderr']:.3f}" for column in columns)]
         for name, row in result.items()
@@ -323,7 +343,6 @@ def run(args: argparse.Namespace) -> None:
         raise UserError("give either --data, a folder of lead sheets, or --corpus, a packed corpus")
     if importlib.util.find_spec("smg_metrics") is None:
         raise UserError("smg-metrics, which measures, is missing (pip install 'fractalgen[dev]')")
-    model = load_pretrained(args.model)
     with tempfile.TemporaryDirectory() as made:
         if args.corpus:
             corpus = Corpus.open(args.corpus)
@@ -334,14 +353,22 @@ def run(args: argparse.Namespace) -> None:
             folder = Path(args.data)
             sheets = sheets_in(folder, args.songs)
         examples = examples_in(folder)
+        model = load_pretrained(args.model)
+        if not model.config.plan_width:
+            raise UserError(f"--model {args.model}: it was trained without plans")
         where = Path(args.midi or made)
-        cfg = GenerateConfig(
+        wishes = GenerateConfig(
+            mode="accompany",
+            lead_sheet=str(folder),
             cfg=args.cfg,
             filter_threshold=args.filter_threshold,
             temperature=tuple(args.temperature) if len(args.temperature) > 1 else args.temperature[0],
+            density=args.density,
+            polyphony=args.polyphony,
             seed=args.seed,
             batch_size=args.batch_size,
         )
+        cfg = with_defaults(wishes, model.config)
         jobs = []
         for group in (sheets, examples):
             for sheet in group:
@@ -359,6 +386,8 @@ def run(args: argparse.Namespace) -> None:
             if group:
                 result[name] = compare(group, figures_of, name)
                 print(f"\n{name}\n\n{table(result[name])}")
+        result["distance"] = distances(sheets)
+        print("\ndistance from the truth:", *(f"{name} {value:.2f}" for name, value in result["distance"].items()))
         if args.json:
             write_json(args.json, result)
 
@@ -368,20 +397,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     top = Parser(
         prog="python -m benchmarks.lead_sheets",
         description="accompaniments of lead sheets, beside those of others",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     top.add_argument("--data", help="folder of lead sheets: */lead_sheet/*.mid, */truth/*.mid, */d3pia/*.mid ...")
     top.add_argument("--corpus", help="packed corpus to make lead sheets of instead")
-    top.add_argument("--split", default="valid", choices=SPLITS, help="its songs")
+    top.add_argument("--split", default="valid", choices=SPLITS, help="its songs (default: valid)")
     top.add_argument("--songs", type=int, default=0, help="at most so many songs, evenly spread (0: all)")
-    top.add_argument("--model", default=DEFAULT_MODEL, help="a shipped model or a checkpoint that knows plans")
-    top.add_argument("--cfg", type=float, default=GUIDANCE, help="guidance scale")
+    top.add_argument("--model", default=DEFAULT_MODEL, help=f"shipped, or a checkpoint (default: {DEFAULT_MODEL})")
+    top.add_argument("--cfg", type=float, help="guidance scale (default: that of fractalgen generate)")
     top.add_argument(
-        "--filter_threshold", type=float, default=GenerateConfig.filter_threshold, help="exclude less likely choices"
+        "--filter_threshold",
+        type=float,
+        default=GenerateConfig.filter_threshold,
+        help="exclude less likely (default: 0.01)",
     )
-    top.add_argument("--temperature", type=float, nargs="+", default=[1.0], help="one number, or one for each level")
+    top.add_argument(
+        "--temperature", type=float, nargs="+", default=[1.0], help="one number, or one for each level (default: 1)"
+    )
+    top.add_argument("--density", help="label, percentile or number (default: as for --cfg)")
+    top.add_argument("--polyphony", help="label, percentile or number (default: as for --cfg)")
     top.add_argument("--seed", type=int, default=0, help="seed of the samples")
-    top.add_argument("--batch_size", type=int, default=16, help="segments composed together")
+    top.add_argument("--batch_size", type=int, default=16, help="segments composed together (default: 16)")
     top.add_argument("--midi", help="folder for the accompaniments")
     top.add_argument("--json", help="file for all figures")
     return exit_status("lead_sheets", lambda: run(top.parse_args(arguments)))
