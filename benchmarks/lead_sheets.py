@@ -57,7 +57,7 @@ from fractalgen.music.chord_estimate import estimate_chords
 from fractalgen.music.chords import NO_CHORD, QUALITIES, Chord, Chords, parse_harte, spelled
 from fractalgen.music.lead_sheet import chord_markers
 from fractalgen.music.pianoroll import PianoRoll
-from fractalgen.music.plan import MOST_LEFT, Plan
+from fractalgen.music.plan import Plan
 from fractalgen.music.tokens import ONSET, PITCHES, UNKNOWN, Notes, merge_notes, tokens_from_notes
 from fractalgen.music.voices import MELODY, melody_beside_chords
 from fractalgen.sampling import plans_of, sample_rolls
@@ -194,15 +194,14 @@ class Job(NamedTuple):
 
 
 def job_of(model: FractalGen, cfg: GenerateConfig, sheet: Path, path: Path) -> Job:
-    """What ``fractalgen generate`` composes with these flags, but that a segment is not told to end."""
+    """What ``fractalgen generate`` composes with these flags."""
     cfg = resolve_lead_sheet(replace(cfg, lead_sheet=str(sheet)))
     work = replace(assignment(cfg, model.config, 0), changes=given_chords(sheet))
     labels = choose_labels(cfg, model.config, work, 0)
     plans, known = wanted_plans(cfg, model, work, labels), work.known()
     assert plans is not None
     assert known is not None
-    left = np.where(plans[0].left > 0, MOST_LEFT, 0)
-    return Job(work, known, labels[0], replace(plans[0], left=left), path)
+    return Job(work, known, labels[0], plans[0], path)
 
 
 def compose(model: FractalGen, cfg: GenerateConfig, jobs: Sequence[Job]) -> None:

@@ -66,7 +66,7 @@ def test_chords_and_form_come_out_as_markers_and_in_the_trace(planner: str, tmp_
     assert trace.width == 6 * 16
     assert trace.plan is not None
     assert trace.plan.returns.tolist() == [-1, -1, -1, -1, 0, 1]
-    assert trace.plan.left.tolist() == [6, 5, 4, 3, 2, 1]
+    assert trace.plan.left.tolist() == [16, 16, 4, 3, 2, 1]
     assert [spelled(int(code)) for code in trace.plan.chords[:8:2]] == ["C", "G/B", "Am", "F"]
     assert trace.frames("hierarchical")[0].level_name == "Plan"
     assert [span.text for span in trace.lane if span.row == 0] == ["A", "B", "A"]
