@@ -46,7 +46,7 @@ def test_mar_levels_look_ahead_unless_told_otherwise() -> None:
         ({"num_heads": (8, 3, 2, 2)}, "embed_dims: 256 is not divisible by num_heads 3"),
         ({"num_heads": (8, 0, 2, 2)}, "num_heads at least 1, num_blocks 1 to 256, not"),
         ({"context_past": (0, -4, 4, 0)}, "context_pitches, context_past, context_future: 0 to 4096, not"),
-        ({"context_past": (0, 4, 4, 4)}, "a single cell"),
+        ({"max_children": (1, 0, 0, 0)}, "the first max_children .the roll. must be 0"),
         ({"generator_types": ("ar", "diffusion", "ar", "ar")}, "'ar' or 'mar', not 'diffusion'"),
         ({"scan_order": "spiral"}, "scan_order: 'column_major' or 'row_major', not 'spiral'"),
         ({"crop_length": 250}, "--crop_length 250: the width must be a positive multiple of the patch size 16"),

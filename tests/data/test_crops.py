@@ -154,6 +154,7 @@ def test_transposition_moves_everything_and_stays_on_the_piano(tmp_path: Path) -
     assert shifts == {0: {-2, -1, 0, 1}, 1: {0}}
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on one processor
 def test_random_crops_repeat_under_a_seed_and_differ_between_workers(corpus: Corpus) -> None:
     data = CropDataset(corpus, "train", 64, transpose=(-6, 6), length=16)
 
