@@ -291,7 +291,7 @@ class FractalGen(FractalNetwork):
             self.check_sees_future("accompany")
             within = score_bars(_texts(bars), roll, "bars") if bars else None
             task = accompaniment(roll, voice, side, self.config.patch, within)
-            return self._compose_task(task, roll, num_samples, wishes)
+            return self._compose_task(task, roll, num_samples, wishes, ends=False)
 
     def vary(
         self,
@@ -338,9 +338,19 @@ class FractalGen(FractalNetwork):
         return steps
 
     def _compose_task(
-        self, task: Task, template: PianoRoll, num_samples: int, wishes: Wishes, complete: bool = False
+        self,
+        task: Task,
+        template: PianoRoll,
+        num_samples: int,
+        wishes: Wishes,
+        *,
+        complete: bool = False,
+        ends: bool = True,
     ) -> list[PianoRoll]:
-        """The pieces of a task, in the tempi and meters of ``template``; ``complete``: their plans are drawn."""
+        """The pieces of a task, in the tempi and meters of ``template``.
+
+        ``complete``: their plans are drawn; ``ends``: they are told of their end.
+        """
         config = self.config
         if (template.velocity_bins, template.steps_per_quarter) != (config.velocity_bins, config.steps_per_quarter):
             raise ConfigError(
@@ -349,7 +359,7 @@ class FractalGen(FractalNetwork):
             )
         known = task.known[:, : task.width] if config.bar_columns else task.known
         meters = template.time_signatures
-        rolls, _ = self._compose(num_samples, wishes, known=known, meters=meters, complete=complete)
+        rolls, _ = self._compose(num_samples, wishes, known=known, meters=meters, ends=ends, complete=complete)
         return [replace(template, tokens=roll.tokens[:, : task.width]) for roll in rolls]
 
     def _compose(
@@ -362,6 +372,7 @@ class FractalGen(FractalNetwork):
         asked: Mapping[str, str] = MappingProxyType({}),
         width: int | None = None,
         known: npt.NDArray[np.integer] | None = None,
+        ends: bool = True,
         **what: Any,
     ) -> tuple[list[PianoRoll], list[Trace]]:
         """Turn wishes into labels and a plan, and compose."""
@@ -376,7 +387,8 @@ class FractalGen(FractalNetwork):
         told = {name: value for name in ("chords", "form") if (value := rest.pop(name, None)) is not None}
         plan = None
         if self.config.plan_width:
-            plan = piece_plan(layout, self.config.steps_per_quarter, known=known, meters=meters, **told)
+            grid = self.config.steps_per_quarter
+            plan = piece_plan(layout, grid, known=known, meters=meters, ends=ends, **told)
         elif told:
             name, value = next(iter(told.items()))
             raise ConfigError(f"{name} {value}: {self.checkpoint_id} was trained without plans")

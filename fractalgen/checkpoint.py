@@ -99,10 +99,11 @@ def read_checkpoint(path: Path, flag: str = "checkpoint") -> tuple[dict[str, Any
         raise UserError(f"{refused} ({shown(odd[0])} is no array of numbers)")
     if sum(value.numel() * value.element_size() for value in weights.values()) > path.stat().st_size:
         raise UserError(f"{refused} (its weights are larger than the file)")
+    scales = {f"{name}{SCALES}" for name, value in weights.items() if value.dtype == torch.int8}
     return header, {
-        name: value if value.is_floating_point() else value * weights[f"{name}{SCALES}"]
+        name: value * weights[f"{name}{SCALES}"] if value.dtype == torch.int8 else value
         for name, value in weights.items()
-        if not name.endswith(SCALES)
+        if name not in scales
     }
 
 
@@ -111,7 +112,8 @@ def _is_weight(value: Any, scales: Any) -> bool:
     if not isinstance(value, Tensor) or value.layout != torch.strided:
         return False
     if value.dtype == torch.int8:
-        return value.ndim == 2 and _is_weight(scales, None) and scales.shape == (len(value), 1)
+        scaled = _is_weight(scales, None) and scales.dtype == torch.float32
+        return scaled and value.ndim == 2 and scales.shape == (len(value), 1)
     return value.is_floating_point()
 
 

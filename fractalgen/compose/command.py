@@ -29,7 +29,7 @@ from fractalgen.errors import Stopped, UserError
 from fractalgen.evaluation import note_statistics, statistics_table
 from fractalgen.files import read_text, writable_folder
 from fractalgen.music.labels import SPELLED
-from fractalgen.music.plan import MOST_LEFT, Plan
+from fractalgen.music.plan import Plan
 from fractalgen.music.planning import ending_on_tonic, piece_plan
 from fractalgen.music.tokens import TEMPO
 from fractalgen.progress import composing_bar
@@ -260,9 +260,8 @@ def wanted_plans(
         changes=work.changes,
         form=cfg.form,
         chords_flag=flag,
+        ends=cfg.mode != "accompany",
     )
-    if cfg.mode == "accompany":  # the given voice says where the music ends
-        plan = dataclasses.replace(plan, left=np.where(plan.left > 0, MOST_LEFT, 0))
     keys = [key_of(config, row) for row in labels]
     if cfg.mode not in DRAWN:
         return [plan] * len(keys)

@@ -12,7 +12,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +20,14 @@ import numpy as np
 from fractalgen.config import PrepareConfig, check_bounds
 from fractalgen.data.corpus import SPLITS, Corpus, Split, write_corpus
 from fractalgen.data.song import Song
-from fractalgen.data.sources import SHOWN, Listed, Read, Skipped, read_folder, read_manifest, song_of
+from fractalgen.data.sources import SHOWN, Listed, Read, Skipped, fingerprint, read_folder, read_manifest, song_of
 from fractalgen.errors import UserError
 from fractalgen.files import ASSETS, replacing
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.tokens import Notes, merge_notes
+
+MERGING = ("merge", "out", "style", "keep_duplicates", "num_workers")
+"""Flags that mean something together with ``--merge``."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def prepare(config: PrepareConfig) -> Summary:
         songs = [song for song in songs if song.name in splits]
     if manifest is not None:
         songs = [replace(song, **manifest.get(song.name, Listed())._asdict()) for song in songs]
-        if songs and not any(song.style for song in songs):
+        if songs and not any(song.name in manifest for song in songs):
             raise UserError(f"--manifest {config.manifest}: names none of the songs (the first one is {songs[0].name})")
     songs = [replace(song, style=song.style or config.style) for song in songs]
     skipped.sort(key=lambda entry: entry.file)
@@ -114,17 +117,22 @@ def prepare(config: PrepareConfig) -> Summary:
 
 
 def merge(config: PrepareConfig) -> Summary:
-    """Put packed corpora together: each song keeps its split, style and chords.
+    """Put packed corpora together: each song keeps its split, style and chords; copies of other songs are left out.
 
     Raises:
-        UserError: they differ in their grid or velocities, or have songs of the same name; nothing has been written.
+        UserError: they differ in their grid or velocities, have songs of the same name, or a flag means nothing here;
+            nothing has been written.
     """
-    if config.data:
-        raise UserError(f"--data {config.data}: not together with --merge {config.merge[0]}")
+    for item in fields(config):
+        value = getattr(config, item.name)
+        if item.name not in MERGING and value != item.default:
+            raise UserError(f"--{item.name} {value}: not together with --merge {config.merge[0]}")
     corpora = [Corpus.open(path) for path in config.merge]
     first = corpora[0]
     songs: list[Song] = []
     splits: dict[str, Split] = {}
+    skipped: list[Skipped] = []
+    contents: dict[bytes, str] = {}
     for corpus in corpora:
         for name in ("steps_per_quarter", "velocity_bins"):
             here, there = getattr(first, name), getattr(corpus, name)
@@ -133,7 +141,12 @@ def merge(config: PrepareConfig) -> Summary:
         if twins := splits.keys() & set(corpus.song_ids):
             raise UserError(f"--merge: {min(twins)} is in {corpus.path} and in a corpus before it")
         splits |= dict(zip(corpus.song_ids, corpus.splits, strict=True))
-        songs += [replace(song, style=song.style or config.style) for song in map(corpus.song, range(len(corpus)))]
+        for song in map(corpus.song, range(len(corpus))):
+            twin = contents.setdefault(fingerprint(song), song.name)
+            if twin != song.name and not config.keep_duplicates:
+                skipped.append(Skipped(song.name, f"the same notes as {twin}"))
+            else:
+                songs.append(replace(song, style=song.style or config.style))
     write_corpus(
         songs,
         splits,
@@ -143,8 +156,9 @@ def merge(config: PrepareConfig) -> Summary:
         provenance=" and ".join(str(corpus.metadata.get("provenance")) for corpus in corpora),
         licence=" and ".join(dict.fromkeys(str(corpus.metadata.get("licence")) for corpus in corpora)),
         merged=[path.name for path in map(Path, config.merge)],
+        skipped=[[entry.file, entry.reason] for entry in skipped],
     )
-    summary = _summary(songs, splits, [], [])
+    summary = _summary(songs, splits, skipped, [])
     _print(summary, Path(config.out), config)
     return summary
 

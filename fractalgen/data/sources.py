@@ -108,6 +108,11 @@ def read_chords(file: Path, beats: BeatMap, origin: int, steps_per_quarter: int)
     )
 
 
+def fingerprint(song: Song) -> bytes:
+    """What songs of the same notes have in common."""
+    return hashlib.sha256(song.notes.tobytes()).digest()
+
+
 def read_folder(source: Path, config: PrepareConfig) -> tuple[list[Read], list[Skipped]]:
     """The songs of all MIDI files in a folder (or of one file), and the files that were left out.
 
@@ -127,7 +132,7 @@ def read_folder(source: Path, config: PrepareConfig) -> tuple[list[Read], list[S
             skipped.append(result)
             continue
         name = result.song.name
-        twin = contents.setdefault(hashlib.sha256(result.song.notes.tobytes()).digest(), name)
+        twin = contents.setdefault(fingerprint(result.song), name)
         if name in ids:
             skipped.append(Skipped(name, "another file has the same id"))
         elif twin != name and not config.keep_duplicates:
@@ -292,6 +297,6 @@ def read_manifest(path: Path) -> dict[str, Listed]:
         found = ", ".join(map(str, rows[0])) if rows else "no rows"
         raise UserError(f"--manifest {path}: the columns `file` and `style` are needed (found: {found})")
     return {
-        row["file"]: Listed((row["style"] or "").strip(), (row.get("velocities") or "").strip() == "flat")
+        row["file"]: Listed((row["style"] or "").strip(), (row.get("velocities") or "").strip().lower() == "flat")
         for row in rows
     }

@@ -71,6 +71,7 @@ def evaluate(cfg: EvaluateConfig) -> int:
         "crop_length": model.config.crop_length,
         "precision": precision,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "flat_songs": sum(corpus.flat(song) for song in np.unique(scores.songs).tolist()),
         **scores.summary(model.config.pitches),
         "seconds": round(time.monotonic() - began, 1),
         "command": command_line(cfg),
@@ -194,6 +195,10 @@ def likelihood_text(result: dict[str, Any]) -> str:
             f"{name} {value:.3f}" for name, value in entry.items() if name not in ("bits_per_note", "nats_per_crop")
         )
         lines.append(f"  {level}: {entry['bits_per_note']:.3f} bits per note ({parts})")
+    if result.get("flat_songs"):
+        lines.append(
+            f"  of {result['flat_songs']} songs the velocities mean nothing: their notes count, not their velocities"
+        )
     lines.append("  by kind: " + ", ".join(f"{kind} {value:.3f}" for kind, value in result["kinds"].items()))
     return "\n".join(lines)
 

@@ -236,9 +236,21 @@ class FractalLevel(nn.Module):
         z = self.conditions(regions, cond, content, base, forcing)
         gates = wide(self.gate(z)[..., 0])
         index, owner = windows(grid, self.margin, self.child.margin, canvas.device)
+        steps = F.pad(forcing.steps, (0, 1), value=-1)
+
+        def seen(region: Tensor, child: Tensor) -> Tensor:
+            """Cells of the windows of some children, unknown where they are decided later, and their own."""
+            now = steps[region, child][:, None, None]
+            visible = steps[region[:, None, None], owner[child]] < now
+            visible = visible | (owner[child] == child[:, None, None])
+            if given is not None and self.sees_future:
+                around = surround(given, self.margin, outside=-1).flatten(1)
+                visible = visible | (around[region[:, None, None], index[child]] >= 0)
+            return torch.where(visible, canvas.flatten(1)[region[:, None, None], index[child]], self.unknown)
+
         if (ended := self.ended(given, grid)) is not None:
             place = ended.nonzero(as_tuple=True)
-            share = self.struck_share(z[place][None], canvas.flatten(1)[place[0][:, None, None], index[place[1]]])
+            share = self.struck_share(z[place][None], seen(*place))
             gates = gates.index_put(place, share[0], accumulate=True)
         weight = weight * forcing.weight
         nats = gate_nll(gates, active, forcing.target & ~filled, forcing.final, sounds)
@@ -250,14 +262,7 @@ class FractalLevel(nn.Module):
             weight = weight * (len(region) / self.max_children)
             chosen = torch.randperm(len(region), device=region.device)[: self.max_children]
             region, child = region[chosen], child[chosen]
-        steps = F.pad(forcing.steps, (0, 1), value=-1)
-        now = steps[region, child]
-        visible = steps[region[:, None, None], owner[child]] < now[:, None, None]
-        visible = visible | (owner[child] == child[:, None, None])
-        if given is not None and self.sees_future:
-            around = surround(given, self.margin, outside=-1).flatten(1)
-            visible = visible | (around[region[:, None, None], index[child]] >= 0)
-        cells = torch.where(visible, canvas.flatten(1)[region[:, None, None], index[child]], self.unknown)
+        cells = seen(region, child)
         if absent is not None:
             mine = owner[child] == child[:, None, None]
             nowhere = surround(absent, self.margin, outside=0).flatten(1)[region[:, None, None], index[child]]

@@ -14,7 +14,7 @@ from fractalgen.music.chords import QUALITIES, UNTOLD, Chord, Chords
 from fractalgen.music.form import NEW, parse_form, returns_of
 from fractalgen.music.form import UNTOLD as NOT_SAID
 from fractalgen.music.labels import KEYS
-from fractalgen.music.plan import Plan, bars_to_end, plan_of, unit_chords
+from fractalgen.music.plan import MOST_LEFT, Plan, bars_to_end, plan_of, unit_chords
 from fractalgen.music.progression import parse_progression, progression_chords
 from fractalgen.music.tokens import Meters, grid_steps, steps_of_bars, whole_bars
 
@@ -88,12 +88,14 @@ def piece_plan(
     changes: Chords = (),
     form: str | None = None,
     chords_flag: str = "--chords",
+    ends: bool = True,
 ) -> Plan:
     """What is told of a piece: the chords and the form of the given music, and what is asked for.
 
     ``known``: see :func:`heard`, in ``meters``.  ``chords``: a progression (see :func:`.parse_progression`), which
     begins in the first bar in which something is composed; ``chords_flag``: where it is from, for messages.
     ``changes``: changes of chord by step, of a lead sheet.  ``form``: of the whole piece, see :func:`.parse_form`.
+    ``ends``: whether it is told of its end; an accompaniment is not, since the given voice says where it ends.
 
     Raises:
         UserError: chords or a form that cannot be read, or that do not fit the piece.
@@ -104,6 +106,8 @@ def piece_plan(
         plan = heard(layout, known, meters, steps_per_quarter)
         laid = layout.lay(np.any(known < 0, axis=0), False)
         open_units &= laid.reshape(len(layout) * units_of(layout.patch), -1).any(1)
+    if not ends:
+        plan = replace(plan, left=np.where(plan.left > 0, MOST_LEFT, 0))
     if chords is not None:
         wanted = progression_chords(parse_progression(chords, chords_flag), layout, open_units, chords_flag)
         plan = replace(plan, chords=np.where(open_units, wanted, plan.chords))

@@ -312,7 +312,7 @@ def test_styles_of_a_manifest(folder: Path, tmp_path: Path) -> None:
 
 def test_velocities_of_files_that_a_manifest_calls_flat_mean_nothing(folder: Path, tmp_path: Path) -> None:
     manifest = tmp_path / "manifest.csv"
-    manifest.write_text("file,style,velocities\na.mid,pop,flat\ndeep/C.MID,pop,yes\n", encoding="utf-8")
+    manifest.write_text("file,style,velocities\na.mid,,flat\ndeep/C.MID,,yes\n", encoding="utf-8")
     splits = tmp_path / "splits.json"
     names = ["a.mid", "deep/C.MID"]
     splits.write_text(json.dumps({"train": names}), encoding="utf-8")
@@ -346,12 +346,20 @@ def test_corpora_are_put_together(folder: Path, tmp_path: Path, capsys: pytest.C
         assert corpus.splits[index] == part.splits[0]
         assert corpus.chords(index) == part.chords(0)
     assert "2 songs" in capsys.readouterr().out
+    (tmp_path / "music 0" / "0.mid").rename(tmp_path / "music 0" / "the same.mid")
+    copy = tmp_path / "copy.safetensors"
+    prepare(PrepareConfig(data=str(tmp_path / "music 0"), out=str(copy)))
+    summary = prepare(PrepareConfig(merge=(packed[0], str(copy)), out=str(both)))
+    assert summary.skipped == [Skipped("the same.mid", "the same notes as 0.mid")]
+    assert prepare(PrepareConfig(merge=(packed[0], str(copy)), out=str(both), keep_duplicates=True)).songs == 2
     other = tmp_path / "other.safetensors"
     prepare(PrepareConfig(data=str(tmp_path / "music 0"), out=str(other), velocity_bins=8))
     for settings, message in (
         ({"merge": (packed[0], packed[0])}, "--merge: 0.mid is in .* and in a corpus before it"),
         ({"merge": (packed[0], str(other))}, "--merge: velocity_bins is 32 in .* and 8 in "),
         ({"merge": (packed[0],), "data": str(folder)}, "--data .*: not together with --merge"),
+        ({"merge": (packed[0],), "splits": "nowhere.json"}, "--splits nowhere.json: not together with --merge"),
+        ({"merge": (packed[0],), "velocity_bins": 8}, "--velocity_bins 8: not together with --merge"),
     ):
         target = tmp_path / "not.safetensors"
         with pytest.raises(UserError, match=message):

@@ -79,7 +79,7 @@ def sample_ar(
         gates = level.gate(z)[..., 0]
         if ended is not None:
             number, slot = ended[row, child].nonzero(as_tuple=True)
-            cells = flat[live[number][:, None, None], state.inner[1][child[number, slot]]]
+            cells = state.look(live[number], child[number, slot], state.inner)
             gates[:, number, slot] += level.struck_share(z[:, number, slot], cells).to(gates)
         opened, chance = sampler.at(level.index, fractions[child]).gates(
             gates, noise[row, child, GATE], may[row, child] & new, filled[row, child]
@@ -231,7 +231,7 @@ class ArState:
         before = self.flat[row[..., None, None], self.own[(child - 1).clamp(min=0)]]
         query = self.base[:, row, child]
         if level.looks:
-            query = query + level.surroundings(level.features(self._look(row, child, self.around)))
+            query = query + level.surroundings(level.features(self.look(row, child, self.around)))
         if level.index == 0 and self.returning:
             query = query + level.embedded_return(self.regions, self.cond, row, child, steps=self.steps)
         x = self.generator.read(level.embed(level.features(before)), query, child)
@@ -262,7 +262,7 @@ class ArState:
                 else split[region, child]
             )
         parts = Regions(
-            self._look(region, child, self.inner),
+            self.look(region, child, self.inner),
             given[region, child],
             long_context,
             returned,
@@ -271,7 +271,8 @@ class ArState:
         )
         return parts, condition
 
-    def _look(self, row: Tensor, child: Tensor, tables: tuple[Tensor, Tensor]) -> Int[Tensor, "*n h w"]:
+    def look(self, row: Tensor, child: Tensor, tables: tuple[Tensor, Tensor]) -> Int[Tensor, "*n h w"]:
+        """Cells of the windows of some children, without those of later children that are not given."""
         row, (past, everything) = row[..., None, None], tables
         codes = self.flat[row, past[child]]
         if self.shown is None:

@@ -98,7 +98,8 @@ def test_probabilities_under_limits_are_those_of_the_model_renormalised_at_every
 
 
 @pytest.mark.parametrize(
-    ("generators", "future_context"), [("ar ar ar", False), ("ar ar ar", True), ("mar ar ar", False)]
+    ("generators", "future_context"),
+    [("ar ar ar", False), ("ar ar ar", True), ("mar ar ar", False), ("ar ar mar", False), ("ar ar mar", True)],
 )
 def test_a_hold_that_is_ruled_out_leaves_its_probability_to_the_rest(generators: str, future_context: bool) -> None:
     """A given note ends at step 1: completions in which it is held have probability zero, all others sum to one.
