@@ -184,7 +184,7 @@ def test_mar_sampler_draws_from_the_likelihood(generators: str, monkeypatch: pyt
     monkeypatch.setattr("fractalgen.model.sampling.windows.drop_orphans", lambda tokens: tokens)
     rolls = every_roll(2, 2, 3)
     torch.manual_seed(0)
-    orders = 200
+    orders = 1000
     with torch.no_grad():
         many = model.nll(rolls.repeat(orders, 1, 1), num_iter_list=ITERATIONS).total.view(orders, -1)
     assert_frequencies(model, (-many).exp().mean(0), seed=6, slack=1.3)

@@ -127,7 +127,7 @@ def test_looking_ahead_draws_the_very_same_music(
     config = tiny_config(
         generators, patches, width=16, label_sizes=(3,), scan_order=scan_order, future_context=future_context
     )
-    model = random_model(config, seed=5)
+    model = random_model(config, seed=8 if len(patches) == 4 else 5)  # models that sound, but not everywhere
     if len(patches) == 2:
         torch.nn.init.constant_(model.root.gate.bias, -1.5)
     iterations = (8, 4, 2, 1)[: len(patches)]
