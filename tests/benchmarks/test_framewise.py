@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.framewise import frame_log_probabilities, main
+from benchmarks.framewise import Ordering, draw, frame_log_probabilities, main
 from fractalgen.api import FractalGen
 from fractalgen.checkpoint import save_pretrained
 from tests.model.properties.helpers import every_roll, random_model, random_rolls, tiny_config
@@ -19,35 +19,46 @@ def model() -> FractalGen:
 
 def test_the_probabilities_of_everything_a_frame_may_hold_sum_to_one() -> None:
     """One frame of four cells is open, everything else is known: 3 ** 4 frames."""
-    rolls = random_rolls(1, 8, 8, 1, seed=1)[0]
-    net, total = model(), 0.0
-    for cells in every_roll(4, 1, 3):
-        roll = rolls.clone()
-        roll[4:, 0] = cells[:, 0]
-        total += frame_log_probabilities(net, roll, 1, [1], 1).exp().item()
-    assert total == pytest.approx(1.0, abs=1e-9)
+    rolls = random_rolls(1, 8, 8, 1, seed=1).repeat(3**4, 1, 1)
+    rolls[:, 4:, 0] = every_roll(4, 1, 3)[..., 0]
+    logs = frame_log_probabilities(model(), rolls, draw(1, 1, 1) * len(rolls), [1])
+    assert torch.cat(logs).exp().sum().item() == pytest.approx(1.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("frame", range(8))
+def test_the_last_group_has_the_probability_that_the_sampler_gives_it(frame: int) -> None:
+    """All other frames are known; the first level's child is open, and below it children are drawn one by one."""
+    net, roll = model(), random_rolls(1, 8, 8, 1, seed=3)
+    known = torch.ones(1, 8, 8, dtype=torch.bool)
+    known[:, 4:, frame] = False
+    order = torch.cat([torch.arange(8)[torch.arange(8) != frame], torch.tensor([frame])])
+    logs = frame_log_probabilities(net, roll, [Ordering(order, torch.zeros(8, 1, dtype=torch.long))], [1])[0]
+    nats = net.nll(roll, num_iter_list=[1, 2, 2, 1], known=known, mar_order="scan").total
+    assert -logs[frame].item() == pytest.approx(nats.item(), abs=1e-9)
 
 
 def test_a_frame_depends_on_the_frames_known_before_and_on_picks_only() -> None:
     """The first frame of an ordering sees nothing but the rows that are closed; later ones see the true frames."""
     net = model()
     first, second = random_rolls(2, 8, 8, 1, seed=2)
-    results = []
-    for roll in (first, second):
-        torch.manual_seed(5)
-        order = torch.randperm(8)
-        torch.manual_seed(5)
-        results.append(frame_log_probabilities(net, roll, 8, [0, 1], 1)[0])
-    beginning = int(order[0])
+    torch.manual_seed(5)
+    ordering = draw(8, 2, 1)
+    beginning = int(ordering[0].frames[0])
     same = first.clone()
     same[:, torch.arange(8) != beginning] = second[:, torch.arange(8) != beginning]
-    torch.manual_seed(5)
-    mixed = frame_log_probabilities(net, same, 8, [0, 1], 1)[0]
-    torch.testing.assert_close(mixed[beginning], results[0][beginning])  # all else may hold anything
-    changed = [frame for frame in order[1:].tolist() if torch.equal(same[:, frame], second[:, frame])]
-    assert any(
-        not torch.isclose(mixed[frame], results[1][frame]) for frame in changed
-    )  # the first frame is listened to
+    one, two, mixed = frame_log_probabilities(net, torch.stack([first, second, same]), ordering * 3, [0, 1])
+    torch.testing.assert_close(mixed[beginning], one[beginning])  # all else may hold anything
+    later = [frame for frame in ordering[0].frames[1:].tolist() if torch.equal(same[:, frame], second[:, frame])]
+    assert any(not torch.isclose(mixed[frame], two[frame]) for frame in later)  # the first frame is listened to
+
+
+def test_rolls_that_are_scored_together_do_not_change_each_other() -> None:
+    """Rolls of several lengths: those that are finished drop out."""
+    net, rolls = model(), random_rolls(3, 8, 8, 1, seed=4)
+    orderings = [draw(frames, 2, 1)[0] for frames in (5, 8, 2)]
+    together = frame_log_probabilities(net, rolls, orderings, [0, 1])
+    for roll, ordering, logs in zip(rolls, orderings, together, strict=True):
+        torch.testing.assert_close(frame_log_probabilities(net, roll[None], [ordering], [0, 1])[0], logs)
 
 
 def test_other_models_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
