@@ -136,6 +136,13 @@ def output_at(transformer: Transformer, x: Float[Tensor, "b n d"], place: Int[Te
     return found[:, 0]
 
 
+def of(regions: Regions, which: Int[Tensor, " m"]) -> Regions:
+    """Some of the regions."""
+    assert regions.given is not None
+    long = regions.long_context
+    return Regions(regions.canvas[which], regions.given[which], None if long is None else long[which])
+
+
 def parts(
     level: FractalLevel,
     regions: Regions,
@@ -189,9 +196,7 @@ def decide(
     turn, place = torch.zeros_like(step), torch.arange(grid.rows, device=device)
     active = torch.arange(len(step), device=device)
     while len(active):
-        now = Regions(
-            canvas[active], given[active], None if regions.long_context is None else regions.long_context[active]
-        )
+        now = of(Regions(canvas, given, regions.long_context), active)
         asked = cond.each(lambda x, active=active: x[active])  # type: ignore[misc]
         undecided, filled, sounds = level.tasks(now, grid)
         x = inputs(level, now, grid, undecided, torch.ones_like(undecided))
@@ -299,7 +304,7 @@ def frame_log_probabilities(
         for turn in range(len(groups)):
             row = rows[turns[number, :active, turn]]
             regions = Regions(canvas, given)
-            undecided = level.tasks(regions, grid)[0]
+            undecided, filled, _ = level.tasks(regions, grid)
             changed = torch.ones_like(undecided) if before is None else touched(level, grid, canvas != before[:active])
             x = inputs(level, regions, grid, undecided, changed, None if x is None else x[:active])
             before = canvas.clone()
@@ -307,7 +312,10 @@ def frame_log_probabilities(
             z = output_at(level.generator.transformer, x + base[:active], child)
             cells = row[:, None] * patch + torch.arange(patch, device=device)
             mine = truth.gather(1, cells)
-            logs, picks = group_of(level, regions, cond, grid, z, child, now % patch, mine, kept)
+            gate = wide(level.gate(z)[:, 0]).masked_fill(filled[every, child], float("inf"))
+            below = parts(level, regions, cond, grid, z, every, child)
+            last = turn + 1 == len(groups)
+            logs, picks = group_log_probabilities(level.child, *below, gate, now % patch, mine, kept, pick=not last)
             result[:active, number] += logs
             given[every[:, None], cells, now[:, None]] = picks.to(given)
             canvas[every[:, None], cells + margin.pitch, now[:, None] + margin.past] = picks.to(canvas)
@@ -322,39 +330,30 @@ def frame_log_probabilities(
     return found
 
 
-def group_of(
-    level: FractalLevel,
+def group_log_probabilities(
+    level: FractalLevel | VelocityHead,
     regions: Regions,
     cond: Condition,
-    grid: Grid,
-    z: Float[Tensor, "b d"],
-    child: Int[Tensor, " b"],
+    gate: Float[Tensor, " b"],
     step: Int[Tensor, " b"],
     truth: Int[Tensor, "b h"],
     kept: dict[tuple[int, Grid], Tensor],
+    pick: bool,
 ) -> tuple[Float[Tensor, " b"], Int[Tensor, "b h"]]:
-    """Log-probability of the cells of one time step of a first-level child of each roll, and the model's own picks."""
-    _, filled, _ = level.tasks(regions, grid)
-    every = torch.arange(len(child), device=child.device)
-    gate = wide(level.gate(z)[:, 0]).masked_fill(filled[every, child], float("inf"))
-    sounds = (truth > SILENCE).any(1)
-    region = (sounds | (gate.sigmoid() >= SURE)).nonzero()[:, 0]
-    below, inside = parts(level, regions, cond, grid, z[region], region, child[region])
-    likely = gate[region].sigmoid()
-    found = decide(level.child, below, inside, step[region], likely, truth[region], kept)
+    """Log-probability of one time step of regions that sound if their ``gate`` opens, and the model's own picks.
+
+    The picks are the truth unless they are asked for (``pick``).
+    """
+    sounds, likely = (truth > SILENCE).any(1), gate.sigmoid()
+    mine = (sounds | (likely >= SURE)).nonzero()[:, 0]
+    found = decide(level, of(regions, mine), cond.each(lambda c: c[mine]), step[mine], likely[mine], truth[mine], kept)
     logs = F.logsigmoid(-gate)
-    through = F.logsigmoid(gate[region]) + found.logs
-    logs[region] = torch.where(sounds[region], through, torch.logaddexp(through, logs[region]))
-    picks = truth.clone()
-    other = (~found.usual).nonzero()[:, 0]
-    if len(other):
-        part = Regions(
-            below.canvas[other],
-            None if below.given is None else below.given[other],
-            None if below.long_context is None else below.long_context[other],
-        )
-        asked = inside.each(lambda c: c[other])
-        picks[region[other]] = decide(level.child, part, asked, step[region[other]], likely[other], None, kept).cells
+    through = F.logsigmoid(gate[mine]) + found.logs
+    logs[mine] = torch.where(sounds[mine], through, torch.logaddexp(through, logs[mine]))
+    picks, other = truth.clone(), mine[~found.usual]
+    if pick and len(other):
+        asked = cond.each(lambda c: c[other])
+        picks[other] = decide(level, of(regions, other), asked, step[other], likely[other], None, kept).cells
     return logs, picks
 
 

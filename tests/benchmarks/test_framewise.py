@@ -25,7 +25,19 @@ def test_the_probabilities_of_everything_a_frame_may_hold_sum_to_one() -> None:
     assert torch.cat(logs).exp().sum().item() == pytest.approx(1.0, abs=1e-9)
 
 
-@pytest.mark.parametrize("frame", range(8))
+def test_the_second_group_of_a_frame_depends_on_the_pick_not_on_the_truth() -> None:
+    """Whatever the first group holds, two possible contents of the second one have the same ratio."""
+    rolls = random_rolls(1, 8, 8, 1, seed=1).repeat(2 * 3**4, 1, 1)
+    rolls[:, :4, 0] = every_roll(4, 1, 3)[..., 0].repeat(2, 1)
+    rolls[:, 4:, 0] = torch.tensor([[0, 2, 0, 0], [2, 0, 0, 2]]).repeat_interleave(3**4, 0)
+    ordering = Ordering(torch.tensor([0]), torch.tensor([[0, 1]]))
+    logs = torch.cat(frame_log_probabilities(model(), rolls, [ordering] * len(rolls), [0, 1])).view(2, -1)
+    possible = logs[0].isfinite()  # a hold after silence is not
+    ratio = (logs[0] - logs[1])[possible]
+    torch.testing.assert_close(ratio, ratio[:1].expand_as(ratio))
+
+
+@pytest.mark.parametrize("frame", [0, 3, 6])
 def test_the_last_group_has_the_probability_that_the_sampler_gives_it(frame: int) -> None:
     """All other frames are known; the first level's child is open, and below it children are drawn one by one."""
     net, roll = model(), random_rolls(1, 8, 8, 1, seed=3)
