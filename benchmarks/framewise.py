@@ -12,7 +12,8 @@ says whether the group sounds, the second the same of each of its rows, and so o
 
     python -m benchmarks.framewise --checkpoint MODEL.ckpt --data jsb-16th.safetensors [--songs N] [--json FILE]
 
-Pieces of equal width are scored together.
+Silence, which is known, fills pieces that are shorter than the excerpts of the training.  Many pieces are computed
+together (`--rows`).
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from itertools import groupby
 from typing import NamedTuple, get_args
 
 import numpy as np
@@ -372,26 +372,23 @@ def score(
 
     ``rows``: how many rolls are computed together.  The orderings come from torch's global state.
     """
-    patch, length = model.config.patch, model.config.crop_length
-    pieces = []
+    length, pieces = model.config.crop_length, []
     for song in songs:
         for start in range(0, corpus.num_steps(song), length):
             frames = min(length, corpus.num_steps(song) - start)
-            roll = corpus.tokens(song, start, start + -(-frames // patch) * patch).astype(np.int64)
-            pieces.append(Piece(song, torch.from_numpy(roll), draw(frames, len(groups), orders)))
-    pieces.sort(key=lambda piece: piece.roll.shape[1])
-    nats = dict.fromkeys(songs, 0.0)
+            roll = torch.from_numpy(corpus.tokens(song, start, start + length).astype(np.int64))
+            pieces.append(Piece(song, roll, draw(frames, len(groups), orders)))
+    pieces.sort(key=lambda piece: len(piece.orderings[0].frames))
+    nats, many = dict.fromkeys(songs, 0.0), max(1, rows // orders)
     total = orders * sum(corpus.num_steps(song) for song in songs)
     with tqdm(total=total, desc="scoring", unit="frame") as bar:
-        for _, of_width in groupby(pieces, lambda piece: piece.roll.shape[1]):
-            alike, many = list(of_width), max(1, rows // orders)
-            for batch in (alike[first : first + many] for first in range(0, len(alike), many)):
-                rolls = torch.stack([piece.roll for piece in batch]).repeat_interleave(orders, 0)
-                orderings = [ordering for piece in batch for ordering in piece.orderings]
-                logs = frame_log_probabilities(model, rolls, orderings, groups, bar)
-                for number, piece in enumerate(batch):
-                    mine = torch.stack(logs[number * orders : (number + 1) * orders])
-                    nats[piece.song] -= float((mine.logsumexp(0) - math.log(orders)).sum())
+        for batch in (pieces[first : first + many] for first in range(0, len(pieces), many)):
+            rolls = torch.stack([piece.roll for piece in batch]).repeat_interleave(orders, 0)
+            orderings = [ordering for piece in batch for ordering in piece.orderings]
+            logs = frame_log_probabilities(model, rolls, orderings, groups, bar)
+            for number, piece in enumerate(batch):
+                mine = torch.stack(logs[number * orders : (number + 1) * orders])
+                nats[piece.song] -= float((mine.logsumexp(0) - math.log(orders)).sum())
     return [nats[song] for song in songs]
 
 
@@ -442,7 +439,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     top.add_argument("--split", default="test", choices=SPLITS, help="songs to score")
     top.add_argument("--orders", type=int, default=5, help="random orderings averaged")
     top.add_argument("--songs", type=int, default=0, help="score at most so many songs, evenly spread (0: all)")
-    top.add_argument("--rows", type=int, default=40, help="pieces times orderings that are computed together")
+    top.add_argument("--rows", type=int, default=80, help="pieces times orderings that are computed together")
     top.add_argument("--seed", type=int, default=0, help="seed of the orderings")
     top.add_argument("--precision", default="auto", choices=get_args(Precision), help="arithmetic (auto: the faster)")
     top.add_argument("--json", help="file for the figures")
