@@ -96,8 +96,8 @@ def scored_in_classes(model: FractalGen, classes: Ints) -> Iterator[None]:
         schedule: Schedule | None = None,
     ) -> None:
         in_bins(regions, cond, crop, weight, losses, schedule)
-        token = regions.canvas[:, 0, 1].long()
-        onset = token >= ONSET
+        token = head.cell(regions.canvas).long()
+        onset = (token >= ONSET) & ~losses.flat[crop]
         of_bin = torch.from_numpy(classes).to(token.device)
         alike = of_bin == of_bin[token[onset] - ONSET, None]
         inside = wide(logits.pop()).log_softmax(-1).masked_fill(~alike, float("-inf"))

@@ -34,7 +34,7 @@ from fractalgen.music.chords import QUALITIES, Chord
 from fractalgen.music.form import bar_features
 from fractalgen.music.keys import key_between
 from fractalgen.music.labels import KEYS
-from fractalgen.music.plan import Plan, bars_left, plan_of, unit_chords
+from fractalgen.music.plan import Plan, bars_to_end, plan_of, unit_chords
 from fractalgen.music.planning import ending_on_tonic, piece_plan
 from fractalgen.music.tasks import accompaniment, inpainting
 from fractalgen.music.tokens import ONSET, PITCHES, grid_steps, steps_of_bars, tokens_from_notes
@@ -182,7 +182,7 @@ def of_chords(bench: Bench, corpus: Corpus, excerpts: list[tuple[int, int]]) -> 
 
 def free_plan(layout: BarLayout) -> Plan:
     """A plan that tells the bars that are left alone."""
-    return replace(Plan.free(len(layout), layout.patch), left=bars_left(layout))
+    return replace(Plan.free(len(layout), layout.patch), left=bars_to_end(layout))
 
 
 def of_form(bench: Bench) -> list[dict[str, Any]]:

@@ -28,6 +28,8 @@ FORMAT = "fractalgen"
 VERSION = 1
 HEADER_KEY = "fractalgen"
 WEIGHTS_PREFIX = "model."
+SCALES = ".scale"  # the name of a matrix and this: what its rows of whole numbers are multiplied by
+MATRIX = 4096  # smaller ones are not worth rounding to whole numbers
 SHIPPED = ASSETS / "models"
 
 
@@ -93,15 +95,37 @@ def read_checkpoint(path: Path, flag: str = "checkpoint") -> tuple[dict[str, Any
         raise UserError(f"--{flag} {path}: {error.strerror or _first_line(error)}") from error
     except Exception as error:  # torch, pickle, zipfile and safetensors raise many kinds at damaged files
         raise UserError(f"{refused} ({_first_line(error)})") from error
-    if odd := [name for name, value in weights.items() if not _is_weight(value)]:
+    if odd := [name for name, value in weights.items() if not _is_weight(value, weights.get(f"{name}{SCALES}"))]:
         raise UserError(f"{refused} ({shown(odd[0])} is no array of numbers)")
     if sum(value.numel() * value.element_size() for value in weights.values()) > path.stat().st_size:
         raise UserError(f"{refused} (its weights are larger than the file)")
-    return header, weights
+    return header, {
+        name: value if value.is_floating_point() else value * weights[f"{name}{SCALES}"]
+        for name, value in weights.items()
+        if not name.endswith(SCALES)
+    }
 
 
-def _is_weight(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.layout == torch.strided and value.is_floating_point()
+def _is_weight(value: Any, scales: Any) -> bool:
+    """Whether it is an array of numbers, or of bytes with a scale for each row."""
+    if not isinstance(value, Tensor) or value.layout != torch.strided:
+        return False
+    if value.dtype == torch.int8:
+        return value.ndim == 2 and _is_weight(scales, None) and scales.shape == (len(value), 1)
+    return value.is_floating_point()
+
+
+def quantised(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same weights with matrices as whole numbers from -127 to 127, and a scale for each of their rows."""
+    found = {}
+    for name, value in weights.items():
+        if value.ndim == 2 and value.numel() >= MATRIX:
+            scale = value.float().abs().amax(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny) / 127
+            found[f"{name}{SCALES}"] = scale
+            found[name] = (value.float() / scale).round().to(torch.int8)
+        else:
+            found[name] = value.to(torch.bfloat16)
+    return found
 
 
 def _check_header(header: Any, path: Path, flag: str) -> None:
@@ -175,17 +199,17 @@ def save_pretrained(
 ) -> Path:
     """Write the weights as ``dtype`` with their header to a ``.safetensors`` file, whole or not at all.
 
-    ``metadata`` (corpus, licence, val_loss ...: JSON data) is kept in the header.
+    With ``torch.int8``, matrices are :func:`quantised`, and everything else is bfloat16.  ``metadata`` (corpus,
+    licence, val_loss ...: JSON data) is kept in the header.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
         raise UserError(f"{path}: a shared checkpoint is named *.safetensors")
     header = make_header(model.config, **(metadata or {}))
+    weights: dict[str, Tensor] = model.state_dict()
+    weights = quantised(weights) if dtype == torch.int8 else {name: x.to(dtype) for name, x in weights.items()}
     # clones: safetensors refuses tensors that share memory
-    weights = {
-        name: (value.to(dtype) if value.is_floating_point() else value).detach().cpu().contiguous().clone()
-        for name, value in model.state_dict().items()
-    }
+    weights = {name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}
     with replacing(path) as temporary:
         temporary.write_bytes(save(weights, metadata={HEADER_KEY: json.dumps(header)}))
     return path
@@ -209,7 +233,8 @@ def export(cfg: ExportConfig) -> None:
     if isinstance(train, dict) and isinstance(train.get("data"), str):  # where it lay on one machine is of no use
         facts["train"] = {**train, "data": Path(train["data"]).name}
     facts |= {"corpus": cfg.corpus, "licence": cfg.licence}
-    written = save_pretrained(model, cfg.out, facts, {"32": torch.float32, "bf16": torch.bfloat16}[cfg.precision])
+    types = {"32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
+    written = save_pretrained(model, cfg.out, facts, types[cfg.precision])
     step, loss = facts.get("step"), facts.get("val_loss")
     trained = f", step {step}" if isinstance(step, int) else ""
     trained += f", val_loss {loss:.4f}" if isinstance(loss, float) else ""

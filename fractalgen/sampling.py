@@ -27,7 +27,7 @@ from fractalgen.music.bars import BarLayout
 from fractalgen.music.form import NEW
 from fractalgen.music.form import UNTOLD as NOT_SAID
 from fractalgen.music.pianoroll import PianoRoll
-from fractalgen.music.plan import Plan, bars_left
+from fractalgen.music.plan import Plan, bars_to_end
 from fractalgen.music.tokens import ABSENT, DEFAULT_METER, NO_HOLD, SILENCE, TEMPO, UNKNOWN, Meters
 from fractalgen.trace import Intermediates, Trace
 
@@ -327,7 +327,7 @@ def plans_of(
         if any(plan is not None for plan in told):
             raise ConfigError("this model knows no plans")
         return None, [None] * len(told)
-    nothing = replace(Plan.free(len(layout), config.patch), left=bars_left(layout))
+    nothing = replace(Plan.free(len(layout), config.patch), left=bars_to_end(layout))
     given = [nothing if plan is None else plan for plan in told]
     number = np.arange(len(layout))
     returns = np.stack([plan.returns for plan in given])

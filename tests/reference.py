@@ -99,7 +99,7 @@ def score_cells(
     losses: LossTerms,
 ) -> None:
     """Articulation and velocity of every cell; booked for those that sound."""
-    token = regions.canvas[:, head.margin.pitch, head.margin.past]
+    token = head.cell(regions.canvas)
     logits, x = head.first(regions, cond)
     velocities = None if head.joint else head.velocities(x, regions.canvas)
     onset, hold = (token >= ONSET) & (weight > 0), (token == HOLD) & (weight > 0)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from fractalgen import checkpoint
@@ -51,6 +52,38 @@ def test_bfloat16_is_half_the_size_and_close(model: FractalGen, tmp_path: Path) 
         assert value.dtype == torch.float32
         assert torch.equal(value, model.state_dict()[name].bfloat16().float())
     assert torch.allclose(score(back), score(model), rtol=1e-2)
+
+
+def test_matrices_of_bytes_are_smaller_still_and_close(model: FractalGen, tmp_path: Path) -> None:
+    half, quarter = (
+        save_pretrained(model, tmp_path / f"{dtype}.safetensors", dtype=dtype) for dtype in (torch.bfloat16, torch.int8)
+    )
+    assert quarter.stat().st_size < 0.8 * half.stat().st_size  # a tiny model has few large matrices
+    back = load_pretrained(str(quarter))
+    for name, value in back.state_dict().items():
+        assert value.dtype == torch.float32
+        true = model.state_dict()[name]
+        most = true.abs().amax(-1, keepdim=True) / 254 if true.ndim == 2 else 0.0
+        assert bool(((value - true).abs() <= most + true.abs() / 256 + 1e-9).all())
+    assert torch.allclose(score(back), score(model), rtol=1e-2)
+    again = save_pretrained(back, tmp_path / "again.safetensors", dtype=torch.int8)
+    assert torch.allclose(score(load_pretrained(again)), score(back), rtol=1e-4)
+
+
+@pytest.mark.parametrize("damage", ["no scales", "one scale", "bytes in a vector"])
+def test_bytes_without_their_scales_are_refused(model: FractalGen, tmp_path: Path, damage: str) -> None:
+    path = save_pretrained(model, tmp_path / "bytes.safetensors", dtype=torch.int8)
+    with safe_open(path, framework="pt") as file:
+        metadata, weights = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    scale = next(name for name in sorted(weights) if name.endswith(checkpoint.SCALES))
+    if damage == "no scales":
+        del weights[scale]
+    elif damage == "one scale":
+        weights[scale] = weights[scale][:1]
+    else:
+        weights["null"] = weights["null"].to(torch.int8)
+    save_file(weights, path, metadata)
+    refused(path, "is no array of numbers")
 
 
 def test_export_keeps_weights_and_facts_but_no_local_path(

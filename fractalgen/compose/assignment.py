@@ -222,7 +222,9 @@ def assignment(cfg: GenerateConfig, model: ModelConfig, seed: int) -> Assignment
         print(f"--voice {voice}: track {named}")
     pedal = cfg.pedal == "follow"
     events = read_midi(path, model.steps_per_quarter, tracks=tracks, pedal=pedal)
-    kept = voice_of(events, voice, path, model) if cfg.mode == "accompany" and voice in VOICES else None
+    kept = None
+    if cfg.mode == "accompany" and voice in VOICES:
+        kept = voice_of(events, voice, path, model, may_rest=bool(changes))
     for line in remarks(events):
         print(f"{path}: {line}")
     roll = PianoRoll.from_events(events, model.velocity_bins)
@@ -307,8 +309,8 @@ def lead_sheet_chords(cfg: GenerateConfig, steps_per_quarter: int) -> Chords:
     return chord_markers(Path(cfg.lead_sheet), steps_per_quarter)
 
 
-def voice_of(events: MidiEvents, voice: str, path: Path, model: ModelConfig) -> PianoRoll:
-    """The notes of the voice that ``--voice`` names, as a roll.
+def voice_of(events: MidiEvents, voice: str, path: Path, model: ModelConfig, may_rest: bool = False) -> PianoRoll:
+    """The notes of the voice that ``--voice`` names, as a roll; it may have none where it ``may_rest``.
 
     Raises:
         UserError: the file has no such voice.
@@ -322,7 +324,7 @@ def voice_of(events: MidiEvents, voice: str, path: Path, model: ModelConfig) -> 
         mine = voices == MELODY if (voices == MELODY).any() else melody_beside_chords(notes)
     else:
         mine = hands(notes, voices) == VOICES[voice]
-    if not mine.any():
+    if not mine.any() and not (may_rest and voice == "melody"):
         raise UserError(f"--voice {voice}: {path} has no note of it")
     return replace(roll, tokens=tokens_from_notes(notes[mine], 0, roll.width))
 

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,7 @@ from fractalgen.errors import Stopped, UserError
 from fractalgen.evaluation import note_statistics, statistics_table
 from fractalgen.files import read_text, writable_folder
 from fractalgen.music.labels import SPELLED
-from fractalgen.music.plan import Plan
+from fractalgen.music.plan import MOST_LEFT, Plan
 from fractalgen.music.planning import ending_on_tonic, piece_plan
 from fractalgen.music.tokens import TEMPO
 from fractalgen.progress import composing_bar
@@ -47,6 +47,8 @@ In the others the given music says more of the harmony than a plan that was draw
 """
 GUIDANCE = 2.0
 """Scale of guidance for models with plans unless told otherwise: chosen on validation songs (docs/experiments.md)."""
+UNDER_CHORDS = {"cfg": 4.0, "density": "0.6", "polyphony": "0.7"}
+"""The same for what accompanies a voice under given chords."""
 QUALITY: dict[str, tuple[int, ...]] = {
     "fast": (4, 2, 1, 1),
     "balanced": SamplingConfig.num_iter_list,
@@ -71,8 +73,7 @@ def generate(cfg: GenerateConfig) -> int:
 
     device = resolve_device(cfg.device)
     model = load_pretrained(find_model(cfg.checkpoint, cfg.model), device)
-    guidance = cfg.cfg if cfg.cfg is not None else GUIDANCE if model.config.plan_width else SamplingConfig.cfg
-    cfg = dataclasses.replace(cfg, num_iter_list=iterations(cfg, model), quality=None, cfg=guidance)
+    cfg = dataclasses.replace(with_defaults(cfg, model.config), num_iter_list=iterations(cfg, model), quality=None)
     seed = secrets.randbelow(2**31) if cfg.seed is None else cfg.seed
     work = assignment(cfg, model.config, seed)
     check_against_model(cfg, model, work)
@@ -205,6 +206,15 @@ def check_flags(cfg: GenerateConfig) -> None:
         check_ffmpeg()
 
 
+def with_defaults(cfg: GenerateConfig, config: ModelConfig) -> GenerateConfig:
+    """The settings, with guidance and labels as chosen for a model of this kind where nothing is asked for."""
+    values: dict[str, Any] = {"cfg": GUIDANCE if config.plan_width else SamplingConfig.cfg}
+    if config.plan_width and cfg.mode == "accompany" and (cfg.lead_sheet or cfg.chords):
+        known = {"cfg", *(attribute.name for attribute in config.attributes)}
+        values = {name: value for name, value in UNDER_CHORDS.items() if name in known}
+    return dataclasses.replace(cfg, **{name: value for name, value in values.items() if getattr(cfg, name) is None})
+
+
 def iterations(cfg: GenerateConfig, model: FractalGen) -> tuple[int, ...]:
     """The iterations of each level, from ``--quality`` or ``--num_iter_list``.
 
@@ -251,6 +261,8 @@ def wanted_plans(
         form=cfg.form,
         chords_flag=flag,
     )
+    if cfg.mode == "accompany":  # the given voice says where the music ends
+        plan = dataclasses.replace(plan, left=np.where(plan.left > 0, MOST_LEFT, 0))
     keys = [key_of(config, row) for row in labels]
     if cfg.mode not in DRAWN:
         return [plan] * len(keys)

@@ -14,6 +14,8 @@ class ExportConfig:
 
     checkpoint: str = setting("", "training checkpoint (.ckpt)")
     out: str = setting("model.safetensors", "file to write")
-    precision: Literal["32", "bf16"] = setting("bf16", "numbers in the file: float32, or bfloat16 at half the size")
+    precision: Literal["32", "bf16", "int8"] = setting(
+        "bf16", "numbers in the file: float32, bfloat16 at half the size, or matrices of bytes at a quarter"
+    )
     corpus: str = setting("", "name of the training corpus, stored in the file")
     licence: str = setting("", "licence of that corpus, stored in the file")

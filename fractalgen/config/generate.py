@@ -103,9 +103,15 @@ class GenerateConfig(SamplingConfig, RenderConfig):
         " random key for each piece)",
     )
     density: str | None = setting(
-        None, "notes per bar; values from 0 to 1 are percentiles of the training set, values above 1 are numbers"
+        None,
+        "notes per bar; values from 0 to 1 are percentiles of the training set, values above 1 are numbers (default:"
+        " left open; accompany under given chords: 0.6)",
     )
-    polyphony: str | None = setting(None, "average number of notes that sound together; percentile or number")
+    polyphony: str | None = setting(
+        None,
+        "average number of notes that sound together; percentile or number (default: left open; accompany under given"
+        " chords: 0.7)",
+    )
     register: str | None = setting(None, "average MIDI pitch; percentile or number")
     velocity: str | None = setting(None, "average MIDI velocity; percentile or number")
     style: str | None = setting(None, "a style of the training set")
@@ -138,7 +144,7 @@ class GenerateConfig(SamplingConfig, RenderConfig):
     cfg: float | None = setting(  # type: ignore[assignment]  # a number as soon as the model is known
         None,
         "classifier-free guidance scale: uncond + cfg * (cond - uncond); 1 is no guidance (default: 2 for models with"
-        " plans, 1 for others)",
+        " plans, 4 where they accompany under given chords, 1 for others)",
         low=0,
         high=1000,
     )

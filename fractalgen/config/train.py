@@ -53,7 +53,9 @@ class TrainConfig:
     num_blocks: tuple[int, ...] = setting((12, 3, 2, 1), "blocks of each level's transformer")
     num_heads: tuple[int, ...] = setting((8, 4, 2, 2), "attention heads of each level")
     context_pitches: tuple[int, ...] = setting(
-        (0, 12, 2, 0), "pitches below and above a child patch that each level sees"
+        (0, 12, 2, 0),
+        "pitches below and above a child patch that each level sees (the last number: above and below a cell, of the"
+        " struck notes that its velocity attends to)",
     )
     context_past: tuple[int, ...] = setting((0, 32, 4, 0), "steps before a child patch that each level sees")
     context_future: tuple[int, ...] | None = setting(

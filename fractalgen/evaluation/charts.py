@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fractalgen.evaluation.feature_table import FEATURES
 from fractalgen.evaluation.statistics import STATISTICS
+from fractalgen.evaluation.two_sample import CLASSIFIERS
 
 TAIL = 0.0025  # share of a histogram that may be cut off at either end
 SERIES = ("real", "generated")  # what a histogram compares; also the CSS classes
@@ -68,6 +70,69 @@ def strip(distances: Mapping[str, float | None]) -> str:
         parts.append(f'<circle class="generated" cx="{at["generated"]:.1f}" cy="9" r="4"/>')
     spoken = ", ".join(f"{key} {number(value)}" for key, value in known.items())
     return f'<svg class="strip" viewBox="0 0 140 18" role="img" aria-label="{spoken}">{"".join(parts)}</svg>'
+
+
+def spans(rows: Mapping[str, tuple[float, float]], low: float, high: float, middle: float | None = None) -> str:
+    """Means with their errors or deviations, one line for each, on a scale from ``low`` to ``high``.
+
+    ``rows``: (mean, error) by the kind of its mark, ``real`` or ``generated``.  ``middle``: where a line stands.
+    """
+
+    def x(value: float) -> float:
+        return 6 + 228 * (min(max(value, low), high) - low) / ((high - low) or 1.0)
+
+    parts = [] if middle is None else [f'<path class="line" d="M{x(middle):.1f} 0V26"/>']
+    for y, (kind, (mean, error)) in zip((8, 18), rows.items(), strict=False):
+        parts.append(f'<path class="span {kind}" d="M{x(mean - error):.1f} {y}H{x(mean + error):.1f}"/>')
+        if kind == "generated":
+            parts.append(f'<circle class="generated" cx="{x(mean):.1f}" cy="{y}" r="4"/>')
+        else:
+            parts.append(f'<path class="tick {kind}" d="M{x(mean):.1f} {y - 5}V{y + 5}"/>')
+    spoken = ", ".join(f"{kind} {number(mean)} ± {number(error)}" for kind, (mean, error) in rows.items())
+    return f'<svg class="spans" viewBox="0 0 240 26" role="img" aria-label="{spoken}">{"".join(parts)}</svg>'
+
+
+def auc_table(result: Mapping[str, Any]) -> str:
+    """The AUC of each classifier of a two-sample test between samples and songs, and between songs, on one scale."""
+    low, high = 0.3, 1.0
+    ticks = (0.5, 0.6, 0.7, 0.8, 0.9, 1)
+    marks = [
+        f'<text class="x" x="{6 + 228 * (tick - low) / (high - low):.1f}" y="12">{tick:g}</text>' for tick in ticks
+    ]
+    axis = f'<svg class="spans" viewBox="0 0 240 16" aria-hidden="true">{"".join(marks)}</svg>'
+    lines = []
+    for name, text in CLASSIFIERS.items():
+        found = result[name]
+        rows = {"real": (found["floor"], found["floor_stderr"]), "generated": (found["auc"], found["stderr"])}
+        known = {kind: pair for kind, pair in rows.items() if pair[0] is not None}
+        texts = [
+            f"{fixed(mean)} ± {fixed(error)}" if mean is not None else fixed(mean) for mean, error in rows.values()
+        ]
+        told = "".join(f"<td>{text}</td>" for text in reversed(texts))
+        lines.append(f'<tr><th scope="row">{text}</th><td>{spans(known, low, high, 0.5)}</td>{told}</tr>')
+    head = f'<th scope="col">AUC</th><th>{axis}</th><th scope="col">samples</th><th scope="col">floor</th>'
+    return f'<table class="statistics"><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
+
+
+def feature_table(result: Mapping[str, Any], features: Sequence[Mapping[str, Any]]) -> str:
+    """Some features of a two-sample test: the AUC of each alone, and what real and generated music have of it."""
+    lines = []
+    for found in features:
+        feature = FEATURES[found["name"]]
+        rows = {kind: (found[f"{kind}_mean"], found[f"{kind}_std"]) for kind in SERIES}
+        ends = [mean + side * error for mean, error in rows.values() for side in (-1, 1)]
+        told = "".join(f"<td>{number(mean)} ± {number(error, 2)}</td>" for mean, error in rows.values())
+        band = f'<rect class="band" width="{160 * (result["chance"] - 0.5):.1f}" height="14"/>'
+        bar = f'{band}<rect class="bar" y="3" width="{160 * (found["auc"] - 0.5):.1f}" height="8"/>'
+        lines.append(
+            f'<tr><th scope="row">{feature.label}<br><small>{feature.about}</small></th>'
+            f'<td><svg class="auc" viewBox="0 0 80 14" aria-hidden="true">{bar}</svg></td>'
+            f"<td>{fixed(found['auc'])}</td><td>{spans(rows, min(ends), max(ends))}</td>{told}"
+            f"<td>{feature.unit}</td></tr>"
+        )
+    names = ("Feature", "AUC alone", "", "mean ± standard deviation", *SERIES, "unit")
+    head = "".join(f'<th scope="col"{f" class={name}" * (name in SERIES)}>{name}</th>' for name in names)
+    return f'<table class="statistics"><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
 
 
 def strip_key(kind: str, label: str) -> str:

@@ -16,6 +16,7 @@ from fractalgen.errors import UserError
 from fractalgen.evaluation.copying import BarIndex
 from fractalgen.evaluation.notes import crop_tokens, faults
 from fractalgen.evaluation.statistics import comparison_table, histograms, music_statistics, three_rows
+from fractalgen.evaluation.two_sample import compare_with_songs, two_sample_text
 from fractalgen.files import write_json
 from fractalgen.progress import composing_bar
 
@@ -84,7 +85,12 @@ def evaluate(cfg: EvaluateConfig) -> int:
         print(plan_text(result["given_plan"]))
     if cfg.num_samples:
         rolls, traces = samples(cfg, model)
-        compare(cfg, corpus, result, parts, np.stack([roll.tokens for roll in rolls]))
+        tokens = np.stack([roll.tokens for roll in rolls])
+        compare(cfg, corpus, result, parts, tokens)
+        songs = sorted({song for crops in parts for song, _ in crops.crops})
+        shape = {"ends": config.plan_width > 0, "bar_columns": config.bar_columns}
+        result["two_sample"] = compare_with_songs(corpus, songs, tokens, **shape, seed=cfg.seed)
+        print(two_sample_text(result["two_sample"]))
     if cfg.json:
         write_json(cfg.json, {key: value for key, value in result.items() if key != "histograms"})
     if cfg.report:

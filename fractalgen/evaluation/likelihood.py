@@ -17,6 +17,7 @@ from fractalgen.config import MarOrder, Precision, SamplingConfig
 from fractalgen.data.corpus import Corpus
 from fractalgen.data.crops import Excerpts, ValidCrops
 from fractalgen.devices import autocast
+from fractalgen.evaluation.statistics import ratio_error
 from fractalgen.model.plans import Plans
 from fractalgen.music.bars import BarLayout
 from fractalgen.music.tokens import ONSET
@@ -135,19 +136,6 @@ def plan_summary(scores: Scores) -> dict[str, Any]:
         "with_plan": given + sum(parts.values()),
         "stderr_with_plan": ratio_error(both / math.log(2), scores.notes, scores.songs),
     }
-
-
-def ratio_error(values: npt.ArrayLike, counts: npt.ArrayLike, songs: npt.ArrayLike) -> float:
-    """Standard error of ``sum(values) / sum(counts)`` over songs, whose windows are not independent.
-
-    That of a ratio estimator, Cochran: Sampling Techniques (1977), section 2.11.  NaN for a single song.
-    """
-    names, index = np.unique(songs, return_inverse=True)
-    value, count = np.bincount(index, values), np.bincount(index, counts)
-    if len(names) < 2 or not count.sum():
-        return math.nan
-    residuals = value - value.sum() / count.sum() * count
-    return float(np.sqrt(len(names) / (len(names) - 1) * (residuals**2).sum()) / count.sum())
 
 
 @torch.no_grad()

@@ -23,8 +23,21 @@ from tqdm import tqdm
 
 from fractalgen import render
 from fractalgen.config import RenderConfig
-from fractalgen.evaluation.charts import SERIES, TAIL, bars, fixed, histogram, label, number, strip, strip_key
+from fractalgen.evaluation.charts import (
+    SERIES,
+    TAIL,
+    auc_table,
+    bars,
+    feature_table,
+    fixed,
+    histogram,
+    label,
+    number,
+    strip,
+    strip_key,
+)
 from fractalgen.evaluation.statistics import STATISTICS
+from fractalgen.evaluation.two_sample import EDGES, sides
 from fractalgen.files import ASSETS, replacing
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.tokens import velocities
@@ -50,6 +63,7 @@ FACTS = {
     "songs": "songs",
     "seconds": "seconds to score",
 }
+TELLING = 15  # features of the two-sample test
 TOTALS = ("bits_per_note", "nats_per_crop")  # of a level; what else it has are its parts
 KINDS = {
     "silence": "that a patch is silent",
@@ -68,8 +82,8 @@ def write_report(
     Args:
         path: the ``.html`` file.
         result: JSON data of the evaluation: ``model``, ``corpus``, ``split``, ``exact``, the likelihood in several
-            units, its parts (``levels``, ``kinds``: bits per note), ``statistics``, ``copying``, ``sampling``,
-            ``command``, and ``date`` (default: today).
+            units, its parts (``levels``, ``kinds``: bits per note), ``statistics``, ``two_sample``, ``copying``,
+            ``sampling``, ``command``, and ``date`` (default: today).
         rolls: generated rolls to show; as many as fit into a page of 3 MB.
         traces: how they were composed, in the same order; may be fewer or none.
         histograms: by statistic: ``values`` (bin centres, ascending), ``real`` and ``generated`` (shares of the notes
@@ -84,6 +98,7 @@ def write_report(
         _likelihood(result),
         _statistics(result.get("statistics") or {}),
         _histograms(histograms),
+        _two_sample(result.get("two_sample") or {}),
         _copying(result.get("copying") or {}),
         _examples(rolls, traces),
         _settings(result),
@@ -199,6 +214,29 @@ def _histograms(histograms: Mapping[str, Json]) -> str:
         f"{TAIL:.2%} of either end is cut off."
     )
     return _section("Distributions", lead, f'<div class="panels">{panels}</div>')
+
+
+def _two_sample(result: Json) -> str:
+    """How well classifiers tell samples from songs, and the features that give the samples away."""
+    if not result:
+        return ""
+    if "left_out" in result:
+        return _section("Two-sample test", f"Left out: {escape(result['left_out'])}.", "")
+    shown = result["features"][:TELLING]
+    lead = (
+        f"Can a classifier tell samples from songs? It gets {sides(result)}. {EDGES[result['edge']]} AUC: the "
+        "probability that, of a sample and an excerpt of a song, neither of which it learned from, it points at the "
+        "sample. 0.5: it cannot tell; 1: it always can. The floor is the same test between two halves of the songs. "
+        "± standard error.<br>"
+        + strip_key("generated", "samples and songs")
+        + strip_key("real", "songs and other songs (floor)")
+    )
+    about = (
+        f"What gives the samples away: the {len(shown)} most telling features of {len(result['features'])}, each "
+        "alone. The most telling of all exceeds the grey band once in twenty times by chance."
+    )
+    tables = [f'<div class="wide">{table}</div>' for table in (auc_table(result), feature_table(result, shown))]
+    return _section("Two-sample test", lead, f"<p>{about}</p>".join(tables))
 
 
 def _copying(rows: Mapping[str, Json]) -> str:

@@ -102,7 +102,7 @@ def music_statistics(tokens: Any, steps_per_bar: int = 16) -> Statistics:
         "notes_per_bar": notes_per_bar(rolls, steps_per_bar),
         "mean_polyphony": mean_polyphony(rolls),
         "pitch_range": _pitch_range(notes, count),
-        "pitch_class_entropy": _entropy(classes),
+        "pitch_class_entropy": entropy(classes),
         "scale_consistency": ratio((classes @ SCALES.T).max(axis=1), classes.sum(axis=1)),
         "groove_consistency": _groove_consistency(struck, sounding, steps_per_bar),
         "repetition": bar_repetition(rolls, steps_per_bar),
@@ -122,7 +122,7 @@ def _pitch_range(notes: StruckNotes, rolls: int) -> Floats:
     return np.where(used.any(axis=1), span, math.nan)
 
 
-def _entropy(counts: Ints) -> Floats:
+def entropy(counts: Ints) -> Floats:
     """Entropy in bits of each row of counts."""
     shares = ratio(counts, counts.sum(axis=1, keepdims=True).repeat(counts.shape[1], axis=1))
     return -(shares * np.log2(np.where(shares == 0, 1.0, shares))).sum(axis=1) + 0.0  # no -0.0
@@ -151,16 +151,24 @@ def bar_repetition(tokens: Any, steps_per_bar: int = 16) -> Floats:
     counts with its best similarity to the bars 1, 2, 4 and 8 earlier; the result is the mean over the bars, from the
     second, in which anything is struck.
     """
+    similarity, size = bar_similarity(tokens, steps_per_bar)
+    best = np.zeros(size.shape)
+    for lag in REPETITION_LAGS:
+        best[:, lag:] = np.maximum(best[:, lag:], np.diagonal(similarity, -lag, 1, 2))
+    counted = size[:, 1:] > 0
+    return ratio((best[:, 1:] * counted).sum(axis=1), counted.sum(axis=1))
+
+
+def bar_similarity(tokens: Any, steps_per_bar: int = 16) -> tuple[Floats, Ints]:
+    """Jaccard similarity (n, bars, bars) of the onsets (step in the bar, pitch) of all bars of each roll.
+
+    Also the number of onsets of each bar, (n, bars).  Two empty bars have similarity 0.
+    """
     onsets = np.moveaxis(_bars(as_rolls(tokens) >= ONSET, steps_per_bar), 1, 2)  # (n, bars, pitch, step)
     bars = onsets.reshape(*onsets.shape[:2], -1)
     size = bars.sum(axis=2)
-    best = np.zeros(size.shape)
-    for lag in REPETITION_LAGS:
-        common = (bars[:, lag:] & bars[:, :-lag]).sum(axis=2)
-        similarity = common / np.maximum(size[:, lag:] + size[:, :-lag] - common, 1)
-        best[:, lag:] = np.maximum(best[:, lag:], similarity)
-    counted = size[:, 1:] > 0
-    return ratio((best[:, 1:] * counted).sum(axis=1), counted.sum(axis=1))
+    common = np.stack([one @ one.T for one in (roll.astype(np.float32) for roll in bars)]).astype(np.float64)
+    return common / np.maximum(size[:, :, None] + size[:, None] - common, 1), size
 
 
 def parallel_motion(tokens: Any) -> tuple[Floats, Floats]:
@@ -262,6 +270,19 @@ def _circular_deviation(shares: Floats) -> float:
     bins = np.arange(len(shares))
     apart = np.abs(bins - bins[:, None])
     return math.sqrt(shares @ np.minimum(apart, len(shares) - apart) ** 2 @ shares / 2)
+
+
+def ratio_error(values: npt.ArrayLike, counts: npt.ArrayLike, songs: npt.ArrayLike) -> float:
+    """Standard error of ``sum(values) / sum(counts)`` over songs, whose excerpts are not independent.
+
+    That of a ratio estimator, Cochran: Sampling Techniques (1977), section 2.11.  NaN for a single song.
+    """
+    names, index = np.unique(songs, return_inverse=True)
+    value, count = np.bincount(index, values), np.bincount(index, counts)
+    if len(names) < 2 or not count.sum():
+        return math.nan
+    residuals = value - value.sum() / count.sum() * count
+    return float(np.sqrt(len(names) / (len(names) - 1) * (residuals**2).sum()) / count.sum())
 
 
 def shuffled(tokens: Any, generator: np.random.Generator) -> npt.NDArray[np.uint8]:

@@ -45,6 +45,10 @@ class VelocityHead(nn.Module):
             self.struck = nn.Parameter(0.02 * torch.randn(config.width))
             self.velocity = nn.Linear(config.width, model.velocity_bins)
 
+    def cell(self, canvas: Int[Tensor, "m h w"], steps_before: int = 0) -> Int[Tensor, " m"]:
+        """The cells themselves in the middle of their windows, or what lies so many steps before them."""
+        return canvas[:, self.margin.pitch, self.margin.past - steps_before]
+
     def first(self, regions: Regions, cond: Condition) -> tuple[Tensor, Tensor]:
         """Logits of the first decision, whose entry 0 is the hold, and the embedded condition."""
         x: Tensor = self.cond(cond.vector)
@@ -55,7 +59,7 @@ class VelocityHead(nn.Module):
     def choice(self, y: Float[Tensor, "sm d"], regions: Regions) -> Float[Tensor, "sm c"]:
         """Logits of the first decision; no hold follows silence, or a given note that ends there."""
         logits = (self.token if self.joint else self.articulation)(y)
-        ruled_out = regions.canvas[:, self.margin.pitch, self.margin.past - 1] == SILENCE
+        ruled_out = self.cell(regions.canvas, steps_before=1) == SILENCE
         if regions.given is not None:
             ruled_out = ruled_out | (regions.given[:, 0, 0] == NO_HOLD)
         ruled_out = ruled_out.repeat(len(logits) // max(len(ruled_out), 1))
@@ -91,7 +95,7 @@ class VelocityHead(nn.Module):
         schedule: Schedule | None = None,
     ) -> None:
         """Add up the NLL of cells that sound."""
-        token = regions.canvas[:, self.margin.pitch, self.margin.past].long()
+        token = self.cell(regions.canvas).long()
         logits, x = self.first(regions, cond)
         choice = token - HOLD if self.joint else (token >= ONSET).long()
         onset = token >= ONSET

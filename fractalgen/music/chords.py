@@ -71,13 +71,15 @@ HARTE = {
     "minmaj7": "mM7",
     "hdim7": "m7b5",
     "dim7": "dim7",
-    "sus4(b7)": "7sus4",
     "9": "7",
     "maj9": "maj7",
     "min9": "m7",
     "11": "7sus4",
     "min11": "m7",
     "13": "7",
+    "maj13": "maj7",
+    "min13": "m7",
+    "5": "",
 }
 SCALE_DEGREES = {"1": 0, "2": 2, "3": 4, "4": 5, "5": 7, "6": 9, "7": 11, "9": 14, "11": 17, "13": 21}
 
@@ -170,18 +172,29 @@ def parse_chord(text: str) -> int:
 
 
 def parse_harte(text: str) -> int:
-    """The code of a chord in the notation of Harte: ``B:maj``, ``G:min7/b7``, ``N``.
+    """The code of a chord in the notation of Harte: ``B:maj``, ``G:min7/b7``, ``D:sus4(b7)``, ``N``.
 
     Raises:
         UserError: it cannot be read.
     """
     if text in ("N", "X"):
         return NO_CHORD
-    found = re.fullmatch(r"([A-G])([#b]*)(?::?([^/]*))?(?:/([#b]*)(\d+))?", text)
-    if found is None or (found[3] or "") not in HARTE or (found[5] or "1") not in SCALE_DEGREES:
-        raise UserError(f"{quoted(text)} is no chord in Harte's notation")
-    root = (TONICS.index(found[1]) + found[2].count("#") - found[2].count("b")) % 12
-    quality = list(QUALITIES).index(HARTE[found[3] or ""])
-    signs = found[4] or ""
-    bass = (SCALE_DEGREES[found[5] or "1"] + signs.count("#") - signs.count("b")) % 12
-    return Chord(root, quality, bass).code
+    found = re.fullmatch(r"([A-G])([#b]*)(?::?([^/()]*)(?:\(([^()]*)\))?)(?:/([#b]*\d+))?", text)
+    try:
+        if found is None:
+            raise ValueError(text)
+        root = (TONICS.index(found[1]) + found[2].count("#") - found[2].count("b")) % 12
+        notes = {0} if found[4] and not found[3] else set(QUALITIES[HARTE[found[3]]])
+        for degree in found[4].split(",") if found[4] else ():
+            change = notes.discard if degree.strip().startswith("*") else notes.add
+            change(_degree(degree.strip().removeprefix("*")))
+        bass = _degree(found[5] or "1")
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{quoted(text)} is no chord in Harte's notation") from error
+    return Chord(root, nearest_quality(frozenset(notes)), bass).code
+
+
+def _degree(text: str) -> int:
+    """Semitones above the root of a degree such as ``b7``, within an octave; KeyError if it is none."""
+    number = text.lstrip("#b")
+    return (SCALE_DEGREES[number] + text.count("#") - text.count("b")) % 12

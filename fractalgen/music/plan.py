@@ -20,6 +20,7 @@ from fractalgen.music.form import UNTOLD as NOT_SAID
 from fractalgen.music.tokens import Meters, grid_steps
 
 MOST_LEFT = 16  # bars left are counted up to this number
+ENDING = 4  # bars in which a piece that is composed comes to its end
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +106,16 @@ def bars_left(layout: BarLayout, end: int | None = None) -> npt.NDArray[np.int64
     if end is None:
         end = int(layout.bars[there].max()) + 1 if there.any() else 0
     return np.where(there, np.clip(end - layout.bars, 0, MOST_LEFT), 0)
+
+
+def bars_to_end(layout: BarLayout) -> npt.NDArray[np.int64]:
+    """What a piece that is to be composed is told of its end: :func:`bars_left` in its last ENDING bars.
+
+    Before them it is told that many bars are left.  With the true number a short piece would sound from its first bar
+    on like the last bars of a song, which have fewer notes.
+    """
+    left = bars_left(layout)
+    return np.where(left > ENDING, MOST_LEFT, left)
 
 
 def plan_of(

@@ -14,7 +14,7 @@ from fractalgen.music.chords import QUALITIES, UNTOLD, Chord, Chords
 from fractalgen.music.form import NEW, parse_form, returns_of
 from fractalgen.music.form import UNTOLD as NOT_SAID
 from fractalgen.music.labels import KEYS
-from fractalgen.music.plan import Plan, bars_left, plan_of, unit_chords
+from fractalgen.music.plan import Plan, bars_to_end, plan_of, unit_chords
 from fractalgen.music.progression import parse_progression, progression_chords
 from fractalgen.music.tokens import Meters, grid_steps, steps_of_bars, whole_bars
 
@@ -34,7 +34,7 @@ def heard(layout: BarLayout, known: npt.NDArray[np.integer], meters: Meters, ste
         plan,
         chords=np.where(units, plan.chords, UNTOLD),
         returns=np.where(columns & there, plan.returns, NOT_SAID),
-        left=bars_left(layout),
+        left=bars_to_end(layout),
     )
 
 
@@ -98,7 +98,7 @@ def piece_plan(
     Raises:
         UserError: chords or a form that cannot be read, or that do not fit the piece.
     """
-    plan = replace(Plan.free(len(layout), layout.patch), left=bars_left(layout))
+    plan = replace(Plan.free(len(layout), layout.patch), left=bars_to_end(layout))
     open_units = layout.unit_steps >= 0
     if known is not None:
         plan = heard(layout, known, meters, steps_per_quarter)

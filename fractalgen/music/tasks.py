@@ -89,7 +89,7 @@ def accompaniment(
     notes in time, of those struck together the highest is kept, unless a kept note that is higher still sounds;
     ``lowest`` is its mirror image.  A roll is the voice itself, a part of ``roll``.  All other notes are forgotten.
     While the voice sounds, its pitch (the outermost one towards ``side`` if there are several) is the border; while it
-    rests, the pitch that it had last; before its first note, the first one.
+    rests, the pitch that it had last; before its first note, the first one.  A voice without notes has no border.
     """
     if not (isinstance(voice, PianoRoll) or voice in get_args(Voice)) or side not in get_args(Side):
         raise UserError(f"--voice {voice} --side {side}: known are {get_args(Voice)} and {get_args(Side)}")
@@ -102,9 +102,11 @@ def accompaniment(
     pitches = np.arange(PITCHES)[:, None]
     outermost = np.where(kept != SILENCE, pitches, PITCHES).min(0) if side == "below" else _top(kept)
     sounding = np.flatnonzero((kept != SILENCE).any(0))
-    latest = np.maximum(np.searchsorted(sounding, np.arange(roll.width), side="right") - 1, 0)
-    border = outermost[sounding[latest]]
-    region = pitches < border if side == "below" else pitches > border
+    region = np.ones(kept.shape, np.bool_)
+    if len(sounding):
+        latest = np.maximum(np.searchsorted(sounding, np.arange(roll.width), side="right") - 1, 0)
+        border = outermost[sounding[latest]]
+        region = pitches < border if side == "below" else pitches > border
     if within is not None:
         region = region & within
         forgotten = within & (kept == SILENCE)

@@ -106,18 +106,38 @@ def _cut(pitches: list[int], places: dict[int, float], lows: list[int], highs: l
 
 
 def melody_beside_chords(notes: Notes) -> npt.NDArray[np.bool_]:
-    """Which notes are a melody above block chords: those that are not struck and ended together with two others.
+    """Which notes are a melody above block chords; none where low block chords are all there is.
 
-    Where nothing is left, or notes that are left sound together, the highest are the melody.
+    Three notes or more that are struck and ended together are a block chord.  Of the other notes, the highest of each
+    step are the melody.  Two kinds of notes are the melody's only if they lie nearer to it than to the chords: notes
+    that are struck with a block and end where their pitch is struck again, and the highest note of a block above which
+    no melody sounds.  In a file of blocks alone, middle C and what is higher is the melody's.
     """
-    span = np.stack([notes["start"].astype(np.int64), notes["duration"]], 1)
-    _, index, counts = np.unique(span, axis=0, return_inverse=True, return_counts=True)
-    alone = counts[index.ravel()] < 3
-    if not alone.any():
-        alone[:] = True
-    starts, pitches = notes["start"], notes["pitch"]
-    highest = {int(start): int(pitches[alone & (starts == start)].max()) for start in np.unique(starts[alone])}
-    return alone & np.array([highest.get(int(s), -1) == p for s, p in zip(starts, pitches, strict=True)], np.bool_)
+    starts, pitches = notes["start"].astype(np.int64), notes["pitch"].astype(np.int64)
+    ends = starts + notes["duration"]
+    _, index, counts = np.unique(np.stack([starts, ends], 1), axis=0, return_inverse=True, return_counts=True)
+    index = index.ravel()
+    block = counts[index] >= 3
+    keys = pitches * (int(ends.max(initial=0)) + 1)
+    cut = ~block & np.isin(starts, starts[block]) & np.isin(keys + ends, keys + starts)
+    groups = [np.flatnonzero(index == group) for group in np.unique(index[block])]
+    groups = [group[np.argsort(pitches[group])] for group in groups]
+
+    def highest(mine: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        top = {start: int(pitches[mine & (starts == start)].max()) for start in np.unique(starts[mine]).tolist()}
+        return mine & (pitches == np.array([top.get(start, -1) for start in starts.tolist()], np.int64))
+
+    melody = highest(~block & ~cut)
+    border = MIDDLE_C - 0.5
+    if melody.any() and groups:
+        border = (pitches[melody].mean() + np.mean([pitches[group[-2]] for group in groups])) / 2
+    melody = highest(melody | (cut & (pitches > border)))
+    sung = melody.copy()
+    for group in groups:
+        begin, end, top = starts[group[0]], ends[group[0]], group[-1]
+        if pitches[top] > border and not (sung & (starts < end) & (ends > begin)).any():
+            melody[top] = True
+    return melody
 
 
 def voice_plane(

@@ -62,7 +62,8 @@ def start_from(model: FractalNetwork, name_or_path: str) -> None:
             if "planner" not in part and "recall_return.0" not in name:
                 value.zero_()
         elif ".nearby." in name and not any(old.levels[-1].context):
-            continue  # says nothing at first
+            if ".out.2." in name:
+                value.zero_()
         elif name in found and found[name].shape == value.shape:
             value.copy_(found[name])
         else:

@@ -32,7 +32,7 @@ from tests import tiny
 @pytest.fixture(scope="module")
 def model() -> FractalGen:
     torch.manual_seed(0)
-    model = FractalGen(tiny.model_config()).eval()
+    model = FractalGen(tiny.model_config(context_pitches=(0, 2, 1, 3), context_past=(0, 4, 1, 4))).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.2)  # velocities are far from equally likely

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from fractalgen import cli
+from fractalgen.compose.command import with_defaults
+from fractalgen.config import GenerateConfig
 from fractalgen.music.chords import spelled
 from fractalgen.music.labels import KEYS, Attribute
 from fractalgen.music.midi_events import read_file, text_event
@@ -63,7 +66,7 @@ def test_chords_and_form_come_out_as_markers_and_in_the_trace(planner: str, tmp_
     assert trace.width == 6 * 16
     assert trace.plan is not None
     assert trace.plan.returns.tolist() == [-1, -1, -1, -1, 0, 1]
-    assert trace.plan.left.tolist() == [6, 5, 4, 3, 2, 1]
+    assert trace.plan.left.tolist() == [16, 16, 4, 3, 2, 1]
     assert [spelled(int(code)) for code in trace.plan.chords[:8:2]] == ["C", "G/B", "Am", "F"]
     assert trace.frames("hierarchical")[0].level_name == "Plan"
     assert [span.text for span in trace.lane if span.row == 0] == ["A", "B", "A"]
@@ -140,6 +143,37 @@ def test_block_chords_of_a_lead_sheet_are_no_melody(planner: str, tmp_path: Path
     flags = ("--mode", "accompany", "--like", made, "--lead_sheet", lead_sheet(tmp_path / "other.mid"))
     again, _ = compose(planner, tmp_path / "b", *flags)
     assert PianoRoll.from_midi(again).width == 48
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({"mode": "accompany", "lead_sheet": "sheet.mid"}, (4.0, "0.6", None)),
+        ({"mode": "accompany", "input_midi": "tune.mid", "chords": "C G"}, (4.0, "0.6", None)),
+        ({"mode": "accompany", "lead_sheet": "sheet.mid", "cfg": 1.0, "density": "0.1"}, (1.0, "0.1", None)),
+        ({"mode": "accompany", "input_midi": "tune.mid"}, (2.0, None, None)),
+        ({"chords": "C G"}, (2.0, None, None)),
+    ],
+)
+def test_guidance_and_labels_that_nobody_asked_for(
+    flags: dict[str, Any], expected: tuple[float, str | None, str | None]
+) -> None:
+    config = replace(
+        tiny.model_config(), plan_width=8, attributes=(Attribute("density", edges=(1.0, 9.0), ranks=(0.0, 1.0)),)
+    )
+    found = with_defaults(GenerateConfig(**flags), config)
+    assert (found.cfg, found.density, found.polyphony) == expected  # this model knows no polyphony
+
+
+def test_an_introduction_has_chords_and_no_melody(planner: str, tmp_path: Path) -> None:
+    notes = b"".join(on(0, pitch, 50) for pitch in (36, 48, 52, 55))
+    notes += b"".join(off(1920 if pitch == 36 else 0, pitch) for pitch in (36, 48, 52, 55))
+    path = tmp_path / "introduction.mid"
+    path.write_bytes(midi(meter(0, 4, 2) + bytes([0]) + text_event(0x06, "C:maj"), notes))
+    _, trace = compose(planner, tmp_path, "--mode", "accompany", "--lead_sheet", path)
+    assert not trace.strip(trace.known).any()
+    assert trace.plan is not None
+    assert [spelled(int(code)) for code in trace.plan.chords] == ["C"] * 4
 
 
 @pytest.mark.slow

@@ -83,6 +83,25 @@ def distance(mean: float, wasserstein: float | None, overlap: float | None) -> d
     }
 
 
+def two_sample() -> dict[str, Any]:
+    def telling(name: str, auc: float, real: float, generated: float) -> dict[str, Any]:
+        means = {"real_mean": real, "real_std": 0.25, "generated_mean": generated, "generated_std": 0.125}
+        return {"name": name, "auc": auc, **means}
+
+    floor = {"floor": 0.512, "floor_stderr": 0.061}
+    return {
+        "excerpts": 34,
+        "songs": 40,
+        "bars": 16.0,
+        "edge": "end",
+        "floor_excerpts": 20,
+        "forest": {"auc": 0.943, "stderr": 0.018, **floor},
+        "linear": {"auc": 0.917, "stderr": 0.021, **floor},
+        "chance": 0.65,
+        "features": [telling("chord_fit", 0.8125, 1.5, 2.75), *[telling("velocity", 0.5, 20, 20)] * 19],
+    }
+
+
 def result() -> dict[str, Any]:
     return {
         "model": "pop909-ar",
@@ -110,6 +129,7 @@ def result() -> dict[str, Any]:
             "generated": {"pitch": distance(66.0, 3.25, 0.751)},
             "shuffled": {"pitch": distance(63.0, 24.0, None)},
         },
+        "two_sample": two_sample(),
         "copying": {
             "generated": {"bars": 1490, "exact": 0.0134, "transposed": 0.0521, "longest": 2},
             "real": {"bars": 7012, "exact": 0.0181, "transposed": 0.0632, "longest": 5},
@@ -124,7 +144,8 @@ HISTOGRAMS = {
 }
 TRACES = [dataclasses.replace(tiny.intermediates(tiny.tokens(seed)[None]).traces[0], seed=seed) for seed in range(2)]
 ROLLS = [PianoRoll(trace.tokens) for trace in TRACES]
-SECTIONS = ["Where the bits go", "Music statistics", "Distributions", "Copying", "Examples", "Settings and command"]
+SECTIONS = ["Where the bits go", "Music statistics", "Distributions", "Two-sample test", "Copying", "Examples"]
+SECTIONS += ["Settings and command"]
 
 
 def write(folder: Path, facts: dict[str, Any], rolls: Any = (), traces: Any = (), histograms: Any = None) -> Page:
@@ -202,12 +223,48 @@ def test_the_headline(changes: dict[str, Any], shown: str, tmp_path: Path) -> No
     assert shown in write(tmp_path, {**result(), **changes}).text
 
 
-@pytest.mark.parametrize("missing", ["levels+kinds", "statistics", "copying", "sampling+command"])
+@pytest.mark.parametrize("missing", ["levels+kinds", "statistics", "two_sample", "copying", "sampling+command"])
 def test_what_is_missing_leaves_its_section_out(missing: str, tmp_path: Path) -> None:
     facts = {key: value for key, value in result().items() if key not in missing.split("+")}
-    section = {"levels+kinds": 0, "statistics": 1, "copying": 3, "sampling+command": 5}[missing]
+    section = {"levels+kinds": 0, "statistics": 1, "two_sample": 3, "copying": 4, "sampling+command": 6}[missing]
     page = write(tmp_path, facts, ROLLS[:1], histograms=HISTOGRAMS)
     assert headings(page) == [title for index, title in enumerate(SECTIONS) if index != section]
+
+
+def test_a_two_sample_test(tmp_path: Path) -> None:
+    page = write(tmp_path, result())
+    assert (
+        "It gets the last 16 bars of 34 samples and of 34 songs out of 40. The excerpts begin on a bar line"
+        in page.text
+    )
+    assert ["random forest", "", "0.94 ± 0.02", "0.51 ± 0.06"] in page.rows
+    about = "chord fit sounding time that belongs to the estimated chord"
+    assert [about, "", "0.81", "", "1.50 ± 0.25", "2.75 ± 0.12", "share"] in page.rows
+    assert sum(row[0].startswith("velocity mean velocity") for row in page.rows) == report.TELLING - 1
+    assert "the 15 most telling features of 20" in page.text
+    spoken = [str(attributes["aria-label"]) for _, attributes in page.tags if "aria-label" in attributes]
+    spoken = [text for text in spoken if "±" in text]
+    assert spoken[0] == "real 0.512 ± 0.0610, generated 0.943 ± 0.0180"
+    assert spoken[2] == "real 1.50 ± 0.250, generated 2.75 ± 0.125"
+
+    few = copy.deepcopy(two_sample())
+    few["forest"] |= {"floor": None, "floor_stderr": None}
+    page = write(tmp_path, {**result(), "two_sample": few | {"edge": "any"}})
+    assert ["random forest", "", "0.94 ± 0.02", "–"] in page.rows
+    assert "the first 16 bars of 34 samples and 34 excerpts as long from anywhere in 40 songs" in page.text
+    page = write(tmp_path, {**result(), "two_sample": {"left_out": "2 samples & <b>"}})
+    assert headings(page) == SECTIONS[:2] + SECTIONS[3:5] + SECTIONS[6:]
+    assert "Left out: 2 samples & <b>." in page.text
+
+
+def test_spans_are_drawn_on_one_scale() -> None:
+    drawing = charts.spans({"real": (0.5, 0.25), "generated": (1.5, 0.75)}, 0.0, 2.0, 1.0)
+    assert 'class="line" d="M120.0 0V26"' in drawing
+    assert 'class="span real" d="M34.5 8H91.5"' in drawing  # 6 + 228 / 8
+    assert 'class="tick real" d="M63.0 3V13"' in drawing
+    assert 'class="span generated" d="M91.5 18H234.0"' in drawing  # what reaches beyond the scale is cut
+    assert 'class="generated" cx="177.0" cy="18"' in drawing
+    assert "nan" not in charts.spans({"real": (1.0, 0.0), "generated": (1.0, 0.0)}, 1.0, 1.0)
 
 
 def test_the_smallest_page(tmp_path: Path) -> None:

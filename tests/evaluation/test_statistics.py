@@ -354,6 +354,8 @@ def test_histograms_are_shares_of_both_sets() -> None:
 
 
 def test_the_package_is_light() -> None:
-    heavy = "import sys, fractalgen.evaluation, fractalgen.evaluation.statistics, fractalgen.evaluation.copying;"
-    code = heavy + "print([name for name in ('torch', 'scipy', 'matplotlib') if name in sys.modules])"
+    heavy = (
+        "import sys, fractalgen.evaluation.statistics, fractalgen.evaluation.copying, fractalgen.evaluation.two_sample;"
+    )
+    code = heavy + "print([name for name in ('torch', 'scipy', 'sklearn', 'matplotlib') if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

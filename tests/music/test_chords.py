@@ -83,11 +83,22 @@ def test_what_is_no_chord_is_refused(text: str) -> None:
         ("Eb:maj/3", "Eb/G"),
         ("A:sus4(b7)", "A7sus4"),
         ("F:hdim7", "Fm7b5"),
+        ("A:min7(11)", "Am7"),
+        ("Ab:aug(b7)", "Abaug"),
+        ("Bb:maj6(9)/5", "Bb6/F"),
+        ("C:7(*3,4)", "C7sus4"),
+        ("D:(1,b3,5)", "Dm"),
         ("N", "N.C."),
     ],
 )
 def test_harte_notation(text: str, means: str) -> None:
     assert spelled(parse_harte(text)) == means
+
+
+@pytest.mark.parametrize("text", ["H:maj", "C:foo", "C:maj(", "C:maj(8)", "C:maj/8", "c:maj"])
+def test_what_is_no_chord_of_harte_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match="is no chord in Harte's notation"):
+        parse_harte(text)
 
 
 def test_transposition_turns_roots_alone() -> None:

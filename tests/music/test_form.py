@@ -10,7 +10,7 @@ from fractalgen.music.bars import BarLayout, main_meter, parse_meter
 from fractalgen.music.chords import UNTOLD, parse_chord
 from fractalgen.music.form import NEW, find_returns, parse_form, returns_of, sections_of
 from fractalgen.music.form import UNTOLD as NOT_SAID
-from fractalgen.music.plan import Plan, bars_left, markers, unit_chords
+from fractalgen.music.plan import Plan, bars_left, bars_to_end, markers, unit_chords
 from fractalgen.music.planning import heard, piece_plan
 from tests import tiny
 
@@ -62,7 +62,7 @@ def test_plans_of_pieces() -> None:
     plan = piece_plan(layout, 4, chords="C F", form="A8 B8 A8")
     assert plan.named_sections() == ((0, "A"), (8, "B"), (16, "A"))
     assert plan.returns.tolist() == [NEW] * 16 + list(range(8))
-    assert plan.left.tolist() == [16] * 9 + list(range(15, 0, -1))
+    assert plan.left.tolist() == [16] * 20 + [4, 3, 2, 1]
     assert (plan.chords > 0).all()
     assert markers(plan, layout)[:4] == [(0, "[A]"), (0, "C"), (16, "F"), (32, "C")]
     composed = np.zeros(24 * 16, bool)
@@ -97,6 +97,12 @@ def test_changes_of_chord_by_step() -> None:
     codes = unit_chords(layout, ((0, 5), (12, 9)))
     assert codes.reshape(2, 4).tolist() == [[5, 5, 5, UNTOLD], [9, 9, 9, UNTOLD]]
     assert bars_left(layout).tolist() == [2, 1]
+
+
+def test_a_piece_is_told_of_its_end_in_its_last_bars() -> None:
+    layout = BarLayout.of(((0, 4, 4),), 8 * 16, 4, 16).window(0, 9)
+    assert bars_left(layout).tolist() == [8, 7, 6, 5, 4, 3, 2, 1, 0]
+    assert bars_to_end(layout).tolist() == [16, 16, 16, 16, 4, 3, 2, 1, 0]
 
 
 def test_plans_that_cannot_be() -> None:

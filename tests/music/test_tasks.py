@@ -308,6 +308,11 @@ def test_where_a_voice_rests_its_last_pitch_is_the_border_and_before_its_first_n
     assert shown(task).tolist() == cells("......", "..o...", "????o.", "??????").tolist()
 
 
+def test_beside_a_voice_without_notes_everything_is_composed() -> None:
+    task = accompaniment(SOUNDS, PianoRoll(np.zeros_like(SOUNDS.tokens)), "below")
+    assert (task.known[:, :6] == UNKNOWN).all()
+
+
 def test_wrong_voices_are_refused() -> None:
     with pytest.raises(UserError, match="no notes"):
         accompaniment(PianoRoll(np.zeros((128, 8), np.uint8)), "all", "below")

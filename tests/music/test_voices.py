@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from fractalgen.music.tokens import NOTE, Notes
 from fractalgen.music.voices import (
@@ -68,6 +69,34 @@ def test_a_melody_is_what_is_not_struck_with_a_chord() -> None:
     assert sheet["pitch"][melody_beside_chords(sheet)].tolist() == [72, 74]
     chords = notes((60, 0, 4), (64, 0, 4), (67, 0, 4))
     assert chords["pitch"][melody_beside_chords(chords)].tolist() == [67]
+
+
+CHORDS = ((36, 0, 16), (48, 0, 16), (52, 0, 16), (55, 0, 16), (41, 16, 16), (48, 16, 16), (53, 16, 16), (57, 16, 16))
+
+
+@pytest.mark.parametrize(
+    ("sung", "found"),
+    [
+        (((72, 0, 16), (74, 16, 8), (72, 24, 8)), [72, 74, 72]),  # the first as long as its chord
+        (((72, 4, 12), (71, 16, 16)), [72, 71]),
+        (((67, 4, 4), (55, 12, 4), (62, 16, 4)), [67, 55, 62]),  # cuts a note of the chord
+        (((62, 8, 8),), [62]),  # no melody above the second chord
+    ],
+)
+def test_a_melody_above_block_chords(sung: tuple[tuple[int, int, int], ...], found: list[int]) -> None:
+    struck = {(pitch, start) for pitch, start, _ in sung}
+    rows = [
+        (pitch, start, min([length, *(at - start for other, at in struck if other == pitch and at > start)]))
+        for pitch, start, length in CHORDS
+    ]
+    sheet = notes(*rows, *sung)
+    assert sheet["pitch"][melody_beside_chords(sheet)].tolist() == found
+
+
+def test_low_chords_alone_have_no_melody() -> None:
+    low = notes(*((pitch - 12, start, length) for pitch, start, length in CHORDS))
+    assert not melody_beside_chords(low).any()
+    assert not melody_beside_chords(notes()).any()
 
 
 def test_the_voice_of_each_cell() -> None:

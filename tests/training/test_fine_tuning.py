@@ -34,18 +34,26 @@ def pair(tmp_path: Path, generators: str, changes: dict[str, Any], **old: Any) -
     return load_pretrained(path).double(), fresh
 
 
-def changed(config: ModelConfig, context: tuple[int, int, int] | None = None, **changes: Any) -> ModelConfig:
+def changed(
+    config: ModelConfig,
+    context: tuple[int, int, int] | None = None,
+    last: tuple[int, int, int] | None = None,
+    **changes: Any,
+) -> ModelConfig:
+    """Another configuration; ``context``: of all levels but the last, ``last``: of that one."""
+    levels = changes.pop("levels", config.levels)
     if context is not None:
-        levels = [replace(level, context=context) for level in config.levels[:-1]]
-        changes["levels"] = (*levels, config.levels[-1])
-    return replace(config, **changes)
+        levels = (*(replace(level, context=context) for level in levels[:-1]), levels[-1])
+    if last is not None:
+        levels = (*levels[:-1], replace(levels[-1], context=last))
+    return replace(config, levels=levels, **changes)
 
 
 @pytest.mark.parametrize(
     ("generators", "old", "changes"),
     [
         ("ar ar ar ar", {}, {"context": (2, 5, 3)}),
-        ("ar ar ar ar", {"context": (0, 0, 0)}, {"context": (1, 1, 0)}),
+        ("ar ar ar ar", {"context": (0, 0, 0), "velocity_bins": 3}, {"context": (1, 1, 0), "last": (3, 4, 0)}),
         ("ar ar ar ar", {"context": (0, 0, 0), "echoes": ()}, {"future_context": True, "echoes": (2, -1)}),
         ("ar ar ar ar", {"echoes": (2, 1)}, {"future_context": True, "echoes": (1, 3, 2, -1, -2)}),
         ("mar ar ar ar", {}, {"future_context": True, "attributes": (KEY, STYLE)}),
@@ -60,7 +68,7 @@ def test_what_is_new_says_nothing_at_first(
     tmp_path: Path, generators: str, old: dict[str, Any], changes: dict[str, Any]
 ) -> None:
     trained, fresh = pair(tmp_path, generators, changes, **old)
-    rolls = random_rolls(3, 8, 16, 1, seed=3)
+    rolls = random_rolls(3, 8, 16, trained.config.velocity_bins, seed=3)
     kept = trained.config.attributes  # the labels that were there before still mean what they meant
     labels = [torch.full((3,), 0 if attribute in kept else 1) for attribute in fresh.config.attributes]
     results = []
@@ -95,6 +103,10 @@ def test_the_same_labels_are_kept(tmp_path: Path) -> None:
         ({"context": (0, 0, 0)}, r"L0 looks \(0, 0, 0\) around, its model to start from \(1, 2, 1\)"),
         ({"echoes": (3,)}, r"--echoes: \(3,\), the model to start from has \(1,\)"),
         ({"echoes": ()}, r"--echoes: \(\), the model to start from has \(1,\)"),
+        (
+            {"last": (2, 2, 1)},
+            r"another architecture \(context of the last level \(1, 2, 1\) there, \(2, 2, 1\) here\)",
+        ),
         ({"velocity_bins": 2}, r"--init_from .*: another architecture \(velocity_bins 1 there, 2 here\)"),
         ({"levels": tiny_config("mar ar ar ar", patches=(8, 4, 2, 1)).levels}, r"generator \['ar', 'ar', 'ar', 'ar'\]"),
         (

@@ -11,6 +11,7 @@ from fractalgen.config import MarOrder
 from fractalgen.model.grid import surround
 from fractalgen.model.level import FractalLevel
 from fractalgen.model.regions import Condition, Regions
+from fractalgen.model.velocity_head import VelocityHead
 from tests.model.properties.helpers import random_model, random_rolls, tiny_config
 
 
@@ -107,11 +108,12 @@ def test_child_canvases_hide_what_is_decided_later(generators: str, monkeypatch:
     model = random_model(tiny_config(generators, patches=(4, 2, 1), width=8))
     seen = []
     head = model.levels[-1]
+    assert isinstance(head, VelocityHead)
     monkeypatch.setattr(head, "nll", lambda regions, *_: seen.append(regions.canvas))
     rolls = torch.full((1, 4, 8), 2)
     torch.manual_seed(0)
     model.nll(rolls)
-    left = torch.cat(seen)[:, head.margin.pitch, head.margin.past - 1]
+    left = head.cell(torch.cat(seen), steps_before=1)
     unknown, outside = model.config.vocabulary, model.config.vocabulary + 1
     if generators == "ar ar ar":
         assert set(left.tolist()) == {2, outside}  # the left neighbour is always decided before
