@@ -3,7 +3,8 @@
 The frames (time steps) of a piece come in random order, and so do the groups of pitches inside a frame.  Of each group
 the model says how probable the truth is, given the true frames before it and, inside the frame, its own most likely
 picks for the groups before it.  The probability of a frame is averaged over several orderings; the score is the mean
-negative logarithm over frames, in nats.
+negative logarithm over frames, in nats.  In some of the orderings the neighbours of a frame are known, so this is far
+below the mean over single orderings, which is told, too: but for the picks, that is the likelihood of whole pieces.
 
 Coconet's groups are its four voices of one pitch each.  Here they are the first level's patches: 16 neighbouring
 pitches, of which a set sounds, since a piano roll does not name voices, and two voices on one pitch are one.  The
@@ -367,8 +368,8 @@ class Piece(NamedTuple):
 
 def score(
     model: FractalGen, corpus: Corpus, songs: Sequence[int], groups: Sequence[int], orders: int, rows: int
-) -> list[float]:
-    """Nats of each song, the probabilities of its frames being averaged over ``orders`` random orderings.
+) -> tuple[list[float], list[float]]:
+    """Nats of each song: the probabilities of its frames averaged over ``orders`` random orderings, and the mean nats.
 
     ``rows``: how many rolls are computed together.  The orderings come from torch's global state.
     """
@@ -379,7 +380,8 @@ def score(
             roll = torch.from_numpy(corpus.tokens(song, start, start + length).astype(np.int64))
             pieces.append(Piece(song, roll, draw(frames, len(groups), orders)))
     pieces.sort(key=lambda piece: len(piece.orderings[0].frames))
-    nats, many = dict.fromkeys(songs, 0.0), max(1, rows // orders)
+    averaged, mean = dict.fromkeys(songs, 0.0), dict.fromkeys(songs, 0.0)
+    many = max(1, rows // orders)
     total = orders * sum(corpus.num_steps(song) for song in songs)
     with tqdm(total=total, desc="scoring", unit="frame") as bar:
         for batch in (pieces[first : first + many] for first in range(0, len(pieces), many)):
@@ -388,8 +390,9 @@ def score(
             logs = frame_log_probabilities(model, rolls, orderings, groups, bar)
             for number, piece in enumerate(batch):
                 mine = torch.stack(logs[number * orders : (number + 1) * orders])
-                nats[piece.song] -= float((mine.logsumexp(0) - math.log(orders)).sum())
-    return [nats[song] for song in songs]
+                averaged[piece.song] -= float((mine.logsumexp(0) - math.log(orders)).sum())
+                mean[piece.song] -= float(mine.mean(0).sum())
+    return [averaged[song] for song in songs], [mean[song] for song in songs]
 
 
 def run(args: argparse.Namespace) -> None:
@@ -411,7 +414,7 @@ def run(args: argparse.Namespace) -> None:
     songs = evenly(corpus.indices(args.split), args.songs)
     torch.manual_seed(args.seed)
     with autocast(args.precision, model.device):
-        nats = score(model, corpus, songs, groups, args.orders, args.rows)
+        nats, of_one = score(model, corpus, songs, groups, args.orders, args.rows)
     counts = [corpus.num_steps(song) for song in songs]
     result = {
         "model": model.checkpoint_id,
@@ -422,6 +425,7 @@ def run(args: argparse.Namespace) -> None:
         "precision": choose_precision(args.precision, model.device),
         "nats_per_frame": sum(nats) / sum(counts),
         "stderr": ratio_error(nats, counts, songs),
+        "nats_per_frame_of_one_ordering": sum(of_one) / sum(counts),
         "frames": sum(counts),
         "songs": len(songs),
         "pitches": [groups[0] * config.patch, (groups[-1] + 1) * config.patch - 1],
