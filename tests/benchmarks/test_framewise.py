@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
+import numpy as np
 import pytest
 import torch
 
-from benchmarks.framewise import Ordering, draw, frame_log_probabilities, main
+from benchmarks.framewise import Ordering, draw, frame_log_probabilities, main, score
 from fractalgen.api import FractalGen
 from fractalgen.checkpoint import save_pretrained
+from fractalgen.data.corpus import Corpus
 from tests.model.properties.helpers import every_roll, random_model, random_rolls, tiny_config
 
 
@@ -71,6 +74,46 @@ def test_rolls_that_are_scored_together_do_not_change_each_other() -> None:
     together = frame_log_probabilities(net, rolls, orderings, [0, 1])
     for roll, ordering, logs in zip(rolls, orderings, together, strict=True):
         torch.testing.assert_close(frame_log_probabilities(net, roll[None], [ordering], [0, 1])[0], logs)
+
+
+class Songs:
+    """Stands in for a corpus: songs of 8 pitches and some steps each."""
+
+    def __init__(self, *steps: int) -> None:
+        self.steps = steps
+
+    def num_steps(self, song: int) -> int:
+        """Length of a song."""
+        return self.steps[song]
+
+    def tokens(self, song: int, start: int, stop: int) -> np.ndarray:
+        """Every fourth cell is struck, as far as the song goes."""
+        roll = np.zeros((8, stop), np.uint8)
+        roll[song::4, : self.steps[song]] = 2
+        return roll[:, start:stop]
+
+
+@pytest.mark.slow
+def test_whole_songs_cost_what_their_parts_do_and_less_with_averaged_probabilities() -> None:
+    """Songs that are longer than an excerpt are cut."""
+    net, songs = model(), cast("Corpus", Songs(10, 3))
+    results = []
+    for rows in (2, 20):  # the order of computation changes nothing
+        torch.manual_seed(0)
+        results.append(score(net, songs, [0, 1], [0, 1], orders=2, rows=rows))
+    for one, other in zip(*results, strict=True):
+        assert one == pytest.approx(other)
+    averaged, mean = results[0]
+    assert all(0 < a < m for a, m in zip(averaged, mean, strict=True))
+    torch.manual_seed(0)
+    parts = [draw(frames, 2, 2) for frames in (8, 2, 3)]
+    rolls = [torch.from_numpy(songs.tokens(*which)).long() for which in ((0, 0, 8), (0, 8, 16), (1, 0, 8))]
+    logs = [
+        frame_log_probabilities(net, torch.stack([roll] * 2), part, [0, 1])
+        for roll, part in zip(rolls, parts, strict=True)
+    ]
+    nats = [-torch.stack(part).sum().item() / 2 for part in logs]
+    assert mean == pytest.approx([nats[0] + nats[1], nats[2]])
 
 
 def test_other_models_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
