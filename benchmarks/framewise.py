@@ -3,13 +3,18 @@
 The frames (time steps) of a piece come in random order, and so do the groups of pitches inside a frame.  Of each group
 the model says how probable the truth is, given the true frames before it and, inside the frame, its own most likely
 picks for the groups before it.  The probability of a frame is averaged over several orderings; the score is the mean
-negative logarithm over frames, in nats.
+negative logarithm over frames, in nats.  In some of the orderings the neighbours of a frame are known, so this is far
+below the mean over single orderings, which is told, too: but for the picks, that is the likelihood of whole pieces.
 
 Coconet's groups are its four voices of one pitch each.  Here they are the first level's patches: 16 neighbouring
-pitches, of which a set sounds, since a piano roll does not name voices, and two voices on one pitch are one.  The cells
-of a group are drawn together, independent of each other given the gates above them.
+pitches, of which a set sounds, since a piano roll does not name voices, and two voices on one pitch are one.  The
+probability of a group is a product over its parts from the lowest pitch up, each given those below it: the first level
+says whether the group sounds, the second the same of each of its rows, and so on down to the cells.
 
     python -m benchmarks.framewise --checkpoint MODEL.ckpt --data jsb-16th.safetensors [--songs N] [--json FILE]
+
+Silence, which is known, fills pieces that are shorter than the excerpts of the training.  Many pieces are computed
+together (`--rows`).
 """
 
 from __future__ import annotations
@@ -19,12 +24,12 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from typing import get_args
+from typing import NamedTuple, get_args
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
@@ -38,119 +43,356 @@ from fractalgen.devices import autocast, choose_precision
 from fractalgen.errors import UserError
 from fractalgen.evaluation.likelihood import ratio_error
 from fractalgen.files import write_json
-from fractalgen.model.grid import interior, surround, windows
+from fractalgen.model.grid import Grid, Margin, surround, windows
 from fractalgen.model.level import FractalLevel
+from fractalgen.model.long_context import numbers
 from fractalgen.model.losses import wide
 from fractalgen.model.mar import MaskedAutoregressive
+from fractalgen.model.plans import Plans
 from fractalgen.model.regions import Condition, Regions
+from fractalgen.model.transformer import Transformer, attend, evaluate, narrow
 from fractalgen.model.velocity_head import VelocityHead
 from fractalgen.music.tokens import HOLD, SILENCE
 
+SURE = 1e-5  # a silent patch below the first level whose gate is less likely to open is not looked into
 
-def column(
+
+class Ordering(NamedTuple):
+    """One random order of the frames of a roll and, for each frame in that order, one of the groups (their places)."""
+
+    frames: Int[Tensor, " f"]
+    groups: Int[Tensor, "f g"]
+
+
+def draw(frames: int, groups: int, count: int) -> list[Ordering]:
+    """Random orderings of a roll, from torch's global state."""
+    order = [torch.randperm(frames) for _ in range(count)]
+    ranks = torch.stack([torch.stack([torch.randperm(groups) for _ in range(count)]) for _ in range(frames)], 1)
+    return [Ordering(*one) for one in zip(order, ranks.argsort(2), strict=True)]
+
+
+class Decided(NamedTuple):
+    """One time step of regions that sound: its log-probability, its cells, and whether they are the likeliest."""
+
+    logs: Float[Tensor, " b"]
+    cells: Int[Tensor, "b h"]
+    usual: Bool[Tensor, " b"]
+
+
+def inputs(
+    level: FractalLevel,
+    regions: Regions,
+    grid: Grid,
+    undecided: Bool[Tensor, "b n"],
+    changed: Bool[Tensor, "b n"],
+    before: Float[Tensor, "b n d"] | None = None,
+) -> Float[Tensor, "b n d"]:
+    """What the generator reads of each child: its cells if all are decided, else what lies around it.
+
+    Only ``changed`` children are embedded; the others are copied from ``before``.  The canvas must not hold cells that
+    are not given.
+    """
+    assert isinstance(level.generator, MaskedAutoregressive)
+    canvas = regions.canvas.flatten(1)
+    found = before
+    own, around = (windows(grid, level.margin, margin, canvas.device)[0] for margin in (Margin(), level.context))
+    for which, index in ((changed & ~undecided, own), (changed & undecided, around)):
+        region, child = which.nonzero(as_tuple=True)
+        features = level.features(canvas[region[:, None, None], index[child]])
+        if index is own:
+            new = level.embed(features)
+        else:
+            new = level.surroundings(features)
+            if regions.long_context is not None:
+                layers = grid.split_layers(regions.long_context)[region, child]
+                new = new + level.recall(level.features(layers).flatten(1))
+            new = new + level.generator.mask.to(new.dtype)
+        if found is None:
+            found = new.new_empty(*undecided.shape, new.shape[-1])
+        found[region, child] = new
+    assert found is not None
+    return found
+
+
+def output_at(transformer: Transformer, x: Float[Tensor, "b n d"], place: Int[Tensor, " b"]) -> Float[Tensor, "b d"]:
+    """The output of a bidirectional transformer at one place of each sequence; its last block visits nothing else."""
+
+    def everywhere(qkv: Tensor, heads: int) -> Tensor:
+        q, k, v = qkv.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        return attend(q, k, v, causal=False).transpose(1, 2).flatten(2)
+
+    x = narrow(x)
+    *blocks, last = (block.weights() for block in transformer.blocks)
+    for block in blocks:
+        x = evaluate(x, block, everywhere)
+    width = x.shape[-1]
+    memory = F.linear(F.layer_norm(x, (width,), *last.norm1), last.qkv[width:])
+
+    def here(qkv: Tensor, heads: int) -> Tensor:
+        q = qkv[..., :width].unflatten(-1, (heads, -1)).transpose(1, 2)
+        k, v = memory.unflatten(-1, (2, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        return attend(q, k, v, causal=False).transpose(1, 2).flatten(2)
+
+    found: Tensor = transformer.norm(evaluate(x[torch.arange(len(x)), place][:, None], last, here))
+    return found[:, 0]
+
+
+def of(regions: Regions, which: Int[Tensor, " m"]) -> Regions:
+    """Some of the regions."""
+    assert regions.given is not None
+    long = regions.long_context
+    return Regions(regions.canvas[which], regions.given[which], None if long is None else long[which])
+
+
+def parts(
+    level: FractalLevel,
+    regions: Regions,
+    cond: Condition,
+    grid: Grid,
+    z: Float[Tensor, "m d"],
+    region: Int[Tensor, " m"],
+    child: Int[Tensor, " m"],
+) -> tuple[Regions, Condition]:
+    """Some children, each a (region, child), as regions of the level below."""
+    assert regions.given is not None
+    index, _ = windows(grid, level.margin, level.child.margin, regions.canvas.device)
+    below = Regions(
+        regions.canvas.flatten(1)[region[:, None, None], index[child]].int(),
+        grid.split(regions.given)[region, child],
+        level.long_context(regions, region, child),
+    )
+    chosen = cond.each(lambda x: x[region])
+    every = level.inside(chosen, grid, z[:, None].expand(-1, len(grid), -1))
+    return below, every.each(lambda x: x[torch.arange(len(child), device=child.device), child])
+
+
+def decide(
     level: FractalLevel | VelocityHead,
     regions: Regions,
     cond: Condition,
     step: Int[Tensor, " b"],
-    truth: Int[Tensor, "b h"],
-    rows: Sequence[int] | None = None,
-) -> tuple[Float[Tensor, " b"], Float[Tensor, "b h v"]]:
-    """One time step of regions that are not silent as a whole, of which only what is ``given`` is known.
+    likely: Float[Tensor, " b"],
+    truth: Int[Tensor, "b h"] | None,
+    kept: dict[tuple[int, Grid], Tensor],
+) -> Decided:
+    """One time step of regions below the first level, in each of which nothing is decided but what is ``given``.
 
-    Returns the log-probability of ``truth`` in that step (of the rows of patches in ``rows``), and the marginal
-    probability of every token in every cell.
+    The children in that step are decided one after the other, from the lowest pitch up: as the ``truth`` says, or else
+    as is most likely.  ``logs`` is the log-probability of what was decided given that the region sounds (its cells may
+    still be silent in this step); ``likely`` is the probability that it does.
     """
-    if isinstance(level, VelocityHead):  # a cell that is known to sound
+    if isinstance(level, VelocityHead):  # a cell that is known to sound, if its gate is open
         logits, _ = level.first(regions, cond)
         logs = F.pad(wide(logits).log_softmax(-1), (HOLD, 0), value=float("-inf"))
-        return logs.gather(1, truth)[:, 0], logs.exp()[:, None]
-    assert regions.given is not None
+        best = torch.where(likely >= 0.5, logs.argmax(-1), SILENCE)
+        token = best if truth is None else truth[:, 0]
+        return Decided(logs.gather(1, token[:, None])[:, 0], token[:, None], best == token)
     assert isinstance(level.generator, MaskedAutoregressive)
+    assert regions.given is not None
+    device, patch = step.device, level.patch
     grid = level.grid(regions.canvas)
-    undecided, filled, _ = level.tasks(regions, grid)
-    content = level.embed(level.features(grid.split(interior(regions.canvas, level.margin))))
-    sees = ~undecided[:, None]
-    z = level.generator(content, level.base(cond, grid), level.look(regions, sees), sees)
-    odds = wide(level.gate(z)[..., 0]).masked_fill(filled, float("inf"))
+    canvas, given = regions.canvas.clone(), regions.given.clone()
+    cells = torch.zeros(len(step), grid.rows * patch, dtype=torch.long, device=device)
+    logs, usual = torch.zeros_like(likely), torch.ones_like(likely, dtype=torch.bool)
+    turn, place = torch.zeros_like(step), torch.arange(grid.rows, device=device)
+    active = torch.arange(len(step), device=device)
+    while len(active):
+        now = of(Regions(canvas, given, regions.long_context), active)
+        asked = cond.each(lambda x, active=active: x[active])  # type: ignore[misc]
+        undecided, filled, sounds = level.tasks(now, grid)
+        x = inputs(level, now, grid, undecided, torch.ones_like(undecided))
+        z = level.generator.transformer(x + level.base(asked, grid, kept), causal=False)
+        forced = sounds[:, None] & undecided & (undecided.sum(1, keepdim=True) == 1)
+        odds = wide(level.gate(z)[..., 0]).masked_fill(filled | forced, float("inf"))
+        children = numbers(grid, device)[:, step[active] // patch].T
+        odds = odds.gather(1, children)
 
-    chosen = list(range(grid.rows)) if rows is None else list(rows)
-    numbers = torch.empty(len(grid), dtype=torch.long)
-    numbers[grid.number(torch.arange(len(grid)).view(grid.rows, grid.cols))] = torch.arange(len(grid))
-    child = numbers.view(grid.rows, grid.cols).to(step.device)[chosen][:, step // grid.patch].T.flatten()
-    region = torch.arange(len(step), device=step.device).repeat_interleave(len(chosen))
-    around, _ = windows(grid, level.margin, level.child.margin, step.device)
-    parts = Regions(
-        regions.canvas.flatten(1)[region[:, None, None], around[child]],
-        grid.split(regions.given)[region, child],
-        level.long_context(regions, region, child),
-    )
-    below = truth.unflatten(1, (len(chosen), grid.patch)).flatten(0, 1)
-    logs, tokens = column(
-        level.child,
-        parts,
-        level.inside(cond, grid, z).each(lambda x: x[region, child]),
-        (step % grid.patch)[region],
-        below,
-    )
+        matters = odds.sigmoid() >= SURE
+        if truth is not None:
+            matters = matters | (truth[active].unflatten(1, (-1, patch)) > SILENCE).any(2)
+        ahead = place >= turn[active, None]
+        first = torch.where(matters & ahead, place, grid.rows).amin(1)
+        passed = ahead & (place < first[:, None])
+        logs[active] += torch.where(passed, F.logsigmoid(-odds), 0.0).sum(1)
+        look = first < grid.rows
+        turn[active] = first + 1
 
-    odds = odds[region, child]
-    closed = torch.where((below == SILENCE).all(1), F.logsigmoid(-odds), float("-inf"))
-    logs = torch.logaddexp(F.logsigmoid(odds) + logs, closed)
-    tokens = tokens * odds.sigmoid()[:, None, None]
-    tokens = torch.cat([1 - tokens[..., 1:].sum(-1, keepdim=True), tokens[..., 1:]], -1)
-    return logs.unflatten(0, (-1, len(chosen))).sum(1), tokens.unflatten(0, (-1, len(chosen))).flatten(1, 2)
+        mine, row = active[look], first[look]
+        region, child = look.nonzero()[:, 0], children[look, row]
+        below, inside = parts(level, now, asked, grid, z[region, child], region, child)
+        gate = odds[look, row]
+        rows = row[:, None] * patch + torch.arange(patch, device=device)
+        found = decide(
+            level.child,
+            below,
+            inside,
+            step[mine] % patch,
+            likely[mine] * gate.sigmoid(),
+            None if truth is None else truth[mine].gather(1, rows),
+            kept,
+        )
+        through = F.logsigmoid(gate) + found.logs
+        none = (found.cells == SILENCE).all(1)
+        part = torch.where(none, torch.logaddexp(through, F.logsigmoid(-gate)), through)
+        logs[mine] += part
+        usual[mine] &= found.usual
+        chance = likely[mine] * part.exp()
+        still = chance / (1 - likely[mine] + chance).clamp(min=torch.finfo(chance.dtype).tiny)
+        likely = likely.index_put((mine,), torch.where(none, still, 1.0).to(likely))
+        cells[mine[:, None], rows] = found.cells
+        done = place < turn[active, None]
+        known = active[done.nonzero()[:, 0]]
+        at = done.nonzero()[:, 1, None] * patch + torch.arange(patch, device=device)
+        when = step[known, None]
+        given[known[:, None], at, when] = cells[known[:, None], at].to(given)
+        canvas[known[:, None], at + level.margin.pitch, when + level.margin.past] = cells[known[:, None], at].to(canvas)
+        active = active[turn[active] < grid.rows]
+    return Decided(logs, cells, usual)
 
 
-@torch.no_grad()
+def touched(level: FractalLevel, grid: Grid, changed: Bool[Tensor, "b ch cw"]) -> Bool[Tensor, "b n"]:
+    """The children in whose context a cell of the canvas ``changed``."""
+    margin, context, patch = level.margin, level.context, level.patch
+    top, left = margin.pitch - context.pitch, margin.past - context.past
+    near = changed[:, top : changed.shape[1] - top, left : changed.shape[2] - margin.future + context.future]
+    size = (patch + 2 * context.pitch, patch + context.past + context.future)
+    found = F.max_pool2d(near[:, None].float(), size, stride=patch)[:, 0] > 0
+    return (found.transpose(1, 2) if grid.order == "column_major" else found).flatten(1)
+
+
+@torch.inference_mode()
 def frame_log_probabilities(
     model: FractalGen,
-    tokens: Int[Tensor, "p t"],
-    frames: int,
+    rolls: Int[Tensor, "r p t"],
+    orderings: Sequence[Ordering],
     groups: Sequence[int],
-    orders: int,
     bar: tqdm | None = None,
-) -> Float[Tensor, "o t"]:
-    """Log-probability of each of the first ``frames`` of a roll under ``orders`` random orders (torch's global state).
+) -> list[Float[Tensor, " f"]]:
+    """Log-probability of each frame of some rolls, each under an ordering of its own.
 
-    ``groups`` are the first level's rows in which anything may sound.  All other rows and frames are known.
+    ``groups`` are the first level's rows in which anything may sound.  All other rows are known, and so are the frames
+    beyond those that an ordering names.
     """
-    config, device = model.config, model.device
-    patch = config.patch
-    step = torch.arange(tokens.shape[1], device=device)
+    config, device, level = model.config, model.device, model.root
+    patch, margin, count = config.patch, level.margin, len(rolls)
+    by_length = sorted(range(count), key=lambda row: -len(orderings[row].frames))
+    lengths = torch.tensor([len(orderings[row].frames) for row in by_length])
+    tokens = rolls[by_length].to(device, torch.int8)  # the largest code is 67
+    frames = torch.nn.utils.rnn.pad_sequence([orderings[row].frames for row in by_length]).to(device)
+    turns = torch.nn.utils.rnn.pad_sequence([orderings[row].groups for row in by_length]).to(device)
+    rows = torch.tensor(groups, device=device)
     open_rows = torch.zeros(config.pitches // patch, dtype=torch.bool, device=device)
-    open_rows[list(groups)] = True
-    hidden = open_rows.repeat_interleave(patch)[:, None] & (step < frames)
-    given = torch.where(hidden, -1, tokens.to(device)).repeat(orders, 1, 1)
-    cond = model.condition(None, orders)
-    order = torch.stack([torch.randperm(frames, device=device) for _ in range(orders)])
-    result = torch.zeros(orders, frames, device=device, dtype=cond.vector.dtype)
-    every = torch.arange(orders, device=device)
-    for now in order.T:
-        truth = tokens.to(device)[:, now].T
-        ranks = torch.stack([torch.randperm(len(groups), device=device) for _ in range(orders)])
+    open_rows[rows] = True
+    hidden = torch.arange(rolls.shape[2]) < lengths[:, None, None]
+    hidden = hidden.to(device) & open_rows.repeat_interleave(patch)[:, None]
+    given = tokens.masked_fill(hidden, -1)
+    canvas = surround(tokens.masked_fill(hidden, config.vocabulary), margin, config.vocabulary + 1)
+    plans = None
+    if model.planner is not None:
+        plans = Plans.free(count, rolls.shape[2] // patch, config.pitches, patch, device)
+    cond = model.condition(None, count, plans)
+    result = torch.zeros(count, frames.shape[0], device=device, dtype=cond.vector.dtype)
+    grid, kept = level.grid(canvas), {}  # type: ignore[var-annotated]
+    assert isinstance(level.generator, MaskedAutoregressive)
+    base = level.base(cond, grid, kept)
+    x = before = None
+    for number in range(frames.shape[0]):
+        active = int((lengths > number).sum())
+        now, every = frames[number, :active], torch.arange(active, device=device)
+        canvas, given, tokens = canvas[:active], given[:active], tokens[:active]
+        cond = cond.each(lambda c, active=active: c[:active])  # type: ignore[misc]
+        truth = tokens[every, :, now].long()
         for turn in range(len(groups)):
-            for place, row in enumerate(groups):  # orderings whose turn it is with this group
-                mine = every[ranks[:, place] == turn]
-                if not len(mine):
-                    continue
-                cells = slice(row * patch, (row + 1) * patch)
-                seen = given[mine]
-                blank = torch.where(seen >= 0, seen, config.vocabulary)
-                regions = Regions(surround(blank, model.root.margin, config.vocabulary + 1), seen)
-                logs, marginals = column(
-                    model.root,
-                    regions,
-                    cond.each(lambda x, mine=mine: x[mine]),  # type: ignore[misc]
-                    now[mine],
-                    truth[mine, cells],
-                    rows=[row],
-                )
-                result[mine, now[mine]] += logs
-                given[mine, cells, now[mine]] = marginals.argmax(-1)
-        given[every, :, now] = truth
+            row = rows[turns[number, :active, turn]]
+            regions = Regions(canvas, given)
+            undecided, filled, _ = level.tasks(regions, grid)
+            changed = torch.ones_like(undecided) if before is None else touched(level, grid, canvas != before[:active])
+            x = inputs(level, regions, grid, undecided, changed, None if x is None else x[:active])
+            before = canvas.clone()
+            child = numbers(grid, device)[row, now // patch]
+            z = output_at(level.generator.transformer, x + base[:active], child)
+            cells = row[:, None] * patch + torch.arange(patch, device=device)
+            mine = truth.gather(1, cells)
+            gate = wide(level.gate(z)[:, 0]).masked_fill(filled[every, child], float("inf"))
+            below = parts(level, regions, cond, grid, z, every, child)
+            last = turn + 1 == len(groups)
+            logs, picks = group_log_probabilities(level.child, *below, gate, now % patch, mine, kept, pick=not last)
+            result[:active, number] += logs
+            given[every[:, None], cells, now[:, None]] = picks.to(given)
+            canvas[every[:, None], cells + margin.pitch, now[:, None] + margin.past] = picks.to(canvas)
+        given[every, :, now] = truth.to(given)
+        canvas[every, margin.pitch : canvas.shape[1] - margin.pitch, now + margin.past] = truth.to(canvas)
         if bar is not None:
-            bar.update(1)
-    return result
+            bar.update(active)
+    found: list[Tensor] = [result.new_empty(0)] * count
+    for logs, number in zip(result, by_length, strict=True):
+        order = orderings[number].frames.to(device)
+        found[number] = logs.new_empty(len(order)).index_put((order,), logs[: len(order)])
+    return found
+
+
+def group_log_probabilities(
+    level: FractalLevel | VelocityHead,
+    regions: Regions,
+    cond: Condition,
+    gate: Float[Tensor, " b"],
+    step: Int[Tensor, " b"],
+    truth: Int[Tensor, "b h"],
+    kept: dict[tuple[int, Grid], Tensor],
+    pick: bool,
+) -> tuple[Float[Tensor, " b"], Int[Tensor, "b h"]]:
+    """Log-probability of one time step of regions that sound if their ``gate`` opens, and the model's own picks.
+
+    The picks are the truth unless they are asked for (``pick``).
+    """
+    sounds, likely = (truth > SILENCE).any(1), gate.sigmoid()
+    mine = (sounds | (likely >= SURE)).nonzero()[:, 0]
+    found = decide(level, of(regions, mine), cond.each(lambda c: c[mine]), step[mine], likely[mine], truth[mine], kept)
+    logs = F.logsigmoid(-gate)
+    through = F.logsigmoid(gate[mine]) + found.logs
+    logs[mine] = torch.where(sounds[mine], through, torch.logaddexp(through, logs[mine]))
+    picks, other = truth.clone(), mine[~found.usual]
+    if pick and len(other):
+        asked = cond.each(lambda c: c[other])
+        picks[other] = decide(level, of(regions, other), asked, step[other], likely[other], None, kept).cells
+    return logs, picks
+
+
+class Piece(NamedTuple):
+    """A song, or a part of one that is as long as the model's excerpts."""
+
+    song: int
+    roll: Int[Tensor, "p t"]
+    orderings: list[Ordering]
+
+
+def score(
+    model: FractalGen, corpus: Corpus, songs: Sequence[int], groups: Sequence[int], orders: int, rows: int
+) -> tuple[list[float], list[float]]:
+    """Nats of each song: the probabilities of its frames averaged over ``orders`` random orderings, and the mean nats.
+
+    ``rows``: how many rolls are computed together.  The orderings come from torch's global state.
+    """
+    length, pieces = model.config.crop_length, []
+    for song in songs:
+        for start in range(0, corpus.num_steps(song), length):
+            frames = min(length, corpus.num_steps(song) - start)
+            roll = torch.from_numpy(corpus.tokens(song, start, start + length).astype(np.int64))
+            pieces.append(Piece(song, roll, draw(frames, len(groups), orders)))
+    pieces.sort(key=lambda piece: len(piece.orderings[0].frames))
+    averaged, mean = dict.fromkeys(songs, 0.0), dict.fromkeys(songs, 0.0)
+    many = max(1, rows // orders)
+    total = orders * sum(corpus.num_steps(song) for song in songs)
+    with tqdm(total=total, desc="scoring", unit="frame") as bar:
+        for batch in (pieces[first : first + many] for first in range(0, len(pieces), many)):
+            rolls = torch.stack([piece.roll for piece in batch]).repeat_interleave(orders, 0)
+            orderings = [ordering for piece in batch for ordering in piece.orderings]
+            logs = frame_log_probabilities(model, rolls, orderings, groups, bar)
+            for number, piece in enumerate(batch):
+                mine = torch.stack(logs[number * orders : (number + 1) * orders])
+                averaged[piece.song] -= float((mine.logsumexp(0) - math.log(orders)).sum())
+                mean[piece.song] -= float(mine.mean(0).sum())
+    return [averaged[song] for song in songs], [mean[song] for song in songs]
 
 
 def run(args: argparse.Namespace) -> None:
@@ -167,24 +409,13 @@ def run(args: argparse.Namespace) -> None:
             raise UserError(
                 f"--data {args.data}: {name} {getattr(corpus, name)}, the model has {getattr(config, name)}"
             )
-    patch, length = config.patch, config.crop_length
     pitches = np.concatenate([corpus.notes(song)["pitch"] for song in corpus.indices("train") or range(len(corpus))])
-    groups = sorted(set((pitches // patch).tolist()))
+    groups = sorted(set((pitches // config.patch).tolist()))
     songs = evenly(corpus.indices(args.split), args.songs)
     torch.manual_seed(args.seed)
-    nats, counts = [], []
-    with tqdm(total=sum(corpus.num_steps(song) for song in songs), desc="scoring", unit="frame") as bar:
-        for song in songs:
-            total = 0.0
-            for start in range(0, corpus.num_steps(song), length):
-                frames = min(length, corpus.num_steps(song) - start)
-                width = -(-frames // patch) * patch
-                roll = torch.from_numpy(corpus.tokens(song, start, start + width).astype(np.int64))
-                with autocast(args.precision, model.device):
-                    logs = frame_log_probabilities(model, roll, frames, groups, args.orders, bar)
-                total -= float((logs.logsumexp(0) - math.log(args.orders)).sum())
-            nats.append(total)
-            counts.append(corpus.num_steps(song))
+    with autocast(args.precision, model.device):
+        nats, of_one = score(model, corpus, songs, groups, args.orders, args.rows)
+    counts = [corpus.num_steps(song) for song in songs]
     result = {
         "model": model.checkpoint_id,
         "corpus": corpus.path.stem,
@@ -194,9 +425,10 @@ def run(args: argparse.Namespace) -> None:
         "precision": choose_precision(args.precision, model.device),
         "nats_per_frame": sum(nats) / sum(counts),
         "stderr": ratio_error(nats, counts, songs),
+        "nats_per_frame_of_one_ordering": sum(of_one) / sum(counts),
         "frames": sum(counts),
         "songs": len(songs),
-        "pitches": [groups[0] * patch, (groups[-1] + 1) * patch - 1],
+        "pitches": [groups[0] * config.patch, (groups[-1] + 1) * config.patch - 1],
     }
     print(json.dumps(result, indent=2))
     if args.json:
@@ -211,6 +443,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     top.add_argument("--split", default="test", choices=SPLITS, help="songs to score")
     top.add_argument("--orders", type=int, default=5, help="random orderings averaged")
     top.add_argument("--songs", type=int, default=0, help="score at most so many songs, evenly spread (0: all)")
+    top.add_argument("--rows", type=int, default=80, help="pieces times orderings that are computed together")
     top.add_argument("--seed", type=int, default=0, help="seed of the orderings")
     top.add_argument("--precision", default="auto", choices=get_args(Precision), help="arithmetic (auto: the faster)")
     top.add_argument("--json", help="file for the figures")
