@@ -67,10 +67,7 @@ class VelocityHead(nn.Module):
 
     def struck_share(self, vector: Float[Tensor, "s m d"], canvas: Int[Tensor, "m h w"]) -> Float[Tensor, "s m"]:
         """Log probability of cells that sound to be struck: what is left to them where a hold is ruled out."""
-        x = self.cond(vector.flatten(0, 1))
-        if self.joint:
-            x = self.beside_notes(x, canvas)
-        logits = wide(self.choice(self.transformer(x[:, None], causal=True)[:, 0], Regions(canvas)))
+        logits = wide(self.first(Regions(canvas), Condition.plain(vector.flatten(0, 1)))[0])
         return (logits[:, 1:].logsumexp(1) - logits.logsumexp(1)).unflatten(0, (len(vector), -1))
 
     def beside_notes(self, x: Float[Tensor, "sm d"], canvas: Int[Tensor, "m h w"]) -> Float[Tensor, "sm d"]:
