@@ -8,8 +8,8 @@ place of the folder, lead sheets are made of songs of one split: validation song
 
 All files are measured whole, melody and accompaniment, by `smg-metrics`:
 
-- chord accuracy: share of beats whose chord (root, and major or minor) is the one that is heard in the lead sheet; the
-  means published for D3PIA are of this figure.  Also beside the truth in place of the lead sheet
+- chord accuracy: share of beats whose chord (root, and major or minor) is the one that is heard in the lead sheet; so
+  the figures published for D3PIA, means over ten segments, are defined.  Also beside the truth instead
 - chord similarity: cosine of the embeddings of two bars and of the same bars of the lead sheet
 - out of key: share of sixteenths with a note outside of the key that is heard in the file
 - onset distance: share of sixteenths at which either the file or the truth has an onset
