@@ -41,7 +41,7 @@ from fractalgen.data.corpus import SPLITS, Corpus
 from fractalgen.data.crops import evenly
 from fractalgen.devices import autocast, choose_precision
 from fractalgen.errors import UserError
-from fractalgen.evaluation.likelihood import ratio_error
+from fractalgen.evaluation.statistics import ratio_error
 from fractalgen.files import write_json
 from fractalgen.model.grid import Grid, Margin, surround, windows
 from fractalgen.model.level import FractalLevel

@@ -34,9 +34,9 @@ from fractalgen.data.corpus import SPLITS, Corpus
 from fractalgen.data.crops import ValidCrops, every_other_song
 from fractalgen.devices import resolve_device
 from fractalgen.errors import UserError
-from fractalgen.evaluation.likelihood import Scores, crop_windows, ratio_error, score
+from fractalgen.evaluation.likelihood import Scores, crop_windows, score
 from fractalgen.evaluation.notes import crop_tokens
-from fractalgen.evaluation.statistics import STATISTICS, Comparison, Statistics, compare, music_statistics
+from fractalgen.evaluation.statistics import STATISTICS, Comparison, Statistics, compare, music_statistics, ratio_error
 from fractalgen.files import write_json
 from fractalgen.model.schedule import Schedule
 from fractalgen.sampling import compose_rolls

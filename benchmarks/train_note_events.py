@@ -31,7 +31,7 @@ from fractalgen.data.crops import CropDataset, Item, ValidCrops
 from fractalgen.data.loaders import SeededCrops
 from fractalgen.devices import autocast, choose_precision
 from fractalgen.errors import UserError
-from fractalgen.evaluation.likelihood import ratio_error
+from fractalgen.evaluation.statistics import ratio_error
 from fractalgen.files import replacing, write_json
 from fractalgen.music.tokens import ONSET
 from fractalgen.training.module import LOSS_SCALE

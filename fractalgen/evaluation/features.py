@@ -16,11 +16,11 @@ import numpy.typing as npt
 
 from fractalgen.evaluation.feature_table import FEATURES, LAGS
 from fractalgen.evaluation.notes import Ints, StruckNotes, as_rolls, struck_notes
-from fractalgen.evaluation.statistics import Floats, Statistics, bar_similarity, entropy, music_statistics
+from fractalgen.evaluation.statistics import Floats, Statistics, bar_similarity, entropy, music_statistics, pitch_range
 from fractalgen.music.chord_estimate import estimate_chords, templates
 from fractalgen.music.chords import FIRST, QUALITIES
 from fractalgen.music.keys import guess_key
-from fractalgen.music.measures import polyphony, ratio
+from fractalgen.music.measures import by_pitch_class, polyphony, ratio
 from fractalgen.music.tokens import NOTE, PITCHES, SILENCE
 from fractalgen.music.voices import LEFT, REACH, hands
 
@@ -150,13 +150,6 @@ def _correlation(one: npt.NDArray[Any], two: npt.NDArray[Any], group: Ints, coun
     return ratio(_mean(away[0] * away[1], group, count), np.where(spread > 1e-9, spread, 0.0))
 
 
-def _by_class(cells: npt.NDArray[Any]) -> Ints:
-    """Sums (n, 12, ...) by pitch class of (n, 128, ...)."""
-    octaves = -(-PITCHES // 12)
-    padded = np.pad(cells, ((0, 0), (0, 12 * octaves - PITCHES), *((0, 0),) * (cells.ndim - 2)))
-    return padded.reshape(len(cells), octaves, 12, *cells.shape[2:]).sum(axis=1)
-
-
 def _amount(music: _Music) -> Values:
     notes, count = music.notes, len(music)
     in_bars = np.bincount(music.in_bar, minlength=count * music.bars).reshape(count, music.bars)
@@ -211,12 +204,10 @@ def _melody(music: _Music) -> Values:
     turns = np.sign(intervals[moves])[1:] != np.sign(intervals[moves])[:-1]
     same = roll[1:] == roll[:-1]
     held = notes.step[line][:-1] + notes.duration[line][:-1] >= notes.step[line][1:]
-    used = np.zeros((count, PITCHES), bool)
-    used[roll, pitch] = True
     return values | {
         "melody_notes": music.per_bar(music.is_melody),
         "melody_pitch": _mean(pitch, roll, count),
-        "melody_range": np.where(used.any(axis=1), PITCHES - 1 - used[:, ::-1].argmax(axis=1) - used.argmax(axis=1), 0),
+        "melody_range": pitch_range(StruckNotes(*(column[line] for column in notes)), count),
         "melody_turns": _mean(turns[goes_on], where[moves][1:][goes_on], count),
         "melody_legato": _mean(held[same], roll[1:][same], count),
     }
@@ -243,7 +234,7 @@ def _bass(music: _Music) -> Values:
 
 def _harmony(music: _Music) -> Values:
     notes, count, chords = music.notes, len(music), music.chords
-    classes = _by_class(music.sounding)  # (n, 12, T)
+    classes = by_pitch_class(music.sounding)  # (n, 12, T)
     by_beat = np.add.reduceat(classes, music.beats, axis=2).transpose(0, 2, 1)
     belongs = templates()[0][chords] & (chords >= 0)[..., None]
     changes = chords[:, 1:] != chords[:, :-1]
@@ -269,7 +260,7 @@ def _harmony(music: _Music) -> Values:
     }
     roll = notes.roll[music.grips]
     together = music.sounding[roll, :, notes.step[music.grips]]
-    heard = _by_class(together)
+    heard = by_pitch_class(together)
     pairs = np.stack([(heard * np.roll(heard, apart, axis=1)).sum(axis=1) for apart in range(7)], axis=1)
     pairs[:, 0] -= heard.sum(axis=1)  # not a note with itself
     pairs = np.stack([np.bincount(roll, found, count) for found in pairs.T], axis=1) / (2, 1, 1, 1, 1, 1, 2)

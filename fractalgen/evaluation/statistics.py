@@ -101,7 +101,7 @@ def music_statistics(tokens: Any, steps_per_bar: int = 16) -> Statistics:
         "density": 100 * cell_density(rolls),
         "notes_per_bar": notes_per_bar(rolls, steps_per_bar),
         "mean_polyphony": mean_polyphony(rolls),
-        "pitch_range": _pitch_range(notes, count),
+        "pitch_range": pitch_range(notes, count),
         "pitch_class_entropy": entropy(classes),
         "scale_consistency": ratio((classes @ SCALES.T).max(axis=1), classes.sum(axis=1)),
         "groove_consistency": _groove_consistency(struck, sounding, steps_per_bar),
@@ -116,7 +116,8 @@ def _counts(notes: StruckNotes, rolls: int, values: Ints, bins: int) -> Ints:
     return np.bincount(notes.roll * bins + values, minlength=rolls * bins).reshape(rolls, bins)
 
 
-def _pitch_range(notes: StruckNotes, rolls: int) -> Floats:
+def pitch_range(notes: StruckNotes, rolls: int) -> Floats:
+    """Semitones from the lowest to the highest note of each roll; NaN where there is none."""
     used = _counts(notes, rolls, notes.pitch, 128) > 0
     span = 127.0 - used[:, ::-1].argmax(axis=1) - used.argmax(axis=1)
     return np.where(used.any(axis=1), span, math.nan)

@@ -33,10 +33,9 @@ class VelocityHead(nn.Module):
     def __init__(self, config: LevelConfig, parent_width: int, model: ModelConfig, index: int) -> None:
         super().__init__()
         self.name, self.index, self.joint = f"L{index}", index, config.generator == "mar"
-        self.context = Margin(*config.context)
-        self.margin = self.context.union(Margin(past=1))
+        self.margin = Margin(*config.context).union(Margin(past=1))
         self.cond = nn.Linear(parent_width, config.width)
-        self.nearby = NearbyNotes(config.width, self.margin, model.velocity_bins) if any(self.context) else None
+        self.nearby = NearbyNotes(config.width, self.margin, model.velocity_bins) if any(config.context) else None
         self.transformer = Transformer(config.width, config.depth, config.heads, model.dropout)
         if self.joint:
             self.token = nn.Linear(config.width, 1 + model.velocity_bins)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fractalgen.errors import UserError, quoted
+from fractalgen.music.measures import by_pitch_class
 from fractalgen.music.tokens import ONSET, SILENCE
 
 UNTOLD, NEW = -2, -1
@@ -27,13 +28,11 @@ def bar_features(columns: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
 
     Onsets at their pitches, onsets at their pitch classes, and the pitch classes that sound in each quarter.
     """
-    count, pitches, steps = columns.shape
+    count, _, steps = columns.shape
     struck = (columns >= ONSET).astype(np.float32)
-    octaves = -(-pitches // 12)
-    classes = np.pad(struck, ((0, 0), (0, octaves * 12 - pitches), (0, 0))).reshape(count, octaves, 12, steps).sum(1)
-    sounding = np.pad((columns != SILENCE).astype(np.float32), ((0, 0), (0, octaves * 12 - pitches), (0, 0)))
+    classes, sounding = by_pitch_class(struck), by_pitch_class((columns != SILENCE).astype(np.float32))
     quarters = 4 if steps % 4 == 0 else 1
-    heard = sounding.reshape(count, octaves, 12, quarters, -1).sum((1, 4))
+    heard = sounding.reshape(count, 12, quarters, -1).sum(3)
     parts = []
     for part, weight in ((struck, 0.6), (classes, 0.25), (heard, 0.15)):
         flat = part.reshape(count, -1)

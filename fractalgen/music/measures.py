@@ -56,3 +56,11 @@ def end_of_music(tokens: Tokens) -> int:
     """Step at which the last note of one roll (128, T) ends; 0 in silence."""
     steps = np.flatnonzero((tokens != SILENCE).any(axis=-2))
     return int(steps[-1]) + 1 if len(steps) else 0
+
+
+def by_pitch_class(cells: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Sums (n, 12, ...) of (n, pitches, ...) over the octaves; pitch 0 is a C."""
+    count, pitches, *rest = cells.shape
+    octaves = -(-pitches // 12)
+    padded = np.pad(cells, ((0, 0), (0, 12 * octaves - pitches), *((0, 0),) * len(rest)))
+    return padded.reshape(count, octaves, 12, *rest).sum(axis=1)

@@ -34,7 +34,6 @@ def heard(layout: BarLayout, known: npt.NDArray[np.integer], meters: Meters, ste
         plan,
         chords=np.where(units, plan.chords, UNTOLD),
         returns=np.where(columns & there, plan.returns, NOT_SAID),
-        left=bars_to_end(layout),
     )
 
 
@@ -100,14 +99,14 @@ def piece_plan(
     Raises:
         UserError: chords or a form that cannot be read, or that do not fit the piece.
     """
-    plan = replace(Plan.free(len(layout), layout.patch), left=bars_to_end(layout))
+    plan = Plan.free(len(layout), layout.patch)
     open_units = layout.unit_steps >= 0
     if known is not None:
         plan = heard(layout, known, meters, steps_per_quarter)
         laid = layout.lay(np.any(known < 0, axis=0), False)
         open_units &= laid.reshape(len(layout) * units_of(layout.patch), -1).any(1)
-    if not ends:
-        plan = replace(plan, left=np.where(plan.left > 0, MOST_LEFT, 0))
+    left = bars_to_end(layout) if ends else np.where(layout.lengths > 0, MOST_LEFT, 0)
+    plan = replace(plan, left=left)
     if chords is not None:
         wanted = progression_chords(parse_progression(chords, chords_flag), layout, open_units, chords_flag)
         plan = replace(plan, chords=np.where(open_units, wanted, plan.chords))

@@ -17,7 +17,8 @@ from fractalgen.checkpoint import save_pretrained
 from fractalgen.cli import main
 from fractalgen.data.corpus import Corpus, write_corpus
 from fractalgen.data.crops import Excerpts, ValidCrops
-from fractalgen.evaluation.likelihood import Scores, Window, crop_windows, ratio_error, score, sliding_windows
+from fractalgen.evaluation.likelihood import Scores, Window, crop_windows, score, sliding_windows
+from fractalgen.evaluation.statistics import ratio_error
 from fractalgen.model.plans import Plans
 from tests import tiny
 from tests.data import test_plans
