@@ -50,8 +50,8 @@ MODES: dict[str, tuple[str, ...]] = {
     "unconditional": (),
     "conditional": ("condition_midi", "condition_length", "condition_bars", "generation_length"),
     "inpainting": ("input_midi", "mask_start", "mask_end", "mask", "compose_bars"),
-    "accompany": ("input_midi", "voice", "side", "compose_bars", "lead_sheet"),
-    "variation": ("input_midi", "strength", "compose_bars"),
+    "accompany": ("input_midi", "voice", "side", "mask", "compose_bars", "lead_sheet"),
+    "variation": ("input_midi", "strength", "mask", "compose_bars"),
 }
 """The flags that belong to each mode."""
 
@@ -229,7 +229,13 @@ def assignment(cfg: GenerateConfig, model: ModelConfig, seed: int) -> Assignment
         print(f"{path}: {line}")
     roll = PianoRoll.from_events(events, model.velocity_bins)
     cut = None
-    within = score_bars(cfg.compose_bars, roll) if cfg.compose_bars else None
+    parts = [score_bars(cfg.compose_bars, roll)] if cfg.compose_bars else []
+    parts += [parse_rectangle(text, roll) for text in cfg.mask]
+    within = np.any(parts, axis=0) if parts else None
+    if tracks and within is not None and (within != within[0]).any():
+        raise UserError(
+            f"--voice {voice} and --mask {_shown(cfg.mask)}: beside a track, only rectangles of all pitches"
+        )
     if cfg.mode == "conditional":
         cut, asked = roll.width, f"--condition_midi {path}"
         if cfg.condition_bars is not None:
@@ -253,7 +259,7 @@ def assignment(cfg: GenerateConfig, model: ModelConfig, seed: int) -> Assignment
         spans = [] if cfg.mask_start is None else [time_span(roll, cfg.mask_start, cfg.mask_end or 0)]
         if within is not None:
             spans.append(within)
-        task = inpainting(roll, [*spans, *(parse_rectangle(text, roll) for text in cfg.mask)], patch)
+        task = inpainting(roll, spans, patch)
     else:
         if cfg.mode == "accompany":
             wanted: Voice | PianoRoll = roll if tracks else _voice(voice) if kept is None else kept

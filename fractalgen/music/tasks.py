@@ -132,8 +132,10 @@ def variation(
     columns = whole_patches(roll.width, patch) // patch
     candidates = np.arange(rows[0] * columns, (rows[-1] + 1) * columns)
     if within is not None:
-        open_columns = np.add.reduceat(within.any(0), np.arange(0, roll.width, patch)) > 0
-        candidates = candidates[open_columns[candidates % columns]]
+        padded = np.pad(within, ((0, 0), (0, columns * patch - roll.width)))
+        candidates = candidates[padded.reshape(-1, patch, columns, patch).any((1, 3)).ravel()[candidates]]
+        if not len(candidates):
+            raise UserError("--mode variation: nothing to vary there, it lies above or below all notes")
     drawn = generator.choice(candidates, max(1, round(strength * len(candidates))), replace=False)
     patches = np.zeros(PITCHES // patch * columns, np.bool_)
     patches[drawn] = True

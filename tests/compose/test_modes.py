@@ -122,6 +122,21 @@ def test_accompany_keeps_the_voice_and_composes_under_it(both_sides: str, source
     assert not kept[43:].any()
 
 
+@pytest.mark.parametrize("mode", ["accompany", "variation"])
+def test_rectangles_limit_what_is_composed(both_sides: str, source: Path, tmp_path: Path, mode: str) -> None:
+    given = PianoRoll.from_midi(source)
+    flags = ("--strength", 1.0) if mode == "variation" else ("--voice", "right")
+    masks = ("--mask", "time=12:20,pitch=32:50", "--mask", "time=30:34,pitch=:60")
+    roll, trace = compose(both_sides, tmp_path, "--mode", mode, "--input_midi", source, *flags, *masks)
+    region = np.zeros(given.tokens.shape, bool)
+    region[32:50, 12:20] = region[:60, 30:34] = True
+    composed = ~trace.strip(trace.known)
+    rest = composed & ~region  # of notes that the rectangles cut
+    assert (given.tokens[rest] == 1).all()
+    assert composed[32:50, 12:20].all()
+    assert np.array_equal(roll.tokens[~composed], given.tokens[~composed])
+
+
 def test_variation_keeps_a_share(both_sides: str, source: Path, tmp_path: Path) -> None:
     given = PianoRoll.from_midi(source)
     shares = []
@@ -194,7 +209,12 @@ def test_limits_hold(past_only: str, tmp_path: Path) -> None:
             "--voice tenor: highest, lowest, all, melody, right, left, or track:N",
         ),
         ("--mode variation --input_midi SONG --strength 0", "--strength 0.0: a share over 0"),
-        ("--mask bars=1:2", "--mask bars=1:2: belongs to --mode inpainting, this is --mode unconditional"),
+        ("--mode variation --input_midi SONG --mask pitch=100:", "nothing to vary there"),
+        (
+            "--mode accompany --input_midi SONG --voice track:0 --mask pitch=:60",
+            "--voice track:0 and --mask pitch=:60: beside a track, only rectangles of all pitches",
+        ),
+        ("--mask bars=1:2", "--mask bars=1:2: belongs to --mode inpainting or accompany or variation, this is"),
         ("--bars 4 --seconds 9", "--bars 4.0 and --seconds 9.0: give only one length"),
         ("--bars -4", "--bars -4.0: must be more than 0"),
         ("--seconds 99999", "--seconds 99999.0: 799992 time steps; a piece has 1 to 65535"),
