@@ -6,7 +6,7 @@ import math
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from fractalgen.devices import limited_threads
 from fractalgen.model.limits import Limits
 from fractalgen.model.network import FractalNetwork
 from fractalgen.model.plans import Plans
-from fractalgen.model.sampling.recorder import Composed, StepLog
+from fractalgen.model.sampling.recorder import Composed, DecidedPatch, StepLog
 from fractalgen.model.sampling.token_sampler import TokenSampler
 from fractalgen.model.sampling.windows import Composer, compose
 from fractalgen.music import MAX_STEPS
@@ -30,6 +30,17 @@ from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.plan import Plan, bars_to_end
 from fractalgen.music.tokens import ABSENT, DEFAULT_METER, NO_HOLD, SILENCE, TEMPO, UNKNOWN, Meters
 from fractalgen.trace import Intermediates, Trace
+
+
+class Watch(Protocol):
+    """What wants to see a piece while it is composed."""
+
+    def planned(self, sample: int, plan: Plan | None) -> None:
+        """The plan of a piece is drawn; models without plans have none."""
+
+    def decided(self, patch: DecidedPatch) -> None:
+        """A patch of the first level is decided; its steps are those of the piece."""
+
 
 SHORT = np.iinfo(np.int16).max  # steps that a trace can count in half the space
 
@@ -80,6 +91,7 @@ def sample_rolls(
     allowed: Bool[Tensor, "p t"] | None = None,
     generator: torch.Generator | None = None,
     progress: Callable[[int, int], None] | None = None,
+    watch: Callable[[DecidedPatch], None] | None = None,
 ) -> tuple[Int[Tensor, "b p t"], Intermediates | None]:
     """Draw rolls, from the model as it is (call ``eval()`` first if it has dropout).
 
@@ -101,6 +113,7 @@ def sample_rolls(
         allowed: cells that may sound, known ones apart (default: all).
         generator: the source of randomness (on the model's device); the same state gives the same rolls.
         progress: called after every first-level step with patches decided and in all, over the batch.
+        watch: called with every patch as soon as it is decided; needs ``return_intermediates``.
 
     Returns:
         ``(tokens, intermediates)``: integers (batch_size, pitches, width) and the frames of their making, or None
@@ -140,7 +153,7 @@ def sample_rolls(
         known = known.masked_fill(absent.to(model.device), ABSENT)
     limits = _limits(known, allowed, settings.max_polyphony)
     patch = config.patch
-    log = StepLog(batch_size * (config.pitches // patch) * (width // patch), progress)
+    log = StepLog(batch_size * (config.pitches // patch) * (width // patch), progress, watch)
     with torch.inference_mode(), limited_threads(settings.threads):
         composed = compose(
             Composer(model, cond_list, sampler, log, return_intermediates, plans),
@@ -189,6 +202,7 @@ def compose_rolls(
     meters: Meters = (DEFAULT_METER,),
     progress: Callable[[int, int], None] | None = None,
     each_batch: Callable[[int, list[PianoRoll], list[Plan | None]], object] | None = None,
+    watch: Watch | None = None,
 ) -> tuple[list[PianoRoll], list[Trace]]:
     """Compose piano rolls of ``width`` time steps (default: the width trained on) at ``tempo`` quarters a minute.
 
@@ -202,7 +216,8 @@ def compose_rolls(
     fresh one is drawn.  With ``return_trace`` also returns how each roll was composed (else no traces).
     ``progress(done, total)`` counts first-level patches of all samples.  ``each_batch(first, rolls, plans)`` gets the
     rolls of a batch as soon as they are composed, the number of the first of them, and their plans; where it returns
-    something true, the rest is not composed.
+    something true, the rest is not composed.  ``watch`` is shown plans and patches as soon as they are decided; it
+    needs ``return_trace``.
 
     Raises:
         ConfigError: settings or labels that cannot be.
@@ -248,6 +263,24 @@ def compose_rolls(
         given = None if laid_known is None else torch.from_numpy(laid_known).expand(count, -1, -1)
         cond_list = list(wanted[first : first + count].unbind(1)) if wanted.any() else None
         plans, planned = plans_of(model, sampling, layout, told[first : first + count], complete, cond_list, generator)
+        if watch is not None:
+            for sample, one in enumerate(planned, first):
+                watch.planned(sample, one)
+
+        def decided(patch: DecidedPatch, first: int = first) -> None:
+            column = patch.time // layout.patch
+            steps = int(layout.lengths[column])
+            if watch is not None and steps:
+                watch.decided(
+                    replace(
+                        patch,
+                        sample=first + patch.sample,
+                        time=int(layout.starts[column]),
+                        tokens=patch.tokens[:, :steps],
+                        planes=patch.planes[..., :steps],
+                    )
+                )
+
         tokens, intermediates = sample_rolls(
             model,
             sampling,
@@ -261,6 +294,7 @@ def compose_rolls(
             generator=generator,
             return_intermediates=return_trace,
             progress=advance,
+            watch=None if watch is None else decided,
         )
         for roll in tokens.cpu().numpy().astype(np.uint8):
             rolls.append(

@@ -67,7 +67,7 @@ class Assignment:
     are composed in.  ``allowed``: bool (128, W) cells that may sound, None: all.  ``template``: the input, whose tempi
     and meters the piece takes over; ``meters``: those of the piece.  ``write`` writes the piece as MIDI, with a text
     event and markers (step, text).  ``signature``: the key signature of the input, if it has one.  ``changes``: chords
-    of a lead sheet.
+    of a lead sheet.  ``remarks``: what the user should know of the input, a line each.
     """
 
     task: Task | None
@@ -79,6 +79,7 @@ class Assignment:
     write: Callable[[PianoRoll, Path, str, Markers], None]
     signature: tuple[int, bool] | None = None
     changes: Chords = ()
+    remarks: tuple[str, ...] = ()
 
     def known(self) -> npt.NDArray[np.int16] | None:
         """Tokens (128, W), -1 where a cell is to be composed; None if nothing is given."""
@@ -216,17 +217,17 @@ def assignment(cfg: GenerateConfig, model: ModelConfig, seed: int) -> Assignment
     path = Path(cfg.condition_midi or cfg.input_midi or "")
     changes = lead_sheet_chords(cfg, model.steps_per_quarter)
     tracks: tuple[Part, ...] | None = None
+    said: list[str] = []
     voice = cfg.voice or "highest"
     if cfg.mode == "accompany" and voice.startswith("track:"):
         tracks, named = find_tracks(path, voice.removeprefix("track:"))
-        print(f"--voice {voice}: track {named}")
+        said.append(f"--voice {voice}: track {named}")
     pedal = cfg.pedal == "follow"
     events = read_midi(path, model.steps_per_quarter, tracks=tracks, pedal=pedal)
     kept = None
     if cfg.mode == "accompany" and voice in VOICES:
         kept = voice_of(events, voice, path, model, may_rest=bool(changes))
-    for line in remarks(events):
-        print(f"{path}: {line}")
+    said += [f"{path}: {line}" for line in remarks(events)]
     roll = PianoRoll.from_events(events, model.velocity_bins)
     cut = None
     parts = [score_bars(cfg.compose_bars, roll)] if cfg.compose_bars else []
@@ -293,7 +294,7 @@ def assignment(cfg: GenerateConfig, model: ModelConfig, seed: int) -> Assignment
         raise UserError(f"{_limits(cfg)}: where something is to be composed, no cell may sound")
     meters = roll.time_signatures  # as the piece goes on
     layout = columns_of(model, meters, task.known.shape[1])
-    return Assignment(task, task.width, layout, allowed, roll, meters, write, events.key, changes)
+    return Assignment(task, task.width, layout, allowed, roll, meters, write, events.key, changes, tuple(said))
 
 
 def columns_of(model: ModelConfig, meters: Meters, steps: int) -> BarLayout:

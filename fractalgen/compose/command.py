@@ -39,6 +39,8 @@ from fractalgen.render.video import check_ffmpeg
 if TYPE_CHECKING:
     from fractalgen.api import FractalGen
     from fractalgen.music.pianoroll import PianoRoll
+    from fractalgen.sampling import Watch
+    from fractalgen.trace import Trace
 
 DRAWN = ("unconditional", "conditional")
 """Modes in which a model that knows plans draws what the user does not tell.
@@ -63,27 +65,20 @@ def generate(cfg: GenerateConfig) -> int:
     Every setting is checked before anything is written or composed (UserError).  A picture that cannot be drawn gives
     a warning and exit status 1, the MIDI files stay.
     """
-    asked, cfg = cfg, resolve_lead_sheet(cfg)
-    check_flags(cfg)
+    check_flags(resolve_lead_sheet(cfg))
     # Imported here and not above: torch takes seconds, and mistakes should be answered at once.
     from fractalgen.api import load_pretrained
     from fractalgen.checkpoint import find_model
     from fractalgen.devices import resolve_device
-    from fractalgen.sampling import compose_rolls
 
     device = resolve_device(cfg.device)
-    model = load_pretrained(find_model(cfg.checkpoint, cfg.model), device)
-    cfg = dataclasses.replace(with_defaults(cfg, model.config), num_iter_list=iterations(cfg, model), quality=None)
-    seed = secrets.randbelow(2**31) if cfg.seed is None else cfg.seed
-    work = assignment(cfg, model.config, seed)
-    check_against_model(cfg, model, work)
-    labels = choose_labels(cfg, model.config, work, seed)
-    plan = wanted_plans(cfg, model, work, labels)
+    job = Composition.prepare(cfg, load_pretrained(find_model(cfg.checkpoint, cfg.model), device))
+    cfg, work = job.cfg, job.work
     chosen = range(cfg.num_samples) if cfg.sample is None else range(cfg.sample, cfg.sample + 1)
     folder = writable_folder(cfg.output_dir)
     names = dict(zip(chosen, free_names(cfg, folder, len(chosen)), strict=True))
-    print(f"{model.checkpoint_id} on {device}: {len(chosen)} x {work.width} steps, seed {seed}")
-    for line in asked_lines(cfg, model.config, work, labels):
+    print(f"{job.model.checkpoint_id} on {device}: {len(chosen)} x {work.width} steps, seed {job.seed}")
+    for line in [*work.remarks, *asked_lines(cfg, job.model.config, work, job.labels)]:
         print(line)
 
     written: list[str] = []
@@ -92,10 +87,7 @@ def generate(cfg: GenerateConfig) -> int:
         """Write the pieces of a batch and return whether all wanted ones are written."""
         for index, (roll, drawn) in enumerate(zip(batch, plans, strict=True), first):
             if index in names:
-                flags = dataclasses.replace(cfg, input_midi=asked.input_midi, voice=asked.voice)
-                recipe = write_recipe(flags, seed, index, model.checkpoint_id)
-                marked = work.markers(drawn, key_of(model.config, labels[index]))
-                work.write(work.finish(roll), folder / f"{names[index]}.mid", recipe, marked)
+                job.write(index, work.finish(roll), drawn, folder / f"{names[index]}.mid")
                 written.append(names[index])
         return len(written) == len(chosen)
 
@@ -105,38 +97,95 @@ def generate(cfg: GenerateConfig) -> int:
         return there + (f"; not composed: {', '.join(missing)}" if missing else "")
 
     with stopping(left), composing_bar() as progress:
-        rolls, traces = compose_rolls(
-            model,
-            cfg.num_samples,
-            sampling=sampling_settings(cfg),
-            layout=work.layout,
-            plan=plan,
-            complete=cfg.mode in DRAWN,
-            known=work.known(),
-            allowed=work.allowed,
-            labels=labels,
-            seed=seed,
-            return_trace=True,
-            batch_size=cfg.batch_size,
-            tempo=cfg.tempo or TEMPO,
-            progress=progress,
-            each_batch=keep,
-        )
-        rolls = [work.finish(rolls[index]) for index in chosen]
-        traces = [work.annotate(traces[index], roll) for index, roll in zip(chosen, rolls, strict=True)]
+        rolls, traces = job.compose(progress=progress, each_batch=keep)
+        rolls = [rolls[index] for index in chosen]
+        traces = [traces[index] for index in chosen]
         failures = write_pictures(cfg, folder, list(names.values()), rolls, traces)
     rows = {}
-    for name, roll, row in zip(names.values(), rolls, labels[chosen.start : chosen.stop], strict=True):
-        key = key_of(model.config, row)
-        rows[name if key is None else f"{name} in {SPELLED.get(key, key)}"] = note_statistics(
-            roll.tokens, roll.steps_per_bar
-        )
+    for index, roll in zip(chosen, rolls, strict=True):
+        key = job.key(index)
+        name = names[index] if key is None else f"{names[index]} in {SPELLED.get(key, key)}"
+        rows[name] = note_statistics(roll.tokens, roll.steps_per_bar)
     print(statistics_table(rows))
     print(f"written to {folder}/")
     pages = [name for name in names.values() if (folder / f"{name}.html").is_file()]
     if cfg.save_html and pages:
         print(f"to watch and hear it, open in a browser: {(folder / f'{pages[0]}.html').resolve().as_uri()}")
     return 1 if failures else 0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Composition:
+    """Settings that have been checked against a model, and all that it needs to compose.
+
+    ``asked``: the settings as they were given; ``cfg``: with defaults for this model.  ``labels``: (num_samples,
+    number of attributes).  ``plans``: what is told of each piece, None for a model that knows no plans.
+    """
+
+    asked: GenerateConfig
+    cfg: GenerateConfig
+    model: FractalGen
+    seed: int
+    work: Assignment
+    labels: npt.NDArray[np.int64]
+    plans: list[Plan] | None
+
+    @classmethod
+    def prepare(cls, cfg: GenerateConfig, model: FractalGen) -> Composition:
+        """Read what is given and check every setting.
+
+        Raises:
+            UserError: a file that cannot be read, or a setting that this model cannot serve.
+        """
+        asked, cfg = cfg, resolve_lead_sheet(cfg)
+        check_flags(cfg)
+        cfg = dataclasses.replace(with_defaults(cfg, model.config), num_iter_list=iterations(cfg, model), quality=None)
+        seed = secrets.randbelow(2**31) if cfg.seed is None else cfg.seed
+        work = assignment(cfg, model.config, seed)
+        check_against_model(cfg, model, work)
+        labels = choose_labels(cfg, model.config, work, seed)
+        return cls(asked, cfg, model, seed, work, labels, wanted_plans(cfg, model, work, labels))
+
+    def compose(
+        self,
+        *,
+        progress: Callable[[int, int], None] | None = None,
+        each_batch: Callable[[int, list[PianoRoll], list[Plan | None]], object] | None = None,
+        watch: Watch | None = None,
+    ) -> tuple[list[PianoRoll], list[Trace]]:
+        """Compose the pieces, see :func:`fractalgen.sampling.compose_rolls`; the pieces as wide as asked for."""
+        from fractalgen.sampling import compose_rolls
+
+        rolls, traces = compose_rolls(
+            self.model,
+            self.cfg.num_samples,
+            sampling=sampling_settings(self.cfg),
+            layout=self.work.layout,
+            plan=self.plans,
+            complete=self.cfg.mode in DRAWN,
+            known=self.work.known(),
+            allowed=self.work.allowed,
+            labels=self.labels,
+            seed=self.seed,
+            return_trace=True,
+            batch_size=self.cfg.batch_size,
+            tempo=self.cfg.tempo or TEMPO,
+            progress=progress,
+            each_batch=each_batch,
+            watch=watch,
+        )
+        rolls = [self.work.finish(roll) for roll in rolls]
+        return rolls, [self.work.annotate(trace, roll) for trace, roll in zip(traces, rolls, strict=True)]
+
+    def key(self, index: int) -> str | None:
+        """The key that piece ``index`` is asked for, one of :data:`~fractalgen.music.labels.KEYS`."""
+        return key_of(self.model.config, self.labels[index])
+
+    def write(self, index: int, roll: PianoRoll, plan: Plan | None, path: Path) -> None:
+        """Write piece ``index`` as MIDI, with its recipe and the markers of its plan."""
+        flags = dataclasses.replace(self.cfg, input_midi=self.asked.input_midi, voice=self.asked.voice)
+        recipe = write_recipe(flags, self.seed, index, self.model.checkpoint_id)
+        self.work.write(roll, path, recipe, self.work.markers(plan, self.key(index)))
 
 
 def asked_lines(cfg: GenerateConfig, config: ModelConfig, work: Assignment, labels: npt.NDArray[np.int64]) -> list[str]:

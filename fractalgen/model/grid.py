@@ -64,6 +64,13 @@ class Grid(NamedTuple):
             cells = patches.unflatten(1, (self.rows, self.cols)).permute(0, 1, 3, 2, 4)
         return cells.flatten(3, 4).flatten(1, 2)
 
+    def corner(self, patch: int) -> tuple[int, int]:
+        """The lowest pitch row and the first step of a patch."""
+        inner = self.rows if self.order == "column_major" else self.cols
+        outer, place = divmod(patch, inner)
+        row, column = (place, outer) if self.order == "column_major" else (outer, place)
+        return row * self.patch, column * self.patch
+
     def number(self, table: Shaped[Tensor, "r c ..."]) -> Shaped[Tensor, "n ..."]:
         """What belongs to the patch in each row and column, as a list in scan order."""
         return (table.transpose(0, 1) if self.order == "column_major" else table).flatten(0, 1)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -30,26 +33,50 @@ class Composed:
     chances: Float[Tensor, "b p t"] | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class DecidedPatch:
+    """A patch of the first level, at the moment at which it is decided.
+
+    ``sample``: number of the roll.  ``step``: number of the first level's step, as in a trace.  ``pitch``, ``time``:
+    its lowest pitch and first time step.  ``tokens``: (patch, steps), -1 on cells that were given.  ``planes``:
+    (levels - 1, patch, steps), the local step at which each lower level decided the child around a cell, -1 where it
+    never went.
+    """
+
+    sample: int
+    step: int
+    pitch: int
+    time: int
+    tokens: npt.NDArray[np.integer]
+    planes: npt.NDArray[np.integer]
+
+
 class StepLog:
     """The chronology of the first level: (iteration, batch) of every step and when it ended, in seconds.
 
-    A long piece is composed window by window; iterations count on from one to the next.
+    A long piece is composed window by window; iterations count on from one to the next.  ``watch`` is called with each
+    patch as soon as it is decided.
     """
 
-    def __init__(self, total: int, progress: Callable[[int, int], None] | None = None) -> None:
+    def __init__(
+        self,
+        total: int,
+        progress: Callable[[int, int], None] | None = None,
+        watch: Callable[[DecidedPatch], None] | None = None,
+    ) -> None:
         self.steps: list[tuple[int, int]] = []
         self.seconds: list[float] = []
         self.ranks: Sequence[int] | None = None
         self.offset, self.total, self.here, self.later = 0, total, total, 0
-        self.began, self.report = time.perf_counter(), progress
+        self.began, self.report, self.watch, self.start = time.perf_counter(), progress, watch, 0
 
-    def begin_window(self, ranks: Sequence[int] | None, here: int, later: int) -> None:
-        """Of ``total`` patches, ``here`` lie in this window and ``later`` after it.
+    def begin_window(self, ranks: Sequence[int] | None, here: int, later: int, start: int = 0) -> None:
+        """Of ``total`` patches, ``here`` lie in this window, which begins at step ``start``, and ``later`` after it.
 
         ``ranks``: the rank in the piece of each patch of the window, where iterations are patches (AR).
         """
         self.ranks, self.offset = ranks, self.steps[-1][0] + 1 if self.steps else 0
-        self.here, self.later = here, later
+        self.here, self.later, self.start = here, later, start
 
     def add(self, iteration: int, batch: int) -> int:
         """Begin a step; returns its number."""
@@ -61,6 +88,28 @@ class StepLog:
         self.seconds.append(time.perf_counter() - self.began)
         if self.report:
             self.report(self.total - self.later - round(left * self.here), self.total)
+
+    def decided(
+        self,
+        step: int,
+        grid: Grid,
+        place: Int[Tensor, "m 2"],
+        tokens: Int[Tensor, "m h w"],
+        planes: Int[Tensor, "m levels h w"],
+    ) -> None:
+        """Show the watcher patches, by (sample, number of the patch), that a step has decided."""
+        if self.watch is None:
+            return
+        cells, steps = tokens.cpu().numpy(), planes.cpu().numpy()
+        for (sample, patch), inside, inner in zip(place.tolist(), cells, steps, strict=True):
+            pitch, first = grid.corner(patch)
+            self.watch(DecidedPatch(sample, step, pitch, self.start + first, inside, inner))
+
+    def unwatched(self) -> StepLog:
+        """The same log, which shows nothing."""
+        log = copy.copy(self)
+        log.watch = None
+        return log
 
 
 def finished(

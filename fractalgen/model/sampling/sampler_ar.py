@@ -62,7 +62,7 @@ def sample_ar(
     fractions = (rank + 1) / count
     if not one:
         state.guess_holds(grid.join(may[..., None, None]))
-    recorder = ArRecorder(level, undecided, log)
+    recorder = ArRecorder(level, undecided, given_patches, log)
     span = torch.arange(min(SPAN, count), device=device)
     begin = torch.where(end > 0, 0, count)  # the first child that is not final
     quiet = torch.ones_like(end, dtype=torch.bool)  # no final child was drawn to sound
@@ -120,16 +120,18 @@ def sample_ar(
         going = start < end[live]
         begin[live] = torch.where(going, start, count)
         live = live[going]
-        recorder.tell(begin)
-    recorder.tell(begin)
+        recorder.tell(begin, state)
+    recorder.tell(begin, state)
     return finished(level, state.regions, grid, *(recorder.finished(grid.split(state.roll)) if record else ()))
 
 
 class ArRecorder:
     """Records for each child of an AR level when it was decided, how probably it sounds, and what is inside it."""
 
-    def __init__(self, level: FractalLevel, undecided: Bool[Tensor, "b n"], log: StepLog | None) -> None:
-        self.undecided, self.log, self.size = undecided, log, level.patch
+    def __init__(
+        self, level: FractalLevel, undecided: Bool[Tensor, "b n"], given: Int[Tensor, "b n h w"], log: StepLog | None
+    ) -> None:
+        self.undecided, self.given, self.log, self.size = undecided, given, log, level.patch
         self.rank = torch.arange(undecided.shape[1], device=undecided.device)
         self.moments = self.rank.tolist()
         self.asked = undecided.any(0).tolist() if log else []
@@ -149,7 +151,7 @@ class ArRecorder:
             for store, value in zip(self.inner, (part.planes, part.chances), strict=True):
                 store[region, child] = value
 
-    def tell(self, begin: Int[Tensor, " b"]) -> None:
+    def tell(self, begin: Int[Tensor, " b"], state: ArState) -> None:
         """Log the children that are certain in all regions now, ``begin`` being the first that is not."""
         if self.log is None:
             return
@@ -157,8 +159,14 @@ class ArRecorder:
         left = float((self.undecided & (self.rank >= begin[:, None])).float().mean())
         for child in range(self.told, certain):
             if self.asked[child]:
-                self.moments[child] = self.log.add(child, 0)
+                step = self.moments[child] = self.log.add(child, 0)
                 self.log.progress(left)
+                if self.log.watch and self.inner is not None:
+                    region = self.undecided[:, child].nonzero()[:, 0]
+                    given = self.given[region, child]
+                    tokens = torch.where(given < 0, state.grid.split(state.roll)[region, child], -1)
+                    place = torch.stack([region, torch.full_like(region, child)], 1)
+                    self.log.decided(step, state.grid, place, tokens, self.inner[0][region, child])
         self.told = certain
 
     def finished(self, patches: Int[Tensor, "b n h w"]) -> tuple[Tensor, Tensor]:

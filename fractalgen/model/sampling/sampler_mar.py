@@ -99,7 +99,8 @@ def sample_mar(
         for number in range(int(batch.max()) + 1 if len(batch) else 0):
             moment = log.add(iteration, number) if log else iteration
             mine = batch == number
-            flat[region[mine][:, None, None], own[child[mine]]] = SILENCE
+            these = region[mine], child[mine]
+            flat[these[0][:, None, None], own[these[1]]] = SILENCE
             if planes is not None:
                 planes[region[mine], child[mine], 0] = moment
             mine &= sounding
@@ -126,4 +127,7 @@ def sample_mar(
                     chances[r, c] *= part.chances
             if log:
                 log.progress(float(undecided.float().mean()))
+                if planes is not None:
+                    tokens = torch.where(given_patches[these] < 0, flat[these[0][:, None, None], own[these[1]]], -1)
+                    log.decided(moment, grid, torch.stack(these, 1), tokens, planes[these][:, 1:])
     return finished(level, regions, grid, planes, chances)

@@ -53,6 +53,7 @@ def compose(
             ranks=ranks(config, width, start, given.shape[2]) if config.levels[0].generator == "ar" else None,
             here=given[:, ::patch, ::patch].numel(),
             later=tokens[:, ::patch, here.stop :: patch].numel(),
+            start=start,
         )
         part = None
         if limits is not None:
@@ -139,7 +140,7 @@ class Composer:
             limits = Limits(repeated(limits.allowed), None if limits.room is None else repeated(limits.room))
         labels = None if self.labels is None else [repeated(label) for label in self.labels]
         plans = None if self.plans is None else self.plans.each(repeated)
-        composed = replace(self, labels=labels, plans=plans).fill(given, limits)
+        composed = replace(self, labels=labels, plans=plans, log=self.log.unwatched()).fill(given, limits)
         cond = self.model.condition(labels, len(given), plans)
         absent = (given == ABSENT)[:, 0]
         known, ended = given >= 0, given == NO_HOLD
