@@ -37,6 +37,7 @@ from fractalgen.music.midi_parser import (
     _unpacked,
     _variable,
     decode,
+    is_score,
     read_track,
 )
 
@@ -259,12 +260,17 @@ class MidiFile:
 
 
 def read_file(path: Path) -> MidiFile:
-    """Read a MIDI file of type 0 or 1, also in a RIFF container (.rmi) or compressed by gzip.
+    """Read a MIDI file of type 0 or 1, also in a RIFF container (.rmi) or compressed by gzip; or a score in MusicXML.
 
     Raises:
         UserError: it cannot be read, is no MIDI file, has no tracks, or ticks that are not musical time.
     """
-    content = _unpacked(path)
+    if is_score(path):
+        from fractalgen.music.musicxml import read_musicxml  # which builds on this module
+
+        content = read_musicxml(path)
+    else:
+        content = _unpacked(path)
     if not content:
         raise UserError(f"{path}: empty file")
     if content[:4] != b"MThd":

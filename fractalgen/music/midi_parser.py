@@ -66,6 +66,16 @@ def decode(text: bytes) -> str:
     return text.decode("latin-1")
 
 
+def is_score(path: Path) -> bool:
+    """Whether a file is a score in place of a MIDI file: it begins as XML or as a ZIP archive (.mxl)."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError:
+        return False
+    return head[:4] == b"PK\x03\x04" or head.lstrip(b"\xef\xbb\xbf\xff\xfe\x00 \t\r\n")[:1] == b"<"
+
+
 def _unpacked(path: Path) -> bytes:
     """The bytes of a file, out of gzip and RIFF."""
     try:
