@@ -128,7 +128,7 @@ class _Engraver:
         self.bars = list(pairwise([*lines, max(width, 1)]))
         self.sharps, self.minor = signature(key)
         self.chords: list[tuple[int, str | None, tuple[int, ...]]] = [(0, None, ())]
-        self.signs: dict[int, list[Any]] = defaultdict(list)  # by bar
+        self.signs: list[list[tuple[Fraction, Any]]] = [[] for _ in self.bars]  # at the upper staff, bar by bar
         for step, text in markers:
             self._mark(step, text)
         self._tempos()
@@ -145,6 +145,7 @@ class _Engraver:
 
     def _sign(self, step: int, sign: Any) -> None:
         bar = self._bar_of(step)
+        sign.placement = "below" if isinstance(sign, self.library.dynamics.Dynamic) else "above"
         self.signs[bar].append((self._quarters(step - self.bars[bar][0]), sign))
 
     def _placed(self, notes: Notes) -> list[Placed]:
@@ -202,9 +203,7 @@ class _Engraver:
         levels = [float(np.median(struck[bar])) if struck[bar] else None for bar in range(len(self.bars))]
         for (start, _), name in zip(self.bars, dynamics(levels), strict=True):
             if name:
-                mark = self.library.dynamics.Dynamic(name)
-                mark.placement = "below"
-                self._sign(start, mark)
+                self._sign(start, self.library.dynamics.Dynamic(name))
 
     def content(self) -> bytes:
         """The score as a MusicXML file."""
@@ -220,6 +219,10 @@ class _Engraver:
             piano.partId, piano.instrumentId = "P1", "P1-I1"  # else random ones
             staff.insert(0, piano)
             library.stream.makeNotation.makeAccidentalsInMeasureStream(staff)
+            if number == 0:  # not before, chord symbols would count as notes
+                for measure, signs in zip(staff.getElementsByClass("Measure"), self.signs, strict=True):
+                    for offset, sign in signs:
+                        measure.insert(offset, sign)
             score.insert(0, staff)
             staves.append(staff)
         score.insert(0, library.layout.StaffGroup(staves, name="Piano", symbol="brace"))
@@ -228,8 +231,12 @@ class _Engraver:
         return bytes(exporter.asBytes())
 
     def _finish(self, root: ElementTree.Element) -> None:
-        """What music21 cannot write: velocities of single notes of a chord, which come as colours, and upbeats."""
+        """What music21 cannot write: velocities of single notes of a chord, which come as colours, voices that count on from staff to
+        staff, and upbeats.
+        """
         for head in root.iter("note"):
+            if head.findtext("staff") == "2" and (voice := head.find("voice")) is not None:
+                voice.text = str(int(voice.text or 1) + 4)  # as notation programs number them
             if colour := head.attrib.pop("color", None):
                 head.set("dynamics", f"{int(colour[1:], 16) / 0.9:.2f}")
                 head[:] = [element for element in head if element.tag != "notehead"]
@@ -241,7 +248,7 @@ class _Engraver:
             encoding.remove(date)  # the same piece gives the same file
 
     def _measures(self, notes: list[Placed], treble: bool) -> Iterator[tuple[Fraction, Any]]:
-        """The bars of a staff; signs for both stand at the upper one."""
+        """The bars of a staff, each with where it begins."""
         library = self.library
         meters = {start: (beats, unit) for start, beats, unit in self.roll.time_signatures}
         meter = meters[0]
@@ -265,9 +272,6 @@ class _Engraver:
             if in_treble[bar] != clef:
                 clef = in_treble[bar]
                 measure.insert(0, library.clef.TrebleClef() if clef else library.clef.BassClef())
-            if treble:
-                for offset, sign in self.signs[bar]:
-                    measure.insert(offset, sign)
             before = {note: voices[note] for note in mine if note.start < begin}
             voices = two_voices([*mine], before)
             two = len(set(voices.values())) == 2

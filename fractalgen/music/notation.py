@@ -20,9 +20,9 @@ DYNAMICS = {"pp": 33, "p": 49, "mp": 64, "mf": 80, "f": 96, "ff": 112}
 """Dynamics and their MIDI velocities, as notation programs play them."""
 CLEAR = 11  # how far a bar's velocity lies from the dynamic that holds before another one is written
 MOST_STATES = 64  # of the search for voices
-# What a pianist does not like to read: notes of one voice that overlap (they are cut and tied), the lower voice above
-# the upper one, a tie that changes its voice, the lower voice where one would do.
-OVERLAP, CROSSING, CHANGE, LOWER = 6.0, 3.0, 2.0, 0.5
+# What a pianist does not like to read: notes of one voice that overlap (they are cut and tied), less so if they begin
+# together; the lower voice above the upper one, a tie that changes its voice, the lower voice where one would do.
+OVERLAP, TOGETHER, CROSSING, CHANGE, LOWER = 6.0, 4.0, 3.0, 2.0, 0.5
 
 
 class Placed(NamedTuple):
@@ -42,40 +42,45 @@ class Slice(NamedTuple):
     notes: tuple[Placed, ...]
 
 
+class _Sounding(NamedTuple):
+    """When a voice struck a note last, when all of its notes have ended, and which is nearest to the other voice."""
+
+    start: Fraction = Fraction(-1)
+    stop: Fraction = Fraction(-1)
+    pitch: int = 0
+
+
 def two_voices(notes: Sequence[Placed], before: dict[Placed, int]) -> dict[Placed, int]:
     """The voice, 0 (upper) or 1, of each note of a bar on a staff; all have 0 where one voice is enough.
 
-    Notes that begin and end together are one chord.  The voices of the chords are found by a search through the bar,
-    in order of time, for what is least unpleasant to read.  ``before``: the voices of notes that go on from the bar
-    before.
+    The voices are found by a search through the bar, in order of time, for what is least unpleasant to read.
+    ``before``: the voices of notes that go on from the bar before.
     """
-    chords: dict[tuple[Fraction, Fraction], list[Placed]] = {}
-    for note in notes:
-        chords.setdefault((note.start, note.stop), []).append(note)
-    ordered = sorted(chords.values(), key=lambda chord: (chord[0].start, -chord[0].pitch))
-    if all(one[0].stop <= other[0].start for one, other in pairwise(ordered)):
+    ordered = sorted(notes, key=lambda note: (note.start, -note.pitch))
+    if all(one.stop <= other.start or one[:2] == other[:2] for one, other in pairwise(ordered)):
         return dict.fromkeys(notes, 0)
-    # A state is the end and the pitch of each voice; of each state the best way to it is kept.
-    states: dict[tuple[tuple[Fraction, float], ...], tuple[float, tuple[int, ...]]]
-    states = {((Fraction(-1), 0.0),) * 2: (0.0, ())}
-    for chord in ordered:
-        start, stop = chord[0].start, chord[0].stop
-        pitch = sum(note.pitch for note in chord) / len(chord)
-        following: dict[tuple[tuple[Fraction, float], ...], tuple[float, tuple[int, ...]]] = {}
+    # A state is what sounds in each voice; of each state the best way to it is kept.
+    states: dict[tuple[_Sounding, _Sounding], tuple[float, tuple[int, ...]]]
+    states = {(_Sounding(), _Sounding()): (0.0, ())}
+    for note in ordered:
+        following: dict[tuple[_Sounding, _Sounding], tuple[float, tuple[int, ...]]] = {}
         for state, (cost, path) in states.items():
             for voice in (0, 1):
-                price = cost + LOWER * voice + OVERLAP * (state[voice][0] > start)
-                other, height = state[1 - voice]
-                price += CROSSING * (other > start and (pitch < height if voice == 0 else pitch > height))
-                price += CHANGE * any(before.get(note, voice) != voice for note in chord)
-                mine = (max(stop, state[voice][0]), pitch)
-                then = (mine, state[1]) if voice == 0 else (state[0], mine)
+                mine, other = state[voice], state[1 - voice]
+                price = cost + LOWER * voice + CHANGE * (before.get(note, voice) != voice)
+                if mine.stop > note.start and mine[:2] != note[:2]:
+                    price += TOGETHER if mine.start == note.start else OVERLAP
+                below = note.pitch < other.pitch if voice == 0 else note.pitch > other.pitch
+                price += CROSSING * (other.stop > note.start and below)
+                pitches = (note.pitch, mine.pitch if mine.stop > note.start else note.pitch)
+                mine = _Sounding(note.start, max(note.stop, mine.stop), (min, max)[voice](pitches))
+                then = (mine, other) if voice == 0 else (other, mine)
                 if then not in following or price < following[then][0]:
                     following[then] = (price, (*path, voice))
         best = sorted(following, key=lambda state: following[state][0])[:MOST_STATES]
         states = {state: following[state] for state in best}
     _, path = min(states.values())
-    return {note: voice for chord, voice in zip(ordered, path, strict=True) for note in chord}
+    return dict(zip(ordered, path, strict=True))
 
 
 def slices(notes: Sequence[Placed], start: Fraction, stop: Fraction) -> list[Slice]:
