@@ -1,0 +1,73 @@
+/** The server: requests with its one line of error, and a socket that comes back by itself. */
+
+export class Refused extends Error {
+  constructor(status, message) {
+    super(message);
+    this.status = status;
+  }
+}
+
+/** One request; an error of the server is a `Refused`, no answer at all is the `TypeError` of fetch. */
+export async function request(method, path, body) {
+  const json = body !== undefined && !(body instanceof FormData);
+  const answer = await fetch(`/api${path}`, {
+    method,
+    headers: json ? { "Content-Type": "application/json" } : {},
+    body: json ? JSON.stringify(body) : body,
+  });
+  const text = await answer.text();
+  if (answer.ok) return text ? JSON.parse(text) : null;
+  throw new Refused(answer.status, detail(text) || `${answer.status} ${answer.statusText}`);
+}
+
+function detail(text) {
+  try {
+    const { detail: said } = JSON.parse(text);
+    return typeof said === "string" ? said : said.map(({ loc, msg }) => `${loc.at(-1)}: ${msg}`).join("; ");
+  } catch {
+    return "";
+  }
+}
+
+export const get = (path) => request("GET", path);
+export const post = (path, body = {}) => request("POST", path, body);
+export const put = (path, body) => request("PUT", path, body);
+
+export function upload(path, file) {
+  const form = new FormData();
+  form.append("file", file);
+  return request("POST", path, form);
+}
+
+/** Events "message" (with the decoded `detail`), "open" and "lost". */
+export class Socket extends EventTarget {
+  connect(project) {
+    this.close();
+    this.wait = 250;
+    this.project = project;
+    this.#open();
+  }
+
+  close() {
+    clearTimeout(this.timer);
+    this.project = null;
+    this.socket?.close();
+  }
+
+  #open() {
+    const { project } = this;
+    const scheme = location.protocol === "https:" ? "wss" : "ws";
+    const socket = (this.socket = new WebSocket(`${scheme}://${location.host}/api/live?project=${project}`));
+    socket.onopen = () => {
+      this.wait = 250;
+      this.dispatchEvent(new Event("open"));
+    };
+    socket.onmessage = ({ data }) => this.dispatchEvent(new CustomEvent("message", { detail: JSON.parse(data) }));
+    socket.onclose = () => {
+      if (this.project !== project || this.socket !== socket) return;
+      this.dispatchEvent(new Event("lost"));
+      this.wait = Math.min(4000, this.wait * 2);
+      this.timer = setTimeout(() => this.#open(), this.wait);
+    };
+  }
+}

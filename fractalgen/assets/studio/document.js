@@ -1,0 +1,161 @@
+/** The piece as the page edits it: plain data and pure functions.  Times are ticks, 480 a quarter. */
+
+export const QUARTER = 480, GRID = 120, LOWEST = 21, HIGHEST = 108;
+const FIELDS = ["id", "pitch", "start", "duration", "velocity", "hand", "locked"];
+
+export const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
+export const read = (raw) =>
+  settled({ ...raw, notes: raw.notes.map((one) => Object.fromEntries(FIELDS.map((name, i) => [name, one[i]]))) });
+export const write = (piece) => ({ ...piece, notes: piece.notes.map((note) => FIELDS.map((name) => note[name])) });
+export const empty = () =>
+  ({ length: 0, tempos: [[0, 120]], meters: [[0, 4, 4]], key: null, notes: [], chords: [], sections: [] });
+
+const byTime = (one, other) => one.start - other.start || one.pitch - other.pitch;
+
+/** Notes in order, and whole bars that hold them all. */
+function settled(piece) {
+  const notes = piece.notes.toSorted(byTime);
+  const end = notes.reduce((most, { start, duration }) => Math.max(most, start + duration), 0);
+  return { ...piece, notes, length: end > piece.length ? barEnd(piece, end) : piece.length };
+}
+
+// ---- bars and seconds ----
+
+const timelines = new WeakMap();
+
+/** Bars of the piece and of 64 more behind its end: `{tick, ticks, beats, unit}`. */
+export function bars(piece) {
+  if (!timelines.has(piece)) timelines.set(piece, counted(piece));
+  return timelines.get(piece);
+}
+
+function counted({ meters, length }) {
+  const found = [], changes = meters.length ? meters : [[0, 4, 4]];
+  let tick = 0, change = 0, after = 0;
+  while (after < 64) {
+    while (changes[change + 1]?.[0] <= tick) change++;
+    const [, beats, unit] = changes[change], next = changes[change + 1]?.[0] ?? Infinity;
+    const ticks = Math.min((beats * 4 * QUARTER) / unit, next - tick);
+    found.push({ tick, ticks, beats, unit });
+    tick += ticks;
+    if (tick > length) after++;
+  }
+  return found;
+}
+
+export const barCount = (piece) => bars(piece).filter(({ tick }) => tick < piece.length).length;
+export const barAt = (piece, tick) => Math.max(0, bars(piece).findLastIndex((bar) => bar.tick <= tick));
+export const barStart = (piece, tick) => bars(piece)[barAt(piece, tick)].tick;
+/** The first bar line that is not before a tick. */
+export const barEnd = (piece, tick) => bars(piece).find((bar) => bar.tick >= tick)?.tick ?? tick;
+
+/** Bar, beat and sixteenth of a tick, counted from 1. */
+export function place(piece, tick) {
+  const index = barAt(piece, tick), bar = bars(piece)[index], beat = (4 * QUARTER) / bar.unit, inside = tick - bar.tick;
+  return { bar: index + 1, beat: Math.floor(inside / beat) + 1, step: Math.floor((inside % beat) / GRID) + 1 };
+}
+
+/** Bars of a range as people number them: "5-8". */
+export const barRange = (piece, { start, end }) => {
+  const first = barAt(piece, start) + 1, last = barAt(piece, Math.max(start, end - 1)) + 1;
+  return first === last ? `${first}` : `${first}-${last}`;
+};
+
+const clocks = new WeakMap();
+
+/** Stretches of one tempo: `[tick, seconds, seconds a tick]`. */
+function clock({ tempos }) {
+  if (!clocks.has(tempos)) {
+    const stretches = [];
+    for (const [tick, bpm] of tempos.length ? tempos : [[0, 120]]) {
+      const [from, at, rate] = stretches.at(-1) ?? [0, 0, 0];
+      stretches.push([tick, at + (tick - from) * rate, 60 / bpm / QUARTER]);
+    }
+    clocks.set(tempos, stretches);
+  }
+  return clocks.get(tempos);
+}
+
+export function seconds(piece, tick) {
+  const [from, at, rate] = clock(piece).findLast(([start]) => start <= tick) ?? clock(piece)[0];
+  return at + (tick - from) * rate;
+}
+
+export function ticks(piece, time) {
+  const [from, at, rate] = clock(piece).findLast(([, start]) => start <= time) ?? clock(piece)[0];
+  return from + (time - at) / rate;
+}
+
+export const tempoAt = (piece, tick) => piece.tempos.findLast(([start]) => start <= tick)?.[1] ?? 120;
+
+/** Names of notes: flats in the keys that are written so. */
+const FLAT_KEYS = /^([A-G]b|F|D minor|G minor|C minor|F minor)/;
+const SHARPS = "C C♯ D D♯ E F F♯ G G♯ A A♯ B".split(" "), FLATS = "C D♭ D E♭ E F G♭ G A♭ A B♭ B".split(" ");
+export const pitchName = (pitch, key = null) =>
+  (FLAT_KEYS.test(key ?? "") ? FLATS : SHARPS)[pitch % 12] + (Math.floor(pitch / 12) - 1);
+export const isBlack = (pitch) => SHARPS[pitch % 12].length > 1;
+
+// ---- edits: each returns a new piece ----
+
+const changed = (piece, ids, change) =>
+  settled({ ...piece, notes: piece.notes.map((note) => (ids.has(note.id) ? { ...note, ...change(note) } : note)) });
+
+export const nextId = (piece) => piece.notes.reduce((most, { id }) => Math.max(most, id), -1) + 1;
+
+/** Adds notes, which get new ids; also returns those ids. */
+export function add(piece, notes) {
+  const first = nextId(piece);
+  const added = notes.map((note, i) => ({ velocity: 80, hand: -1, locked: 0, ...note, id: first + i }));
+  return { piece: settled({ ...piece, notes: [...piece.notes, ...added] }), ids: new Set(added.map(({ id }) => id)) };
+}
+
+export const remove = (piece, ids) => ({ ...piece, notes: piece.notes.filter(({ id }) => !ids.has(id)) });
+
+/** Moves notes together, as far as the first of them may go. */
+export function move(piece, ids, later, higher) {
+  const notes = piece.notes.filter(({ id }) => ids.has(id));
+  const most = (values) => Math.max(...values), least = (values) => Math.min(...values);
+  const dt = Math.max(later, -least(notes.map(({ start }) => start)));
+  const dp = clamp(higher, -least(notes.map(({ pitch }) => pitch)), 127 - most(notes.map(({ pitch }) => pitch)));
+  return changed(piece, ids, ({ start, pitch }) => ({ start: start + dt, pitch: pitch + dp }));
+}
+
+export const resize = (piece, ids, longer, least = 30) =>
+  changed(piece, ids, ({ duration }) => ({ duration: Math.max(least, duration + longer) }));
+/** Moves the beginnings of notes; their ends stay. */
+export const trim = (piece, ids, later, least = 30) =>
+  changed(piece, ids, ({ start, duration }) => {
+    const by = clamp(later, -start, duration - least);
+    return { start: start + by, duration: duration - by };
+  });
+export const setVelocity = (piece, ids, value) =>
+  changed(piece, ids, (note) => ({ velocity: clamp(Math.round(value(note)), 1, 127) }));
+export const setLock = (piece, ids, locked) => changed(piece, ids, () => ({ locked: +locked }));
+export const setHand = (piece, ids, hand) => changed(piece, ids, () => ({ hand }));
+export const quantise = (piece, ids, grid) =>
+  changed(piece, ids, ({ start, duration }) => ({
+    start: Math.round(start / grid) * grid,
+    duration: Math.max(grid, Math.round(duration / grid) * grid),
+  }));
+
+/** Puts a text at a tick of a lane ("chords" or "sections"); an empty one takes what is there away. */
+export function setLane(piece, lane, tick, text) {
+  const others = piece[lane].filter(([at]) => at !== tick);
+  return { ...piece, [lane]: (text ? [...others, [tick, text]] : others).toSorted(([one], [other]) => one - other) };
+}
+
+export const setTempo = (piece, bpm) => ({ ...piece, tempos: [[0, bpm]] });
+export const setLength = (piece, length) => settled({ ...piece, length });
+
+/** Empty time at a tick: all that begins later moves on. */
+export function insertTime(piece, tick, length) {
+  const later = (at) => (at >= tick && at > 0 ? at + length : at);
+  const lane = (changes) => changes.map(([at, ...rest]) => [later(at), ...rest]);
+  const notes = piece.notes.map((note) => ({ ...note, start: note.start >= tick ? note.start + length : note.start }));
+  const lanes = Object.fromEntries(["tempos", "meters", "chords", "sections"].map((name) => [name, lane(piece[name])]));
+  return settled({ ...piece, ...lanes, notes, length: Math.max(piece.length, tick) + length });
+}
+
+/** Notes that begin in a region. */
+export const inside = ({ notes }, { start, end, low, high }) =>
+  notes.filter((note) => note.start >= start && note.start < end && note.pitch >= low && note.pitch < high);

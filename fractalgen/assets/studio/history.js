@@ -1,0 +1,230 @@
+/**
+ * A project: a tree of states.  What a person does counts at once; a queue tells the server in the same order.
+ *
+ * While the server cannot be reached the queue waits, also in the browser's storage, and is sent when it is back.
+ * States that the server has not numbered yet have negative ids.
+ */
+import { Refused, get, post, put, request } from "./api.js";
+import { empty, read, write } from "./document.js";
+
+const storage = {
+  key: (project) => `fractalgen.queue.${project}`,
+  load: (project) => JSON.parse(localStorage.getItem(storage.key(project)) ?? "[]"),
+  save(project, queue) {
+    try {
+      if (queue.length) localStorage.setItem(storage.key(project), JSON.stringify(queue));
+      else localStorage.removeItem(storage.key(project));
+    } catch {} // storage is full or forbidden: the queue lives as long as the page
+  },
+};
+
+/** Events: "change" (head, document or states), "status" (queue, connection), "refused" (`detail`: the server's line). */
+export class Project extends EventTarget {
+  id = null;
+  name = "";
+  head = 0;
+  states = new Map();
+  pieces = new Map([[0, empty()]]);
+  queue = [];
+  online = true;
+  #numbers = new Map(); // ids of this page -> ids of the server
+  #last = new Map(); // of each state the child that was visited last
+  #sending = null;
+  #temporary = 0;
+
+  get piece() {
+    return this.pieces.get(this.head);
+  }
+
+  async open(id) {
+    const answer = await get(`/projects/${encodeURIComponent(id)}`);
+    Object.assign(this, { id: answer.id, name: answer.name, queue: storage.load(answer.id) });
+    this.#last.clear();
+    this.#numbers.clear();
+    this.#temporary = Math.min(0, ...this.queue.map(({ id: own }) => own ?? 0));
+    this.pieces = new Map([[0, empty()]]);
+    this.#take(answer);
+    for (const item of this.queue.slice()) this.#replay(item);
+    this.#changed();
+    this.#send();
+  }
+
+  async create(name) {
+    await this.open((await post("/projects", { name })).id);
+  }
+
+  async rename(name) {
+    this.name = name;
+    await request("PATCH", `/projects/${this.id}`, { name });
+  }
+
+  /** What the server has, after somebody else changed it. */
+  async refresh() {
+    if (this.queue.length) return;
+    const answer = await get(`/projects/${this.id}`);
+    if (this.queue.length) return;
+    this.#take(answer);
+    this.#changed();
+  }
+
+  #take({ states, head, document }) {
+    this.states = new Map(states.map((state) => [state.id, state]));
+    this.pieces.set(head, read(document));
+    this.#visit(head);
+  }
+
+  #replay(item) {
+    if (item.document) {
+      this.states.set(item.id, { id: item.id, parent: item.parent, label: item.label, kind: "edit", time: item.time });
+      this.pieces.set(item.id, read(item.document));
+    }
+    if (this.pieces.has(item.document ? item.id : item.head)) this.#visit(item.document ? item.id : item.head);
+  }
+
+  /** An edit is a new state.  Edits with the same `merge`, shortly one after the other, are one state. */
+  commit(label, piece, { merge = null } = {}) {
+    const before = this.queue.at(-1);
+    if (merge && before?.merge === merge && before.id === this.head && !before.sent) {
+      Object.assign(before, { document: write(piece), due: Date.now() + 500 });
+    } else {
+      const id = --this.#temporary, time = Date.now() / 1000;
+      this.states.set(id, { id, parent: this.head, label, kind: "edit", time, group: null });
+      const item = { id, parent: this.head, label, time, document: write(piece), merge };
+      this.queue.push({ ...item, due: merge ? Date.now() + 500 : 0 });
+      this.#visit(id);
+    }
+    this.pieces.set(this.head, piece);
+    this.#changed();
+    this.#send();
+  }
+
+  get canUndo() {
+    return this.states.get(this.head)?.parent != null;
+  }
+
+  get canRedo() {
+    return this.#next() !== undefined;
+  }
+
+  undo() {
+    return this.canUndo && this.go(this.states.get(this.head).parent);
+  }
+
+  redo() {
+    return this.canRedo && this.go(this.#next());
+  }
+
+  #next() {
+    const last = this.#last.get(this.head);
+    if (this.states.has(last)) return last;
+    const children = [...this.states.values()].filter(({ parent }) => parent === this.head);
+    return children.at(-1)?.id;
+  }
+
+  /** Returns to any state. */
+  async go(id) {
+    await this.load(id);
+    this.#visit(id);
+    this.queue.push({ head: id, due: 0 });
+    this.#changed();
+    this.#send();
+  }
+
+  /** The piece of a state. */
+  async load(id) {
+    if (!this.pieces.has(id)) {
+      const { document } = await get(`/projects/${this.id}/states/${this.number(id)}`);
+      this.pieces.set(id, read(document));
+    }
+    return this.pieces.get(id);
+  }
+
+  /** The server's number of a state. */
+  number(id) {
+    return this.#numbers.get(id) ?? id;
+  }
+
+  /** Resolves when the server knows everything. */
+  async saved() {
+    for (const item of this.queue) item.due = 0;
+    while (this.queue.length) {
+      await this.#send();
+      if (this.queue.length) await new Promise((after) => setTimeout(after, 300));
+    }
+  }
+
+  /** Try again at once. */
+  back() {
+    this.online = true;
+    this.#send();
+  }
+
+  #visit(id) {
+    this.head = id;
+    for (let at = id, up; (up = this.states.get(at)?.parent) != null; at = up) this.#last.set(up, at);
+  }
+
+  #changed() {
+    storage.save(this.id, this.queue);
+    this.dispatchEvent(new Event("change"));
+  }
+
+  #send() {
+    this.#sending ??= this.#drain().finally(() => (this.#sending = null));
+    return this.#sending;
+  }
+
+  async #drain() {
+    const { id: project, queue } = this;
+    this.dispatchEvent(new Event("status"));
+    for (let item; (item = queue[0]) && queue === this.queue; ) {
+      const rest = item.due - Date.now();
+      if (rest > 0) await new Promise((after) => setTimeout(after, rest));
+      if (item.due > Date.now()) continue;
+      item.sent = true;
+      try {
+        if (item.document) await this.#sendEdit(project, item);
+        else await put(`/projects/${project}/head`, { state: this.number(item.head) });
+        this.online = true;
+      } catch (error) {
+        if (!(error instanceof Refused)) {
+          this.online = false;
+          setTimeout(() => this.#send(), 1500);
+          break;
+        }
+        this.dispatchEvent(new CustomEvent("refused", { detail: error.message }));
+      }
+      queue.shift();
+      storage.save(project, queue);
+    }
+    this.dispatchEvent(new Event("status"));
+  }
+
+  async #sendEdit(project, { id, parent, label, document }) {
+    const { state } = await post(`/projects/${project}/states`, { parent: this.number(parent), label, document });
+    this.#adopt(id, typeof state === "object" ? state : { ...this.states.get(id), id: state });
+  }
+
+  /** The server has numbered a state of this page. */
+  #adopt(id, state) {
+    this.#numbers.set(id, state.id);
+    this.states.delete(id);
+    this.states.set(state.id, { ...state });
+    this.pieces.set(state.id, this.pieces.get(id));
+    this.pieces.delete(id);
+    for (const one of this.states.values()) if (one.parent === id) one.parent = state.id;
+    for (const item of this.queue) {
+      if (item.parent === id) item.parent = state.id;
+      if (item.head === id) item.head = state.id;
+    }
+    if (this.head === id) this.head = state.id;
+    for (const [up, down] of this.#last) {
+      if (down === id) this.#last.set(up, state.id);
+      if (up === id) {
+        this.#last.delete(id);
+        this.#last.set(state.id, down);
+      }
+    }
+    this.dispatchEvent(new Event("change"));
+  }
+}

@@ -1,0 +1,37 @@
+/** Texts in the reader's language; an element says by `data-t` or `data-label` which one it shows. */
+import en from "./en.js";
+import zh from "./zh-TW.js";
+
+export const LANGUAGES = { en, "zh-TW": zh };
+let language = localStorage.getItem("fractalgen.language") ?? (/^zh/i.test(navigator.language) ? "zh-TW" : "en");
+
+export const current = () => language;
+
+/** The text of a key, with `{name}` replaced; English where a translation has none. */
+export function t(key, values = {}) {
+  let text = LANGUAGES[language][key] ?? en[key] ?? key;
+  if (Array.isArray(text)) text = text[values.n === 1 ? 0 : 1]; // one, more
+  return text.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
+}
+
+export const has = (key) => key in en;
+
+export function toggle() {
+  language = language === "en" ? "zh-TW" : "en";
+  localStorage.setItem("fractalgen.language", language);
+  translate();
+}
+
+export function translate(root = document) {
+  document.documentElement.lang = language;
+  for (const element of root.querySelectorAll("[data-t]")) element.textContent = t(element.dataset.t);
+  for (const element of root.querySelectorAll("[data-role]"))
+    element.setAttribute("aria-roledescription", t(element.dataset.role));
+  for (const element of root.querySelectorAll("[data-label]")) label(element, t(element.dataset.label));
+}
+
+/** The accessible name is the text before a shortcut in brackets; the whole is shown by the mouse. */
+export function label(element, text) {
+  element.setAttribute("aria-label", text.replace(/ \([^)]*\)$/, ""));
+  if (/^(BUTTON|A|SELECT|INPUT)$/.test(element.tagName)) element.title = text;
+}

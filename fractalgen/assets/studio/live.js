@@ -1,0 +1,200 @@
+/**
+ * A composition while it is composed.  A patch of 16x16 cells flashes when it is decided; then its 4x4 patches and
+ * their cells appear in the order in which the model decided them, until the notes stand there.
+ */
+import { GRID } from "./document.js";
+import { shade } from "./roll.js";
+
+const FLASH = 260, LOWER = 420, CELLS = 420, TRAIL = 2600; // milliseconds
+const calm = matchMedia("(prefers-reduced-motion: reduce)");
+const ease = (share) => 1 - (1 - Math.min(1, Math.max(0, share))) ** 3;
+
+export class Live {
+  /** `started`: the server's message of that type; `before`: the piece that was asked from. */
+  constructor(started, before) {
+    Object.assign(this, started, { shownSample: 0, done: 0, total: 0 });
+    const given = started.given.map(([, pitch, start]) => `${pitch}:${start}`);
+    this.given = new Set(given);
+    this.samples = Array.from({ length: started.num_samples }, () => ({ pieces: [], patches: [], plan: {} }));
+    this.base = { ...before, length: started.length, meters: started.meters, tempos: started.tempos };
+    this.kept = started.given.map(([id, pitch, start, duration, velocity, hand, locked]) =>
+      ({ id, pitch, start, duration, velocity, hand, locked }));
+    this.views = this.samples.map(() => null);
+    this.frontier = 0;
+  }
+
+  plan({ sample, chords, sections }) {
+    Object.assign(this.samples[sample ?? 0].plan, chords?.length && { chords }, sections?.length && { sections });
+    this.views[sample ?? 0] = null;
+  }
+
+  patch(message, now) {
+    const sample = this.samples[message.sample];
+    const size = Math.max(1, Math.round(message.ticks / GRID));
+    const planes = message.planes && Int8Array.from(atob(message.planes), (letter) => letter.charCodeAt(0));
+    const cells = loudness(message, size);
+    sample.patches.push({ ...message, size, planes, cells, born: now, sounds: cells.some(Boolean) });
+    sample.pieces.push(...message.notes);
+    this.views[message.sample] = null;
+    if (message.sample === this.shownSample) this.frontier = Math.max(this.frontier, message.tick);
+    Object.assign(this, { done: message.done, total: message.total });
+  }
+
+  /** Time that is settled: what the ear may reach. */
+  get limit() {
+    return this.generators[0] === "ar" ? this.frontier : this.length;
+  }
+
+  isGiven({ pitch, start }) {
+    return this.given.size > 0 && this.given.has(`${pitch}:${start}`);
+  }
+
+  /** What a sample is by now, as a piece. */
+  piece(sample = this.shownSample) {
+    this.views[sample] ??= this.#joined(this.samples[sample]);
+    return this.views[sample];
+  }
+
+  /** Notes that go on over the edges of patches are one note. */
+  #joined({ pieces, plan }) {
+    const notes = this.kept.slice(), open = new Map(), taken = new Set(this.given);
+    let id = -2;
+    for (const [pitch, start, duration, velocity, continued] of pieces.toSorted((one, other) => one[1] - other[1])) {
+      const before = continued && open.get(`${pitch}:${start}`);
+      if (!before && taken.has(`${pitch}:${start}`)) continue;
+      const note = before || { id: id--, pitch, start, duration: 0, velocity, hand: -1, locked: 0 };
+      if (!before) notes.push(note);
+      note.duration += duration;
+      taken.add(`${pitch}:${start}`);
+      open.set(`${pitch}:${start + duration}`, note);
+    }
+    notes.sort((one, other) => one.start - other.start || one.pitch - other.pitch);
+    return { ...this.base, ...plan, notes };
+  }
+
+  /** Plays the composing again, as fast as it was (at most 12 seconds). */
+  replay(now) {
+    const { patches } = this.samples[this.shownSample], first = patches[0]?.born ?? 0;
+    const long = Math.max(1, (patches.at(-1)?.born ?? 0) - first), speed = Math.max(1, long / 12000);
+    for (const patch of patches) patch.born = now + (patch.born - first) / speed;
+  }
+
+  #alive(roll, now, age) {
+    const from = roll.tickAt(0), to = roll.tickAt(roll.width);
+    return this.samples[this.shownSample].patches.filter(
+      ({ born, tick, ticks }) => now - born < age && tick < to && tick + ticks > from);
+  }
+
+  /** The lattice of patches under the notes; whether it still moves. */
+  drawUnder(roll, now) {
+    if (calm.matches) return false;
+    const { pen, colours } = roll, alive = this.#alive(roll, now, TRAIL);
+    for (const patch of alive) {
+      const age = now - patch.born;
+      if (age < 0) continue;
+      outline(roll, patch, colours.accent, 0.34 * (1 - age / TRAIL) ** 2, 1);
+      if (age > FLASH + LOWER) continue;
+      pen.globalAlpha = (patch.sounds ? 0.3 : 0.1) * (1 - ease(age / (FLASH + LOWER)));
+      const [x0, y0, x1, y1] = place(roll, patch);
+      roll.fill(colours.accent, x0, y0, x1, y1);
+      pen.globalAlpha = 1;
+    }
+    return alive.length > 0;
+  }
+
+  /** Over the notes of young patches: blocks and cells as they are decided. */
+  drawOver(roll, now) {
+    if (calm.matches) return false;
+    const alive = this.#alive(roll, now, FLASH + LOWER + CELLS);
+    for (const patch of alive) this.#drawYoung(roll, patch, now - patch.born);
+    return alive.length > 0;
+  }
+
+  #drawYoung(roll, patch, age) {
+    const { pen, colours } = roll, [x0, y0, x1, y1] = place(roll, patch);
+    if (!patch.sounds) {
+      if (age >= 0 && age < FLASH) outline(roll, patch, colours.accent, 0.7 * (1 - age / FLASH), 1.2);
+      return;
+    }
+    roll.fill(colours.roll, x0, y0, x1, y1); // the notes come out of the cells
+    pen.globalAlpha = 0.2;
+    roll.fill(colours.accent, x0, y0, x1, y1);
+    pen.globalAlpha = 1;
+    if (age < 0) return;
+    for (const block of blocks(patch)) this.#drawBlock(roll, patch, block, age);
+    outline(roll, patch, colours.accent, 1 - 0.6 * ease(age / (FLASH + LOWER + CELLS)), 2);
+  }
+
+  #drawBlock(roll, patch, { left, row, share, loud, cells }, age) {
+    const { pen } = roll, since = age - FLASH * 0.5 - share * LOWER;
+    if (since < 0) return;
+    const place = (step, pitch, size) => [roll.x(patch.tick + step * GRID), roll.y(patch.pitch + pitch + size - 1),
+      roll.x(patch.tick + Math.min(step + size, patch.size) * GRID), roll.y(patch.pitch + pitch) + roll.row];
+    const [x0, y0, x1, y1] = place(left, row, 4);
+    if (loud) {
+      pen.globalAlpha = 0.62 * (1 - 0.75 * ease((since - 120) / CELLS));
+      roll.box(x0 + 0.5, y0 + 0.5, x1 - 0.5, y1 - 0.5, 2);
+      pen.fillStyle = shade(roll.studio.theme, loud);
+      pen.fill();
+    }
+    for (const cell of cells) {
+      const grown = ease((since - 110 - cell.share * CELLS * 0.6) / 140);
+      if (!grown) continue;
+      const [cx0, cy0, cx1, cy1] = place(cell.step, cell.pitch, 1);
+      pen.globalAlpha = grown;
+      roll.fill(shade(roll.studio.theme, cell.loud), cx0, cy0 + 0.5, cx1, cy1 - 0.5);
+    }
+    pen.globalAlpha = 1;
+  }
+}
+
+const place = (roll, { tick, ticks, pitch, pitches }) =>
+  [roll.x(tick), roll.y(pitch + pitches - 1), roll.x(tick + ticks), roll.y(pitch) + roll.row];
+
+function outline(roll, patch, colour, alpha, width) {
+  const { pen } = roll, [x0, y0, x1, y1] = place(roll, patch);
+  pen.globalAlpha = alpha;
+  pen.strokeStyle = colour;
+  pen.lineWidth = width * roll.ratio;
+  roll.box(x0 + 0.5, y0 + 0.5, x1 - 0.5, y1 - 0.5, 2);
+  pen.stroke();
+  pen.globalAlpha = 1;
+}
+
+/** Velocity of every cell of a patch, (pitches, steps). */
+function loudness({ notes, tick, pitch, pitches }, size) {
+  const cells = new Uint8Array(pitches * size);
+  for (const [high, start, duration, velocity] of notes) {
+    const from = Math.max(0, Math.round((start - tick) / GRID)), to = Math.round((start + duration - tick) / GRID);
+    if (high >= pitch && high < pitch + pitches) cells.fill(velocity, (high - pitch) * size + from, (high - pitch) * size + Math.min(size, to));
+  }
+  return cells;
+}
+
+/** The 4x4 patches of a patch and the sounding cells in them, each with its share of the time of its level. */
+function blocks(patch) {
+  if (patch.blocks) return patch.blocks;
+  const { size, pitches, cells, planes } = patch, area = pitches * size, found = [];
+  const when = (level, i) => (planes ? planes[level * area + i] : -1);
+  const most = [0, 1].map((level) => {
+    let last = 1;
+    for (let i = 0; i < area; i++) last = Math.max(last, when(level, i));
+    return last;
+  });
+  for (let row = 0; row < pitches; row += 4) {
+    for (let left = 0; left < size; left += 4) {
+      const block = { left, row, share: 0, loud: 0, cells: [] };
+      for (let pitch = row; pitch < Math.min(row + 4, pitches); pitch++) {
+        for (let step = left; step < Math.min(left + 4, size); step++) {
+          const i = pitch * size + step;
+          block.share = Math.max(block.share, when(0, i) / most[0]);
+          if (!cells[i]) continue;
+          block.loud = Math.max(block.loud, cells[i]);
+          block.cells.push({ pitch, step, loud: cells[i], share: Math.max(0, when(1, i)) / most[1] });
+        }
+      }
+      found.push(block);
+    }
+  }
+  return (patch.blocks = found);
+}

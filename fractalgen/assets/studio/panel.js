@@ -1,0 +1,189 @@
+/** What is asked of the model: the modes, and the settings that `GET /api/info` lists. */
+import { el, icon } from "./dom.js";
+import { has, t } from "./i18n.js";
+
+export const MODES = ["new", "continue", "region", "vary", "accompany"];
+const LABELS = ["density", "polyphony", "register", "velocity"]; // shares of the training set, 0 to 1
+const OWN = { // fields that stand in the open for each mode; the rest is folded away
+  new: ["bars", "key", "tempo", "meter", "chords", "form"],
+  continue: ["add", "lane", "chords"],
+  region: ["hand", "lane"],
+  vary: ["strength"],
+  accompany: ["voice", "side", "lane"],
+};
+const ONLY = { // flags that belong to some modes only
+  bars: "new", tempo: "new", meter: "new", strength: "vary", voice: "accompany", side: "accompany",
+  form: "new continue", chords: "new continue", key: "new",
+};
+const HIDDEN = new Set(["model", "mode", "num_samples", "like", "sample", "checkpoint"]);
+const SHORT = { bars: 16, tempo: 120 };
+
+/** Events: "change". */
+export class Panel extends EventTarget {
+  mode = "new";
+  values = JSON.parse(localStorage.getItem("fractalgen.settings") ?? "{}");
+
+  constructor(info, form, modes) {
+    super();
+    Object.assign(this, { info, form, modes });
+    if (!info.models.some(({ name }) => name === this.values.model)) this.values.model = undefined;
+    form.addEventListener("submit", (event) => event.preventDefault());
+    modes.addEventListener("keydown", (event) => this.#arrows(event));
+    this.build();
+  }
+
+  get model() {
+    const { models } = this.info;
+    return models.find(({ name }) => name === this.values.model) ?? models.find((one) => one.default) ?? models[0];
+  }
+
+  /** The body of a request, without the state: mode, flags, hand, lane. */
+  request(region) {
+    const { mode, values } = this, flags = { model: this.model?.name };
+    for (const { name, type } of this.info.flags) {
+      const value = values[name];
+      if (value === undefined || value === "" || !this.#offered(name)) continue;
+      flags[name] = /int|float/.test(type) && !LABELS.includes(name) ? Number(value) : value;
+    }
+    const lane = Boolean(OWN[mode].includes("lane") && (values.lane ?? true));
+    if (lane && mode !== "new") delete flags.chords;
+    const body = { mode, flags, num_samples: Number(values.samples ?? 1) };
+    if (region && mode !== "new" && mode !== "continue") body.region = region;
+    if (mode === "region" && values.hand !== undefined && values.hand !== "") body.hand = Number(values.hand);
+    return lane ? { ...body, lane } : body;
+  }
+
+  get adds() {
+    return Number(this.values.add ?? 4);
+  }
+
+  set(name, value) {
+    if (value === undefined || value === "") delete this.values[name];
+    else this.values[name] = value;
+    localStorage.setItem("fractalgen.settings", JSON.stringify(this.values));
+    this.dispatchEvent(new Event("change"));
+  }
+
+  setMode(mode) {
+    if (mode === this.mode) return;
+    this.mode = mode;
+    this.build();
+    this.dispatchEvent(new Event("change"));
+  }
+
+  #arrows(event) {
+    const by = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+    if (!by) return;
+    event.preventDefault();
+    this.setMode(MODES[(MODES.indexOf(this.mode) + by + MODES.length) % MODES.length]);
+    this.modes.querySelector("[aria-checked=true]").focus();
+  }
+
+  #offered(name) {
+    const { model, mode } = this;
+    if (ONLY[name] && !ONLY[name].includes(mode)) return false;
+    if (["chords", "form", "plan_temperature"].includes(name)) return Boolean(model?.plans);
+    if ([...LABELS, "style", "key"].includes(name)) return Boolean(model?.labels && name in model.labels);
+    return !(name === "meter" && model && !(model.meters?.length > 1));
+  }
+
+  build() {
+    const { info, form, modes, mode } = this;
+    modes.replaceChildren(...MODES.map((name) => el("button", { type: "button", role: "radio", id: `mode-${name}`,
+      "aria-checked": name === mode, tabIndex: name === mode ? 0 : -1, textContent: t(`mode.${name}`), onclick: () => this.setMode(name) })));
+    const flags = new Map(info.flags.filter(({ name }) => !HIDDEN.has(name) && this.#offered(name)).map((flag) => [flag.name, flag]));
+    const main = OWN[mode].filter((name) => flags.has(name) || ["add", "hand", "lane"].includes(name));
+    const character = [...LABELS, "style"].filter((name) => flags.has(name));
+    const rest = [...flags.values()].filter(({ name }) => !main.includes(name) && !character.includes(name));
+    form.replaceChildren(
+      el("p", { className: "hint", textContent: t(`mode.${mode}.help`) }),
+      ...(info.models.length > 1 ? [this.#model()] : []),
+      el("div", { className: "pairs" }, ...main.map((name) => this.#field(name, flags.get(name)))),
+      ...(character.length ? [this.#fold("character", character.map((name) => this.#field(name, flags.get(name))), true)] : []),
+      this.#fold("advanced", rest.map((flag) => this.#field(flag.name, flag)), false),
+      el("button", { type: "button", className: "text reset", textContent: t("reset"), onclick: () => this.reset() }),
+    );
+  }
+
+  reset() {
+    const { model } = this.values;
+    this.values = model ? { model } : {};
+    this.set("model", model);
+    this.build();
+  }
+
+  #fold(name, content, open) {
+    const kept = sessionStorage.getItem(`fold.${name}`);
+    const fold = el("details", { open: kept === null ? open : kept === "true" },
+      el("summary", {}, el("span", { textContent: t(`fold.${name}`) }), icon("down", "small")), ...content);
+    fold.addEventListener("toggle", () => sessionStorage.setItem(`fold.${name}`, fold.open));
+    return fold;
+  }
+
+  #model() {
+    const options = this.info.models.map(({ name }) => new Option(name, name, false, name === this.model.name));
+    const select = el("select", { id: "flag-model", onchange: ({ target }) => { this.set("model", target.value); this.build(); } }, ...options);
+    return this.#row("model", select, this.model.description);
+  }
+
+  #row(name, control, help, wide = false) {
+    const title = has(`flag.${name}`) ? t(`flag.${name}`) : name.replaceAll("_", " ");
+    return el("div", { className: `row ${wide ? "wide" : ""}`, title: help ?? "" },
+      el("label", { htmlFor: control.id, textContent: title }), control);
+  }
+
+  #field(name, flag) {
+    const id = `flag-${name}`, value = this.values[name], change = ({ target }) => this.set(name, target.value);
+    const select = (pairs) => el("select", { id, onchange: change },
+      ...pairs.map(([text, key]) => new Option(text, key, false, String(value ?? "") === String(key))));
+    if (name === "add") return this.#row(name, el("input", { id, type: "number", min: 1, max: 64, value: value ?? 4, onchange: change }));
+    if (name === "hand") return this.#row(name, select([[t("hand.both"), ""], [t("hand.right"), 0], [t("hand.left"), 1]]));
+    if (name === "lane") return this.#check(name, value ?? true, t("flag.lane.help"));
+    if (name === "key") return this.#row(name, select([[t("any"), ""], ...(this.model.labels.key ?? []).map((key) => [this.#key(key), key])]), flag.help);
+    if (name === "style") return this.#row(name, select([[t("any"), ""], ...this.model.labels.style.map((style) => [style, style])]), flag.help);
+    if (name === "meter") return this.#row(name, select([[t("default"), ""], ...this.model.meters.map((meter) => [meter, meter])]), flag.help);
+    if (LABELS.includes(name) || name === "strength") return this.#slider(name, flag);
+    if (flag.type.includes("bool")) return this.#check(name, value ?? flag.default, flag.help);
+    if (flag.choices) return this.#row(name, select([[t("default"), ""], ...flag.choices.map((one) => [has(`choice.${one}`) ? t(`choice.${one}`) : one, one])]), flag.help);
+    return this.#input(name, flag, id, change);
+  }
+
+  #key(key) {
+    return key.replace(/^([A-G])b/, "$1♭").replace(/^([A-G])#/, "$1♯").replace(/ (major|minor)$/, (_, kind) => ` ${t(`choice.${kind}`)}`);
+  }
+
+  #input(name, flag, id, change) {
+    const number = /int|float/.test(flag.type), wide = ["chords", "form", "voice"].includes(name) || !number;
+    const example = has(`example.${name}`) ? t(`example.${name}`) : flag.default ?? SHORT[name] ?? "";
+    const input = el("input", { id, type: number ? "number" : "text", value: this.values[name] ?? "", onchange: change,
+      placeholder: Array.isArray(example) ? example.join(" ") : String(example), spellcheck: false,
+      ...(number ? { step: flag.type.includes("float") ? "any" : "1", min: flag.low ?? "", max: flag.high ?? "" } : {}) });
+    return this.#row(name, input, flag.help, wide);
+  }
+
+  #check(name, on, help) {
+    const box = el("input", { id: `flag-${name}`, type: "checkbox", checked: on, onchange: ({ target }) => this.set(name, target.checked) });
+    return el("div", { className: "row check wide", title: help ?? "" }, box,
+      el("label", { htmlFor: box.id, textContent: has(`flag.${name}`) ? t(`flag.${name}`) : name.replaceAll("_", " ") }));
+  }
+
+  /** A share; untouched it is left to the model. */
+  #slider(name, flag) {
+    const free = name === "strength" ? flag.default ?? 0.3 : undefined;
+    const output = el("button", { type: "button", className: "auto", title: t("auto.help") });
+    const slider = el("input", { id: `flag-${name}`, type: "range", min: 0.05, max: name === "strength" ? 1 : 0.95, step: 0.05,
+      oninput: () => show(slider.value), onchange: () => this.set(name, slider.value) });
+    const show = (value) => {
+      slider.value = value ?? free ?? 0.5;
+      slider.classList.toggle("free", value === undefined && free === undefined);
+      output.textContent = value === undefined && free === undefined ? t("auto") : `${Math.round((value ?? free) * 100)} %`;
+      slider.setAttribute("aria-valuetext", output.textContent);
+    };
+    output.onclick = () => (this.set(name, undefined), show(undefined));
+    show(this.values[name]);
+    const row = this.#row(name, slider, flag?.help, true);
+    row.classList.add("slider");
+    row.insertBefore(output, slider);
+    return row;
+  }
+}

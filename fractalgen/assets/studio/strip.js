@@ -1,0 +1,70 @@
+/** Alternatives side by side: each is seen in small, heard, taken or put away. */
+import { $, el, icon } from "./dom.js";
+import { t } from "./i18n.js";
+import { miniature } from "./roll.js";
+
+export class Strip {
+  hidden = new Set(); // states that were put away
+  shown = null; // the state whose piece the roll shows for the moment
+  #group = null;
+
+  constructor(studio) {
+    this.studio = studio;
+    this.root = $("strip");
+    new ResizeObserver(() => this.paint()).observe(this.root);
+  }
+
+  /** States to choose from: children of the head that were composed together. */
+  get choices() {
+    const { states, head } = this.studio.project, children = [...states.values()].filter(({ parent }) => parent === head);
+    const last = children.findLast(({ group }) => group !== null && group !== undefined)?.group;
+    const group = children.filter((state) => last !== undefined && state.group === last);
+    return group.length > 1 ? group.filter(({ id }) => !this.hidden.has(id)) : [];
+  }
+
+  /** While several are composed, their number; afterwards what can be chosen. */
+  update() {
+    const { live } = this.studio, count = live?.num_samples > 1 ? live.num_samples : 0;
+    const choices = count ? Array.from({ length: count }, (_, sample) => ({ sample })) : this.choices;
+    const key = JSON.stringify([choices.map(({ id, sample }) => id ?? `s${sample}`), this.shown, live?.shownSample, document.documentElement.lang]);
+    this.root.hidden = !choices.length;
+    if (key === this.#group) return;
+    this.#group = key;
+    this.root.replaceChildren(...choices.map((choice, i) => this.#card(choice, String.fromCharCode(65 + i))),
+      choices.length && !count ? el("button", { className: "text dismiss", textContent: t("strip.dismiss"), onclick: () => this.dismiss() }) : "");
+    this.paint();
+  }
+
+  dismiss() {
+    for (const { id } of this.choices) this.hidden.add(id);
+    this.studio.show(null);
+  }
+
+  #card(choice, letter) {
+    const { studio } = this, live = choice.sample !== undefined;
+    const current = live ? studio.live.shownSample === choice.sample : this.shown === choice.id;
+    const look = () => (live ? studio.showSample(choice.sample) : studio.show(current ? null : choice.id));
+    const canvas = el("canvas", { data: live ? { sample: choice.sample } : { state: choice.id } });
+    const name = t("strip.name", { letter });
+    return el("article", { className: `card ${current ? "current" : ""}`, "aria-label": name },
+      el("button", { className: "picture", "aria-label": t("strip.look", { letter }), "aria-pressed": current, onclick: look }, canvas, el("b", { textContent: letter })),
+      !live && el("div", { className: "tools" },
+        el("button", { title: t("strip.listen", { letter }), "aria-label": t("strip.listen", { letter }), onclick: () => studio.audition(choice.id) }, icon("play")),
+        el("button", { className: "text accept", title: t("strip.accept.help", { letter }), "aria-label": t("strip.accept.help", { letter }), onclick: () => studio.accept(choice.id) }, icon("check"), el("span", { textContent: t("strip.accept") })),
+        el("button", { title: t("strip.reject", { letter }), "aria-label": t("strip.reject", { letter }), onclick: () => this.reject(choice.id) }, icon("close"))));
+  }
+
+  reject(id) {
+    this.hidden.add(id);
+    this.studio.show(this.shown === id ? null : this.shown);
+  }
+
+  async paint() {
+    const { studio } = this;
+    for (const canvas of this.root.querySelectorAll("canvas")) {
+      const { sample, state } = canvas.dataset;
+      const piece = sample !== undefined ? studio.live?.piece(+sample) : await studio.project.load(+state);
+      if (piece) miniature(canvas, piece, studio.theme, studio.focus);
+    }
+  }
+}
