@@ -25,6 +25,7 @@ from fractalgen.music.labels import KEYS, spell_key
 from fractalgen.music.lead_sheet import chord_markers, melody_track
 from fractalgen.music.midi import MidiEvents, find_tracks, nearest_steps, read_midi
 from fractalgen.music.midi_events import Part
+from fractalgen.music.musicxml import SCORE_ENDINGS
 from fractalgen.music.pianoroll import Markers, PianoRoll
 from fractalgen.music.plan import Plan
 from fractalgen.music.plan import markers as markers_of
@@ -139,8 +140,8 @@ def resolve_lead_sheet(cfg: GenerateConfig) -> GenerateConfig:
 
 
 def is_midi(path: str) -> bool:
-    """Whether a lead sheet is a MIDI file, by its name; other files hold text."""
-    return path.lower().removesuffix(".gz").endswith(MIDI_ENDINGS)
+    """Whether a lead sheet is a MIDI file or a score, by its name; other files hold text."""
+    return path.lower().removesuffix(".gz").endswith((*MIDI_ENDINGS, *SCORE_ENDINGS))
 
 
 def check_mode(cfg: GenerateConfig) -> None:

@@ -15,6 +15,8 @@ from tqdm import tqdm
 from fractalgen import render
 from fractalgen.config import GenerateConfig
 from fractalgen.errors import UserError
+from fractalgen.music.labels import spell_key
+from fractalgen.music.musicxml import write_musicxml
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.render import sound
 from fractalgen.render.page import save_html
@@ -59,6 +61,11 @@ def write_pictures(
             jobs.append((folder / f"{name}.trace.npz", whole.save))
         if cfg.save_wav:
             jobs.append((folder / f"{name}.wav", partial(sound.save_wav, roll, soundfont=cfg.soundfont)))
+        if cfg.save_musicxml:
+            marks = [(span.start, f"[{span.text}]" if span.row == 0 else span.text) for span in whole.lane]
+            key = spell_key(str(whole.settings.get("key", "")))
+            score = partial(write_musicxml, roll, markers=marks, key=key, title=name)
+            jobs.append((folder / f"{name}.musicxml", score))
         if index >= animated:
             continue
         frames = trace.frames(view=cfg.gif_view, record_interval=cfg.record_interval, max_frames=cfg.gif_max_frames)

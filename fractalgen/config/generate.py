@@ -34,7 +34,7 @@ class GenerateConfig(SamplingConfig, RenderConfig):
             *("quality", "num_iter_list", "mar_order", "batch_generate_size"),
         ),
         "files": (
-            *("save_html", "save_mp4", "save_wav", "soundfont", "save_trace", "save_frames"),
+            *("save_html", "save_mp4", "save_wav", "save_musicxml", "soundfont", "save_trace", "save_frames"),
             *("hands", "gif_view", "gif_samples", "record_interval", "overwrite", "like", "sample"),
         ),
         "pictures": PICTURES,
@@ -163,5 +163,6 @@ class GenerateConfig(SamplingConfig, RenderConfig):
     save_frames: bool = setting(False, "write every frame as a numbered PNG file")
     save_html: bool = setting(False, "write a page that plays the process and the music in a browser")
     save_wav: bool = setting(False, "write the sound")
+    save_musicxml: bool = setting(False, "write a score on two staves, for notation programs (MusicXML)")
     gif_view: View = setting("process", "view of the animations, see `fractalgen render --help`")
     gif_samples: str = setting("first", "samples that get a GIF, MP4 and frames: first, all or a number")

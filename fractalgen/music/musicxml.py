@@ -12,7 +12,6 @@ import zipfile
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
@@ -28,7 +27,7 @@ from fractalgen.errors import UserError, reason, shown
 from fractalgen.files import replacing
 from fractalgen.music.chords import NO_CHORD, QUALITIES, Chord, nearest_quality, parse_chord, spelled
 from fractalgen.music.keys import guess_key
-from fractalgen.music.labels import SPELLED, TONICS
+from fractalgen.music.labels import SPELLED
 from fractalgen.music.midi_events import midi_bytes, text_event
 from fractalgen.music.midi_parser import END_OF_TRACK, Event
 from fractalgen.music.notation import (
@@ -36,8 +35,8 @@ from fractalgen.music.notation import (
     Placed,
     clefs,
     dynamics,
-    pieces,
     periods,
+    pieces,
     signature,
     slices,
     spelled_pitch,
@@ -48,7 +47,7 @@ from fractalgen.music.tokens import Notes, grid_steps, midi_velocity, whole_bars
 from fractalgen.music.voices import MELODY, RIGHT, named_voice
 from fractalgen.music.voices import hands as hands_of
 
-ENDINGS = (".musicxml", ".mxl", ".xml")
+SCORE_ENDINGS = (".musicxml", ".mxl", ".xml")
 TICKS = 10_080  # a quarter note: whole numbers for tuplets of 3, 5, 7 and 9 down to 128th notes
 KINDS = {
     "": "major",
@@ -231,8 +230,8 @@ class _Engraver:
         return bytes(exporter.asBytes())
 
     def _finish(self, root: ElementTree.Element) -> None:
-        """What music21 cannot write: velocities of single notes of a chord, which come as colours, voices that count on from staff to
-        staff, and upbeats.
+        """What music21 cannot write: velocities of single notes of a chord, which come as colours; upbeats; and voices
+        that count on from staff to staff.
         """
         for head in root.iter("note"):
             if head.findtext("staff") == "2" and (voice := head.find("voice")) is not None:
@@ -399,7 +398,9 @@ def _unzipped(content: bytes) -> bytes:
                     return file.read(MOST_UNPACKED + 1)
 
             names = archive.namelist()
-            scores = [name for name in names if name.endswith((".xml", ".musicxml")) and not name.startswith("META-INF")]
+            scores = [
+                name for name in names if name.endswith((".xml", ".musicxml")) and not name.startswith("META-INF")
+            ]
             if "META-INF/container.xml" in names:
                 roots = [entry.get("full-path") for entry in _tree(member("META-INF/container.xml")).iter("rootfile")]
                 scores = [name for name in roots if name in names] or scores
@@ -466,7 +467,9 @@ class _Tracks:
         for mark in everything.getElementsByClass("MetronomeMark"):
             tempo = mark.getQuarterBPM()
             if tempo and 0 < tempo < 6e7 and round(60e6 / tempo) < 1 << 24:
-                conductor.append((_ticks(mark.offset), b"\xff\x51\x03" + max(1, round(60e6 / tempo)).to_bytes(3, "big")))
+                conductor.append(
+                    (_ticks(mark.offset), b"\xff\x51\x03" + max(1, round(60e6 / tempo)).to_bytes(3, "big"))
+                )
         conductor += self._meters(parts[0]) if parts else []
         keys = list(parts[0].flatten().getElementsByClass("KeySignature")) if parts else []
         if keys and abs(keys[0].sharps) <= 7:
@@ -478,7 +481,9 @@ class _Tracks:
             conductor.append((_ticks(mark.offset), text_event(0x06, f"[{shown(mark.content)}]")))
 
         loud = self._dynamics(everything)
-        found = [(part, name, self._notes(part, self._dynamics(part.flatten()) or loud)) for part, name in self._named(parts)]
+        found = [
+            (part, name, self._notes(part, self._dynamics(part.flatten()) or loud)) for part, name in self._named(parts)
+        ]
         found = [entry for entry in found if entry[2]]
         if chords and len(found) > 1 and not any(named_voice(name) == MELODY for _, name, _ in found):
             under = next((part for part, _, _ in found if part.recurse().getElementsByClass("Harmony")), found[0][0])
@@ -533,7 +538,9 @@ class _Tracks:
         root, bass = symbol.root(), symbol.bass()
         tones = {(pitch.pitchClass - root.pitchClass) % 12 for pitch in symbol.pitches}
         low = (bass.pitchClass - root.pitchClass) % 12
-        inside = harmony.ChordSymbol(root=root.name, kind=symbol.chordKind) if symbol.chordKind in KINDS.values() else None
+        inside = (
+            harmony.ChordSymbol(root=root.name, kind=symbol.chordKind) if symbol.chordKind in KINDS.values() else None
+        )
         if inside is not None and not any((p.pitchClass - root.pitchClass) % 12 == low for p in inside.pitches):
             tones.discard(low)
         return spelled(Chord(root.pitchClass, nearest_quality(frozenset(tones)), low).code, flats="#" not in root.name)
