@@ -10,16 +10,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
-import functools
 import io
 import os
 import sys
-import types
 import typing
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any, Literal, NoReturn, Union
+from typing import Any, NoReturn
 
 from fractalgen import __version__
 from fractalgen.config import (
@@ -29,13 +27,13 @@ from fractalgen.config import (
     GenerateConfig,
     PrepareConfig,
     RenderCommandConfig,
+    StudioConfig,
     TrainConfig,
     bounds,
 )
+from fractalgen.config.values import BOOLEANS, convert, describe, field_types, members
 from fractalgen.config.yaml_files import one_line, read_config
 from fractalgen.errors import Stopped, UserError, quoted, shown
-
-BOOLEANS = {"true": True, "false": False}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +66,7 @@ COMMANDS = {
     "diagnose": Command(
         DiagnoseConfig, "fractalgen.evaluation.health:diagnose", "check traces and MIDI files for faults", "files"
     ),
+    "studio": Command(StudioConfig, "fractalgen.studio.command:studio", "compose with the model in a browser"),
 }
 
 
@@ -76,70 +75,6 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UserError(message)
-
-
-@functools.cache
-def field_types(config: type) -> dict[str, Any]:
-    """The resolved type of every field of a configuration."""
-    hints = typing.get_type_hints(config)
-    return {item.name: hints[item.name] for item in dataclasses.fields(config)}
-
-
-def members(hint: Any) -> tuple[list[Any], bool]:
-    """The types that ``hint`` allows besides None, and whether it allows None."""
-    if typing.get_origin(hint) in (Union, types.UnionType):
-        arguments = typing.get_args(hint)
-        return [argument for argument in arguments if argument is not type(None)], type(None) in arguments
-    return [hint], False
-
-
-def describe(hint: Any) -> str:
-    """What a value of this type looks like, for help and error messages."""
-    options, optional = members(hint)
-    names = []
-    for option in options:
-        if typing.get_origin(option) is Literal:
-            names.append("|".join(map(str, typing.get_args(option))))
-        elif typing.get_origin(option) is tuple:
-            names.append(f"a list of {describe(typing.get_args(option)[0])}")
-        else:
-            names.append({bool: "true|false", int: "integer", float: "number", str: "text"}.get(option, str(option)))
-    return " or ".join(names + ["none"] * optional)
-
-
-def convert(name: str, hint: Any, value: Any) -> Any:
-    """``value`` (text from the command line, or data from YAML) as the type of field ``name``.
-
-    Raises UserError naming the flag, what it takes and what it got.
-    """
-    options, optional = members(hint)
-    if optional and value in (None, "none", "null", ["none"], ["null"]):
-        return None
-    for option in options:
-        try:
-            return _convert(name, option, value)
-        except UserError:
-            raise
-        except (TypeError, ValueError, LookupError, OverflowError):
-            continue
-    raise UserError(f"--{name}: expected {describe(hint)}, not {quoted(value)}")
-
-
-def _convert(name: str, hint: Any, value: Any) -> Any:
-    if typing.get_origin(hint) is tuple:
-        item = typing.get_args(hint)[0]
-        return tuple(convert(name, item, part) for part in (value if isinstance(value, list | tuple) else [value]))
-    if not isinstance(value, str | int | float):
-        raise TypeError(value)
-    if typing.get_origin(hint) is Literal:
-        return {str(choice): choice for choice in typing.get_args(hint)}[str(value)]
-    if isinstance(value, bool) != (hint is bool) and not isinstance(value, str):
-        raise ValueError(value)
-    if hint is bool:
-        return value if isinstance(value, bool) else BOOLEANS[str(value).lower()]
-    if hint is int and isinstance(value, float) and not value.is_integer():
-        raise ValueError(value)
-    return hint(value)
 
 
 def resolve_config(config: type, given: dict[str, Any], files: Sequence[str] = ()) -> Any:

@@ -30,6 +30,7 @@ from fractalgen.config.model import LevelConfig, ModelConfig
 from fractalgen.config.prepare import PrepareConfig
 from fractalgen.config.render import RenderCommandConfig, RenderConfig
 from fractalgen.config.sampling import SamplingConfig, sampling_settings
+from fractalgen.config.studio import StudioConfig
 from fractalgen.config.train import TrainConfig
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "RenderConfig",
     "SamplingConfig",
     "ScanOrder",
+    "StudioConfig",
     "TrainConfig",
     "View",
     "bounds",

@@ -1,0 +1,231 @@
+"""Files to take away, by the functions of the command line; what takes long is drawn in a process of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+import threading
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from functools import partial
+from itertools import pairwise
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from fractalgen import render
+from fractalgen.config import GenerateConfig, SamplingConfig
+from fractalgen.errors import UserError
+from fractalgen.music import MAX_STEPS
+from fractalgen.music.bars import BarLayout
+from fractalgen.music.labels import spell_key
+from fractalgen.music.midi import MidiEvents, nearest_steps, read_midi
+from fractalgen.music.pianoroll import PianoRoll
+from fractalgen.music.plan import Span
+from fractalgen.music.voices import hands, merged_voices
+from fractalgen.render import sound
+from fractalgen.render.page import save_html
+from fractalgen.render.video import check_ffmpeg
+from fractalgen.studio.document import TICKS, Document
+from fractalgen.trace import Trace
+
+T = TypeVar("T")
+KINDS = {
+    "mid": "audio/midi",
+    "musicxml": "application/vnd.recordare.musicxml+xml",
+    "wav": "audio/wav",
+    "mp4": "video/mp4",
+    "gif": "image/gif",
+    "png": "image/png",
+    "html": "text/html",
+    "trace": "application/octet-stream",
+}
+ENDINGS = {kind: f".{kind}" for kind in KINDS} | {"trace": ".trace.npz"}
+GRID = 4  # time steps a quarter note in pictures
+MOST_EXPORTS = 4  # that are being drawn or wait for it
+
+
+class Crowded(UserError):
+    """Too many files are being drawn."""
+
+
+class Exports:
+    """Writes files; pictures, films and sound one after the other, in a process that ends with this object."""
+
+    def __init__(self) -> None:
+        self._pool: ProcessPoolExecutor | None = None
+        self._lock = threading.Lock()
+        self._room = threading.BoundedSemaphore(MOST_EXPORTS)
+
+    def write(self, kind: str, document: Document, trace: Path | None, path: Path) -> None:
+        """Write a piece as a file of one of :data:`KINDS`.
+
+        ``trace``: how it was composed; without one, pictures show it as it is.
+
+        Raises:
+            UserError: a piece that cannot be written so, or something that is not installed.
+            Crowded: too many files are being drawn.
+        """
+        if kind == "mid":
+            document.write(path)
+        elif kind == "trace":
+            if trace is None:
+                raise UserError("this state was not composed: it has no trace")
+            path.write_bytes(trace.read_bytes())
+        else:
+            if kind == "mp4":
+                check_ffmpeg()
+            self.call(draw, kind, document, trace, path)
+
+    def call(self, function: Callable[..., T], *arguments: Any) -> T:
+        """A function's result, computed in the other process.
+
+        Raises:
+            Crowded: too many calls wait already.
+            UserError: as the function does, or the process has died.
+        """
+        if not self._room.acquire(blocking=False):
+            raise Crowded(f"{MOST_EXPORTS} files are being drawn; try again when one of them is done")
+        try:
+            return self._started().submit(function, *arguments).result()
+        except BrokenProcessPool:
+            with self._lock:
+                self._pool = None
+            raise UserError("the process that reads and draws files has died; try again") from None
+        finally:
+            self._room.release()
+
+    def _started(self) -> ProcessPoolExecutor:
+        with self._lock:
+            if self._pool is None:
+                context = multiprocessing.get_context("spawn")
+                self._pool = ProcessPoolExecutor(1, context, initializer=_quiet)
+            return self._pool
+
+    def close(self) -> None:
+        """End the process."""
+        with self._lock:
+            if self._pool is not None:
+                for process in list(self._pool._processes.values()):
+                    process.terminate()
+                self._pool.shutdown(wait=False, cancel_futures=True)
+                self._pool = None
+
+
+def _quiet() -> None:
+    """Ctrl-C is for the server, and progress bars are for commands."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    warnings.simplefilter("ignore")
+    sys.stderr = open(os.devnull, "w")  # noqa: SIM115  for as long as the process lasts
+
+
+def draw(kind: str, document: Document, trace: Path | None, path: Path) -> None:
+    """Draw a picture, a film, a page or sound.
+
+    Raises:
+        UserError: a piece that cannot be drawn.
+    """
+    if not document.length:
+        raise UserError("the piece is empty")
+    if kind == "wav":
+        sound.save_wav(roll_of(document, (12, 24, 48, 120, 240))[0], path)
+        return
+    if kind == "musicxml":
+        score(document, path)
+        return
+    recorded = given(document) if trace is None else Trace.load(trace)
+    roll, cfg = recorded.roll, GenerateConfig(gif_grid=True)
+    frames = recorded.frames(cfg.gif_view)
+    title = replace(cfg, gif_title=path.stem)
+    writers: dict[str, Callable[[], None]] = {
+        "png": lambda: render.save_png(roll, path, cfg=cfg, known=recorded.marked, lane=lane(document, recorded)),
+        "gif": partial(render.save_gif, frames, path, cfg=cfg),
+        "mp4": partial(render.save_mp4, frames, path, cfg=cfg, roll=roll),
+        "html": partial(save_html, recorded, path, cfg=title),
+    }
+    writers[kind]()
+
+
+def roll_of(document: Document, grids: Sequence[int] = ()) -> tuple[PianoRoll, MidiEvents]:
+    """The piece on a grid of sixteenths, or on the first of ``grids`` that moves notes less, by two ticks at most."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "piece.mid"
+        document.write(path)
+        events = read_midi(path, GRID)
+        if events.misplaced() != (0, 0):
+            for grid in (grid for grid in grids if grid * document.length <= MAX_STEPS * TICKS):
+                events = read_midi(path, grid)
+                if np.abs(events.onset - np.round(events.onset)).max(initial=0) * TICKS / grid <= 2:
+                    break
+    return PianoRoll.from_events(events, 64 if grids else 32), events
+
+
+def score(document: Document, path: Path) -> None:
+    """Write a piano score.
+
+    Raises:
+        UserError: music21 is not installed.
+    """
+    from fractalgen.music.musicxml import write_musicxml
+
+    roll, events = roll_of(document, (12, 24))
+    notes = roll.notes()
+    voices = np.zeros(len(notes), np.uint8)
+    if events.voices is not None:
+        voices = merged_voices(notes, events.pitch, nearest_steps(events.onset), events.voices)
+    ticks = TICKS // roll.steps_per_quarter
+    texts = [(tick // ticks, f"[{name}]") for tick, name in document.sections]
+    texts += [(tick // ticks, name) for tick, name in document.chords]
+    markers = sorted(((step, text) for step, text in texts if step < roll.width), key=itemgetter(0))
+    key = spell_key(document.key) if document.key else None
+    write_musicxml(roll, path, markers=markers, key=key, title=path.stem, hands=hands(notes, voices))
+
+
+def lane(document: Document, trace: Trace) -> tuple[Span, ...]:
+    """Chords and sections of the document, for a picture."""
+    ticks = TICKS // trace.steps_per_quarter
+    spans = []
+    for row, changes in enumerate((document.sections, document.chords)):
+        places = [(tick // ticks, text) for tick, text in changes if tick < document.length]
+        for (start, text), (stop, _) in pairwise([*places, (trace.roll.width, "")]):
+            if stop > start:
+                spans.append(Span(start, stop, text, row))
+    return tuple(sorted(spans, key=lambda span: (span.start, span.row)))
+
+
+def given(document: Document) -> Trace:
+    """A record of a piece in which nothing was composed."""
+    roll, _ = roll_of(document)
+    patch = 16
+    layout = BarLayout.of(roll.time_signatures, roll.width, GRID, patch)
+    settings = {
+        "length": roll.width,
+        "steps_per_quarter": GRID,
+        "steps_per_bar": roll.steps_per_bar,
+        "tempo": roll.tempos[0][1],
+        "tempos": roll.tempos,
+        "meters": roll.time_signatures,
+    }
+    if not layout.exists.all():
+        settings["columns"] = layout.lengths.tolist()
+    return Trace(
+        tokens=layout.lay(roll.tokens),
+        decided=np.full((4, len(roll.tokens), layout.width), -1, np.int16),
+        steps=np.zeros((0, 2), np.int16),
+        known=np.ones((len(roll.tokens), layout.width), np.bool_),
+        generators=("ar",) * 4,
+        patch_sizes=(128, patch, 4, 1),
+        scan_order="column_major",
+        num_iter_list=SamplingConfig.num_iter_list,
+        velocity_bins=roll.velocity_bins,
+        settings=settings,
+        seconds=np.zeros(0, np.float32),
+    )

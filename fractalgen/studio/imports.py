@@ -1,0 +1,45 @@
+"""Files that are brought in: MIDI, MusicXML, or a text of chords."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from fractalgen.errors import UserError
+from fractalgen.files import read_text
+from fractalgen.music.midi_parser import is_score
+from fractalgen.studio.document import Document, read_document, with_chords
+from fractalgen.studio.projects import ENDING
+
+MUSIC = (b"MThd", b"RIFF", b"\x1f\x8b")
+NAME = 60  # characters of a file's name
+
+
+def import_file(path: Path, document: Document) -> tuple[Document, list[str]]:
+    """The piece in a file, or ``document`` with the chords of a text; and remarks, a line each.
+
+    Raises:
+        UserError: as the command line says it, with the name of the file only.
+    """
+    try:
+        if path.suffix == ENDING:
+            raise UserError(f"{path.name}: a project file; open it as a project")
+        with path.open("rb") as file:
+            head = file.read(4)
+        if head.startswith(MUSIC) or is_score(path) or b"\0" in head or path.suffix in (".mid", ".midi"):
+            return read_document(path)
+        text = read_text(path, path.name)
+        return with_chords(document, text, path.name), []
+    except UserError as error:
+        raise UserError(str(error).replace(f"{path.parent}/", "")) from error
+
+
+def safe_name(name: str, endings: bool = False) -> str:
+    """A name as a file may have it on any system; ``endings``: what follows its last point stays."""
+    plain = " ".join("".join(sign if sign.isalnum() or sign in " -_.()'#" else "_" for sign in name).split())
+    stem, point, ending = plain.rpartition(".") if endings else (plain, "", "")
+    stem, ending = (stem, ending) if point else (plain, "")
+    stem = stem.strip(" .")[:NAME] or "piece"
+    if re.fullmatch(r"(?i)con|prn|aux|nul|com\d|lpt\d", stem):
+        stem += "_"
+    return f"{stem}.{ending[:12]}" if ending else stem

@@ -1,0 +1,238 @@
+"""What a page asks to be composed, and the flags of ``fractalgen generate`` that say the same."""
+
+from __future__ import annotations
+
+import math
+import typing
+from bisect import bisect_right
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from fractalgen.compose.recipe import APART
+from fractalgen.config import GenerateConfig, check_bounds
+from fractalgen.config.values import convert, field_types, members
+from fractalgen.errors import UserError, quoted, shown
+from fractalgen.music.tokens import PITCHES
+from fractalgen.studio.document import LONGEST, TICKS, Document, Note
+
+Mode = Literal["new", "continue", "region", "accompany", "vary"]
+FLAG_MODES = {
+    "new": "unconditional",
+    "continue": "conditional",
+    "region": "inpainting",
+    "accompany": "accompany",
+    "vary": "variation",
+}
+MOST_SAMPLES, MOST_BARS = 16, 512
+OURS = {
+    *("mode", "num_samples", "sample", "checkpoint", "device", "threads", "hands", "pedal", "lead_sheet"),
+    *("condition_midi", "condition_length", "input_midi", "mask", "mask_start", "mask_end", "compose_bars"),
+    *("target_width", "generation_length"),
+}
+"""Flags that the studio sets itself, or that name files."""
+FLAGS = {item.name: item for item in fields(GenerateConfig) if item.name not in APART | OURS}
+"""Flags that a page may give."""
+RIGHT_HAND, LEFT_HAND = 0, 1
+
+
+@dataclass(frozen=True)
+class Region:
+    """Ticks and pitches, the ends excluded."""
+
+    start: int
+    end: int
+    low: int = 0
+    high: int = PITCHES
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be composed from a state: see docs/studio.md."""
+
+    state: int
+    mode: Mode
+    flags: dict[str, Any]
+    region: Region | None = None
+    hand: int | None = None
+    num_samples: int = 1
+    lane: bool = False
+
+    @classmethod
+    def from_json(cls, data: Any) -> Request:
+        """From plain data of any origin.
+
+        Raises:
+            UserError: what is wrong with it; flags are named as on the command line.
+        """
+        known = {item.name for item in fields(cls)}
+        if not isinstance(data, dict) or not {"state", "mode"} <= data.keys() <= known:
+            odd = sorted(map(str, data.keys() - known)) if isinstance(data, dict) else []
+            raise UserError(f"compose: an object with {', '.join(sorted(known))}{f', not {shown(odd[0])}' * bool(odd)}")
+        mode, hand, lane = data["mode"], data.get("hand"), data.get("lane", False)
+        if mode not in get_args(Mode):
+            raise UserError(f"mode {quoted(mode)}: {', '.join(get_args(Mode))}")
+        if hand not in (None, RIGHT_HAND, LEFT_HAND) or isinstance(hand, bool):
+            raise UserError(f"hand {quoted(hand)}: 0 is the right one, 1 the left one, null none")
+        if not isinstance(lane, bool):
+            raise UserError(f"lane {quoted(lane)}: true or false")
+        samples = _number("num_samples", data.get("num_samples", 1), 1, MOST_SAMPLES)
+        region = data.get("region")
+        if region is not None:
+            bounds = {"start": (0, LONGEST), "end": (0, LONGEST), "low": (0, PITCHES), "high": (0, PITCHES)}
+            if not isinstance(region, dict) or not {"start", "end"} <= region.keys() <= bounds.keys():
+                raise UserError(f"region {shown(region)}: an object with start, end, low, high")
+            region = Region(
+                **{name: _number(f"region: {name}", value, *bounds[name]) for name, value in region.items()}
+            )
+            if region.start >= region.end or region.low >= region.high:
+                raise UserError(f"region {shown(data['region'])}: it is empty")
+        if mode == "region" and region is None:
+            raise UserError("mode region: region is needed, start and end in ticks")
+        flags = data.get("flags", {})
+        if not isinstance(flags, dict):
+            raise UserError(f"flags {shown(flags)}: an object")
+        state = _number("state", data["state"], 0, 2**31)
+        return cls(state, mode, read_flags(flags), region, hand, samples, lane)
+
+    def config(self, document: Document, path: Path, steps_per_quarter: int = 4, **ours: Any) -> GenerateConfig:
+        """The settings of ``fractalgen generate`` for a piece that lies in the MIDI file ``path``.
+
+        ``ours``: further settings.
+
+        Raises:
+            UserError: nothing is left to compose.
+        """
+        settings: dict[str, Any] = {"mode": FLAG_MODES[self.mode], "num_samples": self.num_samples, **ours}
+        settings |= self.flags
+        if self.mode == "continue":
+            settings["condition_midi"] = str(path)
+        elif self.mode != "new":
+            settings |= {"input_midi": str(path), "mask": self.mask(document, steps_per_quarter)}
+            settings |= self._hand(document)
+        settings["batch_size"] = min(settings.get("batch_size", GenerateConfig.batch_size), self.num_samples)
+        return GenerateConfig(**settings)
+
+    def label(self, document: Document) -> str:
+        """How the states of the result are called."""
+        words = {
+            "new": "new piece",
+            "continue": "continue",
+            "region": "compose",
+            "accompany": "accompany",
+            "vary": "vary",
+        }
+        text = words[self.mode]
+        if self.region is not None and self.mode != "new":
+            lines = document.bar_lines()
+            first, last = (bisect_right(lines, tick) for tick in (self.region.start, self.region.end - 1))
+            text += f" bars {first}-{last}" if last > first else f" bar {first}"
+        return text
+
+    def _hand(self, document: Document) -> dict[str, Any]:
+        """Composing one hand anew is accompanying the other one; where the other one rests, it is filling a region."""
+        if self.hand is None or self.mode not in ("region", "accompany"):
+            return {}
+        hands = {note.hand for note in document.notes}
+        left = self.hand == LEFT_HAND
+        if hands == {self.hand}:
+            return {"mode": "inpainting"}
+        voice = "all" if hands == {1 - self.hand} else "right" if left else "left"
+        return {"mode": "accompany", "voice": voice, "side": "below" if left else "above"}
+
+    def mask(self, document: Document, steps_per_quarter: int) -> tuple[str, ...]:
+        """Rectangles of the region, without the cells of locked notes; none where everything may be composed.
+
+        Raises:
+            UserError: all of it is locked.
+        """
+        width = max(1, (2 * document.length * steps_per_quarter + TICKS) // (2 * TICKS))
+        locked = [note for note in document.notes if note.locked]
+        whole = Region(0, document.length)
+        if not locked and (self.region or whole) == whole and self.mode != "region":
+            return ()
+        region = self.region or whole
+        start, stop = region.start * steps_per_quarter // TICKS, min(-(-region.end * steps_per_quarter // TICKS), width)
+        plane = np.zeros((PITCHES, width), np.bool_)
+        plane[region.low : region.high, start:stop] = True
+        for note in locked:
+            first, last = _steps(note, steps_per_quarter)
+            plane[note.pitch, first:last] = False
+        if not plane.any():
+            raise UserError("region: nothing to compose in it, all of its notes are locked or it lies behind the piece")
+        return tuple(_rectangles(plane))
+
+
+def read_flags(flags: dict[str, Any]) -> dict[str, Any]:
+    """Values of flags as the command line takes them.
+
+    Raises:
+        UserError: a flag that does not exist or that is not for pages, or a value that it does not take.
+    """
+    hints = field_types(GenerateConfig)
+    values = {}
+    for name, value in flags.items():
+        if name not in FLAGS:
+            raise UserError(f"--{shown(name)}: not a flag that the studio takes")
+        if isinstance(value, str) and len(value) > 10_000:
+            raise UserError(f"--{name}: {len(value):,} characters are too many")
+        values[name] = convert(name, hints[name], value)
+    check_bounds(GenerateConfig(**values))
+    for name, most in (("bars", MOST_BARS), ("seconds", 3600.0), ("candidates", 32)):
+        if (values.get(name) or 0) > most:
+            raise UserError(f"--{name} {values[name]:g}: the studio composes at most {most:g}")
+    return values
+
+
+def flag_facts() -> list[dict[str, Any]]:
+    """What a page needs to show the flags: name, help, type, choices, bounds, default and group of each."""
+    hints = field_types(GenerateConfig)
+    group = {name: title for title, names in GenerateConfig.groups.items() for name in names}
+    facts = []
+    for name, item in FLAGS.items():
+        options, _ = members(hints[name])
+        literal = [option for option in options if typing.get_origin(option) is Literal]
+        plain = next((option.__name__ for option in (float, int, bool) if option in options), "str")
+        is_list = any(typing.get_origin(option) is tuple for option in options)
+        facts.append(
+            {
+                "name": name,
+                "help": item.metadata.get("help", ""),
+                "type": "choice" if literal else "list" if is_list and plain == "str" else plain,
+                "choices": list(get_args(literal[0])) if literal else None,
+                "low": item.metadata.get("low"),
+                "high": item.metadata.get("high"),
+                "default": item.default,
+                "group": group.get(name, ""),
+            }
+        )
+    return facts
+
+
+def _number(name: str, value: Any, low: int, high: int) -> int:
+    if type(value) is not int or not low <= value <= high:
+        raise UserError(f"{name} {shown(value)}: a whole number from {low:,} to {high:,}")
+    return value
+
+
+def _steps(note: Note, steps_per_quarter: int) -> tuple[int, int]:
+    """The time steps at which a note sounds, as :func:`fractalgen.music.midi.nearest_steps` rounds them."""
+    first, last = (math.floor(tick * steps_per_quarter / TICKS + 0.5) for tick in (note.start, note.end))
+    return first, max(last, first + 1)
+
+
+def _rectangles(plane: npt.NDArray[np.bool_]) -> list[str]:
+    """The cells of a plane as rectangles of ``--mask``."""
+    found = []
+    low = 0
+    for pitch in range(1, len(plane) + 1):
+        if pitch < len(plane) and np.array_equal(plane[pitch], plane[low]):
+            continue
+        edges = np.flatnonzero(np.diff(np.r_[False, plane[low], False].astype(np.int8)))
+        pitches = "" if (low, pitch) == (0, len(plane)) else f",pitch={low}:{pitch}"
+        found += [f"time={start}:{stop}{pitches}" for start, stop in edges.reshape(-1, 2).tolist()]
+        low = pitch
+    return found

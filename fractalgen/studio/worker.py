@@ -1,0 +1,241 @@
+"""The process that has the models: it composes one job after the other and tells what happens as it happens.
+
+The server talks to it through a pipe: jobs go in, events come out, ready to be shown to the pages.  A job is stopped
+by its number in shared memory.  If the process dies, its job gets an error, and the next job a new process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import signal
+import tempfile
+import threading
+import traceback
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fractalgen.config import StudioConfig
+from fractalgen.errors import UserError
+from fractalgen.studio.document import Document, Result
+from fractalgen.studio.request import Request
+
+if TYPE_CHECKING:
+    from fractalgen.api import FractalGen
+
+MOST_MODELS = 3  # that are kept in memory
+
+
+@dataclass(frozen=True)
+class Task:
+    """A job for the worker: its number, what is asked, the given piece, and files (made here) for the traces."""
+
+    job: int
+    request: Request
+    document: Document
+    traces: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Event:
+    """What the worker tells: ``kind`` as on the WebSocket, with its JSON text; a job that ended has its results."""
+
+    job: int
+    kind: str
+    text: str = ""
+    results: tuple[Result, ...] = ()
+    models: tuple[dict[str, Any], ...] = ()
+    stopped: bool = False
+
+
+class Worker:
+    """The process as the server sees it."""
+
+    def __init__(self, cfg: StudioConfig, told: Callable[[Event], None]) -> None:
+        """``told`` gets every event, in a thread of its own; one of kind ``ready`` has the models."""
+        self._cfg, self._told = cfg, told
+        self._context = multiprocessing.get_context("spawn")
+        self._stop = self._context.Value("q", -1, lock=False)
+        self._lock = threading.Lock()
+        self._job: int | None = None
+        self._closing = False
+        self._start()
+
+    def _start(self) -> None:
+        ours, theirs = self._context.Pipe()
+        self._process = self._context.Process(target=serve, args=(theirs, self._stop, self._cfg), daemon=True)
+        self._process.start()
+        theirs.close()
+        self._pipe = ours
+        threading.Thread(target=self._listen, args=(self._pipe,), daemon=True).start()
+
+    def submit(self, task: Task) -> None:
+        """Begin a job; the one before must have ended."""
+        with self._lock:
+            self._job = task.job
+            with contextlib.suppress(OSError):  # it has died: the listener says so
+                self._pipe.send(task)
+
+    def stop(self, job: int) -> None:
+        """Ask for the end of a job; what is there becomes its result."""
+        self._stop.value = job
+
+    @property
+    def pid(self) -> int | None:
+        """The number of the process."""
+        return self._process.pid
+
+    def close(self) -> None:
+        """End the process."""
+        self._closing = True
+        self._process.terminate()
+        self._process.join(5)
+
+    def _listen(self, pipe: Connection) -> None:
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                event: Event = pipe.recv()
+                if event.kind in ("done", "error"):
+                    with self._lock:
+                        self._job = None
+                self._told(event)
+        pipe.close()
+        if self._closing:
+            return
+        with self._lock:
+            self._process.join()
+            job, self._job = self._job, None
+            code = self._process.exitcode
+            self._start()
+        if job is not None:
+            message = (
+                f"the process of the model has died (status {code}) and was started again; nothing is kept of this job"
+            )
+            self._told(Event(job, "error", dumps(type="error", job=job, message=message)))
+
+
+def dumps(**message: Any) -> str:
+    """A message as compact JSON."""
+    return json.dumps(message, separators=(",", ":"), ensure_ascii=False)
+
+
+def serve(pipe: Connection, stop: Any, cfg: StudioConfig) -> None:
+    """The main function of the process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which then ends this process
+    warnings.simplefilter("ignore")
+    from fractalgen.studio.composing import compose
+
+    models = Models(cfg)
+    pipe.send(Event(-1, "ready", models=tuple(models.facts())))
+    models.get(None)
+    while True:
+        try:
+            task: Task = pipe.recv()
+        except EOFError:
+            return
+
+        def tell(kind: str, job: int = task.job, **message: Any) -> None:
+            pipe.send(Event(job, kind, dumps(type=kind, job=job, **message)))
+
+        def stopped(job: int = task.job) -> bool:
+            return bool(stop.value == job)
+
+        try:
+            name = task.request.flags.get("model")
+            model = models.get(name)
+            with tempfile.TemporaryDirectory() as folder:
+                results, cut = compose(
+                    task.request,
+                    task.document,
+                    model,
+                    models.settings(name),
+                    Path(folder),
+                    task.traces,
+                    tell,
+                    stopped,
+                )
+            pipe.send(Event(task.job, "done", results=tuple(results), stopped=cut))
+        except UserError as error:
+            tell("error", message=" ".join(str(error).split()))
+        except ConnectionError:  # the server is gone
+            return
+        except Exception as error:  # noqa: BLE001  one job that fails must not end the others
+            traceback.print_exc()
+            tell("error", message=f"internal error: {type(error).__name__}: {' '.join(str(error).split())}"[:300])
+
+
+class Models:
+    """Models by name, the latest ones kept in memory."""
+
+    def __init__(self, cfg: StudioConfig) -> None:
+        from fractalgen.devices import resolve_device
+
+        self.cfg, self.device = cfg, resolve_device(cfg.device)
+        self._loaded: dict[str | None, FractalGen] = {}
+
+    def get(self, name: str | None) -> FractalGen:
+        """A shipped model, the user's own one (its file's name), or the first (None).
+
+        Raises:
+            UserError: there is none of that name.
+        """
+        from fractalgen.api import load_pretrained
+
+        path = self.path(name)
+        if str(path) not in self._loaded:
+            while len(self._loaded) >= MOST_MODELS:
+                del self._loaded[next(iter(self._loaded))]
+            self._loaded[str(path)] = load_pretrained(path, self.device)
+        model = self._loaded.pop(str(path))
+        self._loaded[str(path)] = model
+        return model
+
+    def path(self, name: str | None) -> Path:
+        """The file of a model."""
+        from fractalgen.checkpoint import find_model
+
+        own = Path(self.cfg.checkpoint) if self.cfg.checkpoint else None
+        if own is not None and name in (None, own.stem):
+            return find_model(own)
+        return find_model(None, name or self.cfg.model)
+
+    def settings(self, name: str | None) -> dict[str, Any]:
+        """The flags by which the command line composes with this model as the studio does."""
+        path = self.path(name)
+        own = self.cfg.checkpoint is not None and path == Path(self.cfg.checkpoint)
+        chosen = {"checkpoint": str(path), "model": None} if own else {"model": path.stem}
+        return {**chosen, "device": self.cfg.device, "threads": self.cfg.threads}
+
+    def facts(self) -> list[dict[str, Any]]:
+        """What a page needs to know of each model."""
+        from fractalgen.checkpoint import SHIPPED, read_checkpoint, read_config
+
+        first = self.path(None)
+        paths = dict.fromkeys((first, *sorted(SHIPPED.glob("*.safetensors"))))
+        found = []
+        for path in paths:
+            config = read_config(read_checkpoint(path)[0], path)
+            labels = {attribute.name: list(attribute.values) or None for attribute in config.attributes}
+            card = path.with_suffix(".md")
+            lines = card.read_text(encoding="utf-8").split("\n\n") if card.is_file() else []
+            found.append(
+                {
+                    "name": path.stem,
+                    "default": path == first,
+                    "labels": labels,
+                    "bars": config.columns,
+                    "plans": bool(config.plan_width),
+                    "sees_future": config.sees_future,
+                    "bar_columns": config.bar_columns,
+                    "tempo": "tempo" in labels,
+                    "meters": labels.get("meter") or ["4/4"],
+                    "iterations": not config.is_autoregressive,
+                    "description": " ".join(lines[1].split()) if len(lines) > 1 else "",
+                }
+            )
+        return found
