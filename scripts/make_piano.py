@@ -24,6 +24,7 @@ RATE = 44_100
 CREDIT = "Salamander Grand Piano V3 by Alexander Holm, CC BY 3.0, shortened, tuned, levelled and compressed"
 LEVEL = 0.1  # the effective value of the first half second of middle C; the others follow the piano's own curve
 TUNING = ([21, 40, 76, 108], [-8, 0, 0, 16])  # keys, cents: octaves of a piano are slightly wide
+ATTACK = 88  # samples (2 ms): what is kept before a twentieth of the peak is reached
 WIDTH = 0.35  # how far the lowest and the highest key are from the middle (0) to one loudspeaker (1)
 # Of the whole piano and of the small one: channels, distance of the samples, seconds of the lowest and of the highest
 # one, and what the encoder is told.
@@ -40,8 +41,8 @@ def cents(sound: NDArray[np.floating], pitch: int) -> float:
     """How much too high a sample is; in the bass its fourth partial is asked, which is stronger."""
     partial = 4 if pitch < 40 else 1
     wanted = partial * 440 * 2 ** ((pitch - 69) / 12)
-    part = sound[RATE // 10 : 3 * RATE].sum(axis=1)
-    spectrum = np.abs(np.fft.rfft(part * np.hanning(len(part)), 1 << 21))
+    part = sound[RATE // 10 : 2 * RATE]
+    spectrum = np.square(np.abs(np.fft.rfft(part * np.hanning(len(part))[:, None], 1 << 21, axis=0))).sum(axis=1)
     low, high = (round(wanted * 2 ** (side / 20) * (1 << 21) / RATE) for side in (-1, 1))
     return float(1200 * np.log2((low + spectrum[low:high].argmax()) * RATE / (1 << 21) / wanted))
 
@@ -50,7 +51,8 @@ def prepared(path: Path, pitch: int) -> NDArray[np.floating]:
     """A sample (samples, 2) from its attack on, in tune."""
     sound = np.frombuffer(ffmpeg("-i", str(path), "-ar", str(RATE), "-f", "f32le", "-"), np.float32).reshape(-1, 2)
     peaks = np.abs(sound).max(axis=1)
-    sound = sound[np.flatnonzero(peaks > 0.01 * peaks.max())[0] :]
+    sound = sound[max(0, np.flatnonzero(peaks > 0.05 * peaks.max())[0] - ATTACK) :].copy()
+    sound[:ATTACK] *= np.linspace(0, 1, ATTACK)[:, None]
     size = round(len(sound) * 2 ** ((cents(sound, pitch) - np.interp(pitch, *TUNING)) / 1200))
     # Resampling in frequency is exact; the sample ends in silence, as it began.
     spectrum = np.fft.rfft(sound, axis=0)[: size // 2 + 1]
@@ -68,7 +70,7 @@ def placed(sound: NDArray[np.floating], pitch: int, level: float, channels: int)
     sound = sound * (1, np.sign((sound[:RATE, 0] * sound[:RATE, 1]).sum()))
     if channels == 1:
         sound = sound.mean(axis=1, keepdims=True)
-        return sound * (level / loudness(sound))
+        return sound * (level * np.sqrt(2) / loudness(sound))
     angle = np.pi / 4 * (1 + WIDTH * (pitch - 64) / 64)
     return sound * (level / loudness(sound) * np.sqrt(2) * np.array([np.cos(angle), np.sin(angle)]))
 

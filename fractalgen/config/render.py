@@ -39,7 +39,7 @@ class RenderConfig:
     gif_color_bar: bool = setting(False, "draw the colour scale at the right")
     no_gif_plan: bool = setting(False, "omit the lane of chords and form above the roll")
     record_interval: int = setting(0, "AR models: patches between two frames (0: an eighth of all patches)", low=0)
-    soundfont: str | None = setting(None, "sound: a .sf2 or .sf3 file (default: a built-in simple voice)")
+    soundfont: str | None = setting(None, "sound: a .sf2 or .sf3 file (default: a sampled piano)")
 
 
 @dataclass(frozen=True, kw_only=True)

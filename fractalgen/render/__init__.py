@@ -78,7 +78,7 @@ def save_mp4(
 ) -> None:
     """Write an H.264 video; needs the optional package imageio-ffmpeg.
 
-    With a ``roll``, the finished piece, its music (AAC, played with the ``soundfont`` or a simple voice) follows, and
+    With a ``roll``, the finished piece, its music (AAC, played with the ``soundfont`` or the sampled piano) follows, and
     a playhead moves over the last frame.  Wide pieces show what changes, or is played, in a window of 1,920 pixels.
     """
     if roll is None:

@@ -1,13 +1,15 @@
-"""Rolls as sound: a small built-in piano that needs nothing but numpy, or any soundfont.
+"""Rolls as sound: a sampled grand piano that is part of the package, or any soundfont.
 
-The built-in voice adds up decaying partials, as a struck string sounds: slightly sharp overtones (stiffness), each
-decaying in two stages, brighter when struck harder, with the knock of the hammer in front.  Soundfonts (.sf2, .sf3)
-are played by the library ``tinysoundfont``.  Nothing is ever downloaded.
+Of the piano (``assets/piano``) every third key was recorded, at one loudness.  A key sounds as its nearest neighbour
+does, resampled; a soft note is turned down and made duller.  ``assets/player/piano.js`` plays the same samples by the
+same rules.  Soundfonts (.sf2, .sf3) are played by the library ``tinysoundfont``.  Nothing is ever downloaded.
 """
 
 from __future__ import annotations
 
+import json
 import wave
+from fractions import Fraction
 from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
@@ -17,7 +19,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from fractalgen.errors import UserError
-from fractalgen.files import replacing
+from fractalgen.files import ASSETS, replacing
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.tokens import PITCHES, midi_velocity
 
@@ -27,16 +29,12 @@ RATE = 44_100  # samples a second
 TAIL = 1.0  # seconds after the last step in which the last notes die away
 MAX_SECONDS = 3_600.0  # an hour takes about 2 GB while it is made
 CEILING = 0.98  # what the limiter lets through; the rest is room for rounding
-BLOCK = 256  # samples (6 ms): the limiter's grain, and the factor that splits a tone's time axis
+BLOCK = 256  # samples (6 ms): the limiter's grain
 LIMITER_BLOCKS = 40  # the limiter begins to turn down, and is back, 2 * 40 blocks (0.46 s) away from a peak
 
-LEVEL = 0.14  # the effective value of a tone struck with full velocity, as it begins
-PARTIALS = 40
-HIGHEST = 16_000.0  # Hz; partials above it are hardly heard, and the sampling rate ends at 22,050
-LONGEST = 30.0  # seconds; then even a bass string is silent
-RELEASE, DAMPING = 0.3, 0.05  # seconds: what is left of a tone after its key is let go, and its time constant
-HAMMER, KNOCK = 0.03, 0.006  # the same for the noise of the hammer
-WIDTH = 0.35  # how far the lowest and the highest key are from the middle (0) to one loudspeaker (1)
+PIANO = ASSETS / "piano"
+RELEASE, DAMPING = 0.5, 0.07  # seconds: what is left of a tone after its key is let go, and its time constant
+CUT = 0.01  # seconds in which a recording ends that is longer than the note
 
 SOUNDFONT_GAIN = 6.0  # dB; one loud note of a General MIDI piano then peaks near 0.25
 FADE = 0.1  # seconds: soundfonts may ring longer than the tail
@@ -48,7 +46,7 @@ def synthesise(roll: PianoRoll, soundfont: str | Path | None = None) -> tuple[So
     Notes are those of ``roll.to_midi``: an orphan hold is struck where it begins, at the middle velocity.  They begin
     and end at the seconds that the roll's tempi give, and ``TAIL`` seconds follow the last step.  ``soundfont`` is a
     .sf2 or .sf3 file, of which the first piano is taken (bank 0, preset 0; where there is none, the first preset);
-    without one the built-in voice plays.  Loud passages are turned down smoothly: no sample passes full scale.
+    without one the sampled piano plays.  Loud passages are turned down smoothly: no sample passes full scale.
 
     Raises:
         UserError: the soundfont cannot be used (see :func:`check_soundfont`), or the piece is longer than an hour.
@@ -64,7 +62,7 @@ def synthesise(roll: PianoRoll, soundfont: str | Path | None = None) -> tuple[So
     length = int(_samples(roll.seconds + TAIL))
     sound = np.zeros((-(-length // BLOCK) * BLOCK, 2), np.float32)  # whole blocks, for the limiter
     if soundfont is None:
-        _play_built_in(sound, notes["pitch"].astype(np.int64), start, stop, velocity)
+        _play_piano(sound[:length], notes["pitch"].astype(np.int64), start, stop, velocity)
     elif len(notes):
         _play_soundfont(sound[:length], notes["pitch"], start, stop, velocity, Path(soundfont))
     _limit(sound)
@@ -171,67 +169,59 @@ def _play_soundfont(
     sound[-fade:] *= np.linspace(1, 0, fade, dtype=np.float32)[:, None]
 
 
-def _play_built_in(
+def _play_piano(
     sound: Sound,
     pitch: NDArray[np.int64],
     start: NDArray[np.int64],
     stop: NDArray[np.int64],
     velocity: NDArray[np.int64],
 ) -> None:
-    """Add the notes to ``sound`` (samples, 2); each tone (a pitch at a velocity) is made once, for its longest note."""
-    length = np.minimum(stop - start, int(LONGEST * RATE))
+    """Add the notes to ``sound`` (samples, 2); each tone (a pitch, a brightness) is made once, for its longest note.
+
+    Amplitude is the square of a line in velocity (Dannenberg, "The interpretation of MIDI velocity", 2006), here over
+    40 dB.
+    """
+    samples = json.loads((PIANO / "samples.json").read_text(encoding="utf-8"))["notes"]
+    recorded = np.array([sample["pitch"] for sample in samples])
     release = np.arange(int(RELEASE * RATE), dtype=np.float32) / np.float32(RATE)
     release = np.exp(-release / DAMPING) * (1 - release / RELEASE)
-    name = pitch * PITCHES + velocity
-    for tone_name in tqdm(np.unique(name), "sound", unit="tone", disable=None, delay=1, leave=False):
-        notes = np.flatnonzero(name == tone_name)
-        key, loud = divmod(int(tone_name), PITCHES)
-        angle = np.pi / 4 * (1 + WIDTH * (key - 64) / 64)
-        sides = np.array([np.cos(angle), np.sin(angle)], np.float32)  # their power is the same everywhere
-        tone = _tone(key, loud, int(length[notes].max()) + len(release))
-        for note in notes:
-            held = length[note]
-            piece = tone[: held + len(release)].copy()
-            piece[held:] *= release
-            for side in (0, 1):  # ten times as fast as both at once, which makes many small vectors of two
-                sound[start[note] : start[note] + len(piece), side] += piece * sides[side]
+    hammer = (velocity // 8 * 8 + 4) / 127  # sixteen kinds of brightness are as good as all
+    loudness = ((0.1 + 0.9 * velocity / 127) ** 2).astype(np.float32)
+    for key in tqdm(np.unique(pitch).tolist(), "sound", unit="key", disable=None, delay=1, leave=False):
+        nearest = samples[np.abs(recorded - key).argmin()]
+        spectrum, length = _spectrum(nearest, key, int((stop - start)[pitch == key].max()) + len(release))
+        frequency = np.arange(length // 2 + 1, dtype=np.float32) * np.float32(RATE / length)
+        for force in np.unique(hammer[pitch == key]):
+            tone = np.fft.irfft(spectrum * _brightness(frequency, key, force), length)
+            for note in np.flatnonzero((pitch == key) & (hammer == force)):
+                held = stop[note] - start[note]
+                piece = tone[:, : held + len(release)] * loudness[note]
+                piece[:, held:] *= release[: max(0, piece.shape[1] - held)]
+                for side in (0, 1):  # ten times as fast as both at once, which makes many small vectors of two
+                    sound[start[note] : start[note] + piece.shape[1], side] += piece[side]
 
 
-def _tone(pitch: int, velocity: int, samples: int) -> Sound:
-    """A tone (samples,), longer than ``HAMMER``, of the built-in voice, its key held down; velocity 1 to 127.
+def _spectrum(sample: dict[str, Any], pitch: int, longest: int) -> tuple[NDArray[np.complex64], int]:
+    """Of a recording at another pitch, ``longest`` samples or as many as it has: spectrum (2, bins), and the length.
 
-    Partial k of a stiff string lies at k f sqrt(1 + B k^2) (Fletcher, Blackham and Stratton, 1962), here scaled so
-    that the first is in tune; B over the keyboard as in Rigaud, David and Daudet, "A parametric model and estimation
-    techniques for the inharmonicity and tuning of the piano" (2013).  A string struck at an eighth of its length has
-    no eighth partial.  Two decays a partial: first the strings of a key move together, then against each other
-    (Weinreich, "Coupled piano strings", 1977).  Amplitude is the square of a line in velocity (Dannenberg, "The
-    interpretation of MIDI velocity", 2006), here over 40 dB.
+    Tones end after ``longest``, or with the recording, in silence: so that their spectrum may stand for all time.
     """
-    force = velocity / 127
-    number = np.arange(1, PARTIALS + 1)
-    stiffness = np.exp(0.0926 * pitch - 13.64) + np.exp(-0.0847 * pitch - 5.82)
-    stretched = number * np.sqrt((1 + stiffness * number**2) / (1 + stiffness))
-    frequency = 440 * 2 ** ((pitch - 69) / 12) * stretched
-    number, frequency = number[frequency < HIGHEST], frequency[frequency < HIGHEST]
-    brightness = 800 + 6_000 * force**1.5  # Hz: a hard hammer excites high partials
-    strength = np.sin(np.pi * number / 8) / number * np.exp(-frequency / brightness)
-    strength *= np.sqrt(2 / (strength**2).sum()) * LEVEL * (0.1 + 0.9 * force) ** 2
-    # 1/s: from 0.5 in the bass to 7.8 at the top, and more for higher partials.
-    decay = 0.5 * 2 ** ((pitch - 21) / 22) * (1 + 0.12 * (number - 1))
-    poles = 2j * np.pi * np.r_[frequency, frequency * 1.0003] - np.r_[1.5 * decay, 0.5 * decay]  # 1/s
-    weights = np.r_[0.8 * strength, 0.2 * strength]
-    # exp(p (a + b)) = exp(p a) exp(p b): with time split into blocks, all partials are summed by one matrix product.
-    coarse = weights * np.exp(np.outer(np.arange(0, samples, BLOCK) / RATE, poles))
-    fine = np.exp(np.outer(np.arange(BLOCK) / RATE, poles))
-    left, right = np.hstack([coarse.real, coarse.imag]), np.hstack([fine.imag, fine.real])
-    tone: Sound = (left.astype(np.float32) @ right.astype(np.float32).T).ravel()[:samples]
-    knock = np.random.default_rng(pitch).standard_normal(int(HAMMER * RATE))  # the same at every call
-    knock = np.convolve(knock, np.hanning(48) / np.linalg.norm(np.hanning(48)), "same")  # dull: below about 1 kHz
-    knock *= np.exp(-np.arange(len(knock)) / (KNOCK * RATE)) * np.linspace(1, 0, len(knock))
-    tone[: len(knock)] += (0.5 * LEVEL * force**2 * knock).astype(np.float32)
-    attack = int(RATE * (0.001 + 0.005 * (1 - force)))  # seconds: a soft hammer stays longer on the string
-    tone[:attack] *= (0.5 - 0.5 * np.cos(np.pi * np.arange(attack) / attack)).astype(np.float32)
-    return tone
+    import soundfile
+
+    ratio = Fraction(2 ** ((pitch - sample["pitch"]) / 12)).limit_denominator(40)  # a semitone, 18/17, to a cent
+    grain = 1 << max(0, longest.bit_length() - 9)  # lengths of small factors have fast transforms
+    parts = -(-(longest + int(CUT * RATE)) // (ratio.denominator * grain)) * grain
+    content, _ = soundfile.read(PIANO / sample["file"], parts * ratio.numerator, dtype="float32", fill_value=0)
+    content[-int(CUT * RATE) :] *= np.linspace(1, 0, int(CUT * RATE), dtype=np.float32)[:, None]
+    length = parts * ratio.denominator
+    spectrum = np.fft.rfft(content.T)[:, : length // 2 + 1] * np.float32(sample["gain"] / ratio)
+    return np.pad(spectrum, ((0, 0), (0, length // 2 + 1 - spectrum.shape[1]))), length
+
+
+def _brightness(frequency: NDArray[np.float32], pitch: int, force: float) -> NDArray[np.complex64]:
+    """What a hammer of force 0 to 1 excites at frequencies in Hz: two low passes of the first order."""
+    corner = (600 + 880 * 2 ** ((pitch - 69) / 12)) * 2 ** (4.5 * force)
+    return 1 / (1 + frequency * np.complex64(1j / corner)) ** 2
 
 
 def _limit(sound: Sound) -> None:

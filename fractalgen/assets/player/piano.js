@@ -2,7 +2,7 @@
 
 const DAMPING = 0.07; // seconds: the time constant of a tone whose key is let go
 const ATTACK = 0.002; // seconds in which a tone fades in, so that nothing clicks
-const VOLUME = 0.5; // before the limiter, which lifts what is soft
+const VOLUME = 0.7; // before the limiter, which lifts what is soft
 const ROOM = { seconds: 0.9, share: 0.03 }; // of the power: more would lift some keys above others
 const WIDTH = 0.35; // how far the lowest and the highest key are from the middle (0) to one loudspeaker (1)
 
@@ -90,7 +90,7 @@ const nearest = (samples, pitch) =>
 /** Seconds of a decoded sample before its attack: some decoders put silence in front. */
 function attackOf(buffer) {
   const sound = buffer.getChannelData(0);
-  const loud = 0.01 * sound.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+  const loud = 0.02 * sound.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
   return Math.max(0, sound.findIndex((value) => Math.abs(value) > loud) / buffer.sampleRate - ATTACK);
 }
 
