@@ -78,8 +78,8 @@ def save_mp4(
 ) -> None:
     """Write an H.264 video; needs the optional package imageio-ffmpeg.
 
-    With a ``roll``, the finished piece, its music (AAC, played with the ``soundfont`` or the sampled piano) follows, and
-    a playhead moves over the last frame.  Wide pieces show what changes, or is played, in a window of 1,920 pixels.
+    With a ``roll``, the finished piece, its music follows (AAC, by the ``soundfont`` or the sampled piano), and a
+    playhead moves over the last frame.  Wide pieces show what changes, or is played, in a window of 1,920 pixels.
     """
     if roll is None:
         write_mp4(film(frames, cfg, WIDEST), path, fps or cfg.gif_fps)
