@@ -66,7 +66,7 @@ COMMANDS = {
     "diagnose": Command(
         DiagnoseConfig, "fractalgen.evaluation.health:diagnose", "check traces and MIDI files for faults", "files"
     ),
-    "studio": Command(StudioConfig, "fractalgen.studio.command:studio", "compose with the model in a browser"),
+    "studio": Command(StudioConfig, "fractalgen.studio.command:serve", "compose with the model in a browser"),
 }
 
 

@@ -13,7 +13,7 @@ from fractalgen.errors import UserError
 from fractalgen.studio.security import is_loopback
 
 
-def studio(cfg: StudioConfig) -> int:
+def serve(cfg: StudioConfig) -> int:
     """Serve the studio; the first line names its address and its folder.
 
     Raises:
@@ -27,11 +27,8 @@ def studio(cfg: StudioConfig) -> int:
         if (error.name or "").startswith("fractalgen"):
             raise
         raise UserError(f"the studio needs {error.name}: pip install 'fractalgen[studio]'") from error
-    from fractalgen.checkpoint import find_model
-
-    find_model(cfg.checkpoint, None if cfg.checkpoint else cfg.model)
     token = cfg.token or (None if is_loopback(cfg.host) else secrets.token_urlsafe(18))
-    app = create_app(cfg, token)
+    app, studio = create_app(cfg, token)
     listener = listening(cfg)
     address = address_of(cfg.host, listener.getsockname()[1], token)
     print(f"studio: {address}  (projects in {Path(cfg.output_dir).resolve()}; Ctrl-C ends it)", flush=True)
@@ -48,12 +45,19 @@ def studio(cfg: StudioConfig) -> int:
             server_header=False,
         )
     )
+
+    def stop() -> None:
+        server.should_exit = True
+
+    studio.failed = stop
     try:
         server.run(sockets=[listener])
     except KeyboardInterrupt:
         pass
     finally:
         listener.close()
+    if studio.failure is not None:
+        raise UserError(studio.failure)
     print("the studio has ended")
     return 0
 

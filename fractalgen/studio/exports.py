@@ -35,6 +35,7 @@ from fractalgen.render import sound
 from fractalgen.render.page import save_html
 from fractalgen.render.video import check_ffmpeg
 from fractalgen.studio.document import TICKS, Document
+from fractalgen.studio.worker import end_with_parent
 from fractalgen.trace import Trace
 
 T = TypeVar("T")
@@ -122,6 +123,7 @@ class Exports:
 
 def _quiet() -> None:
     """Ctrl-C is for the server, and progress bars are for commands."""
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.simplefilter("ignore")
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115  for as long as the process lasts

@@ -33,6 +33,7 @@ Kind = Literal["new", "edit", "import", "compose", "alternative"]
 FORMAT, VERSION = "fractalgen.project", 1
 HISTORY, FACTS, TRACES = "history.jsonl", "project.json", "traces"
 ENDING = ".fractalgen"
+MAKING, GONE = ".making-", ".gone-"  # folders that are not there yet, or any more
 MOST_STATES, MOST_LINE, MOST_UNPACKED = 20_000, 8 << 20, 512 << 20
 _NUMBER = re.compile(r"[0-9a-f]{12}")
 _TRACE = re.compile(rf"{TRACES}/(\d{{1,6}})\.trace\.npz")
@@ -89,6 +90,7 @@ class Project:
         self._latest: dict[int, int] = {}  # the child of each state that was visited last
         self._facts = read_facts(folder / FACTS)
         self._size = 0
+        self._counts = (-1, 0, 0)
         for line, place in _lines(folder / HISTORY):
             self._replay(line, place)
             self._size = sum(place)
@@ -130,6 +132,16 @@ class Project:
     def redo(self) -> int | None:
         """The child of the head that was visited last."""
         return self._latest.get(self.head)
+
+    def counts(self) -> tuple[int, int]:
+        """Bars and notes of the piece."""
+        head, bars, notes = self._counts
+        if head != self.head:
+            head = self.head
+            document = self.document(head)
+            bars, notes = document.bars, len(document.notes)
+            self._counts = head, bars, notes
+        return bars, notes
 
     def document(self, state: int) -> Document:
         """The piece in a state.
@@ -246,13 +258,15 @@ class Project:
 class Projects:
     """All projects of a folder, which no other studio uses at the same time."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, path: str) -> None:
         """Raises UserError: the folder cannot be written to, or another studio uses it."""
-        self.folder = writable_folder(folder)
+        self.folder = writable_folder(path)
         self._lock, self._open = threading.RLock(), dict[str, Project]()
         self._guard = _claim(self.folder)
         for left in self.folder.glob(f"*/{TRACES}/.*.npz"):  # of jobs that were cut off
             left.unlink(missing_ok=True)
+        for folder in (*self.folder.glob(f"{MAKING}*"), *self.folder.glob(f"{GONE}*")):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def all(self) -> list[Project]:
         """All that can be read, the newest first."""
@@ -292,7 +306,7 @@ class Projects:
         with self._lock:
             project = self.get(number)
             with project.lock:
-                gone = self.folder / f".{number}.gone"
+                gone = self.folder / f"{GONE}{number}"
                 os.replace(project.folder, gone)
                 del self._open[number]
             shutil.rmtree(gone, ignore_errors=True)
@@ -316,7 +330,7 @@ class Projects:
     def _made(self) -> Iterator[Path]:
         """The folder of a new project, which is in its place only if the block succeeds."""
         name = secrets.token_hex(6)
-        with tempfile.TemporaryDirectory(prefix=".", dir=self.folder) as temporary:
+        with tempfile.TemporaryDirectory(prefix=MAKING, dir=self.folder) as temporary:
             made = Path(temporary) / name
             made.mkdir()
             yield made

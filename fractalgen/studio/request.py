@@ -27,7 +27,7 @@ FLAG_MODES = {
     "accompany": "accompany",
     "vary": "variation",
 }
-MOST_SAMPLES, MOST_BARS = 16, 512
+MOST_SAMPLES, MOST_BARS, MOST_TOGETHER = 16, 512, 1024
 OURS = {
     *("mode", "num_samples", "sample", "checkpoint", "device", "threads", "hands", "pedal", "lead_sheet"),
     *("condition_midi", "condition_length", "input_midi", "mask", "mask_start", "mask_end", "compose_bars"),
@@ -115,6 +115,21 @@ class Request:
             settings |= self._hand(document)
         settings["batch_size"] = min(settings.get("batch_size", GenerateConfig.batch_size), self.num_samples)
         return GenerateConfig(**settings)
+
+    def check(self, document: Document) -> None:
+        """Refuse what is too much for a studio.
+
+        Raises:
+            UserError: the piece that would come out, or all samples together, are too long.
+        """
+        given = 0.0 if self.mode == "new" else document.length / (4 * TICKS)
+        bars = given + (self.flags.get("bars") or 0)
+        if bars > MOST_BARS or bars * self.num_samples > MOST_TOGETHER:
+            samples = f" in {self.num_samples} samples" * (self.num_samples > 1)
+            raise UserError(
+                f"{bars:g} bars{samples}: the studio composes pieces of at most {MOST_BARS} bars of four quarters, and"
+                f" {MOST_TOGETHER} in all"
+            )
 
     def label(self, document: Document) -> str:
         """How the states of the result are called."""

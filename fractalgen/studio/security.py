@@ -14,6 +14,7 @@ import socket
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, urlsplit
 
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 POLICY = (
@@ -31,10 +32,6 @@ HEADERS = {
 }
 UPLOAD, PROJECT_UPLOAD = 8 << 20, 256 << 20  # bytes of a request, and of a project file
 _OPENING = "/api/projects/open"
-
-
-class TooLarge(Exception):
-    """The body of a request is larger than allowed."""
 
 
 def is_loopback(host: str) -> bool:
@@ -76,30 +73,24 @@ class Guard:
         if scope["type"] == "http" and (not declared.isdecimal() or int(declared) > most):
             await refuse(scope, receive, send, 413, f"more than {most >> 20} MB")
             return
-        size, begun = 0, False
+        size = 0
 
         async def counted() -> Message:
             nonlocal size
             message = await receive()
             size += len(message.get("body", b""))
             if scope["type"] == "http" and size > most:
-                raise TooLarge
+                raise HTTPException(413, f"more than {most >> 20} MB")  # which FastAPI answers
             return message
 
         async def marked(message: Message) -> None:
-            nonlocal begun
             if message["type"] == "http.response.start":
-                begun = True
                 there = {name.lower() for name, _ in message["headers"]}
                 more = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
                 message["headers"] = [*message["headers"], *(row for row in more if row[0] not in there)]
             await send(message)
 
-        try:
-            await self.app(scope, counted, marked)
-        except TooLarge:
-            if not begun:
-                await refuse(scope, receive, send, 413, f"more than {most >> 20} MB")
+        await self.app(scope, counted, marked)
 
     def _judge(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str]:
         """The status of a refusal and its reason; 0: it is allowed."""

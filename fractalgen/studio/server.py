@@ -151,6 +151,8 @@ class Studio:
         self.queue = Queue(self.hub.tell)
         self.models: list[dict[str, Any]] = []
         self.ready = threading.Event()
+        self.failure: str | None = None
+        self.failed: Callable[[], None] = lambda: None
 
     def start(self) -> None:
         """Start the worker."""
@@ -161,6 +163,9 @@ class Studio:
         if event.kind == "ready":
             self.models = list(event.models)
             self.ready.set()
+        elif event.kind == "failed":
+            self.failure = event.text
+            self.failed()
         else:
             self.queue.take(event)
 
@@ -171,8 +176,8 @@ class Studio:
         self.exports.close()
 
 
-def create_app(cfg: StudioConfig, token: str | None = None) -> ASGIApp:
-    """The application; ``token``: what a request must have to be answered.
+def create_app(cfg: StudioConfig, token: str | None = None) -> tuple[ASGIApp, Studio]:
+    """The application, and what it works with; ``token``: what a request must have to be answered.
 
     Raises:
         UserError: the folder of the projects cannot be used.
@@ -196,13 +201,12 @@ def create_app(cfg: StudioConfig, token: str | None = None) -> ASGIApp:
         redoc_url=None,
         lifespan=lifespan,
     )
-    app.state.studio = studio
     _errors(app)
     _pages(app)
     _projects(app, studio)
     _states(app, studio)
     _composing(app, studio)
-    return Guard(app, cfg.host, token)
+    return Guard(app, cfg.host, token), studio
 
 
 def _errors(app: FastAPI) -> None:
@@ -384,6 +388,7 @@ def _composing(app: FastAPI, studio: Studio) -> None:
         found = projects.get(project)
         request = Request.from_json(body.model_dump())
         document = found.document(request.state)
+        request.check(document)
         number, position = queue.submit(found, request, document, request.label(document))
         return {"job": number, "position": position}
 
@@ -432,13 +437,13 @@ async def _send(socket: WebSocket, told: list[str], messages: asyncio.Queue[str 
 
 def summary(project: Project) -> dict[str, Any]:
     """A project as it stands in the list."""
-    document = project.document(project.head)
+    bars, notes = project.counts()
     return {
         "id": project.id,
         "name": project.name,
         "modified": project.modified,
-        "bars": document.bars,
-        "notes": len(document.notes),
+        "bars": bars,
+        "notes": notes,
     }
 
 

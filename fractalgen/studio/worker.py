@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import json
 import multiprocessing
+import multiprocessing.connection
+import os
 import signal
 import tempfile
 import threading
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from fractalgen.api import FractalGen
 
 MOST_MODELS = 3  # that are kept in memory
+MOST_DEATHS = 3  # of the process, before it is ready, in a row
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class Worker:
         self._stop = self._context.Value("q", -1, lock=False)
         self._lock = threading.Lock()
         self._job: int | None = None
-        self._closing = False
+        self._closing, self._ready, self._deaths = False, False, 0
         self._start()
 
     def _start(self) -> None:
@@ -100,6 +103,8 @@ class Worker:
         with contextlib.suppress(EOFError, OSError):
             while True:
                 event: Event = pipe.recv()
+                self._ready |= event.kind == "ready"
+                self._closing |= event.kind == "failed"
                 if event.kind in ("done", "error"):
                     with self._lock:
                         self._job = None
@@ -111,8 +116,13 @@ class Worker:
             self._process.join()
             job, self._job = self._job, None
             code = self._process.exitcode
-            self._start()
-        if job is not None:
+            self._deaths = 0 if self._ready else self._deaths + 1
+            self._ready = False
+            if self._deaths < MOST_DEATHS:
+                self._start()
+        if self._deaths >= MOST_DEATHS:
+            self._told(Event(-1, "failed", f"the process of the model dies as it starts (status {code})"))
+        elif job is not None:
             message = (
                 f"the process of the model has died (status {code}) and was started again; nothing is kept of this job"
             )
@@ -130,9 +140,14 @@ def serve(pipe: Connection, stop: Any, cfg: StudioConfig) -> None:
     warnings.simplefilter("ignore")
     from fractalgen.studio.composing import compose
 
-    models = Models(cfg)
-    pipe.send(Event(-1, "ready", models=tuple(models.facts())))
-    models.get(None)
+    end_with_parent()
+    try:
+        models = Models(cfg)
+        pipe.send(Event(-1, "ready", models=tuple(models.facts())))
+        models.get(None)
+    except UserError as error:
+        pipe.send(Event(-1, "failed", str(error)))
+        return
     while True:
         try:
             task: Task = pipe.recv()
@@ -167,6 +182,18 @@ def serve(pipe: Connection, stop: Any, cfg: StudioConfig) -> None:
         except Exception as error:  # noqa: BLE001  one job that fails must not end the others
             traceback.print_exc()
             tell("error", message=f"internal error: {type(error).__name__}: {' '.join(str(error).split())}"[:300])
+
+
+def end_with_parent() -> None:
+    """End this process when that which started it is gone, however it went."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 class Models:
