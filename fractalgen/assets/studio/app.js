@@ -379,7 +379,7 @@ class Studio {
     if (mode === "region" && !this.region) return toast(t("region.none"));
     if (mode !== "new" && !this.piece.notes.length && !(mode === "region")) return toast(t("nothing"));
     this.job = ""; // asked for, but without a number yet
-    this.asked = { mode, region: this.region };
+    this.stopping = false;
     this.refresh();
     try {
       await this.project.saved();
@@ -387,6 +387,7 @@ class Studio {
       if (mode === "continue") body.flags.bars = edit.barCount(this.piece) + this.panel.adds;
       const { job } = await post(`/projects/${this.project.id}/compose`, body);
       if (this.job === "") this.job = job;
+      if (this.stopping) await this.stop();
     } catch (error) {
       this.job = null;
       this.complain(error);
@@ -395,14 +396,15 @@ class Studio {
   }
 
   async stop() {
+    this.stopping = this.job === "";
     if (this.job) await request("DELETE", `/jobs/${this.job}`).catch((error) => this.complain(error));
   }
 
   /** A message of the server. */
   hear(message) {
-    const now = performance.now(), { live } = this;
+    const now = performance.now(), { live, project } = this;
     const handlers = {
-      queued: ({ position }) => (this.position = position),
+      queued: () => Object.assign(this, { job: this.job || message.job, position: message.position }),
       started: () => {
         this.job = message.job;
         this.live = new Live(message, this.piece);
@@ -424,7 +426,7 @@ class Studio {
         this.job = null;
         toast(message.message, "error");
       },
-      state: () => this.job === null && this.#reload(),
+      state: () => this.job === null && project.told(message).catch((error) => this.complain(error)),
     };
     handlers[message.type]?.(message);
     this.refresh();
@@ -442,12 +444,8 @@ class Studio {
     say(t(stopped ? "stopped" : "composed", { seconds: seconds?.toFixed(1) ?? "?", n }));
     if (states.length > 1) toast(t("strip.choose", { n: states.length }));
     this.roll.measure();
+    if (this.live?.mode === "new") this.roll.fit();
     this.refresh();
-  }
-
-  #reload() {
-    clearTimeout(this.reloading);
-    this.reloading = setTimeout(() => this.project.refresh().catch((error) => this.complain(error)), 150);
   }
 
   replay() {
@@ -668,8 +666,6 @@ class Studio {
     project.addEventListener("status", () => this.refresh());
     project.addEventListener("refused", ({ detail }) => {
       toast(detail, "error");
-      project.queue.length = 1; // what follows rests on what was refused
-      setTimeout(() => project.refresh().catch((error) => this.complain(error)));
     });
     socket.addEventListener("message", ({ detail }) => this.hear(detail));
     socket.addEventListener("lost", () => { this.lost = true; this.refresh(); });
@@ -775,9 +771,9 @@ class Studio {
     const lost = this.lost;
     this.lost = false;
     if (lost) {
-      this.job = null; // a job does not outlive its server
+      this.job = null; // what is still composed is told again
       this.project.back();
-      this.#reload();
+      this.project.refresh().catch((error) => this.complain(error));
     }
     this.refresh();
   }

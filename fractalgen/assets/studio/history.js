@@ -58,6 +58,13 @@ export class Project extends EventTarget {
     await request("PATCH", `/projects/${this.id}`, { name });
   }
 
+  /** The server tells that a state is new or became the head; that may have been this page. */
+  async told({ state, head }) {
+    this.latest = { state: state.id, head };
+    if (this.queue.length) return;
+    if (!this.states.has(state.id) || head !== this.head) await this.refresh();
+  }
+
   /** What the server has, after somebody else changed it. */
   async refresh() {
     if (this.queue.length) return;
@@ -67,10 +74,11 @@ export class Project extends EventTarget {
     this.#changed();
   }
 
-  #take({ states, head, document }) {
+  #take({ states, head, redo, document }) {
     this.states = new Map(states.map((state) => [state.id, state]));
     this.pieces.set(head, read(document));
     this.#visit(head);
+    if (redo != null) this.#last.set(head, redo);
   }
 
   #replay(item) {
@@ -193,10 +201,14 @@ export class Project extends EventTarget {
           break;
         }
         this.dispatchEvent(new CustomEvent("refused", { detail: error.message }));
+        queue.length = 1; // what follows rests on it
+        this.latest = { state: NaN };
       }
       queue.shift();
       storage.save(project, queue);
     }
+    const { latest } = this;
+    if (!queue.length && latest && !this.states.has(latest.state)) await this.refresh().catch(() => {});
     this.dispatchEvent(new Event("status"));
   }
 

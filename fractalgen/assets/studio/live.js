@@ -117,10 +117,10 @@ export class Live {
       return;
     }
     roll.fill(colours.roll, x0, y0, x1, y1); // the notes come out of the cells
-    pen.globalAlpha = 0.2;
+    if (age < 0) return;
+    pen.globalAlpha = 0.08 + 0.3 * (1 - ease(age / (FLASH + LOWER)));
     roll.fill(colours.accent, x0, y0, x1, y1);
     pen.globalAlpha = 1;
-    if (age < 0) return;
     for (const block of blocks(patch)) this.#drawBlock(roll, patch, block, age);
     outline(roll, patch, colours.accent, 1 - 0.6 * ease(age / (FLASH + LOWER + CELLS)), 2);
   }

@@ -15,7 +15,8 @@ const ONLY = { // flags that belong to some modes only
   bars: "new", tempo: "new", meter: "new", strength: "vary", voice: "accompany", side: "accompany",
   form: "new continue", chords: "new continue", key: "new",
 };
-const HIDDEN = new Set(["model", "mode", "num_samples", "like", "sample", "checkpoint"]);
+const HIDDEN = new Set(["model", "seconds", "condition_bars", "batch_size"]); // or set by the page itself
+const ITERATIONS = ["quality", "num_iter_list", "mar_order", "batch_generate_size"]; // of models that have some
 const SHORT = { bars: 16, tempo: 120 };
 
 /** Events: "change". */
@@ -43,7 +44,8 @@ export class Panel extends EventTarget {
     for (const { name, type } of this.info.flags) {
       const value = values[name];
       if (value === undefined || value === "" || !this.#offered(name)) continue;
-      flags[name] = /int|float/.test(type) && !LABELS.includes(name) ? Number(value) : value;
+      if (type === "list") flags[name] = String(value).split(/[\s;]+/).filter(Boolean);
+      else flags[name] = /int|float/.test(type) ? Number(value) : value;
     }
     const lane = Boolean(OWN[mode].includes("lane") && (values.lane ?? true));
     if (lane && mode !== "new") delete flags.chords;
@@ -84,6 +86,7 @@ export class Panel extends EventTarget {
     if (ONLY[name] && !ONLY[name].includes(mode)) return false;
     if (["chords", "form", "plan_temperature"].includes(name)) return Boolean(model?.plans);
     if ([...LABELS, "style", "key"].includes(name)) return Boolean(model?.labels && name in model.labels);
+    if (ITERATIONS.includes(name)) return Boolean(model?.iterations);
     return !(name === "meter" && model && !(model.meters?.length > 1));
   }
 

@@ -19,7 +19,7 @@ function ramp(stops) {
 }
 
 const shades = { dark: ramp(RAMPS.dark), light: ramp(RAMPS.light) };
-export const shade = (theme, velocity) => shades[theme][clamp(Math.round((velocity / 127) * SHADES - 3), 0, SHADES - 1)];
+export const shade = (theme, velocity) => shades[theme][clamp(Math.round(((velocity - 30) / 84) * (SHADES - 1)), 0, SHADES - 1)];
 
 export class Roll {
   /**
@@ -219,7 +219,7 @@ export class Roll {
   drawNote(note) {
     const { pen, ratio, colours, studio, row } = this, chosen = studio.selection.has(note.id);
     const x0 = this.x(note.start), x1 = Math.max(this.x(note.start + note.duration) - 1, x0 + 2), y = this.y(note.pitch);
-    const given = studio.live && studio.live.isGiven?.(note);
+    const given = studio.composing && studio.live.isGiven(note);
     pen.globalAlpha = given ? 0.45 : 1;
     const gap = row > 6 ? 0.5 : 0;
     this.box(x0, y + gap, x1, y + row - gap, row >= 8 ? 2.5 : 1);
