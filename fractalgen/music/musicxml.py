@@ -40,6 +40,7 @@ from fractalgen.music.notation import (
     signature,
     slices,
     spelled_pitch,
+    tidied,
     two_voices,
 )
 from fractalgen.music.pianoroll import Markers, PianoRoll
@@ -97,8 +98,8 @@ def write_musicxml(
 
     ``markers``: (step, text); chords become chord symbols and names in brackets, such as ``[A]``, rehearsal marks.
     ``key``: one of :data:`~.labels.KEYS` (default: the key that fits best).  ``hands``: RIGHT or LEFT for each note
-    (default: by :func:`.voices.hands`).  Velocities are kept exactly, as attributes of the notes; dynamics are written
-    where they change.
+    (default: by :func:`.voices.hands`).  Dynamics are written where they change.  Velocities are kept exactly, as
+    attributes of the notes, and so are ends of notes that are rounded to be read more easily.
 
     Raises:
         UserError: music21 is not installed, or the file cannot be written.
@@ -133,7 +134,8 @@ class _Engraver:
         self._tempos()
         notes = roll.notes()
         right = (hands_of(notes) if hands is None else hands) == RIGHT
-        self.staves = self._placed(notes[right]), self._placed(notes[~right])
+        borders = [self._quarters(start) for start in (*lines, self.bars[-1][1])]
+        self.staves = tuple(tidied(self._placed(notes[hand]), borders) for hand in (right, ~right))
         self._dynamics()
 
     def _quarters(self, step: int) -> Fraction:
@@ -230,14 +232,18 @@ class _Engraver:
         return bytes(exporter.asBytes())
 
     def _finish(self, root: ElementTree.Element) -> None:
-        """What music21 cannot write: velocities of single notes of a chord, which come as colours; upbeats; and voices
-        that count on from staff to staff.
+        """What music21 cannot write.
+
+        Velocities of single notes of a chord, and when notes end that are played shorter or longer than written, come
+        as colours.  An upbeat is marked as one, and voices count on from staff to staff.
         """
         for head in root.iter("note"):
             if head.findtext("staff") == "2" and (voice := head.find("voice")) is not None:
                 voice.text = str(int(voice.text or 1) + 4)  # as notation programs number them
             if colour := head.attrib.pop("color", None):
-                head.set("dynamics", f"{int(colour[1:], 16) / 0.9:.2f}")
+                head.set("dynamics", f"{int(colour[1:3], 16) / 0.9:.2f}")
+                if release := int(colour[3:], 16) - 0x8000:
+                    head.set("release", str(release))
                 head[:] = [element for element in head if element.tag != "notehead"]
         for measure in root.iter("measure"):
             if measure.get("number") == "0":
@@ -328,8 +334,10 @@ class _Engraver:
         _, root, tones = next(chord for chord in reversed(self.chords) if self._quarters(chord[0]) <= note.start)
         letter, alter, octave = spelled_pitch(note.pitch, self.sharps, self.minor, root, tones)
         head = self.library.note.Note(letter + ("#" * alter or "-" * -alter) + str(octave))
-        head.style.color = f"#{note.velocity:06X}"  # see _finish
-        if (before := note.start < start) | (behind := note.stop > stop):
+        before, behind = note.start < start, note.stop > stop
+        release = 0 if behind else int(note.release * TICKS)
+        head.style.color = f"#{note.velocity:02X}{release + 0x8000:04X}"  # see _finish
+        if before or behind:
             head.tie = self.library.tie.Tie("continue" if before and behind else "stop" if before else "start")
         return head
 
@@ -371,6 +379,7 @@ def _converted(library: Any, content: bytes) -> bytes:
         sound = direction.find("sound[@tempo]")
         for kind in direction.findall("direction-type[metronome]") if sound is not None else ():
             direction.remove(kind)
+    _carry_releases(root)
     for rest in root.iter("rest"):  # those that fill a bar are as long as a whole one for music21, also in an upbeat
         rest.attrib.pop("measure", None)
     with warnings.catch_warnings():
@@ -382,6 +391,20 @@ def _converted(library: Any, content: bytes) -> bytes:
         except Exception as error:  # whatever a strange score provokes in a library that expects good ones
             raise UserError(f"damaged MusicXML ({reason(error)})") from error
     return midi_bytes(tracks, TICKS)
+
+
+def _carry_releases(root: ElementTree.Element) -> None:
+    """When notes end that are played shorter or longer than written: music21 would lose it, so it goes as a colour."""
+    for part in root.iter("part"):
+        divisions = 1.0
+        for element in part.iter():
+            if element.tag == "divisions":
+                divisions = float(element.text or 1)
+            elif element.tag == "note":
+                element.attrib.pop("color", None)
+                if (release := element.get("release")) is not None:
+                    ticks = round(float(release) / divisions * TICKS)
+                    element.set("color", f"#{max(0, min(0xFFFFFF, ticks + 0x800000)):06X}")
 
 
 def _unzipped(content: bytes) -> bytes:
@@ -475,10 +498,10 @@ class _Tracks:
         if keys and abs(keys[0].sharps) <= 7:
             minor = getattr(keys[0], "mode", None) == "minor"
             conductor.append((0, bytes([0xFF, 0x59, 2, keys[0].sharps % 256, minor])))
-        chords = [(element, self._chord(element)) for element in everything.getElementsByClass("Harmony")]
-        conductor += [(_ticks(element.offset), text_event(0x06, text)) for element, text in chords if text]
         for mark in everything.getElementsByClass("RehearsalMark"):
             conductor.append((_ticks(mark.offset), text_event(0x06, f"[{shown(mark.content)}]")))
+        chords = [(element, self._chord(element)) for element in everything.getElementsByClass("Harmony")]
+        conductor += [(_ticks(element.offset), text_event(0x06, text)) for element, text in chords if text]
 
         loud = self._dynamics(everything)
         found = [
@@ -574,6 +597,8 @@ class _Tracks:
                     velocity = head.volume.velocity or next((loud for at, loud in reversed(loud) if at <= start), 80)
                     row = [start, stop, pitch, max(1, min(127, int(velocity)))]
                     found.append(row)
+                if (colour := head.style.color) is not None:  # see _carry_releases
+                    row[1] = max(row[0] + 1, row[1] + int(colour[1:], 16) - 0x800000)
                 if tie in ("start", "continue"):
                     tied[pitch] = row
         return found

@@ -5,6 +5,7 @@ Times are fractions of a quarter note.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import cache
@@ -18,6 +19,7 @@ INTERVALS = (0, -5, 2, -3, 4, -1, -6, 1, -4, 3, -2, 5)
 """Fifths from the root of a chord up to the note that lies so many semitones above it."""
 DYNAMICS = {"pp": 33, "p": 49, "mp": 64, "mf": 80, "f": 96, "ff": 112}
 """Dynamics and their MIDI velocities, as notation programs play them."""
+SLACK = Fraction(1, 4)
 CLEAR = 11  # how far a bar's velocity lies from the dynamic that holds before another one is written
 MOST_STATES = 64  # of the search for voices
 # What a pianist does not like to read: notes of one voice that overlap (they are cut and tied), less so if they begin
@@ -26,12 +28,13 @@ OVERLAP, TOGETHER, CROSSING, CHANGE, LOWER = 6.0, 4.0, 3.0, 2.0, 0.5
 
 
 class Placed(NamedTuple):
-    """A note: where it begins and ends, its MIDI pitch and velocity."""
+    """A note: begin and end on paper, MIDI pitch and velocity, and how much later it ends when it is played."""
 
     start: Fraction
     stop: Fraction
     pitch: int
     velocity: int
+    release: Fraction = Fraction(0)
 
 
 class Slice(NamedTuple):
@@ -40,6 +43,29 @@ class Slice(NamedTuple):
     start: Fraction
     stop: Fraction
     notes: tuple[Placed, ...]
+
+
+def tidied(notes: Sequence[Placed], lines: Sequence[Fraction]) -> list[Placed]:
+    """Notes of a hand as they are written: ends that lie a sixteenth or less beside an eighth are moved to it.
+
+    A note is lengthened into a rest, up to the next note of the hand or bar line, and it is shortened where it sounds
+    into the next note.  ``lines``: where bars begin, and the end.
+    """
+    starts = sorted({note.start for note in notes})
+    found = []
+    for note in notes:
+        stop = note.stop
+        before, behind = Fraction(2 * stop // 1, 2), Fraction(-(-2 * stop // 1), 2)
+        following = starts[bisect_left(starts, stop) :][:1] + list(lines[bisect_left(lines, stop) :][:1])
+        later = min([behind, *following])
+        if stop == later:
+            pass
+        elif before in starts and note.start < before < stop <= before + SLACK and 2 * before >= note.start + stop:
+            stop = before
+        elif later <= stop + SLACK:
+            stop = later
+        found.append(note._replace(stop=stop, release=note.stop - stop))
+    return found
 
 
 class _Sounding(NamedTuple):
