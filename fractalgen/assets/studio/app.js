@@ -441,8 +441,7 @@ class Studio {
     }
     this.job = null;
     const n = states.length ? (this.project.pieces.get(states[0])?.notes.length ?? 0) : 0;
-    say(t(stopped ? "stopped" : "composed", { seconds: seconds?.toFixed(1) ?? "?", n }));
-    if (states.length > 1) toast(t("strip.choose", { n: states.length }));
+    say(states.length > 1 ? t("strip.choose", { n: states.length }) : t(stopped ? "stopped" : "composed", { seconds: seconds?.toFixed(1) ?? "?", n }));
     this.roll.measure();
     if (this.live?.mode === "new") this.roll.fit();
     this.refresh();
@@ -595,7 +594,7 @@ class Studio {
     $("compose").querySelector("span").textContent = this.#composeLabel();
     setIcon($("compose"), busy ? "stop" : "spark");
     $("progress").hidden = !busy;
-    $("progress-text").textContent = this.composing ? t("progress", { done: live.done, total: live.total || "…" }) : this.position ? t("queued", { n: this.position }) : t("waiting");
+    $("progress-text").textContent = this.composing ? (live.total ? t("progress", live) : t("planning")) : this.position ? t("queued", { n: this.position }) : t("waiting");
     if (this.composing && live.total) $("progress-bar").value = live.done / live.total;
     else $("progress-bar").removeAttribute("value");
     $("welcome").hidden = busy || this.shown.notes.length > 0 || this.#draft !== null || this.recordingOpen || this.drawing || this.shown.chords.length > 0;
@@ -733,6 +732,7 @@ class Studio {
       if (id && id !== project.id) this.openProject(id).catch((error) => this.complain(error));
     });
     window.addEventListener("beforeunload", (event) => project.queue.length && project.online && event.preventDefault());
+    document.addEventListener("pointerdown", () => player.wake(), { once: true });
     this.#drops();
     this.#fillSelects();
   }

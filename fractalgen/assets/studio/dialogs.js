@@ -2,7 +2,7 @@
 import { $, el, icon, press } from "./dom.js";
 import { get, request } from "./api.js";
 import { barRange } from "./document.js";
-import { current, t } from "./i18n.js";
+import { bare, current, t } from "./i18n.js";
 
 const DOWNLOADS = ["mid", "musicxml", "wav", "mp4", "gif", "html", "project"];
 const TYPES = { mid: "audio/midi" };
@@ -110,7 +110,7 @@ const SHORTCUTS = [
 export function showHelp() {
   const key = (text) => el("kbd", { textContent: text.replace("ctrl", /Mac/.test(navigator.platform) ? "⌘" : "ctrl") });
   $("shortcuts").replaceChildren(...SHORTCUTS.map(([title, ...rows]) => el("section", {}, el("h3", { textContent: t(title) }),
-    el("dl", {}, ...rows.map(([keys, what]) => el("div", {}, el("dt", {}, ...keys.split(" ").map(key)), el("dd", { textContent: t(what).replace(/ \([^)]*\)$/, "") })))))));
+    el("dl", {}, ...rows.map(([keys, what]) => el("div", {}, el("dt", {}, ...keys.split(" ").map(key)), el("dd", { textContent: bare(t(what)) })))))));
   $("help-dialog").showModal();
 }
 
@@ -123,7 +123,7 @@ export function openMenu(entries, x, y) {
     if (!entry) return el("hr");
     const [text, run, keys = "", enabled = true] = entry;
     return el("button", { role: "menuitem", disabled: !enabled, data: { action: text }, onclick: () => (menu.hidePopover(), run()) },
-      el("span", { textContent: t(text).replace(/ \([^)]*\)$/, "") }), el("kbd", { textContent: keys }));
+      el("span", { textContent: bare(t(text)) }), el("kbd", { textContent: keys }));
   }));
   menu.showPopover();
   const { width, height } = menu.getBoundingClientRect();

@@ -33,7 +33,7 @@ export default {
   "go.new": ["Compose {n} bar", "Compose {n} bars"], "go.continue": ["Continue {n} bar", "Continue {n} bars"], "go.region": "Mark a region first",
   "go.region.bars": "Recompose bars {bars}", "go.vary": "Vary the piece", "go.vary.bars": "Vary bars {bars}", "go.accompany": "Accompany",
   "go.accompany.bars": "Accompany bars {bars}", "go.stop": "Stop",
-  composing: "It composes.", progress: "{done} of {total} patches", queued: "Place {n} in the queue", waiting: "Waiting for the model…",
+  composing: "It composes.", planning: "It plans…", progress: "{done} of {total} patches", queued: "Place {n} in the queue", waiting: "Waiting for the model…",
   composed: ["Composed in {seconds} seconds: {n} note.", "Composed in {seconds} seconds: {n} notes."], stopped: "Stopped. What was there is kept.",
 
   tools: "Tools", tool: "Tool", "tool.select": "Select, mark a region (1)", "tool.draw": "Draw notes (2)", "tool.erase": "Erase notes (3)", grid: "Grid",

@@ -24,14 +24,17 @@ export function toggle() {
 
 export function translate(root = document) {
   document.documentElement.lang = language;
-  for (const element of root.querySelectorAll("[data-t]")) element.textContent = t(element.dataset.t);
+  for (const element of root.querySelectorAll("[data-t]")) element.textContent = bare(t(element.dataset.t));
   for (const element of root.querySelectorAll("[data-role]"))
     element.setAttribute("aria-roledescription", t(element.dataset.role));
   for (const element of root.querySelectorAll("[data-label]")) label(element, t(element.dataset.label));
 }
 
+/** A text without the shortcut that stands in brackets at its end. */
+export const bare = (text) => text.replace(/ \([^)]*\)$/, "");
+
 /** The accessible name is the text before a shortcut in brackets; the whole is shown by the mouse. */
 export function label(element, text) {
-  element.setAttribute("aria-label", text.replace(/ \([^)]*\)$/, ""));
+  element.setAttribute("aria-label", bare(text));
   if (/^(BUTTON|A|SELECT|INPUT)$/.test(element.tagName)) element.title = text;
 }

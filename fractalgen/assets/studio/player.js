@@ -5,7 +5,7 @@ import { QUARTER, bars, barEnd, clamp, seconds, ticks } from "./document.js";
 const STRIDE = 120; // ticks that are planned together
 const ahead = () => (document.hidden ? 1.3 : 0.15); // seconds: a page in the background is woken once a second
 
-/** Events: "state" (playing or not, loaded), "frame" while it plays. */
+/** Events: "state" (playing or not), "frame" while it plays. */
 export class Player extends EventTarget {
   playing = false;
   looping = false;
@@ -29,9 +29,9 @@ export class Player extends EventTarget {
       this.out = new GainNode(this.context, { gain: this.volume });
       this.out.connect(this.context.destination);
       this.piano = new Piano(this.context, this.out);
-      this.loading = Promise.resolve(this.piano.load("/static/piano/")).finally(() => (this.loaded = true));
     }
     if (this.context.state !== "running") this.context.resume();
+    this.loading ??= this.piano.load("/static/piano/").catch(() => (this.loading = null)); // the next touch tries again
     await this.loading;
   }
 

@@ -19,7 +19,7 @@ function ramp(stops) {
 }
 
 const shades = { dark: ramp(RAMPS.dark), light: ramp(RAMPS.light) };
-export const shade = (theme, velocity) => shades[theme][clamp(Math.round(((velocity - 30) / 84) * (SHADES - 1)), 0, SHADES - 1)];
+export const shade = (theme, velocity) => shades[theme][clamp(Math.round(((velocity - 24) / 100) * (SHADES - 1)), 0, SHADES - 1)];
 
 export class Roll {
   /**
@@ -102,7 +102,7 @@ export class Roll {
     const pitches = shown.notes.map(({ pitch }) => pitch);
     const low = Math.min(48, ...pitches) - 3, high = Math.max(79, ...pitches) + 3;
     this.scale = clamp((this.width - GUTTER - 24) / length, 0.024, 0.2);
-    this.row = clamp((this.bottom - TOP) / (high - low + 1), 6, 18);
+    this.row = clamp((this.bottom - TOP) / (high - low + 1), 6, 22);
     this.measure();
     this.scroller.scrollLeft = 0;
     this.scroller.scrollTop = (127 - (high + low) / 2) * this.row - (this.bottom - TOP) / 2;
@@ -131,6 +131,7 @@ export class Roll {
     const names = "paper roll row octave beat bar line ink soft accent white black key lock right left on-accent loop".split(" ");
     this.colours = Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
     this.font = getComputedStyle(document.body).fontFamily;
+    this.larger = Math.min(1.2, parseFloat(style.fontSize) / 16); // texts grow with those of the page
     this.invalidate();
   }
 
@@ -142,7 +143,7 @@ export class Roll {
 
   text(colour, text, x, y, { size = 11, weight = 400, room = Infinity, align = "left" } = {}) {
     const { pen, ratio } = this;
-    pen.font = `${weight} ${size * ratio}px ${this.font}`;
+    pen.font = `${weight} ${size * this.larger * ratio}px ${this.font}`;
     if (room < Infinity && pen.measureText(text).width > room * ratio) return;
     pen.fillStyle = colour;
     pen.textAlign = align;

@@ -26,7 +26,7 @@ export default {
 
   "go.new": "譜寫 {n} 小節", "go.continue": "續寫 {n} 小節", "go.region": "請先標出區域", "go.region.bars": "重寫第 {bars} 小節", "go.vary": "變奏全曲",
   "go.vary.bars": "變奏第 {bars} 小節", "go.accompany": "伴奏", "go.accompany.bars": "伴奏第 {bars} 小節", "go.stop": "停止",
-  composing: "作曲中。", progress: "區塊 {done} / {total}", queued: "排隊第 {n} 位", waiting: "等待模型…", composed: "{seconds} 秒完成：{n} 個音符。", stopped: "已停止，保留現有內容。",
+  composing: "作曲中。", planning: "規劃中…", progress: "區塊 {done} / {total}", queued: "排隊第 {n} 位", waiting: "等待模型…", composed: "{seconds} 秒完成：{n} 個音符。", stopped: "已停止，保留現有內容。",
 
   tools: "工具", tool: "工具", "tool.select": "選取、標出區域 (1)", "tool.draw": "畫音符 (2)", "tool.erase": "擦除音符 (3)", grid: "格線",
   "edit.more": "編輯", "edit.copy": "複製", "edit.cut": "剪下", "edit.paste": "貼到游標處", "edit.duplicate": "再製", "edit.delete": "刪除", "edit.up": "升八度", "edit.down": "降八度",
