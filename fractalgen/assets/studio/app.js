@@ -87,7 +87,7 @@ class Studio {
 
   async newProject() {
     const day = new Intl.DateTimeFormat(i18n.current(), { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit" });
-    const { id } = await post("/projects", { name: t("projects.untitled", { day: day.format() }) });
+    const { id } = await post("/projects", { name: t("projects.untitled", { day: day.format().replaceAll(":", ".") }) });
     await this.openProject(id);
   }
 
@@ -108,11 +108,12 @@ class Studio {
   }
 
   async download(kind, region = null) {
+    let waiting = null;
     try {
       if (!this.piece.length && kind !== "project") throw new Error(t("nothing"));
       await this.project.saved();
       const { href, name } = dialogs.file(this.project, kind, region);
-      if (!["mid", "project"].includes(kind)) toast(t("take.wait", { name }));
+      if (!["mid", "project"].includes(kind)) waiting = toast(t("take.wait", { name }));
       const answer = await fetch(href);
       if (!answer.ok) throw new Error((await answer.json().catch(() => ({}))).detail ?? answer.statusText);
       const link = el("a", { href: URL.createObjectURL(await answer.blob()), download: name });
@@ -121,6 +122,8 @@ class Studio {
       toast(t("taken", { name }));
     } catch (error) {
       this.complain(error);
+    } finally {
+      waiting?.remove();
     }
   }
 
@@ -378,13 +381,14 @@ class Studio {
     this.panel.setMode(mode);
     if (mode === "region" && !this.region) return toast(t("region.none"));
     if (mode !== "new" && !this.piece.notes.length && !(mode === "region")) return toast(t("nothing"));
+    if (mode === "new") this.setRegion(null);
     this.job = ""; // asked for, but without a number yet
     this.stopping = false;
     this.refresh();
     try {
       await this.project.saved();
       const body = { ...this.panel.request(this.region), ...changes, state: this.project.number(this.project.head) };
-      if (mode === "continue") body.flags.bars = edit.barCount(this.piece) + this.panel.adds;
+      if (mode === "continue") body.flags.bars = this.panel.adds;
       const { job } = await post(`/projects/${this.project.id}/compose`, body);
       if (this.job === "") this.job = job;
       if (this.stopping) await this.stop();
@@ -614,7 +618,7 @@ class Studio {
     setIcon($("play"), this.playing ? "pause" : "play");
     i18n.label($("play"), t(this.playing ? "pause" : "play"));
     if (document.activeElement !== $("tempo")) $("tempo").value = Math.round(edit.tempoAt(this.shown, this.cursor) * 10) / 10;
-    $("facts").textContent = this.shown.notes.length ? [t("bars.count", { n: edit.barCount(this.shown) }), t("notes.count", { n: this.shown.notes.length }), this.shown.key].filter(Boolean).join(" · ") : "";
+    $("facts").textContent = this.shown.notes.length ? [t("bars.count", { n: edit.barCount(this.shown) }), t("notes.count", { n: this.shown.notes.length }), i18n.keyName(this.shown.key)].filter(Boolean).join(" · ") : "";
     $("roll-box").setAttribute("aria-label", t("roll.says", { n: this.shown.notes.length, bars: edit.barCount(this.shown) }));
     this.#status();
     this.#clock();

@@ -14,6 +14,7 @@ export function toast(text, kind = "info", action = null) {
   $("toasts").append(message);
   while ($("toasts").children.length > 4) $("toasts").firstChild.remove();
   setTimeout(() => message.remove(), kind === "error" ? 15000 : 6000);
+  return message;
 }
 
 /** Tells those who do not see the page. */

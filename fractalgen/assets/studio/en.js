@@ -53,7 +53,7 @@ export default {
   "state.new": "Empty page", undone: "Undone: {label}", selected: ["{n} note selected", "{n} notes selected"],
 
   region: "Region", "region.is": "Bars {bars}", "region.says": "Region: bars {bars}, {low} to {high}", "region.none": "Drag a rectangle on the roll first.",
-  "region.compose": "Recompose", "region.compose.help": "Recompose the region (R)", "region.three": "3 ways", "region.three.help": "Three alternatives (A)",
+  "region.compose": "Recompose", "region.compose.help": "Recompose the region (R)", "region.three": "3 ways", "region.three.help": "3 ways: three alternatives (A)",
   "region.vary": "Vary the region (V)", "region.loop": "Loop the region (L)", "region.close": "No region (esc)", "drag.region": "Drag these bars into another program",
 
   alternatives: "Alternatives", "strip.name": "Alternative {letter}", "strip.look": "Show alternative {letter}", "strip.listen": "Listen to {letter}",

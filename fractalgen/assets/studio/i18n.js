@@ -14,6 +14,10 @@ export function t(key, values = {}) {
   return text.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
 }
 
+/** A key as musicians write it. */
+export const keyName = (key) =>
+  key?.replace(/^([A-G])b/, "$1♭").replace(/^([A-G])#/, "$1♯").replace(/ (major|minor)$/, (_, kind) => ` ${t(`choice.${kind}`)}`);
+
 export const has = (key) => key in en;
 
 export function toggle() {

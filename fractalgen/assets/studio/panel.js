@@ -1,6 +1,6 @@
 /** What is asked of the model: the modes, and the settings that `GET /api/info` lists. */
 import { el, icon } from "./dom.js";
-import { has, t } from "./i18n.js";
+import { has, keyName, t } from "./i18n.js";
 
 export const MODES = ["new", "continue", "region", "vary", "accompany"];
 const LABELS = ["density", "polyphony", "register", "velocity"]; // shares of the training set, 0 to 1
@@ -142,17 +142,13 @@ export class Panel extends EventTarget {
     if (name === "add") return this.#row(name, el("input", { id, type: "number", min: 1, max: 64, value: value ?? 4, onchange: change }));
     if (name === "hand") return this.#row(name, select([[t("hand.both"), ""], [t("hand.right"), 0], [t("hand.left"), 1]]));
     if (name === "lane") return this.#check(name, value ?? true, t("flag.lane.help"));
-    if (name === "key") return this.#row(name, select([[t("any"), ""], ...(this.model.labels.key ?? []).map((key) => [this.#key(key), key])]), flag.help);
+    if (name === "key") return this.#row(name, select([[t("any"), ""], ...(this.model.labels.key ?? []).map((key) => [keyName(key), key])]), flag.help);
     if (name === "style") return this.#row(name, select([[t("any"), ""], ...this.model.labels.style.map((style) => [style, style])]), flag.help);
     if (name === "meter") return this.#row(name, select([[t("default"), ""], ...this.model.meters.map((meter) => [meter, meter])]), flag.help);
     if (LABELS.includes(name) || name === "strength") return this.#slider(name, flag);
     if (flag.type.includes("bool")) return this.#check(name, value ?? flag.default, flag.help);
     if (flag.choices) return this.#row(name, select([[t("default"), ""], ...flag.choices.map((one) => [has(`choice.${one}`) ? t(`choice.${one}`) : one, one])]), flag.help);
     return this.#input(name, flag, id, change);
-  }
-
-  #key(key) {
-    return key.replace(/^([A-G])b/, "$1♭").replace(/^([A-G])#/, "$1♯").replace(/ (major|minor)$/, (_, kind) => ` ${t(`choice.${kind}`)}`);
   }
 
   #input(name, flag, id, change) {
@@ -181,6 +177,7 @@ export class Panel extends EventTarget {
       slider.classList.toggle("free", value === undefined && free === undefined);
       output.textContent = value === undefined && free === undefined ? t("auto") : `${Math.round((value ?? free) * 100)} %`;
       slider.setAttribute("aria-valuetext", output.textContent);
+      output.setAttribute("aria-label", `${t(`flag.${name}`)}: ${output.textContent}`);
     };
     output.onclick = () => (this.set(name, undefined), show(undefined));
     show(this.values[name]);

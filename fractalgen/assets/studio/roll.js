@@ -3,6 +3,7 @@ import { GRID, QUARTER, bars, barAt, clamp, isBlack, pitchName } from "./documen
 
 export const GUTTER = 56, RULER = 28, FORM = 20, CHORDS = 24, VELOCITY = 76;
 export const TOP = RULER + FORM + CHORDS;
+const ZERO = GUTTER + 6; // where the piece begins
 const SHADES = 32, BEHIND = 16; // bars that can be scrolled to behind the end
 const RAMPS = {
   dark: ["#3f6fd0", "#6f86f2", "#b58af5", "#f58ac8", "#ff9f80", "#ffd080", "#fff0b8"],
@@ -40,9 +41,9 @@ export class Roll {
   get height() { return this.scroller.clientHeight; }
   get bottom() { return this.height - this.velocity; }
   get velocity() { return this.height < 380 ? 0 : VELOCITY; }
-  x(tick) { return GUTTER + tick * this.scale - this.scroller.scrollLeft; }
+  x(tick) { return ZERO + tick * this.scale - this.scroller.scrollLeft; }
   y(pitch) { return TOP + (127 - pitch) * this.row - this.scroller.scrollTop; } // the upper edge of its row
-  tickAt(x) { return (x - GUTTER + this.scroller.scrollLeft) / this.scale; }
+  tickAt(x) { return (x - ZERO + this.scroller.scrollLeft) / this.scale; }
   pitchAt(y) { return clamp(127 - Math.floor((y - TOP + this.scroller.scrollTop) / this.row), 0, 127); }
   velocityAt(y) { return clamp(Math.round(127 * (1 - (y - this.bottom - 8) / (this.velocity - 14))), 1, 127); }
 
@@ -73,7 +74,7 @@ export class Roll {
   measure() {
     const { canvas, scroller, spacer } = this, all = bars(this.studio.shown);
     const end = all[Math.min(all.length - 1, barAt(this.studio.shown, this.studio.shown.length) + BEHIND)].tick;
-    const size = [`${Math.round(GUTTER + end * this.scale)}px`, `${Math.round(TOP + 128 * this.row + this.velocity)}px`];
+    const size = [`${Math.round(ZERO + end * this.scale)}px`, `${Math.round(TOP + 128 * this.row + this.velocity)}px`];
     if (spacer.style.width !== size[0]) spacer.style.width = size[0];
     if (spacer.style.height !== size[1]) spacer.style.height = size[1];
     this.ratio = window.devicePixelRatio || 1;
@@ -92,7 +93,7 @@ export class Roll {
     this.scale = clamp(this.scale * time, 0.008, 0.8);
     this.row = clamp(this.row * pitch, 4, 36);
     this.measure();
-    this.scroller.scrollLeft = tick * this.scale - (x - GUTTER);
+    this.scroller.scrollLeft = tick * this.scale - (x - ZERO);
     this.scroller.scrollTop = rows * this.row - (y - TOP);
   }
 
@@ -101,7 +102,7 @@ export class Roll {
     const { shown } = this.studio, length = shown.length || bars(shown)[8].tick;
     const pitches = shown.notes.map(({ pitch }) => pitch);
     const low = Math.min(48, ...pitches) - 3, high = Math.max(79, ...pitches) + 3;
-    this.scale = clamp((this.width - GUTTER - 24) / length, 0.024, 0.2);
+    this.scale = clamp((this.width - ZERO - 24) / length, 0.024, 0.2);
     this.row = clamp((this.bottom - TOP) / (high - low + 1), 6, 22);
     this.measure();
     this.scroller.scrollLeft = 0;
@@ -169,7 +170,7 @@ export class Roll {
 
   draw(now) {
     if (!this.colours || !this.width) return;
-    const { studio, colours } = this, from = this.tickAt(GUTTER), to = this.tickAt(this.width);
+    const { studio, colours } = this, from = this.tickAt(GUTTER) - 1, to = this.tickAt(this.width);
     this.fill(colours.paper, 0, 0, this.width, this.height);
     this.clip(GUTTER, TOP, this.width, this.bottom, () => {
       this.drawPaper(from, to);
@@ -234,7 +235,7 @@ export class Roll {
     }
     pen.globalAlpha = 1;
     if (row >= 13 && x1 - x0 > 26)
-      this.text("#0d1016", pitchName(note.pitch, studio.shown.key), x0 + 4, y + row / 2 + 0.5,
+      this.text(studio.theme === "light" && note.velocity > 56 ? "#fff" : "#0d1016", pitchName(note.pitch, studio.shown.key), x0 + 4, y + row / 2 + 0.5,
         { size: Math.min(10.5, row - 3), weight: 600 });
   }
 

@@ -301,12 +301,12 @@ export class Tools {
     const { studio, roll } = this;
     let region = null;
     return {
-      move: (x, y) => {
+      move: (x, y, { altKey }) => {
         if (!region && Math.hypot(x - x0, y - y0) < STILL) return;
         const other = Math.max(0, roll.tickAt(x)), end = roll.pitchAt(y);
-        region = { start: this.snap(Math.min(tick, other), false, Math.floor), end: this.snap(Math.max(tick, other), false, Math.ceil),
+        const grid = altKey ? this.grid : Math.max(this.grid, edit.QUARTER); // beats
+        region = { start: Math.floor(Math.min(tick, other) / grid) * grid, end: Math.ceil(Math.max(tick, other, 1) / grid) * grid,
           low: Math.min(pitch, end), high: Math.max(pitch, end) + 1 };
-        if (region.end === region.start) region.end += this.grid;
         studio.marquee = region;
         studio.select(new Set(edit.inside(studio.shown, region).map(({ id }) => id)), true);
       },

@@ -40,7 +40,7 @@ export default {
   "state.new": "空白頁", undone: "已復原：{label}", selected: "已選 {n} 個音符",
 
   region: "區域", "region.is": "第 {bars} 小節", "region.says": "區域：第 {bars} 小節，{low} 到 {high}", "region.none": "請先在捲軸上拖曳出矩形。",
-  "region.compose": "重寫", "region.compose.help": "重寫此區域 (R)", "region.three": "三種寫法", "region.three.help": "三個備選 (A)", "region.vary": "變奏此區域 (V)", "region.loop": "循環此區域 (L)",
+  "region.compose": "重寫", "region.compose.help": "重寫此區域 (R)", "region.three": "三種寫法", "region.three.help": "三種寫法：三個備選 (A)", "region.vary": "變奏此區域 (V)", "region.loop": "循環此區域 (L)",
   "region.close": "取消區域 (esc)", "drag.region": "把這些小節拖到其他程式",
 
   alternatives: "備選", "strip.name": "備選 {letter}", "strip.look": "顯示備選 {letter}", "strip.listen": "試聽 {letter}", "strip.accept": "採用", "strip.accept.help": "採用備選 {letter}",
