@@ -39,7 +39,8 @@ class Studio {
   t = t;
 
   async begin() {
-    this.player = new Player(() => ({ piece: this.shown, limit: this.composing ? this.live.limit : Infinity, loop: this.loop }));
+    this.player = new Player(() => ({ piece: this.shown, limit: this.composing ? this.live.limit : Infinity, loop: this.loop,
+      end: this.keyboard.recording ? Infinity : this.shown.length }));
     this.roll = new Roll(this, $("roll-box"));
     this.tools = new Tools(this, this.roll);
     this.strip = new Strip(this);
@@ -49,7 +50,7 @@ class Studio {
     this.#connect();
     listenToKeys(this);
     this.info = await until(() => get("/info"));
-    this.panel = new Panel(this.info, $("settings"), $("modes"));
+    this.panel = new Panel(this.info, $("settings"), $("modes"), () => this.piece);
     this.panel.addEventListener("change", () => this.refresh());
     await this.#openFirst();
     document.body.dataset.ready = "true";
@@ -186,6 +187,11 @@ class Studio {
     const ids = new Set(piece.notes.map(({ id }) => id));
     this.selection = this.selection.intersection(ids);
     this.refresh();
+  }
+
+  /** Says why nothing can be edited at the moment. */
+  refuse() {
+    toast(t(this.composing ? "strip.wait" : "strip.first"));
   }
 
   /** An edit of the selected notes, if there are any. */
@@ -348,7 +354,7 @@ class Studio {
       ["edit.right", () => this.change("hand", (piece, ids) => edit.setHand(piece, ids, 0)), "", some],
       ["edit.left", () => this.change("hand", (piece, ids) => edit.setHand(piece, ids, 1)), "", some], null,
       ["edit.insert", () => this.insertBars(4), ""], ["edit.trim", () => this.trim(), "", this.piece.length > 0],
-      ["edit.all", () => this.selectAll(), "ctrl+A"], ["midi", () => this.connectKeyboard(), "", Keyboard.possible],
+      ["edit.all", () => this.selectAll(), "ctrl+A"], ["midi", () => this.connectKeyboard(), "", Keyboard.possible], ["help", dialogs.showHelp, "?"],
     ], left + x, top + y);
   }
 
@@ -377,6 +383,7 @@ class Studio {
 
   async compose({ mode = this.panel.mode, ...changes } = {}) {
     if (this.job !== null) return this.stop();
+    this.drop();
     this.show(null);
     this.panel.setMode(mode);
     if (mode === "region" && !this.region) return toast(t("region.none"));
@@ -445,6 +452,7 @@ class Studio {
     }
     this.job = null;
     const n = states.length ? (this.project.pieces.get(states[0])?.notes.length ?? 0) : 0;
+    if (states.length > 1) await this.show(states[0]);
     say(states.length > 1 ? t("strip.choose", { n: states.length }) : t(stopped ? "stopped" : "composed", { seconds: seconds?.toFixed(1) ?? "?", n }));
     this.roll.measure();
     if (this.live?.mode === "new") this.roll.fit();
@@ -623,6 +631,7 @@ class Studio {
     this.#status();
     this.#clock();
     this.#floatRegion();
+    this.panel.refresh();
     this.strip.update();
     dialogs.showHistory(this);
     this.roll.measure();

@@ -67,7 +67,9 @@ export function showHistory(studio) {
   const { project } = studio, list = $("states"), open = !$("history-panel").hidden;
   press($("history"), open);
   $("history").setAttribute("aria-expanded", open);
-  if (!open) return;
+  const key = [project.id, project.states.size, project.head, current()].join();
+  if (!open || list.dataset.key === key) return;
+  list.dataset.key = key;
   const states = [...project.states.values()].toSorted((one, other) => other.time - one.time || other.id - one.id);
   const time = new Intl.DateTimeFormat(current(), { hour: "2-digit", minute: "2-digit" });
   const before = new Set();

@@ -81,11 +81,6 @@ export function seconds(piece, tick) {
   return at + (tick - from) * rate;
 }
 
-export function ticks(piece, time) {
-  const [from, at, rate] = clock(piece).findLast(([, start]) => start <= time) ?? clock(piece)[0];
-  return from + (time - at) / rate;
-}
-
 export const tempoAt = (piece, tick) => piece.tempos.findLast(([start]) => start <= tick)?.[1] ?? 120;
 
 /** Names of notes: flats in the keys that are written so. */

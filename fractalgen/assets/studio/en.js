@@ -58,7 +58,7 @@ export default {
 
   alternatives: "Alternatives", "strip.name": "Alternative {letter}", "strip.look": "Show alternative {letter}", "strip.listen": "Listen to {letter}",
   "strip.accept": "Take", "strip.accept.help": "Take alternative {letter}", "strip.reject": "Put {letter} away", "strip.dismiss": "Keep what was",
-  "strip.choose": "{n} alternatives: listen, and take one.", "strip.accepted": "Taken. Undo brings the choice back.",
+  "strip.first": "Take this alternative first, or keep what was.", "strip.wait": "It can be edited when it is composed.", "strip.choose": "{n} alternatives: listen, and take one.", "strip.accepted": "Taken. Undo brings the choice back.",
 
   transport: "Transport", play: "Play (space)", pause: "Pause (space)", start: "To the start (home)", record: "Record a MIDI keyboard", position: "Position: bar, beat, sixteenth",
   loop: "Loop (L)", metronome: "Metronome (M)", sustain: "Sustain pedal (P)", follow: "Follow the cursor", "tempo.short": "Tempo", volume: "Volume", progress_bar: "Progress",

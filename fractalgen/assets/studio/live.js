@@ -20,7 +20,7 @@ export class Live {
     this.kept = started.given.map(([id, pitch, start, duration, velocity, hand, locked]) =>
       ({ id, pitch, start, duration, velocity, hand, locked }));
     this.views = this.samples.map(() => null);
-    this.frontier = 0;
+    this.frontier = started.mode === "continue" ? before.length : 0;
   }
 
   plan({ sample, chords, sections }) {
@@ -42,7 +42,7 @@ export class Live {
 
   /** Time that is settled: what the ear may reach. */
   get limit() {
-    return this.generators[0] === "ar" ? this.frontier : this.length;
+    return this.generators[0] === "ar" && /new|continue/.test(this.mode) ? this.frontier : Infinity;
   }
 
   isGiven({ pitch, start }) {

@@ -1,11 +1,12 @@
 /** What is asked of the model: the modes, and the settings that `GET /api/info` lists. */
-import { el, icon } from "./dom.js";
+import { barAt } from "./document.js";
+import { $, el, icon } from "./dom.js";
 import { has, keyName, t } from "./i18n.js";
 
 export const MODES = ["new", "continue", "region", "vary", "accompany"];
 const LABELS = ["density", "polyphony", "register", "velocity"]; // shares of the training set, 0 to 1
 const OWN = { // fields that stand in the open for each mode; the rest is folded away
-  new: ["bars", "key", "tempo", "meter", "chords", "form"],
+  new: ["bars", "key", "tempo", "meter", "chords", "form", "lane"],
   continue: ["add", "lane", "chords"],
   region: ["hand", "lane"],
   vary: ["strength"],
@@ -24,9 +25,10 @@ export class Panel extends EventTarget {
   mode = "new";
   values = JSON.parse(localStorage.getItem("fractalgen.settings") ?? "{}");
 
-  constructor(info, form, modes) {
+  /** `piece()`: the piece as it is. */
+  constructor(info, form, modes, piece) {
     super();
-    Object.assign(this, { info, form, modes });
+    Object.assign(this, { info, form, modes, piece });
     if (!info.models.some(({ name }) => name === this.values.model)) this.values.model = undefined;
     form.addEventListener("submit", (event) => event.preventDefault());
     modes.addEventListener("keydown", (event) => this.#arrows(event));
@@ -47,16 +49,27 @@ export class Panel extends EventTarget {
       if (type === "list") flags[name] = String(value).split(/[\s;]+/).filter(Boolean);
       else flags[name] = /int|float/.test(type) ? Number(value) : value;
     }
-    const lane = Boolean(OWN[mode].includes("lane") && (values.lane ?? true));
-    if (lane && mode !== "new") delete flags.chords;
+    const lane = OWN[mode].includes("lane") && this.lane && !flags.chords;
+    if (lane && mode === "new" && !flags.form) flags.bars ??= barAt(this.piece(), this.piece().chords.at(-1)?.[0] ?? 0) + 1;
     const body = { mode, flags, num_samples: Number(values.samples ?? 1) };
     if (region && mode !== "new" && mode !== "continue") body.region = region;
     if (mode === "region" && values.hand !== undefined && values.hand !== "") body.hand = Number(values.hand);
     return lane ? { ...body, lane } : body;
   }
 
+  /** Whether the chord lane is followed: unless it is said otherwise, but a new piece only where there are no notes. */
+  get lane() {
+    const { notes, chords } = this.piece();
+    return this.values[`lane ${this.mode}`] ?? (chords.length > 0 && (this.mode !== "new" || !notes.length));
+  }
+
   get adds() {
     return Number(this.values.add ?? 4);
+  }
+
+  /** Boxes that follow the piece. */
+  refresh() {
+    if ($("flag-lane")) $("flag-lane").checked = this.lane;
   }
 
   set(name, value) {
@@ -141,7 +154,7 @@ export class Panel extends EventTarget {
       ...pairs.map(([text, key]) => new Option(text, key, false, String(value ?? "") === String(key))));
     if (name === "add") return this.#row(name, el("input", { id, type: "number", min: 1, max: 64, value: value ?? 4, onchange: change }));
     if (name === "hand") return this.#row(name, select([[t("hand.both"), ""], [t("hand.right"), 0], [t("hand.left"), 1]]));
-    if (name === "lane") return this.#check(name, value ?? true, t("flag.lane.help"));
+    if (name === "lane") return this.#check(name, this.lane, t("flag.lane.help"), `lane ${this.mode}`);
     if (name === "key") return this.#row(name, select([[t("any"), ""], ...(this.model.labels.key ?? []).map((key) => [keyName(key), key])]), flag.help);
     if (name === "style") return this.#row(name, select([[t("any"), ""], ...this.model.labels.style.map((style) => [style, style])]), flag.help);
     if (name === "meter") return this.#row(name, select([[t("default"), ""], ...this.model.meters.map((meter) => [meter, meter])]), flag.help);
@@ -160,8 +173,8 @@ export class Panel extends EventTarget {
     return this.#row(name, input, flag.help, wide);
   }
 
-  #check(name, on, help) {
-    const box = el("input", { id: `flag-${name}`, type: "checkbox", checked: on, onchange: ({ target }) => this.set(name, target.checked) });
+  #check(name, on, help, key = name) {
+    const box = el("input", { id: `flag-${name}`, type: "checkbox", checked: on, onchange: ({ target }) => this.set(key, target.checked) });
     return el("div", { className: "row check wide", title: help ?? "" }, box,
       el("label", { htmlFor: box.id, textContent: has(`flag.${name}`) ? t(`flag.${name}`) : name.replaceAll("_", " ") }));
   }

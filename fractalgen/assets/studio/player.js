@@ -1,6 +1,6 @@
 /** The transport: plays what is there at the moment, so that edits and new patches are heard as they come. */
 import { Piano } from "../player/piano.js";
-import { QUARTER, bars, barEnd, clamp, seconds, ticks } from "./document.js";
+import { QUARTER, bars, barEnd, seconds } from "./document.js";
 
 const STRIDE = 120; // ticks that are planned together
 const ahead = () => (document.hidden ? 1.3 : 0.15); // seconds: a page in the background is woken once a second
@@ -16,7 +16,7 @@ export class Player extends EventTarget {
   #plan = []; // stretches that are planned: {time, from, to, rate (seconds a tick)}
   #strikes = []; // keys that are down or will be: {pitch, from, to (seconds)}
 
-  /** `source()`: `{piece, limit, loop}`; beyond the tick `limit` there is nothing yet. */
+  /** `source()`: `{piece, end, limit, loop}`; it plays to the tick `end`, and beyond `limit` there is nothing yet. */
   constructor(source) {
     super();
     this.source = source;
@@ -63,8 +63,8 @@ export class Player extends EventTarget {
 
   async play(from = this.#at) {
     await this.wake();
-    const { piece, loop } = this.source();
-    this.#at = from >= piece.length && piece.length ? 0 : from;
+    const { end, loop } = this.source();
+    this.#at = from >= end ? 0 : from;
     if (this.looping && loop && (this.#at < loop.start || this.#at >= loop.end)) this.#at = loop.start;
     this.playing = true;
     this.#restart();
@@ -110,8 +110,8 @@ export class Player extends EventTarget {
   #schedule() {
     const { context } = this, until = context.currentTime + ahead();
     while (this.playing && this.time < until) {
-      const { piece, limit, loop } = this.source(), looping = this.looping && loop && loop.end > this.next;
-      const end = looping ? loop.end : piece.length;
+      const { piece, limit, loop, end: last } = this.source(), looping = this.looping && loop && loop.end > this.next;
+      const end = looping ? loop.end : last;
       const to = Math.min(this.next + STRIDE, end, limit);
       if (to <= this.next) {
         this.time = Math.max(this.time, context.currentTime); // waits for what is being composed, or ends
@@ -170,12 +170,6 @@ export class Player extends EventTarget {
     if (!this.playing) return;
     this.dispatchEvent(new Event("frame"));
     requestAnimationFrame(() => this.#frame());
-  }
-
-  /** Seconds from the beginning to a tick, and the tick so many seconds away from another. */
-  shifted(tick, by) {
-    const { piece } = this.source();
-    return clamp(ticks(piece, seconds(piece, tick) + by), 0, piece.length);
   }
 }
 

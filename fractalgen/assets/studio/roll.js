@@ -78,6 +78,8 @@ export class Roll {
     if (spacer.style.width !== size[0]) spacer.style.width = size[0];
     if (spacer.style.height !== size[1]) spacer.style.height = size[1];
     this.ratio = window.devicePixelRatio || 1;
+    if (this.before) scroller.scrollTop -= (this.height - this.before) / 2; // what is in the middle stays there
+    this.before = this.height;
     const [width, height] = [this.width, this.height].map((length) => Math.round(length * this.ratio));
     if (canvas.width !== width || canvas.height !== height) {
       Object.assign(canvas, { width, height });
@@ -230,7 +232,7 @@ export class Roll {
     if (note.locked) this.hatch();
     if (chosen) {
       pen.strokeStyle = colours.ink;
-      pen.lineWidth = 2 * ratio;
+      pen.lineWidth = Math.min(2, (x1 - x0) / 4) * ratio;
       pen.stroke();
     }
     pen.globalAlpha = 1;
@@ -350,7 +352,7 @@ export class Roll {
   drawChords({ chords, length }, from, to) {
     const { colours } = this, middle = TOP - CHORDS / 2;
     chords.forEach(([tick, name], i) => {
-      const end = chords[i + 1]?.[0] ?? Math.max(length, tick);
+      const end = chords[i + 1]?.[0] ?? Math.max(length, tick + 4 * QUARTER);
       if (end < from || tick > to) return;
       const x = this.x(tick), playing = this.studio.cursor >= tick && this.studio.cursor < end && this.studio.playing;
       this.fill(colours.bar, x, RULER + FORM + 5, x + 1, TOP - 5);

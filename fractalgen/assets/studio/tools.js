@@ -1,6 +1,7 @@
 /** Pointers on the roll: select, draw, erase; mouse, pen and touch.  A drag is shown at once and is one edit. */
 import * as edit from "./document.js";
 import { barAt, barEnd, bars, clamp } from "./document.js";
+import { GUTTER } from "./roll.js";
 
 const HOLD = 420, STILL = 6; // milliseconds and pixels of a long press
 
@@ -166,11 +167,12 @@ export class Tools {
 
   #begin(hit, event, x, y) {
     const { studio } = this;
-    if (hit.area === "keys") return this.#keys(hit);
+    if (hit.area === "keys") return this.#keys(hit, x);
     if (hit.area === "ruler") return this.#ruler(hit, x);
     if (hit.area === "sections" || hit.area === "chords") return { done: () => studio.editLane(hit.area, this.#laneTick(hit)) };
     if (hit.area === "velocity") return this.#velocities(x, y);
-    if (hit.area !== "notes" || !studio.editable) return null;
+    if (hit.area !== "notes") return null;
+    if (!studio.editable) return { done: () => studio.refuse() };
     if (this.kind === "erase") return this.#erase(hit);
     if (hit.note) return this.#dragNotes(hit, event, x, y);
     if (this.kind === "draw") return this.#draw(hit);
@@ -186,14 +188,21 @@ export class Tools {
     return existing && this.roll.x(tick) <= width(...existing) ? existing[0] : start;
   }
 
-  #keys({ pitch }) {
-    let last = pitch;
-    this.studio.touch(pitch);
+  /** The keys sound as long as they are held, louder near their front, and are recorded as those of a keyboard. */
+  #keys({ pitch }, x0) {
+    const { keyboard } = this.studio, loud = (x) => clamp(Math.round(40 + (70 * x) / GUTTER), 1, 127);
+    let held = pitch;
+    keyboard.press(pitch, loud(x0));
+    const release = () => keyboard.release(held);
     return {
       move: (x, y) => {
         const now = this.roll.pitchAt(y);
-        if (now !== last) this.studio.touch((last = now));
+        if (now === held) return;
+        release();
+        keyboard.press((held = now), loud(x));
       },
+      done: release,
+      cancel: release,
     };
   }
 

@@ -44,7 +44,7 @@ export default {
   "region.close": "取消區域 (esc)", "drag.region": "把這些小節拖到其他程式",
 
   alternatives: "備選", "strip.name": "備選 {letter}", "strip.look": "顯示備選 {letter}", "strip.listen": "試聽 {letter}", "strip.accept": "採用", "strip.accept.help": "採用備選 {letter}",
-  "strip.reject": "收起 {letter}", "strip.dismiss": "維持原樣", "strip.choose": "{n} 個備選：試聽後採用其一。", "strip.accepted": "已採用。復原可再次選擇。",
+  "strip.reject": "收起 {letter}", "strip.dismiss": "維持原樣", "strip.first": "請先採用此備選，或維持原樣。", "strip.wait": "作曲完成後即可編輯。", "strip.choose": "{n} 個備選：試聽後採用其一。", "strip.accepted": "已採用。復原可再次選擇。",
 
   transport: "播放控制", play: "播放 (空白鍵)", pause: "暫停 (空白鍵)", start: "回到開頭 (home)", record: "錄製 MIDI 鍵盤", position: "位置：小節、拍、十六分音符", loop: "循環 (L)", metronome: "節拍器 (M)",
   sustain: "延音踏板 (P)", follow: "跟隨游標", "tempo.short": "速度", volume: "音量", progress_bar: "進度",
