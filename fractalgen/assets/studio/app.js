@@ -580,7 +580,7 @@ class Studio {
 
   #composeLabel() {
     const { panel, region, piece } = this, mode = this.job !== null ? "stop" : panel.mode;
-    const bars = mode === "continue" ? panel.adds : Number(panel.values.bars ?? panel.model?.bars ?? 16);
+    const bars = mode === "continue" ? panel.adds : panel.bars;
     if (mode === "region" || ((mode === "vary" || mode === "accompany") && region))
       return region ? t(`go.${mode}.bars`, { bars: edit.barRange(piece, region) }) : t("go.region");
     return t(`go.${mode}`, { n: bars });

@@ -50,7 +50,7 @@ export class Panel extends EventTarget {
       else flags[name] = /int|float/.test(type) ? Number(value) : value;
     }
     const lane = OWN[mode].includes("lane") && this.lane && !flags.chords;
-    if (lane && mode === "new" && !flags.form) flags.bars ??= barAt(this.piece(), this.piece().chords.at(-1)?.[0] ?? 0) + 1;
+    if (lane && mode === "new" && !flags.form) flags.bars ??= this.bars;
     const body = { mode, flags, num_samples: Number(values.samples ?? 1) };
     if (region && mode !== "new" && mode !== "continue") body.region = region;
     if (mode === "region" && values.hand !== undefined && values.hand !== "") body.hand = Number(values.hand);
@@ -61,6 +61,14 @@ export class Panel extends EventTarget {
   get lane() {
     const { notes, chords } = this.piece();
     return this.values[`lane ${this.mode}`] ?? (chords.length > 0 && (this.mode !== "new" || !notes.length));
+  }
+
+  /** Bars of a new piece: as asked for, those of the form, or those of the chord lane. */
+  get bars() {
+    const { bars, form, chords } = this.values, piece = this.piece(), model = this.model?.bars ?? SHORT.bars;
+    if (bars) return Number(bars);
+    if (form && this.#offered("form")) return [...form.matchAll(/\d+/g)].reduce((sum, [count]) => sum + Number(count), 0) || model;
+    return this.lane && !chords && piece.chords.length ? barAt(piece, piece.chords.at(-1)[0]) + 1 : model;
   }
 
   get adds() {

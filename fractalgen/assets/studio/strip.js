@@ -4,7 +4,6 @@ import { t } from "./i18n.js";
 import { miniature } from "./roll.js";
 
 export class Strip {
-  hidden = new Set(); // states that were put away
   shown = null; // the state whose piece the roll shows for the moment
   #group = null;
 
@@ -14,12 +13,23 @@ export class Strip {
     new ResizeObserver(() => this.paint()).observe(this.root);
   }
 
+  /** Puts states away, for good. */
+  #hide(...ids) {
+    const kept = this.hidden.union(new Set(ids));
+    localStorage.setItem(`fractalgen.hidden.${this.studio.project.id}`, JSON.stringify([...kept]));
+  }
+
+  get hidden() {
+    return new Set(JSON.parse(localStorage.getItem(`fractalgen.hidden.${this.studio.project.id}`) ?? "[]"));
+  }
+
   /** States to choose from: children of the head that were composed together. */
   get choices() {
     const { states, head } = this.studio.project, children = [...states.values()].filter(({ parent }) => parent === head);
     const last = children.findLast(({ group }) => group !== null && group !== undefined)?.group;
     const group = children.filter((state) => last !== undefined && state.group === last);
-    return group.length > 1 ? group.filter(({ id }) => !this.hidden.has(id)) : [];
+    const { hidden } = this;
+    return group.length > 1 ? group.filter(({ id }) => !hidden.has(id)) : [];
   }
 
   /** While several are composed, their number; afterwards what can be chosen. */
@@ -36,7 +46,7 @@ export class Strip {
   }
 
   dismiss() {
-    for (const { id } of this.choices) this.hidden.add(id);
+    this.#hide(...this.choices.map(({ id }) => id));
     this.studio.show(null);
   }
 
@@ -55,7 +65,7 @@ export class Strip {
   }
 
   reject(id) {
-    this.hidden.add(id);
+    this.#hide(id);
     this.studio.show(this.shown === id ? null : this.shown);
   }
 
