@@ -17,6 +17,7 @@ import { Strip } from "./strip.js";
 import { Tools } from "./tools.js";
 
 const GRIDS = [["1/4", 480], ["1/8", 240], ["1/8 T", 160], ["1/16", 120], ["1/16 T", 80], ["1/32", 60]];
+const METERS = ["4/4", "3/4", "2/4", "6/8", "12/8", "6/4", "5/4", "3/2"];
 const CHORDS = ["", "m", "7", "maj7", "m7", "dim", "sus4", "6", "m7b5"];
 
 class Studio {
@@ -212,6 +213,11 @@ class Studio {
     this.select(new Set(this.piece.notes.map(({ id }) => id)));
   }
 
+  /** Selects the notes of a hand. */
+  pick(hand) {
+    this.select(new Set(this.piece.notes.filter((note) => note.hand === hand).map(({ id }) => id)));
+  }
+
   setRegion(region, done = false) {
     this.region = region;
     if (region) this.loop = { start: region.start, end: region.end };
@@ -353,6 +359,7 @@ class Studio {
       ["edit.quantise", () => this.quantise(), "Q", some], ["edit.lock", () => this.toggleLock(), "K", some],
       ["edit.right", () => this.change("hand", (piece, ids) => edit.setHand(piece, ids, 0)), "", some],
       ["edit.left", () => this.change("hand", (piece, ids) => edit.setHand(piece, ids, 1)), "", some], null,
+      ["edit.pick.right", () => this.pick(0), ""], ["edit.pick.left", () => this.pick(1), ""],
       ["edit.insert", () => this.insertBars(4), ""], ["edit.trim", () => this.trim(), "", this.piece.length > 0],
       ["edit.all", () => this.selectAll(), "ctrl+A"], ["midi", () => this.connectKeyboard(), "", Keyboard.possible], ["help", dialogs.showHelp, "?"],
     ], left + x, top + y);
@@ -376,7 +383,7 @@ class Studio {
     this.show(null);
     const { label } = this.project.states.get(this.project.head) ?? {};
     await Promise.resolve(by < 0 ? this.project.undo() : this.project.redo()).catch((error) => this.complain(error));
-    if (by < 0) say(t("undone", { label }));
+    if (by < 0) say(t("undone", { label: i18n.stateName(label ?? "") }));
   }
 
   // ---- composing ----
@@ -389,6 +396,7 @@ class Studio {
     if (mode === "region" && !this.region) return toast(t("region.none"));
     if (mode !== "new" && !this.piece.notes.length && !(mode === "region")) return toast(t("nothing"));
     if (mode === "new") this.setRegion(null);
+    else if (this.region && mode !== "continue" && this.region.end > this.piece.length) this.#lengthen(this.region.end);
     this.job = ""; // asked for, but without a number yet
     this.stopping = false;
     this.refresh();
@@ -406,9 +414,15 @@ class Studio {
     this.refresh();
   }
 
+  /** A region behind the end makes the piece longer. */
+  #lengthen(tick) {
+    const longer = edit.setLength(this.piece, edit.barEnd(this.piece, tick));
+    this.commit("lengthen", longer, { n: edit.barCount(longer) });
+  }
+
   async stop() {
     this.stopping = this.job === "";
-    if (this.job) await request("DELETE", `/jobs/${this.job}`).catch((error) => this.complain(error));
+    if (this.job) await request("DELETE", `/jobs/${this.job}`).catch((error) => error.status !== 404 && this.complain(error)); // it had ended
   }
 
   /** A message of the server. */
@@ -626,6 +640,7 @@ class Studio {
     setIcon($("play"), this.playing ? "pause" : "play");
     i18n.label($("play"), t(this.playing ? "pause" : "play"));
     if (document.activeElement !== $("tempo")) $("tempo").value = Math.round(edit.tempoAt(this.shown, this.cursor) * 10) / 10;
+    this.#meter();
     $("facts").textContent = this.shown.notes.length ? [t("bars.count", { n: edit.barCount(this.shown) }), t("notes.count", { n: this.shown.notes.length }), i18n.keyName(this.shown.key)].filter(Boolean).join(" · ") : "";
     $("roll-box").setAttribute("aria-label", t("roll.says", { n: this.shown.notes.length, bars: edit.barCount(this.shown) }));
     this.#status();
@@ -635,6 +650,13 @@ class Studio {
     this.strip.update();
     dialogs.showHistory(this);
     this.roll.measure();
+  }
+
+  #meter() {
+    const { beats, unit } = edit.bars(this.shown)[edit.barAt(this.shown, this.cursor)], now = `${beats}/${unit}`;
+    const select = $("meter"), options = METERS.includes(now) ? METERS : [now, ...METERS];
+    if (select.options.length !== options.length) select.replaceChildren(...options.map((meter) => new Option(meter)));
+    select.value = now;
   }
 
   #status() {
@@ -727,8 +749,10 @@ class Studio {
     $("samples").addEventListener("change", ({ target }) => this.panel.set("samples", target.value));
     $("tempo").addEventListener("change", ({ target }) => {
       const bpm = edit.clamp(+target.value || 120, 20, 400);
-      this.commit("tempo", edit.setTempo(this.piece, bpm), { bpm });
+      this.commit("tempo", edit.setTempo(this.piece, this.cursor, bpm), { bpm });
     });
+    $("meter").addEventListener("change", ({ target }) =>
+      this.commit("meter", edit.setMeter(this.piece, this.cursor, ...target.value.split("/").map(Number)), { meter: target.value }));
     $("volume").addEventListener("input", ({ target }) => player.setVolume(+target.value));
     $("name").addEventListener("change", ({ target }) => project.rename(target.value.trim() || project.name).catch((error) => this.complain(error)));
     $("name").addEventListener("keydown", ({ key }) => /Enter|Escape/.test(key) && $("name").blur());

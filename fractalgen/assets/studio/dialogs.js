@@ -2,7 +2,7 @@
 import { $, el, icon, press } from "./dom.js";
 import { get, request } from "./api.js";
 import { barRange } from "./document.js";
-import { bare, current, t } from "./i18n.js";
+import { bare, current, stateName, t } from "./i18n.js";
 
 const DOWNLOADS = ["mid", "musicxml", "wav", "mp4", "gif", "html", "project"];
 const TYPES = { mid: "audio/midi" };
@@ -78,7 +78,7 @@ export function showHistory(studio) {
     el("button", { className: `state ${kind} ${before.has(id) ? "" : "branch"}`, "aria-current": id === project.head, data: { state: id },
       onclick: () => studio.go(id) },
     icon({ edit: "draw", new: "file", import: "file", alternative: "abc" }[kind] ?? "spark"),
-    el("span", { textContent: kind === "new" ? t("state.new") : label }), el("small", { textContent: `${group !== null && group !== undefined ? `#${id} · ` : ""}${time.format(when * 1000)}` })))));
+    el("span", { textContent: kind === "new" ? t("state.new") : stateName(label) }), el("small", { textContent: `${group !== null && group !== undefined ? `#${id} · ` : ""}${time.format(when * 1000)}` })))));
   list.querySelector("[aria-current=true]")?.scrollIntoView({ block: "nearest" });
 }
 

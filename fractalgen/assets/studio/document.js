@@ -139,7 +139,18 @@ export function setLane(piece, lane, tick, text) {
   return { ...piece, [lane]: (text ? [...others, [tick, text]] : others).toSorted(([one], [other]) => one - other) };
 }
 
-export const setTempo = (piece, bpm) => ({ ...piece, tempos: [[0, bpm]] });
+/** A tempo at a tick; all others change by the same share. */
+export function setTempo(piece, tick, bpm) {
+  const share = bpm / tempoAt(piece, tick), tempos = piece.tempos.length ? piece.tempos : [[0, 120]];
+  return { ...piece, tempos: tempos.map(([at, old]) => [at, clamp(Math.round(old * share * 1000) / 1000, 4, 1000)]) };
+}
+
+/** A meter from the bar of a tick to the next change. */
+export function setMeter(piece, tick, beats, unit) {
+  const start = barStart(piece, tick), others = piece.meters.filter(([at]) => at !== start);
+  return settled({ ...piece, meters: [...others, [start, beats, unit]].toSorted(([one], [other]) => one - other) });
+}
+
 export const setLength = (piece, length) => settled({ ...piece, length });
 
 /** Empty time at a tick: all that begins later moves on. */

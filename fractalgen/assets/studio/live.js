@@ -126,7 +126,7 @@ export class Live {
   }
 
   #drawBlock(roll, patch, { left, row, share, loud, cells }, age) {
-    const { pen } = roll, since = age - FLASH * 0.5 - share * LOWER;
+    const { pen } = roll, since = age - 50 - share * LOWER;
     if (since < 0) return;
     const place = (step, pitch, size) => [roll.x(patch.tick + step * GRID), roll.y(patch.pitch + pitch + size - 1),
       roll.x(patch.tick + Math.min(step + size, patch.size) * GRID), roll.y(patch.pitch + pitch) + roll.row];
@@ -138,7 +138,7 @@ export class Live {
       pen.fill();
     }
     for (const cell of cells) {
-      const grown = ease((since - 110 - cell.share * CELLS * 0.6) / 140);
+      const grown = ease((since - 90 - cell.share * CELLS * 0.6) / 140);
       if (!grown) continue;
       const [cx0, cy0, cx1, cy1] = place(cell.step, cell.pitch, 1);
       pen.globalAlpha = grown;

@@ -30,14 +30,15 @@ export default {
 
   tools: "工具", tool: "工具", "tool.select": "選取、標出區域 (1)", "tool.draw": "畫音符 (2)", "tool.erase": "擦除音符 (3)", grid: "格線",
   "edit.more": "編輯", "edit.copy": "複製", "edit.cut": "剪下", "edit.paste": "貼到游標處", "edit.duplicate": "再製", "edit.delete": "刪除", "edit.up": "升八度", "edit.down": "降八度",
-  "edit.quantise": "量化", "edit.quantise.help": "對齊格線 (Q)", "edit.lock": "鎖定：模型不更動 (K)", "edit.right": "歸右手", "edit.left": "歸左手", "edit.insert": "插入 4 小節待填",
+  "edit.quantise": "量化", "edit.quantise.help": "對齊格線 (Q)", "edit.lock": "鎖定：模型不更動 (K)", "edit.right": "歸右手", "edit.left": "歸左手", "edit.pick.right": "選取右手", "edit.pick.left": "選取左手", "edit.insert": "插入 4 小節待填",
   "edit.trim": "樂曲在此結束", "edit.all": "全選", midi: "連接 MIDI 鍵盤", "midi.found": "已連接：{name}", "midi.none": "沒有連接 MIDI 鍵盤。",
   watch: "重看作曲過程 (W)", hands: "依左右手著色", "zoom.in": "放大 (+)", "zoom.out": "縮小 (-)", "zoom.fit": "顯示全曲 (0)",
 
   "did.move": "移動 {n} 個音符", "did.resize": "調整 {n} 個音符長度", "did.add": "新增音符", "did.velocity": "調整 {n} 個音符力度", "did.delete": "刪除 {n} 個音符", "did.copy": "複製 {n} 個音符",
   "did.paste": "貼上 {n} 個音符", "did.duplicate": "再製 {n} 個音符", "did.quantise": "量化 {n} 個音符", "did.lock": "鎖定 {n} 個音符", "did.unlock": "解鎖 {n} 個音符", "did.hand": "指定 {n} 個音符的手",
-  "did.chords": "和弦 {name}", "did.sections": "段落 {name}", "did.tempo": "速度 {bpm}", "did.insert": "插入 {n} 小節", "did.trim": "新的結尾", "did.record": "錄製 {n} 個音符",
-  "state.new": "空白頁", undone: "已復原：{label}", selected: "已選 {n} 個音符",
+  "did.chords": "和弦 {name}", "did.sections": "段落 {name}", "did.meter": "拍號 {meter}", "did.lengthen": "共 {n} 小節", "did.tempo": "速度 {bpm}", "did.insert": "插入 {n} 小節", "did.trim": "新的結尾", "did.record": "錄製 {n} 個音符",
+  "label.new piece": "新作", "label.continue": "續寫", "label.compose": "重寫{bars}", "label.accompany": "伴奏{bars}", "label.vary": "變奏{bars}", "label.import": "匯入", "label.bars": "第 {bars} 小節",
+  "label.stopped": "（已停止）", "state.new": "空白頁", undone: "已復原：{label}", selected: "已選 {n} 個音符",
 
   region: "區域", "region.is": "第 {bars} 小節", "region.says": "區域：第 {bars} 小節，{low} 到 {high}", "region.none": "請先在捲軸上拖曳出矩形。",
   "region.compose": "重寫", "region.compose.help": "重寫此區域 (R)", "region.three": "三種寫法", "region.three.help": "三種寫法：三個備選 (A)", "region.vary": "變奏此區域 (V)", "region.loop": "循環此區域 (L)",
@@ -47,7 +48,7 @@ export default {
   "strip.reject": "收起 {letter}", "strip.dismiss": "維持原樣", "strip.first": "請先採用此備選，或維持原樣。", "strip.wait": "作曲完成後即可編輯。", "strip.choose": "{n} 個備選：試聽後採用其一。", "strip.accepted": "已採用。復原可再次選擇。",
 
   transport: "播放控制", play: "播放 (空白鍵)", pause: "暫停 (空白鍵)", start: "回到開頭 (home)", record: "錄製 MIDI 鍵盤", position: "位置：小節、拍、十六分音符", loop: "循環 (L)", metronome: "節拍器 (M)",
-  sustain: "延音踏板 (P)", follow: "跟隨游標", "tempo.short": "速度", volume: "音量", progress_bar: "進度",
+  sustain: "延音踏板 (P)", follow: "跟隨游標", meter: "自此小節起的拍號", "tempo.short": "速度", volume: "音量", progress_bar: "進度",
   "lane.form": "曲式", "lane.chords": "和弦", "lane.velocity": "力度", "lane.chords.edit": "和弦", "lane.sections.edit": "段落",
   "roll.role": "鋼琴捲軸", "roll.says": "鋼琴捲軸，{bars} 小節，{n} 個音符。按 N 到下一個音符，方向鍵移動它。",
   "note.says": "{name} · 第 {bar} 小節 : {beat} : {step} · {steps}/16 · 力度 {velocity}{more}", "note.hand0": " · 右手", "note.hand1": " · 左手", "note.locked": " · 已鎖定",
