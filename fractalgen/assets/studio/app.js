@@ -151,6 +151,12 @@ class Studio {
     return this.job !== null && this.live !== null;
   }
 
+  /** What was composed last, while the piece is still its result. */
+  get moving() {
+    const { live, project } = this;
+    return this.composing || live?.states?.includes(project.number(project.head)) || live?.states?.includes(this.#preview) ? live : null;
+  }
+
   get editable() {
     return !this.composing && this.#preview === null;
   }
@@ -464,6 +470,7 @@ class Studio {
     } catch (error) {
       this.complain(error);
     }
+    if (this.live) this.live.states = states;
     this.job = null;
     const n = states.length ? (this.project.pieces.get(states[0])?.notes.length ?? 0) : 0;
     if (states.length > 1) await this.show(states[0]);
@@ -474,7 +481,7 @@ class Studio {
   }
 
   replay() {
-    this.live?.replay(performance.now());
+    this.moving?.replay(performance.now());
     this.roll.invalidate();
   }
 
@@ -630,7 +637,7 @@ class Studio {
       button.setAttribute("aria-checked", button.dataset.tool === this.tools.kind);
       button.tabIndex = button.dataset.tool === this.tools.kind ? 0 : -1;
     }
-    $("watch").hidden = busy || !live?.samples[0].patches.length;
+    $("watch").hidden = busy || !this.moving;
     press($("hands"), this.byHand);
     press($("loop"), player.looping);
     press($("click"), player.metronome);

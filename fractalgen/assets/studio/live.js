@@ -16,7 +16,8 @@ export class Live {
     const given = started.given.map(([, pitch, start]) => `${pitch}:${start}`);
     this.given = new Set(given);
     this.samples = Array.from({ length: started.num_samples }, () => ({ pieces: [], patches: [], plan: {} }));
-    this.base = { ...before, length: started.length, meters: started.meters, tempos: started.tempos };
+    const lanes = started.mode === "new" ? { chords: [], sections: [] } : {};
+    this.base = { ...before, ...lanes, length: started.length, meters: started.meters, tempos: started.tempos };
     this.kept = started.given.map(([id, pitch, start, duration, velocity, hand, locked]) =>
       ({ id, pitch, start, duration, velocity, hand, locked }));
     this.views = this.samples.map(() => null);
@@ -51,12 +52,12 @@ export class Live {
 
   /** What a sample is by now, as a piece. */
   piece(sample = this.shownSample) {
-    this.views[sample] ??= this.#joined(this.samples[sample]);
+    this.views[sample] ??= this.#joined(this.samples[sample], this.mode === "new" ? this.keys[sample] : this.base.key);
     return this.views[sample];
   }
 
   /** Notes that go on over the edges of patches are one note. */
-  #joined({ pieces, plan }) {
+  #joined({ pieces, plan }, key) {
     const notes = this.kept.slice(), open = new Map(), taken = new Set(this.given);
     let id = -2;
     for (const [pitch, start, duration, velocity, continued] of pieces.toSorted((one, other) => one[1] - other[1])) {
@@ -69,7 +70,7 @@ export class Live {
       open.set(`${pitch}:${start + duration}`, note);
     }
     notes.sort((one, other) => one.start - other.start || one.pitch - other.pitch);
-    return { ...this.base, ...plan, notes };
+    return { ...this.base, ...plan, key, notes };
   }
 
   /** Plays the composing again, as fast as it was (at most 12 seconds). */
@@ -105,7 +106,8 @@ export class Live {
   /** Over the notes of young patches: blocks and cells as they are decided. */
   drawOver(roll, now) {
     if (calm.matches) return false;
-    const alive = this.#alive(roll, now, FLASH + LOWER + CELLS);
+    const alive = this.#alive(roll, now, FLASH + LOWER + CELLS), sounding = alive.filter(({ sounds }) => sounds);
+    if (sounding.length) roll.blank(sounding.map((patch) => place(roll, patch))); // the notes come out of the cells
     for (const patch of alive) this.#drawYoung(roll, patch, now - patch.born);
     return alive.length > 0;
   }
@@ -116,7 +118,6 @@ export class Live {
       if (age >= 0 && age < FLASH) outline(roll, patch, colours.accent, 0.7 * (1 - age / FLASH), 1.2);
       return;
     }
-    roll.fill(colours.roll, x0, y0, x1, y1); // the notes come out of the cells
     if (age < 0) return;
     pen.globalAlpha = 0.08 + 0.3 * (1 - ease(age / (FLASH + LOWER)));
     roll.fill(colours.accent, x0, y0, x1, y1);

@@ -24,7 +24,7 @@ export const shade = (theme, velocity) => shades[theme][clamp(Math.round(((veloc
 
 export class Roll {
   /**
-   * `studio`: what there is to draw: `shown` (a piece), `selection`, `region`, `cursor`, `loop`, `live`, `theme`,
+   * `studio`: what there is to draw: `shown` (a piece), `selection`, `region`, `cursor`, `loop`, `moving`, `theme`,
    * `byHand`, `marquee`, `sounding` (pitches).
    */
   constructor(studio, scroller) {
@@ -103,7 +103,8 @@ export class Roll {
   fit() {
     const { shown } = this.studio, length = shown.length || bars(shown)[8].tick;
     const pitches = shown.notes.map(({ pitch }) => pitch);
-    const low = Math.min(48, ...pitches) - 3, high = Math.max(79, ...pitches) + 3;
+    const usual = this.studio.composing ? [34, 89] : [48, 79]; // where most notes will be
+    const low = Math.min(usual[0], ...pitches) - 3, high = Math.max(usual[1], ...pitches) + 3;
     this.scale = clamp((this.width - ZERO - 24) / length, 0.024, 0.2);
     this.row = clamp((this.bottom - TOP) / (high - low + 1), 6, 22);
     this.measure();
@@ -176,11 +177,11 @@ export class Roll {
     this.fill(colours.paper, 0, 0, this.width, this.height);
     this.clip(GUTTER, TOP, this.width, this.bottom, () => {
       this.drawPaper(from, to);
-      const busy = studio.live?.drawUnder(this, now);
+      const { moving } = studio, busy = moving?.drawUnder(this, now);
       this.drawRegion();
       for (const note of studio.shown.notes)
         if (note.start < to && note.start + note.duration > from) this.drawNote(note);
-      if (studio.live?.drawOver(this, now) || busy) this.invalidate();
+      if (moving?.drawOver(this, now) || busy) this.invalidate();
       if (studio.marquee) this.drawFrame(studio.marquee, colours.soft);
     });
     if (this.velocity) this.clip(GUTTER, this.bottom, this.width, this.height, () => this.drawVelocities(from, to));
@@ -204,6 +205,17 @@ export class Roll {
       this.fill(colours.paper, Math.max(end, GUTTER), TOP, this.width, this.bottom);
       this.pen.globalAlpha = 1;
     }
+  }
+
+  /** Paper instead of what stands in boxes `[x0, y0, x1, y1]`. */
+  blank(boxes) {
+    const { pen, ratio } = this;
+    pen.save();
+    pen.beginPath();
+    for (const [x0, y0, x1, y1] of boxes) pen.rect(x0 * ratio, y0 * ratio, (x1 - x0) * ratio, (y1 - y0) * ratio);
+    pen.clip();
+    this.drawPaper(this.tickAt(GUTTER) - 1, this.tickAt(this.width));
+    pen.restore();
   }
 
   drawGrid(from, to, top, bottom) {

@@ -35,7 +35,7 @@ export class Strip {
   /** While several are composed, their number; afterwards what can be chosen. */
   update() {
     const { live, composing } = this.studio, count = composing && live.num_samples > 1 ? live.num_samples : 0;
-    const choices = count ? Array.from({ length: count }, (_, sample) => ({ sample })) : this.choices;
+    const choices = count ? Array.from({ length: count }, (_, sample) => ({ sample })) : composing ? [] : this.choices;
     const key = JSON.stringify([choices.map(({ id, sample }) => id ?? `s${sample}`), this.shown, live?.shownSample, document.documentElement.lang]);
     this.root.hidden = !choices.length;
     if (key === this.#group) return;
