@@ -1,6 +1,6 @@
 /** The piece as the page edits it: plain data and pure functions.  Times are ticks, 480 a quarter. */
 
-export const QUARTER = 480, GRID = 120, LOWEST = 21, HIGHEST = 108;
+export const QUARTER = 480, GRID = 120;
 const FIELDS = ["id", "pitch", "start", "duration", "velocity", "hand", "locked"];
 
 export const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
