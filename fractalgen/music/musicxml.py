@@ -7,6 +7,7 @@ all memory.  So a file is looked through before it comes to it.
 from __future__ import annotations
 
 import io
+import re
 import warnings
 import zipfile
 import zlib
@@ -69,7 +70,21 @@ KINDS = {
 }
 """The qualities of :data:`~.chords.QUALITIES` as music21 calls them."""
 SLOWEST_CHANGE = 0.05  # of the tempo: smaller changes are kept for playing, but not shown
-MOST_BYTES, MOST_UNPACKED, MOST_ELEMENTS, DEEPEST, MOST_BEATS = 8 << 20, 16 << 20, 400_000, 32, 64
+MOST_BYTES, MOST_UNPACKED, MOST_ELEMENTS, DEEPEST = 8 << 20, 16 << 20, 400_000, 32
+HIGHEST = dict.fromkeys(("alter", "root-alter", "bass-alter", "degree-alter", "octave-change", "dots"), 12) | {
+    "beats": 64,
+    "beat-type": 128,
+    "fifths": 14,
+    "octave": 20,
+    "staves": 16,
+    "degree-value": 32,
+    "clef-octave-change": 9,
+    "chromatic": 99,
+    "diatonic": 99,
+    "actual-notes": 128,
+    "normal-notes": 128,
+}
+"""Elements whose number music21 may count up to, one by one, and the highest one."""
 
 
 def _library(path: str | Path) -> Any:
@@ -375,16 +390,10 @@ def _converted(library: Any, content: bytes) -> bytes:
     root = _tree(_unzipped(content))
     if root.tag != "score-partwise":
         raise UserError(f"no score of MusicXML's kind score-partwise, but <{shown(root.tag)}>")
-    for direction in root.iter("direction"):  # what is played counts, music21 takes what is shown
-        sound = direction.find("sound[@tempo]")
-        for kind in direction.findall("direction-type[metronome]") if sound is not None else ():
-            direction.remove(kind)
-    _carry_releases(root)
-    for rest in root.iter("rest"):  # those that fill a bar are as long as a whole one for music21, also in an upbeat
-        rest.attrib.pop("measure", None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
+            _prepare(root)
             importer = library.musicxml.xmlToM21.MusicXMLImporter()
             importer.xmlRootToScore(root, importer.stream)
             tracks = _Tracks(library, importer.stream).tracks
@@ -393,8 +402,18 @@ def _converted(library: Any, content: bytes) -> bytes:
     return midi_bytes(tracks, TICKS)
 
 
-def _carry_releases(root: ElementTree.Element) -> None:
-    """When notes end that are played shorter or longer than written: music21 would lose it, so it goes as a colour."""
+def _prepare(root: ElementTree.Element) -> None:
+    """Change what music21 would misread.
+
+    Of tempi it takes what is shown, here what is played counts.  Rests that fill a bar last a whole one for it, also in
+    an upbeat.  It would lose when notes end that are played shorter or longer than written: this becomes a colour.
+    """
+    for direction in root.iter("direction"):
+        sound = direction.find("sound[@tempo]")
+        for kind in direction.findall("direction-type[metronome]") if sound is not None else ():
+            direction.remove(kind)
+    for rest in root.iter("rest"):
+        rest.attrib.pop("measure", None)
     for part in root.iter("part"):
         divisions = 1.0
         for element in part.iter():
@@ -437,32 +456,35 @@ def _unzipped(content: bytes) -> bytes:
 
 
 def _tree(content: bytes) -> ElementTree.Element:
-    """The elements of an XML file without entities of its own, neither too many nor too deep, without absurd meters."""
+    """The elements of an XML file without entities of its own, neither too many nor too deep, nor absurd numbers."""
     if len(content) > MOST_UNPACKED:
         raise UserError(f"more than {MOST_UNPACKED:,} bytes unpacked, too long for a piece of music")
     parser = expat.ParserCreate()
     count = depth = 0
-    beats: list[str] | None = None
+    counted = ""  # the element whose text is collected
+    words: list[str] = []
 
     def start(name: str, _: object) -> None:
-        nonlocal count, depth, beats
+        nonlocal count, depth, counted
         count, depth = count + 1, depth + 1
         if count > MOST_ELEMENTS or depth > DEEPEST:
             raise UserError(f"more than {MOST_ELEMENTS:,} elements or {DEEPEST} inside each other, no piece of music")
-        beats = [] if name == "beats" else None
+        counted = name if name in HIGHEST else ""
+        words.clear()
 
     def end(name: str) -> None:
-        nonlocal depth, beats
+        nonlocal depth, counted
         depth -= 1
-        if name == "beats" and beats is not None:
-            text = "".join(beats)
-            if not all(part.strip().isdecimal() and 0 < int(part[-4:]) <= MOST_BEATS for part in text.split("+")):
-                raise UserError(f"a meter of {shown(text)} beats: 1 to {MOST_BEATS} are possible")
-        beats = None
+        if name == counted:
+            written = "".join(words)
+            numbers = re.findall(r"\d+", written)
+            if any(len(number) > 4 or int(number) > HIGHEST[name] for number in numbers):
+                raise UserError(f"<{name}> {shown(written)}: at most {HIGHEST[name]} is possible")
+        counted = ""
 
     def text(part: str) -> None:
-        if beats is not None:
-            beats.append(part)
+        if counted:
+            words.append(part)
 
     def entity(name: str, *_: object) -> None:
         raise UserError(f"declares the entity {shown(name)}; scores have none")
@@ -597,7 +619,7 @@ class _Tracks:
                     velocity = head.volume.velocity or next((loud for at, loud in reversed(loud) if at <= start), 80)
                     row = [start, stop, pitch, max(1, min(127, int(velocity)))]
                     found.append(row)
-                if (colour := head.style.color) is not None:  # see _carry_releases
+                if (colour := head.style.color) is not None:  # see _prepare
                     row[1] = max(row[0] + 1, row[1] + int(colour[1:], 16) - 0x800000)
                 if tie in ("start", "continue"):
                     tied[pitch] = row
