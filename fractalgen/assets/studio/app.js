@@ -16,7 +16,14 @@ import { Roll } from "./roll.js";
 import { Strip } from "./strip.js";
 import { Tools } from "./tools.js";
 
-const GRIDS = [["1/4", 480], ["1/8", 240], ["1/8 T", 160], ["1/16", 120], ["1/16 T", 80], ["1/32", 60]];
+const GRIDS = [
+  ["1/4", 480],
+  ["1/8", 240],
+  ["1/8 T", 160],
+  ["1/16", 120],
+  ["1/16 T", 80],
+  ["1/32", 60],
+];
 const METERS = ["4/4", "3/4", "2/4", "6/8", "12/8", "6/4", "5/4", "3/2"];
 const CHORDS = ["", "m", "7", "maj7", "m7", "dim", "sus4", "6", "m7b5"];
 
@@ -40,13 +47,20 @@ class Studio {
   t = t;
 
   async begin() {
-    this.player = new Player(() => ({ piece: this.shown, limit: this.composing ? this.live.limit : Infinity, loop: this.loop,
-      end: this.keyboard.recording ? Infinity : this.shown.length }));
+    this.player = new Player(() => ({
+      piece: this.shown,
+      limit: this.composing ? this.live.limit : Infinity,
+      loop: this.loop,
+      end: this.keyboard.recording ? Infinity : this.shown.length,
+    }));
     this.roll = new Roll(this, $("roll-box"));
     this.tools = new Tools(this, this.roll);
     this.strip = new Strip(this);
     this.keyboard = new Keyboard(this.player);
-    this.setTheme(localStorage.getItem("fractalgen.theme") ?? (matchMedia("(prefers-color-scheme: light)").matches ? "light" : "dark"));
+    this.setTheme(
+      localStorage.getItem("fractalgen.theme") ??
+        (matchMedia("(prefers-color-scheme: light)").matches ? "light" : "dark"),
+    );
     i18n.translate();
     this.#connect();
     listenToKeys(this);
@@ -58,7 +72,8 @@ class Studio {
   }
 
   async #openFirst() {
-    if (new URLSearchParams(location.search).has("token")) history.replaceState(null, "", location.pathname + location.hash);
+    if (new URLSearchParams(location.search).has("token"))
+      history.replaceState(null, "", location.pathname + location.hash);
     const wanted = decodeURIComponent(location.hash.slice(1));
     try {
       if (wanted) return await this.openProject(wanted);
@@ -88,8 +103,15 @@ class Studio {
   }
 
   async newProject() {
-    const day = new Intl.DateTimeFormat(i18n.current(), { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit" });
-    const { id } = await post("/projects", { name: t("projects.untitled", { day: day.format().replaceAll(":", ".") }) });
+    const day = new Intl.DateTimeFormat(i18n.current(), {
+      month: "short",
+      day: "numeric",
+      hour: "2-digit",
+      minute: "2-digit",
+    });
+    const { id } = await post("/projects", {
+      name: t("projects.untitled", { day: day.format().replaceAll(":", ".") }),
+    });
     await this.openProject(id);
   }
 
@@ -154,20 +176,36 @@ class Studio {
   /** What was composed last, while the piece is still its result. */
   get moving() {
     const { live, project } = this;
-    return this.composing || live?.states?.includes(project.number(project.head)) || live?.states?.includes(this.#preview) ? live : null;
+    return this.composing ||
+      live?.states?.includes(project.number(project.head)) ||
+      live?.states?.includes(this.#preview)
+      ? live
+      : null;
   }
 
   get editable() {
     return !this.composing && this.#preview === null;
   }
 
-  get cursor() { return this.player.tick; }
-  get playing() { return this.player.playing; }
-  get looping() { return this.player.looping; }
-  get sounding() { return this.player.sounding; }
-  get theme() { return document.documentElement.dataset.theme; }
+  get cursor() {
+    return this.player.tick;
+  }
+  get playing() {
+    return this.player.playing;
+  }
+  get looping() {
+    return this.player.looping;
+  }
+  get sounding() {
+    return this.player.sounding;
+  }
+  get theme() {
+    return document.documentElement.dataset.theme;
+  }
   /** The part of the piece that alternatives are about. */
-  get focus() { return this.region && { start: Math.max(0, this.region.start - 1920), end: this.region.end + 1920 }; }
+  get focus() {
+    return this.region && { start: Math.max(0, this.region.start - 1920), end: this.region.end + 1920 };
+  }
 
   // ---- edits ----
 
@@ -230,7 +268,13 @@ class Studio {
     if (region && done) {
       this.panel?.setMode("region");
       this.select(new Set(edit.inside(this.shown, region).map(({ id }) => id)));
-      say(t("region.says", { bars: edit.barRange(this.piece, region), low: edit.pitchName(region.low), high: edit.pitchName(region.high - 1) }));
+      say(
+        t("region.says", {
+          bars: edit.barRange(this.piece, region),
+          low: edit.pitchName(region.low),
+          high: edit.pitchName(region.high - 1),
+        }),
+      );
     }
     if (!region && this.panel?.mode === "region") this.panel.setMode("new");
     this.refresh();
@@ -260,13 +304,17 @@ class Studio {
     const notes = this.piece.notes.filter(({ id }) => this.selection.has(id));
     if (!notes.length) return;
     const from = this.region?.start ?? edit.barStart(this.piece, notes[0].start);
-    const end = this.region?.end ?? edit.barEnd(this.piece, Math.max(...notes.map(({ start, duration }) => start + duration)));
+    const end =
+      this.region?.end ?? edit.barEnd(this.piece, Math.max(...notes.map(({ start, duration }) => start + duration)));
     this.#place({ notes, from }, end, "duplicate");
     if (this.region) this.setRegion({ ...this.region, start: end, end: 2 * end - from });
   }
 
   #place({ notes, from }, at, kind) {
-    const { piece, ids } = edit.add(this.piece, notes.map((note) => ({ ...note, locked: 0, start: note.start - from + at })));
+    const { piece, ids } = edit.add(
+      this.piece,
+      notes.map((note) => ({ ...note, locked: 0, start: note.start - from + at })),
+    );
     this.commit(kind, piece, { n: ids.size });
     this.select(ids);
     this.roll.reveal(at);
@@ -282,14 +330,21 @@ class Studio {
   }
 
   insertBars(count) {
-    const at = edit.barStart(this.piece, this.cursor), { ticks } = edit.bars(this.piece)[edit.barAt(this.piece, at)];
+    const at = edit.barStart(this.piece, this.cursor),
+      { ticks } = edit.bars(this.piece)[edit.barAt(this.piece, at)];
     this.commit("insert", edit.insertTime(this.piece, at, count * ticks), { n: count });
     this.setRegion({ start: at, end: at + count * ticks, low: 0, high: 128 }, true);
   }
 
   addNote() {
-    const { piece, ids } = edit.add(this.piece, [{ pitch: this.lastPitch ?? 60, start: this.tools.snap(this.cursor, false, Math.floor),
-      duration: this.lastLength ?? this.tools.grid * 2, velocity: this.lastVelocity }]);
+    const { piece, ids } = edit.add(this.piece, [
+      {
+        pitch: this.lastPitch ?? 60,
+        start: this.tools.snap(this.cursor, false, Math.floor),
+        duration: this.lastLength ?? this.tools.grid * 2,
+        velocity: this.lastVelocity,
+      },
+    ]);
     this.commit("add", piece, { n: 1 });
     this.select(ids);
     this.tell();
@@ -297,7 +352,8 @@ class Studio {
 
   /** The next or the last note becomes the chosen one. */
   step(by) {
-    const { notes } = this.piece, chosen = notes.findIndex(({ id }) => this.selection.has(id));
+    const { notes } = this.piece,
+      chosen = notes.findIndex(({ id }) => this.selection.has(id));
     const near = notes.findIndex(({ start }) => start >= this.cursor);
     const note = notes[chosen < 0 ? Math.max(0, near) : edit.clamp(chosen + by, 0, notes.length - 1)];
     if (!note) return;
@@ -316,15 +372,28 @@ class Studio {
   }
 
   describe(note) {
-    const { bar, beat, step } = edit.place(this.piece, note.start), steps = +(note.duration / edit.GRID).toFixed(2);
-    return t("note.says", { name: edit.pitchName(note.pitch, this.piece.key), bar, beat, step, steps, velocity: note.velocity,
-      more: `${note.hand >= 0 ? t(`note.hand${note.hand}`) : ""}${note.locked ? t("note.locked") : ""}` });
+    const { bar, beat, step } = edit.place(this.piece, note.start),
+      steps = +(note.duration / edit.GRID).toFixed(2);
+    return t("note.says", {
+      name: edit.pitchName(note.pitch, this.piece.key),
+      bar,
+      beat,
+      step,
+      steps,
+      velocity: note.velocity,
+      more: `${note.hand >= 0 ? t(`note.hand${note.hand}`) : ""}${note.locked ? t("note.locked") : ""}`,
+    });
   }
 
   editLane(lane, tick) {
     if (!this.editable) return;
-    const form = $("lane-editor"), input = $("lane-text"), before = this.piece[lane].find(([at]) => at === tick)?.[1] ?? "";
-    const names = lane === "chords" ? [..."CDEFGAB"].flatMap((root) => CHORDS.map((kind) => root + kind)).concat("N.C.") : [..."ABCD"];
+    const form = $("lane-editor"),
+      input = $("lane-text"),
+      before = this.piece[lane].find(([at]) => at === tick)?.[1] ?? "";
+    const names =
+      lane === "chords"
+        ? [..."CDEFGAB"].flatMap((root) => CHORDS.map((kind) => root + kind)).concat("N.C.")
+        : [..."ABCD"];
     $("lane-names").replaceChildren(...names.map((name) => el("option", { value: name })));
     i18n.label(input, t(`lane.${lane}.edit`));
     input.value = before;
@@ -355,20 +424,35 @@ class Studio {
   }
 
   openMenu(x = 220, y = 60) {
-    const some = this.selection.size > 0, { left, top } = this.roll.canvas.getBoundingClientRect();
+    const some = this.selection.size > 0,
+      { left, top } = this.roll.canvas.getBoundingClientRect();
     const move = (pitch) => () => this.nudge(0, pitch);
-    dialogs.openMenu([
-      ["edit.copy", () => this.copy(), "ctrl+C", some], ["edit.cut", () => this.copy(true), "ctrl+X", some],
-      ["edit.paste", () => this.paste(), "ctrl+V", Boolean(this.#clipboard)], ["edit.duplicate", () => this.duplicate(), "ctrl+D", some],
-      ["edit.delete", () => this.remove(), "del", some], null,
-      ["edit.up", move(12), "shift+↑", some], ["edit.down", move(-12), "shift+↓", some],
-      ["edit.quantise", () => this.quantise(), "Q", some], ["edit.lock", () => this.toggleLock(), "K", some],
-      ["edit.right", () => this.change("hand", (piece, ids) => edit.setHand(piece, ids, 0)), "", some],
-      ["edit.left", () => this.change("hand", (piece, ids) => edit.setHand(piece, ids, 1)), "", some], null,
-      ["edit.pick.right", () => this.pick(0), ""], ["edit.pick.left", () => this.pick(1), ""],
-      ["edit.insert", () => this.insertBars(4), ""], ["edit.trim", () => this.trim(), "", this.piece.length > 0],
-      ["edit.all", () => this.selectAll(), "ctrl+A"], ["midi", () => this.connectKeyboard(), "", Keyboard.possible], ["help", dialogs.showHelp, "?"],
-    ], left + x, top + y);
+    dialogs.openMenu(
+      [
+        ["edit.copy", () => this.copy(), "ctrl+C", some],
+        ["edit.cut", () => this.copy(true), "ctrl+X", some],
+        ["edit.paste", () => this.paste(), "ctrl+V", Boolean(this.#clipboard)],
+        ["edit.duplicate", () => this.duplicate(), "ctrl+D", some],
+        ["edit.delete", () => this.remove(), "del", some],
+        null,
+        ["edit.up", move(12), "shift+↑", some],
+        ["edit.down", move(-12), "shift+↓", some],
+        ["edit.quantise", () => this.quantise(), "Q", some],
+        ["edit.lock", () => this.toggleLock(), "K", some],
+        ["edit.right", () => this.change("hand", (piece, ids) => edit.setHand(piece, ids, 0)), "", some],
+        ["edit.left", () => this.change("hand", (piece, ids) => edit.setHand(piece, ids, 1)), "", some],
+        null,
+        ["edit.pick.right", () => this.pick(0), ""],
+        ["edit.pick.left", () => this.pick(1), ""],
+        ["edit.insert", () => this.insertBars(4), ""],
+        ["edit.trim", () => this.trim(), "", this.piece.length > 0],
+        ["edit.all", () => this.selectAll(), "ctrl+A"],
+        ["midi", () => this.connectKeyboard(), "", Keyboard.possible],
+        ["help", dialogs.showHelp, "?"],
+      ],
+      left + x,
+      top + y,
+    );
   }
 
   /** Ends the piece where the region ends, or after its last note. */
@@ -428,12 +512,14 @@ class Studio {
 
   async stop() {
     this.stopping = this.job === "";
-    if (this.job) await request("DELETE", `/jobs/${this.job}`).catch((error) => error.status !== 404 && this.complain(error)); // it had ended
+    if (this.job)
+      await request("DELETE", `/jobs/${this.job}`).catch((error) => error.status !== 404 && this.complain(error)); // it had ended
   }
 
   /** A message of the server. */
   hear(message) {
-    const now = performance.now(), { live, project } = this;
+    const now = performance.now(),
+      { live, project } = this;
     const handlers = {
       queued: () => Object.assign(this, { job: this.job || message.job, position: message.position }),
       started: () => {
@@ -449,7 +535,8 @@ class Studio {
       patch: () => {
         if (live?.job !== message.job) return;
         live.patch(message, now);
-        if (message.sample === live.shownSample && this.following && !this.playing && live.generators[0] === "ar") this.roll.reveal(message.tick);
+        if (message.sample === live.shownSample && this.following && !this.playing && live.generators[0] === "ar")
+          this.roll.reveal(message.tick);
         if (live.num_samples > 1) this.strip.paint();
       },
       done: () => this.#done(message),
@@ -474,7 +561,11 @@ class Studio {
     this.job = null;
     const n = states.length ? (this.project.pieces.get(states[0])?.notes.length ?? 0) : 0;
     if (states.length > 1) await this.show(states[0]);
-    say(states.length > 1 ? t("strip.choose", { n: states.length }) : t(stopped ? "stopped" : "composed", { seconds: seconds?.toFixed(1) ?? "?", n }));
+    say(
+      states.length > 1
+        ? t("strip.choose", { n: states.length })
+        : t(stopped ? "stopped" : "composed", { seconds: seconds?.toFixed(1) ?? "?", n }),
+    );
     this.roll.measure();
     if (this.live?.mode === "new") this.roll.fit();
     this.refresh();
@@ -494,7 +585,10 @@ class Studio {
   }
 
   showSample(sample) {
-    Object.assign(this.live, { shownSample: sample, frontier: Math.max(0, ...this.live.samples[sample].patches.map(({ tick }) => tick)) });
+    Object.assign(this.live, {
+      shownSample: sample,
+      frontier: Math.max(0, ...this.live.samples[sample].patches.map(({ tick }) => tick)),
+    });
     this.refresh();
   }
 
@@ -526,7 +620,8 @@ class Studio {
   }
 
   bar(by) {
-    const { shown, cursor } = this, at = edit.barAt(shown, by < 0 ? Math.max(0, cursor - (this.playing ? 240 : 1)) : cursor);
+    const { shown, cursor } = this,
+      at = edit.barAt(shown, by < 0 ? Math.max(0, cursor - (this.playing ? 240 : 1)) : cursor);
     this.seek(edit.bars(shown)[Math.max(0, at + (by > 0 ? 1 : 0))].tick);
     this.roll.reveal(this.cursor);
   }
@@ -541,7 +636,11 @@ class Studio {
     try {
       await this.keyboard.connect();
       await this.player.wake();
-      toast(this.keyboard.devices.length ? t("midi.found", { name: this.keyboard.devices.map(({ name }) => name).join(", ") }) : t("midi.none"));
+      toast(
+        this.keyboard.devices.length
+          ? t("midi.found", { name: this.keyboard.devices.map(({ name }) => name).join(", ") })
+          : t("midi.none"),
+      );
     } catch (error) {
       toast(error.message, "error");
     }
@@ -600,7 +699,8 @@ class Studio {
   }
 
   #composeLabel() {
-    const { panel, region, piece } = this, mode = this.job !== null ? "stop" : panel.mode;
+    const { panel, region, piece } = this,
+      mode = this.job !== null ? "stop" : panel.mode;
     const bars = mode === "continue" ? panel.adds : panel.bars;
     if (mode === "region" || ((mode === "vary" || mode === "accompany") && region))
       return region ? t(`go.${mode}.bars`, { bars: edit.barRange(piece, region) }) : t("go.region");
@@ -627,10 +727,22 @@ class Studio {
     $("compose").querySelector("span").textContent = this.#composeLabel();
     setIcon($("compose"), busy ? "stop" : "spark");
     $("progress").hidden = !busy;
-    $("progress-text").textContent = this.composing ? (live.total ? t("progress", live) : t("planning")) : this.position ? t("queued", { n: this.position }) : t("waiting");
+    $("progress-text").textContent = this.composing
+      ? live.total
+        ? t("progress", live)
+        : t("planning")
+      : this.position
+        ? t("queued", { n: this.position })
+        : t("waiting");
     if (this.composing && live.total) $("progress-bar").value = live.done / live.total;
     else $("progress-bar").removeAttribute("value");
-    $("welcome").hidden = busy || this.shown.notes.length > 0 || this.#draft !== null || this.recordingOpen || this.drawing || this.shown.chords.length > 0;
+    $("welcome").hidden =
+      busy ||
+      this.shown.notes.length > 0 ||
+      this.#draft !== null ||
+      this.recordingOpen ||
+      this.drawing ||
+      this.shown.chords.length > 0;
     $("says").textContent = this.under ? this.describe(this.under) : this.#summary();
     for (const id of ["quantise", "lock"]) $(id).disabled = !this.selection.size;
     for (const button of $("tool-kinds").children) {
@@ -646,10 +758,22 @@ class Studio {
     press($("record"), this.keyboard.recording);
     setIcon($("play"), this.playing ? "pause" : "play");
     i18n.label($("play"), t(this.playing ? "pause" : "play"));
-    if (document.activeElement !== $("tempo")) $("tempo").value = Math.round(edit.tempoAt(this.shown, this.cursor) * 10) / 10;
+    if (document.activeElement !== $("tempo"))
+      $("tempo").value = Math.round(edit.tempoAt(this.shown, this.cursor) * 10) / 10;
     this.#meter();
-    $("facts").textContent = this.shown.notes.length ? [t("bars.count", { n: edit.barCount(this.shown) }), t("notes.count", { n: this.shown.notes.length }), i18n.keyName(this.shown.key)].filter(Boolean).join(" · ") : "";
-    $("roll-box").setAttribute("aria-label", t("roll.says", { n: this.shown.notes.length, bars: edit.barCount(this.shown) }));
+    $("facts").textContent = this.shown.notes.length
+      ? [
+          t("bars.count", { n: edit.barCount(this.shown) }),
+          t("notes.count", { n: this.shown.notes.length }),
+          i18n.keyName(this.shown.key),
+        ]
+          .filter(Boolean)
+          .join(" · ")
+      : "";
+    $("roll-box").setAttribute(
+      "aria-label",
+      t("roll.says", { n: this.shown.notes.length, bars: edit.barCount(this.shown) }),
+    );
     this.#status();
     this.#clock();
     this.#floatRegion();
@@ -660,8 +784,10 @@ class Studio {
   }
 
   #meter() {
-    const { beats, unit } = edit.bars(this.shown)[edit.barAt(this.shown, this.cursor)], now = `${beats}/${unit}`;
-    const select = $("meter"), options = METERS.includes(now) ? METERS : [now, ...METERS];
+    const { beats, unit } = edit.bars(this.shown)[edit.barAt(this.shown, this.cursor)],
+      now = `${beats}/${unit}`;
+    const select = $("meter"),
+      options = METERS.includes(now) ? METERS : [now, ...METERS];
     if (select.options.length !== options.length) select.replaceChildren(...options.map((meter) => new Option(meter)));
     select.value = now;
   }
@@ -674,19 +800,23 @@ class Studio {
   }
 
   #clock() {
-    const { shown, cursor } = this, { bar, beat, step } = edit.place(shown, cursor);
+    const { shown, cursor } = this,
+      { bar, beat, step } = edit.place(shown, cursor);
     const time = (seconds) => `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
     $("place").textContent = `${bar} . ${beat} . ${step}`;
     $("time").textContent = `${time(edit.seconds(shown, cursor))} / ${time(edit.seconds(shown, shown.length))}`;
   }
 
   #floatRegion() {
-    const bar = $("region-bar"), { region, roll } = this;
+    const bar = $("region-bar"),
+      { region, roll } = this;
     bar.hidden = !region || this.job !== null || this.strip.shown !== null;
     if (bar.hidden) return;
     $("region-vary").hidden = $("region-drag").hidden = roll.width < 520;
-    const { width, height } = bar.getBoundingClientRect(), middle = (roll.x(region.start) + roll.x(region.end)) / 2;
-    const above = roll.y(region.high - 1) - height - 10, below = roll.y(region.low) + roll.row + 10;
+    const { width, height } = bar.getBoundingClientRect(),
+      middle = (roll.x(region.start) + roll.x(region.end)) / 2;
+    const above = roll.y(region.high - 1) - height - 10,
+      below = roll.y(region.low) + roll.row + 10;
     const y = above > 76 ? above : below < roll.bottom - height - 8 ? below : 82;
     bar.style.left = `${edit.clamp(middle - width / 2, 62, Math.max(62, roll.width - width - 10))}px`;
     bar.style.top = `${y}px`;
@@ -702,14 +832,20 @@ class Studio {
   #connect() {
     const { project, socket, player, keyboard } = this;
     const click = (id, action) => $(id).addEventListener("click", () => action());
-    const flip = (object, name) => () => { object[name] = !object[name]; this.refresh(); };
+    const flip = (object, name) => () => {
+      object[name] = !object[name];
+      this.refresh();
+    };
     project.addEventListener("change", () => this.refresh());
     project.addEventListener("status", () => this.refresh());
     project.addEventListener("refused", ({ detail }) => {
       toast(detail, "error");
     });
     socket.addEventListener("message", ({ detail }) => this.hear(detail));
-    socket.addEventListener("lost", () => { this.lost = true; this.refresh(); });
+    socket.addEventListener("lost", () => {
+      this.lost = true;
+      this.refresh();
+    });
     socket.addEventListener("open", () => this.#back());
     player.addEventListener("frame", () => this.#frame());
     player.addEventListener("state", () => this.refresh());
@@ -719,34 +855,88 @@ class Studio {
       this.commit("record", piece, { n: ids.size });
     });
     for (const [id, action] of Object.entries({
-      undo: () => this.undo(-1), redo: () => this.undo(1), history: () => this.toggleHistory(), help: dialogs.showHelp,
-      theme: () => this.toggleTheme(), projects: () => dialogs.showProjects(this), play: () => this.toggle(),
-      start: () => { this.seek(0); this.roll.reveal(0); }, record: () => this.record(), loop: () => this.toggleLoop(),
-      click: flip(player, "metronome"), pedal: flip(player, "sustain"), follow: flip(this, "following"), hands: flip(this, "byHand"),
-      in: () => this.roll.zoom(1.4), out: () => this.roll.zoom(1 / 1.4), fit: () => this.roll.fit(), watch: () => this.replay(),
-      quantise: () => this.quantise(), lock: () => this.toggleLock(), compose: () => { this.togglePanel(false); this.compose(); },
-      "settings-button": () => this.togglePanel(), "welcome-compose": () => this.compose({ mode: "new" }), "welcome-file": () => $("file").click(),
-      "welcome-draw": () => { this.drawing = true; this.setTool("draw"); }, "new-project": () => { $("projects-dialog").close(); this.newProject(); },
-      "open-file": () => { $("projects-dialog").close(); $("file").click(); },
-      "region-compose": () => this.compose({ mode: "region" }), "region-three": () => this.compose({ mode: "region", num_samples: 3 }),
-      "region-vary": () => this.compose({ mode: "vary" }), "region-lock": () => this.toggleLock(),
-      "region-loop": () => { this.toggleLoop(); if (player.looping) player.play(this.loop.start); }, "region-close": () => { this.setRegion(null); this.select(); },
-      language: () => { i18n.toggle(); this.panel.build(); this.#fillSelects(); this.refresh(); },
-    })) click(id, action);
+      undo: () => this.undo(-1),
+      redo: () => this.undo(1),
+      history: () => this.toggleHistory(),
+      help: dialogs.showHelp,
+      theme: () => this.toggleTheme(),
+      projects: () => dialogs.showProjects(this),
+      play: () => this.toggle(),
+      start: () => {
+        this.seek(0);
+        this.roll.reveal(0);
+      },
+      record: () => this.record(),
+      loop: () => this.toggleLoop(),
+      click: flip(player, "metronome"),
+      pedal: flip(player, "sustain"),
+      follow: flip(this, "following"),
+      hands: flip(this, "byHand"),
+      in: () => this.roll.zoom(1.4),
+      out: () => this.roll.zoom(1 / 1.4),
+      fit: () => this.roll.fit(),
+      watch: () => this.replay(),
+      quantise: () => this.quantise(),
+      lock: () => this.toggleLock(),
+      compose: () => {
+        this.togglePanel(false);
+        this.compose();
+      },
+      "settings-button": () => this.togglePanel(),
+      "welcome-compose": () => this.compose({ mode: "new" }),
+      "welcome-file": () => $("file").click(),
+      "welcome-draw": () => {
+        this.drawing = true;
+        this.setTool("draw");
+      },
+      "new-project": () => {
+        $("projects-dialog").close();
+        this.newProject();
+      },
+      "open-file": () => {
+        $("projects-dialog").close();
+        $("file").click();
+      },
+      "region-compose": () => this.compose({ mode: "region" }),
+      "region-three": () => this.compose({ mode: "region", num_samples: 3 }),
+      "region-vary": () => this.compose({ mode: "vary" }),
+      "region-lock": () => this.toggleLock(),
+      "region-loop": () => {
+        this.toggleLoop();
+        if (player.looping) player.play(this.loop.start);
+      },
+      "region-close": () => {
+        this.setRegion(null);
+        this.select();
+      },
+      language: () => {
+        i18n.toggle();
+        this.panel.build();
+        this.#fillSelects();
+        this.refresh();
+      },
+    }))
+      click(id, action);
     $("more").addEventListener("click", () => {
-      const box = $("more").getBoundingClientRect(), { left, top } = this.roll.canvas.getBoundingClientRect();
+      const box = $("more").getBoundingClientRect(),
+        { left, top } = this.roll.canvas.getBoundingClientRect();
       this.openMenu(box.left - left, box.bottom - top + 4);
     });
     for (const id of ["edit-menu", "take-menu"]) $(id).addEventListener("keydown", dialogs.menuKeys);
-    $("take-menu").addEventListener("beforetoggle", ({ newState }) => newState === "open" && dialogs.fillTakeMenu(this));
+    $("take-menu").addEventListener(
+      "beforetoggle",
+      ({ newState }) => newState === "open" && dialogs.fillTakeMenu(this),
+    );
     $("take-menu").addEventListener("toggle", () => {
-      const box = $("take").getBoundingClientRect(), menu = $("take-menu");
+      const box = $("take").getBoundingClientRect(),
+        menu = $("take-menu");
       menu.style.top = `${box.bottom + 6}px`;
       menu.style.left = `${Math.max(8, box.right - menu.offsetWidth)}px`;
     });
     $("tool-kinds").addEventListener("click", ({ target }) => this.setTool(target.closest("button")?.dataset.tool));
     $("tool-kinds").addEventListener("keydown", (event) => {
-      const kinds = ["select", "draw", "erase"], by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+      const kinds = ["select", "draw", "erase"],
+        by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
       if (!by) return;
       event.stopPropagation();
       this.setTool(kinds[(kinds.indexOf(this.tools.kind) + by + 3) % 3]);
@@ -759,30 +949,55 @@ class Studio {
       this.commit("tempo", edit.setTempo(this.piece, this.cursor, bpm), { bpm });
     });
     $("meter").addEventListener("change", ({ target }) =>
-      this.commit("meter", edit.setMeter(this.piece, this.cursor, ...target.value.split("/").map(Number)), { meter: target.value }));
+      this.commit("meter", edit.setMeter(this.piece, this.cursor, ...target.value.split("/").map(Number)), {
+        meter: target.value,
+      }),
+    );
     $("volume").addEventListener("input", ({ target }) => player.setVolume(+target.value));
-    $("name").addEventListener("change", ({ target }) => project.rename(target.value.trim() || project.name).catch((error) => this.complain(error)));
+    $("name").addEventListener("change", ({ target }) =>
+      project.rename(target.value.trim() || project.name).catch((error) => this.complain(error)),
+    );
     $("name").addEventListener("keydown", ({ key }) => /Enter|Escape/.test(key) && $("name").blur());
-    $("file").addEventListener("change", async ({ target }) => { await this.take(target.files[0]); target.value = ""; });
-    dialogs.draggable($("region-drag"), () => dialogs.file(project, "mid", this.region), () => project.saved());
-    $("region-drag").addEventListener("click", (event) => { event.preventDefault(); this.download("mid", this.region); });
-    this.roll.scroller.addEventListener("scroll", () => { this.#floatRegion(); $("lane-editor").hidden = true; });
+    $("file").addEventListener("change", async ({ target }) => {
+      await this.take(target.files[0]);
+      target.value = "";
+    });
+    dialogs.draggable(
+      $("region-drag"),
+      () => dialogs.file(project, "mid", this.region),
+      () => project.saved(),
+    );
+    $("region-drag").addEventListener("click", (event) => {
+      event.preventDefault();
+      this.download("mid", this.region);
+    });
+    this.roll.scroller.addEventListener("scroll", () => {
+      this.#floatRegion();
+      $("lane-editor").hidden = true;
+    });
     for (const dialog of document.querySelectorAll("dialog"))
       dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
-    matchMedia("(prefers-color-scheme: light)").addEventListener("change", ({ matches }) =>
-      localStorage.getItem("fractalgen.theme") ?? this.setTheme(matches ? "light" : "dark"));
+    matchMedia("(prefers-color-scheme: light)").addEventListener(
+      "change",
+      ({ matches }) => localStorage.getItem("fractalgen.theme") ?? this.setTheme(matches ? "light" : "dark"),
+    );
     window.addEventListener("hashchange", () => {
       const id = decodeURIComponent(location.hash.slice(1));
       if (id && id !== project.id) this.openProject(id).catch((error) => this.complain(error));
     });
-    window.addEventListener("beforeunload", (event) => project.queue.length && project.online && event.preventDefault());
+    window.addEventListener(
+      "beforeunload",
+      (event) => project.queue.length && project.online && event.preventDefault(),
+    );
     document.addEventListener("pointerdown", () => player.wake(), { once: true });
     this.#drops();
     this.#fillSelects();
   }
 
   #fillSelects() {
-    $("grid").replaceChildren(...GRIDS.map(([name, ticks]) => new Option(name, ticks, false, ticks === this.tools.grid)));
+    $("grid").replaceChildren(
+      ...GRIDS.map(([name, ticks]) => new Option(name, ticks, false, ticks === this.tools.grid)),
+    );
     const chosen = Number(this.panel?.values.samples ?? 1);
     $("samples").replaceChildren(...[1, 2, 3, 4].map((n) => new Option(t("samples.n", { n }), n, false, n === chosen)));
     i18n.translate();

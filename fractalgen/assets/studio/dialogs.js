@@ -8,9 +8,14 @@ const DOWNLOADS = ["mid", "musicxml", "wav", "mp4", "gif", "html", "project"];
 const TYPES = { mid: "audio/midi" };
 
 export function toast(text, kind = "info", action = null) {
-  const message = el("div", { className: `toast ${kind}` }, el("span", { textContent: text }),
-    action && el("button", { className: "text", textContent: action.text, onclick: () => (action.run(), message.remove()) }),
-    el("button", { "aria-label": t("close"), onclick: () => message.remove() }, icon("close")));
+  const message = el(
+    "div",
+    { className: `toast ${kind}` },
+    el("span", { textContent: text }),
+    action &&
+      el("button", { className: "text", textContent: action.text, onclick: () => (action.run(), message.remove()) }),
+    el("button", { "aria-label": t("close"), onclick: () => message.remove() }, icon("close")),
+  );
   $("toasts").append(message);
   while ($("toasts").children.length > 4) $("toasts").firstChild.remove();
   setTimeout(() => message.remove(), kind === "error" ? 15000 : 6000);
@@ -37,34 +42,60 @@ export function draggable(link, place, saved) {
   link.addEventListener("pointerenter", saved); // the server must know the piece before it is dropped
   link.addEventListener("dragstart", (event) => {
     const { href, name, kind = "mid" } = place();
-    event.dataTransfer.setData("DownloadURL", `${TYPES[kind] ?? "application/octet-stream"}:${name}:${new URL(href, location)}`);
+    event.dataTransfer.setData(
+      "DownloadURL",
+      `${TYPES[kind] ?? "application/octet-stream"}:${name}:${new URL(href, location)}`,
+    );
     event.dataTransfer.setData("text/uri-list", `${new URL(href, location)}`);
     event.dataTransfer.effectAllowed = "copy";
   });
 }
 
 export function fillTakeMenu(studio) {
-  const { project, region } = studio, menu = $("take-menu");
+  const { project, region } = studio,
+    menu = $("take-menu");
   const link = (kind, part = null) => {
-    const { href, name } = file(project, kind, part), drag = kind === "mid";
-    const entry = el("a", { href, download: name, id: `take-${kind}${part ? "-region" : ""}`, draggable: drag, className: drag ? "drags" : "",
-      onclick: async (event) => {
-        event.preventDefault();
-        menu.hidePopover();
-        await studio.download(kind, part);
-      } }, icon(drag ? "drag" : "file"), el("span", { textContent: t(`take.${kind}`) }),
-      el("small", { textContent: part ? t("bars", { n: barRange(project.piece, part) }) : t(`take.${kind}.help`) }));
-    if (drag) draggable(entry, () => file(project, kind, part), () => project.saved());
+    const { href, name } = file(project, kind, part),
+      drag = kind === "mid";
+    const entry = el(
+      "a",
+      {
+        href,
+        download: name,
+        id: `take-${kind}${part ? "-region" : ""}`,
+        draggable: drag,
+        className: drag ? "drags" : "",
+        onclick: async (event) => {
+          event.preventDefault();
+          menu.hidePopover();
+          await studio.download(kind, part);
+        },
+      },
+      icon(drag ? "drag" : "file"),
+      el("span", { textContent: t(`take.${kind}`) }),
+      el("small", { textContent: part ? t("bars", { n: barRange(project.piece, part) }) : t(`take.${kind}.help`) }),
+    );
+    if (drag)
+      draggable(
+        entry,
+        () => file(project, kind, part),
+        () => project.saved(),
+      );
     return entry;
   };
-  menu.replaceChildren(...(region ? [link("mid", region), el("hr")] : []), ...DOWNLOADS.map((kind) => link(kind)),
-    el("p", { className: "soft", textContent: t("take.drag") }));
+  menu.replaceChildren(
+    ...(region ? [link("mid", region), el("hr")] : []),
+    ...DOWNLOADS.map((kind) => link(kind)),
+    el("p", { className: "soft", textContent: t("take.drag") }),
+  );
 }
 
 // ---- history ----
 
 export function showHistory(studio) {
-  const { project } = studio, list = $("states"), open = !$("history-panel").hidden;
+  const { project } = studio,
+    list = $("states"),
+    open = !$("history-panel").hidden;
   press($("history"), open);
   $("history").setAttribute("aria-expanded", open);
   const key = [project.id, project.states.size, project.head, current()].join();
@@ -74,11 +105,28 @@ export function showHistory(studio) {
   const time = new Intl.DateTimeFormat(current(), { hour: "2-digit", minute: "2-digit" });
   const before = new Set();
   for (let at = project.head; at !== null && at !== undefined; at = project.states.get(at)?.parent) before.add(at);
-  list.replaceChildren(...states.map(({ id, label, kind, time: when, group }) => el("li", {},
-    el("button", { className: `state ${kind} ${before.has(id) ? "" : "branch"}`, "aria-current": id === project.head, data: { state: id },
-      onclick: () => studio.go(id) },
-    icon({ edit: "draw", new: "file", import: "file", alternative: "abc" }[kind] ?? "spark"),
-    el("span", { textContent: kind === "new" ? t("state.new") : stateName(label) }), el("small", { textContent: `${group !== null && group !== undefined ? `#${id} · ` : ""}${time.format(when * 1000)}` })))));
+  list.replaceChildren(
+    ...states.map(({ id, label, kind, time: when, group }) =>
+      el(
+        "li",
+        {},
+        el(
+          "button",
+          {
+            className: `state ${kind} ${before.has(id) ? "" : "branch"}`,
+            "aria-current": id === project.head,
+            data: { state: id },
+            onclick: () => studio.go(id),
+          },
+          icon({ edit: "draw", new: "file", import: "file", alternative: "abc" }[kind] ?? "spark"),
+          el("span", { textContent: kind === "new" ? t("state.new") : stateName(label) }),
+          el("small", {
+            textContent: `${group !== null && group !== undefined ? `#${id} · ` : ""}${time.format(when * 1000)}`,
+          }),
+        ),
+      ),
+    ),
+  );
   list.querySelector("[aria-current=true]")?.scrollIntoView({ block: "nearest" });
 }
 
@@ -89,31 +137,118 @@ export async function showProjects(studio) {
   $("projects-dialog").showModal();
   $("folder").textContent = t("projects.folder", { folder: studio.info.folder });
   const when = new Intl.DateTimeFormat(current(), { dateStyle: "medium", timeStyle: "short" });
-  const fill = async () => list.replaceChildren(...(await get("/projects")).map(({ id, name, modified, bars, notes }) => el("li", {},
-    el("button", { className: "project", "aria-current": id === studio.project.id, onclick: () => ($("projects-dialog").close(), studio.openProject(id)) },
-      el("b", { textContent: name }), el("small", { textContent: `${t("bars.count", { n: bars })} · ${t("notes.count", { n: notes })} · ${when.format(modified * 1000)}` })),
-    id !== studio.project.id && el("button", { "aria-label": t("projects.delete", { name }), title: t("projects.delete", { name }), onclick: async () => {
-      if (!confirm(t("projects.delete.sure", { name }))) return;
-      await request("DELETE", `/projects/${id}`);
-      await fill();
-    } }, icon("close")))));
+  const fill = async () =>
+    list.replaceChildren(
+      ...(await get("/projects")).map(({ id, name, modified, bars, notes }) =>
+        el(
+          "li",
+          {},
+          el(
+            "button",
+            {
+              className: "project",
+              "aria-current": id === studio.project.id,
+              onclick: () => ($("projects-dialog").close(), studio.openProject(id)),
+            },
+            el("b", { textContent: name }),
+            el("small", {
+              textContent: `${t("bars.count", { n: bars })} · ${t("notes.count", { n: notes })} · ${when.format(modified * 1000)}`,
+            }),
+          ),
+          id !== studio.project.id &&
+            el(
+              "button",
+              {
+                "aria-label": t("projects.delete", { name }),
+                title: t("projects.delete", { name }),
+                onclick: async () => {
+                  if (!confirm(t("projects.delete.sure", { name }))) return;
+                  await request("DELETE", `/projects/${id}`);
+                  await fill();
+                },
+              },
+              icon("close"),
+            ),
+        ),
+      ),
+    );
   await fill().catch((error) => toast(error.message, "error"));
 }
 
 // ---- help ----
 
 const SHORTCUTS = [
-  ["help.listen", ["space", "play"], ["home", "start"], ["L", "loop"], ["M", "metronome"], ["P", "sustain"], [", .", "help.bar"], ["click", "help.seek"]],
-  ["help.compose", ["ctrl+enter", "help.go"], ["esc", "help.stop"], ["R", "region.compose"], ["A", "region.three"], ["V", "region.vary"], ["C", "mode.continue"], ["W", "watch"]],
-  ["help.edit", ["1 2 3", "help.tools"], ["ctrl+Z", "undo"], ["ctrl+Y", "redo"], ["ctrl+C X V", "help.clipboard"], ["ctrl+D", "edit.duplicate"], ["del", "edit.delete"], ["ctrl+A", "edit.all"], ["Q", "edit.quantise"], ["K", "edit.lock"]],
-  ["help.notes", ["← →", "help.time"], ["↑ ↓", "help.pitch"], ["shift+↑ ↓", "help.octave"], ["shift+← →", "help.length"], ["alt+↑ ↓", "help.velocity"], ["N", "help.next"], ["enter", "help.add"]],
-  ["help.view", ["+ -", "help.zoom"], ["ctrl+wheel", "help.wheel"], ["0", "zoom.fit"], ["H", "history"], ["T", "theme"], ["?", "help"]],
+  [
+    "help.listen",
+    ["space", "play"],
+    ["home", "start"],
+    ["L", "loop"],
+    ["M", "metronome"],
+    ["P", "sustain"],
+    [", .", "help.bar"],
+    ["click", "help.seek"],
+  ],
+  [
+    "help.compose",
+    ["ctrl+enter", "help.go"],
+    ["esc", "help.stop"],
+    ["R", "region.compose"],
+    ["A", "region.three"],
+    ["V", "region.vary"],
+    ["C", "mode.continue"],
+    ["W", "watch"],
+  ],
+  [
+    "help.edit",
+    ["1 2 3", "help.tools"],
+    ["ctrl+Z", "undo"],
+    ["ctrl+Y", "redo"],
+    ["ctrl+C X V", "help.clipboard"],
+    ["ctrl+D", "edit.duplicate"],
+    ["del", "edit.delete"],
+    ["ctrl+A", "edit.all"],
+    ["Q", "edit.quantise"],
+    ["K", "edit.lock"],
+  ],
+  [
+    "help.notes",
+    ["← →", "help.time"],
+    ["↑ ↓", "help.pitch"],
+    ["shift+↑ ↓", "help.octave"],
+    ["shift+← →", "help.length"],
+    ["alt+↑ ↓", "help.velocity"],
+    ["N", "help.next"],
+    ["enter", "help.add"],
+  ],
+  [
+    "help.view",
+    ["+ -", "help.zoom"],
+    ["ctrl+wheel", "help.wheel"],
+    ["0", "zoom.fit"],
+    ["H", "history"],
+    ["T", "theme"],
+    ["?", "help"],
+  ],
 ];
 
 export function showHelp() {
   const key = (text) => el("kbd", { textContent: text.replace("ctrl", /Mac/.test(navigator.platform) ? "⌘" : "ctrl") });
-  $("shortcuts").replaceChildren(...SHORTCUTS.map(([title, ...rows]) => el("section", {}, el("h3", { textContent: t(title) }),
-    el("dl", {}, ...rows.map(([keys, what]) => el("div", {}, el("dt", {}, ...keys.split(" ").map(key)), el("dd", { textContent: bare(t(what)) })))))));
+  $("shortcuts").replaceChildren(
+    ...SHORTCUTS.map(([title, ...rows]) =>
+      el(
+        "section",
+        {},
+        el("h3", { textContent: t(title) }),
+        el(
+          "dl",
+          {},
+          ...rows.map(([keys, what]) =>
+            el("div", {}, el("dt", {}, ...keys.split(" ").map(key)), el("dd", { textContent: bare(t(what)) })),
+          ),
+        ),
+      ),
+    ),
+  );
   $("help-dialog").showModal();
 }
 
@@ -122,12 +257,18 @@ export function showHelp() {
 /** Entries: `[key of the text, action, shortcut, enabled]`; null is a line. */
 export function openMenu(entries, x, y) {
   const menu = $("edit-menu");
-  menu.replaceChildren(...entries.map((entry) => {
-    if (!entry) return el("hr");
-    const [text, run, keys = "", enabled = true] = entry;
-    return el("button", { role: "menuitem", disabled: !enabled, data: { action: text }, onclick: () => (menu.hidePopover(), run()) },
-      el("span", { textContent: bare(t(text)) }), el("kbd", { textContent: keys }));
-  }));
+  menu.replaceChildren(
+    ...entries.map((entry) => {
+      if (!entry) return el("hr");
+      const [text, run, keys = "", enabled = true] = entry;
+      return el(
+        "button",
+        { role: "menuitem", disabled: !enabled, data: { action: text }, onclick: () => (menu.hidePopover(), run()) },
+        el("span", { textContent: bare(t(text)) }),
+        el("kbd", { textContent: keys }),
+      );
+    }),
+  );
   menu.showPopover();
   const { width, height } = menu.getBoundingClientRect();
   menu.style.left = `${Math.max(8, Math.min(x, innerWidth - width - 8))}px`;
@@ -137,7 +278,8 @@ export function openMenu(entries, x, y) {
 
 /** Arrow keys move through a menu. */
 export function menuKeys(event) {
-  const items = [...event.currentTarget.querySelectorAll("button:enabled, a")], at = items.indexOf(document.activeElement);
+  const items = [...event.currentTarget.querySelectorAll("button:enabled, a")],
+    at = items.indexOf(document.activeElement);
   const by = { ArrowDown: 1, ArrowUp: -1 }[event.key];
   if (by) items[(at + by + items.length) % items.length]?.focus();
   else if (event.key === "Home" || event.key === "End") items.at(event.key === "Home" ? 0 : -1)?.focus();

@@ -1,14 +1,22 @@
 /** The piece as the page edits it: plain data and pure functions.  Times are ticks, 480 a quarter. */
 
-export const QUARTER = 480, GRID = 120;
+export const QUARTER = 480,
+  GRID = 120;
 const FIELDS = ["id", "pitch", "start", "duration", "velocity", "hand", "locked"];
 
 export const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 export const read = (raw) =>
   settled({ ...raw, notes: raw.notes.map((one) => Object.fromEntries(FIELDS.map((name, i) => [name, one[i]]))) });
 export const write = (piece) => ({ ...piece, notes: piece.notes.map((note) => FIELDS.map((name) => note[name])) });
-export const empty = () =>
-  ({ length: 0, tempos: [[0, 120]], meters: [[0, 4, 4]], key: null, notes: [], chords: [], sections: [] });
+export const empty = () => ({
+  length: 0,
+  tempos: [[0, 120]],
+  meters: [[0, 4, 4]],
+  key: null,
+  notes: [],
+  chords: [],
+  sections: [],
+});
 
 const byTime = (one, other) => one.start - other.start || one.pitch - other.pitch;
 
@@ -30,11 +38,15 @@ export function bars(piece) {
 }
 
 function counted({ meters, length }) {
-  const found = [], changes = meters.length ? meters : [[0, 4, 4]];
-  let tick = 0, change = 0, after = 0;
+  const found = [],
+    changes = meters.length ? meters : [[0, 4, 4]];
+  let tick = 0,
+    change = 0,
+    after = 0;
   while (after < 64) {
     while (changes[change + 1]?.[0] <= tick) change++;
-    const [, beats, unit] = changes[change], next = changes[change + 1]?.[0] ?? Infinity;
+    const [, beats, unit] = changes[change],
+      next = changes[change + 1]?.[0] ?? Infinity;
     const ticks = Math.min((beats * 4 * QUARTER) / unit, next - tick);
     found.push({ tick, ticks, beats, unit });
     tick += ticks;
@@ -44,20 +56,28 @@ function counted({ meters, length }) {
 }
 
 export const barCount = (piece) => bars(piece).filter(({ tick }) => tick < piece.length).length;
-export const barAt = (piece, tick) => Math.max(0, bars(piece).findLastIndex((bar) => bar.tick <= tick));
+export const barAt = (piece, tick) =>
+  Math.max(
+    0,
+    bars(piece).findLastIndex((bar) => bar.tick <= tick),
+  );
 export const barStart = (piece, tick) => bars(piece)[barAt(piece, tick)].tick;
 /** The first bar line that is not before a tick. */
 export const barEnd = (piece, tick) => bars(piece).find((bar) => bar.tick >= tick)?.tick ?? tick;
 
 /** Bar, beat and sixteenth of a tick, counted from 1. */
 export function place(piece, tick) {
-  const index = barAt(piece, tick), bar = bars(piece)[index], beat = (4 * QUARTER) / bar.unit, inside = tick - bar.tick;
+  const index = barAt(piece, tick),
+    bar = bars(piece)[index],
+    beat = (4 * QUARTER) / bar.unit,
+    inside = tick - bar.tick;
   return { bar: index + 1, beat: Math.floor(inside / beat) + 1, step: Math.floor((inside % beat) / GRID) + 1 };
 }
 
 /** Bars of a range as people number them: "5-8". */
 export const barRange = (piece, { start, end }) => {
-  const first = barAt(piece, start) + 1, last = barAt(piece, Math.max(start, end - 1)) + 1;
+  const first = barAt(piece, start) + 1,
+    last = barAt(piece, Math.max(start, end - 1)) + 1;
   return first === last ? `${first}` : `${first}-${last}`;
 };
 
@@ -85,7 +105,8 @@ export const tempoAt = (piece, tick) => piece.tempos.findLast(([start]) => start
 
 /** Names of notes: flats in the keys that are written so. */
 const FLAT_KEYS = /^([A-G]b|F|D minor|G minor|C minor|F minor)/;
-const SHARPS = "C C♯ D D♯ E F F♯ G G♯ A A♯ B".split(" "), FLATS = "C D♭ D E♭ E F G♭ G A♭ A B♭ B".split(" ");
+const SHARPS = "C C♯ D D♯ E F F♯ G G♯ A A♯ B".split(" "),
+  FLATS = "C D♭ D E♭ E F G♭ G A♭ A B♭ B".split(" ");
 export const pitchName = (pitch, key = null) =>
   (FLAT_KEYS.test(key ?? "") ? FLATS : SHARPS)[pitch % 12] + (Math.floor(pitch / 12) - 1);
 export const isBlack = (pitch) => SHARPS[pitch % 12].length > 1;
@@ -109,7 +130,8 @@ export const remove = (piece, ids) => ({ ...piece, notes: piece.notes.filter(({ 
 /** Moves notes together, as far as the first of them may go. */
 export function move(piece, ids, later, higher) {
   const notes = piece.notes.filter(({ id }) => ids.has(id));
-  const most = (values) => Math.max(...values), least = (values) => Math.min(...values);
+  const most = (values) => Math.max(...values),
+    least = (values) => Math.min(...values);
   const dt = Math.max(later, -least(notes.map(({ start }) => start)));
   const dp = clamp(higher, -least(notes.map(({ pitch }) => pitch)), 127 - most(notes.map(({ pitch }) => pitch)));
   return changed(piece, ids, ({ start, pitch }) => ({ start: start + dt, pitch: pitch + dp }));
@@ -141,13 +163,15 @@ export function setLane(piece, lane, tick, text) {
 
 /** A tempo at a tick; all others change by the same share. */
 export function setTempo(piece, tick, bpm) {
-  const share = bpm / tempoAt(piece, tick), tempos = piece.tempos.length ? piece.tempos : [[0, 120]];
+  const share = bpm / tempoAt(piece, tick),
+    tempos = piece.tempos.length ? piece.tempos : [[0, 120]];
   return { ...piece, tempos: tempos.map(([at, old]) => [at, clamp(Math.round(old * share * 1000) / 1000, 4, 1000)]) };
 }
 
 /** A meter from the bar of a tick to the next change. */
 export function setMeter(piece, tick, beats, unit) {
-  const start = barStart(piece, tick), others = piece.meters.filter(([at]) => at !== start);
+  const start = barStart(piece, tick),
+    others = piece.meters.filter(([at]) => at !== start);
   return settled({ ...piece, meters: [...others, [start, beats, unit]].toSorted(([one], [other]) => one - other) });
 }
 

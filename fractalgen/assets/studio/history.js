@@ -95,7 +95,8 @@ export class Project extends EventTarget {
     if (merge && before?.merge === merge && before.id === this.head && !before.sent) {
       Object.assign(before, { document: write(piece), due: Date.now() + 500 });
     } else {
-      const id = --this.#temporary, time = Date.now() / 1000;
+      const id = --this.#temporary,
+        time = Date.now() / 1000;
       this.states.set(id, { id, parent: this.head, label, kind: "edit", time, group: null });
       const item = { id, parent: this.head, label, time, document: write(piece), merge };
       this.queue.push({ ...item, due: merge ? Date.now() + 500 : 0 });
@@ -185,7 +186,7 @@ export class Project extends EventTarget {
   async #drain() {
     const { id: project, queue } = this;
     this.dispatchEvent(new Event("status"));
-    for (let item; (item = queue[0]) && queue === this.queue; ) {
+    for (let item; (item = queue[0]) && queue === this.queue;) {
       const rest = item.due - Date.now();
       if (rest > 0) await new Promise((after) => setTimeout(after, rest));
       if (item.due > Date.now()) continue;

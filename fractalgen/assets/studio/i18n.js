@@ -16,13 +16,20 @@ export function t(key, values = {}) {
 
 /** A key as musicians write it. */
 export const keyName = (key) =>
-  key?.replace(/^([A-G])b/, "$1♭").replace(/^([A-G])#/, "$1♯").replace(/ (major|minor)$/, (_, kind) => ` ${t(`choice.${kind}`)}`);
+  key
+    ?.replace(/^([A-G])b/, "$1♭")
+    .replace(/^([A-G])#/, "$1♯")
+    .replace(/ (major|minor)$/, (_, kind) => ` ${t(`choice.${kind}`)}`);
 
 /** The label of a state: those that the server gives are English. */
 export function stateName(label) {
-  const [, verb, bars, rest] = /^(new piece|continue|compose|accompany|vary|import)(?: bars? ([\d-]+))?( .*)?$/.exec(label) ?? [];
+  const [, verb, bars, rest] =
+    /^(new piece|continue|compose|accompany|vary|import)(?: bars? ([\d-]+))?( .*)?$/.exec(label) ?? [];
   if (!verb) return label;
-  return t(`label.${verb}`, { bars: bars ? t("label.bars", { bars }) : "" }) + (rest ?? "").replace("(stopped)", t("label.stopped"));
+  return (
+    t(`label.${verb}`, { bars: bars ? t("label.bars", { bars }) : "" }) +
+    (rest ?? "").replace("(stopped)", t("label.stopped"))
+  );
 }
 
 export const has = (key) => key in en;

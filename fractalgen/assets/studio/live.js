@@ -5,7 +5,10 @@
 import { GRID } from "./document.js";
 import { shade } from "./roll.js";
 
-const FLASH = 260, LOWER = 420, CELLS = 420, TRAIL = 2600; // milliseconds
+const FLASH = 260,
+  LOWER = 420,
+  CELLS = 420,
+  TRAIL = 2600; // milliseconds
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const ease = (share) => 1 - (1 - Math.min(1, Math.max(0, share))) ** 3;
 
@@ -18,8 +21,15 @@ export class Live {
     this.samples = Array.from({ length: started.num_samples }, () => ({ pieces: [], patches: [], plan: {} }));
     const lanes = started.mode === "new" ? { chords: [], sections: [] } : {};
     this.base = { ...before, ...lanes, length: started.length, meters: started.meters, tempos: started.tempos };
-    this.kept = started.given.map(([id, pitch, start, duration, velocity, hand, locked]) =>
-      ({ id, pitch, start, duration, velocity, hand, locked }));
+    this.kept = started.given.map(([id, pitch, start, duration, velocity, hand, locked]) => ({
+      id,
+      pitch,
+      start,
+      duration,
+      velocity,
+      hand,
+      locked,
+    }));
     this.views = this.samples.map(() => null);
     this.frontier = started.mode === "continue" ? before.length : 0;
   }
@@ -58,7 +68,9 @@ export class Live {
 
   /** Notes that go on over the edges of patches are one note. */
   #joined({ pieces, plan }, key) {
-    const notes = this.kept.slice(), open = new Map(), taken = new Set(this.given);
+    const notes = this.kept.slice(),
+      open = new Map(),
+      taken = new Set(this.given);
     let id = -2;
     for (const [pitch, start, duration, velocity, continued] of pieces.toSorted((one, other) => one[1] - other[1])) {
       const before = continued && open.get(`${pitch}:${start}`);
@@ -75,21 +87,26 @@ export class Live {
 
   /** Plays the composing again, as fast as it was (at most 12 seconds). */
   replay(now) {
-    const { patches } = this.samples[this.shownSample], first = patches[0]?.born ?? 0;
-    const long = Math.max(1, (patches.at(-1)?.born ?? 0) - first), speed = Math.max(1, long / 12000);
+    const { patches } = this.samples[this.shownSample],
+      first = patches[0]?.born ?? 0;
+    const long = Math.max(1, (patches.at(-1)?.born ?? 0) - first),
+      speed = Math.max(1, long / 12000);
     for (const patch of patches) patch.born = now + (patch.born - first) / speed;
   }
 
   #alive(roll, now, age) {
-    const from = roll.tickAt(0), to = roll.tickAt(roll.width);
+    const from = roll.tickAt(0),
+      to = roll.tickAt(roll.width);
     return this.samples[this.shownSample].patches.filter(
-      ({ born, tick, ticks }) => now - born < age && tick < to && tick + ticks > from);
+      ({ born, tick, ticks }) => now - born < age && tick < to && tick + ticks > from,
+    );
   }
 
   /** The lattice of patches under the notes; whether it still moves. */
   drawUnder(roll, now) {
     if (calm.matches) return false;
-    const { pen, colours } = roll, alive = this.#alive(roll, now, TRAIL);
+    const { pen, colours } = roll,
+      alive = this.#alive(roll, now, TRAIL);
     for (const patch of alive) {
       const age = now - patch.born;
       if (age < 0) continue;
@@ -106,14 +123,16 @@ export class Live {
   /** Over the notes of young patches: blocks and cells as they are decided. */
   drawOver(roll, now) {
     if (calm.matches) return false;
-    const alive = this.#alive(roll, now, FLASH + LOWER + CELLS), sounding = alive.filter(({ sounds }) => sounds);
+    const alive = this.#alive(roll, now, FLASH + LOWER + CELLS),
+      sounding = alive.filter(({ sounds }) => sounds);
     if (sounding.length) roll.blank(sounding.map((patch) => place(roll, patch))); // the notes come out of the cells
     for (const patch of alive) this.#drawYoung(roll, patch, now - patch.born);
     return alive.length > 0;
   }
 
   #drawYoung(roll, patch, age) {
-    const { pen, colours } = roll, [x0, y0, x1, y1] = place(roll, patch);
+    const { pen, colours } = roll,
+      [x0, y0, x1, y1] = place(roll, patch);
     if (!patch.sounds) {
       if (age >= 0 && age < FLASH) outline(roll, patch, colours.accent, 0.7 * (1 - age / FLASH), 1.2);
       return;
@@ -127,10 +146,15 @@ export class Live {
   }
 
   #drawBlock(roll, patch, { left, row, share, loud, cells }, age) {
-    const { pen } = roll, since = age - 50 - share * LOWER;
+    const { pen } = roll,
+      since = age - 50 - share * LOWER;
     if (since < 0) return;
-    const place = (step, pitch, size) => [roll.x(patch.tick + step * GRID), roll.y(patch.pitch + pitch + size - 1),
-      roll.x(patch.tick + Math.min(step + size, patch.size) * GRID), roll.y(patch.pitch + pitch) + roll.row];
+    const place = (step, pitch, size) => [
+      roll.x(patch.tick + step * GRID),
+      roll.y(patch.pitch + pitch + size - 1),
+      roll.x(patch.tick + Math.min(step + size, patch.size) * GRID),
+      roll.y(patch.pitch + pitch) + roll.row,
+    ];
     const [x0, y0, x1, y1] = place(left, row, 4);
     if (loud) {
       pen.globalAlpha = 0.62 * (1 - 0.75 * ease((since - 120) / CELLS));
@@ -149,11 +173,16 @@ export class Live {
   }
 }
 
-const place = (roll, { tick, ticks, pitch, pitches }) =>
-  [roll.x(tick), roll.y(pitch + pitches - 1), roll.x(tick + ticks), roll.y(pitch) + roll.row];
+const place = (roll, { tick, ticks, pitch, pitches }) => [
+  roll.x(tick),
+  roll.y(pitch + pitches - 1),
+  roll.x(tick + ticks),
+  roll.y(pitch) + roll.row,
+];
 
 function outline(roll, patch, colour, alpha, width) {
-  const { pen } = roll, [x0, y0, x1, y1] = place(roll, patch);
+  const { pen } = roll,
+    [x0, y0, x1, y1] = place(roll, patch);
   pen.globalAlpha = alpha;
   pen.strokeStyle = colour;
   pen.lineWidth = width * roll.ratio;
@@ -166,8 +195,10 @@ function outline(roll, patch, colour, alpha, width) {
 function loudness({ notes, tick, pitch, pitches }, size) {
   const cells = new Uint8Array(pitches * size);
   for (const [high, start, duration, velocity] of notes) {
-    const from = Math.max(0, Math.round((start - tick) / GRID)), to = Math.round((start + duration - tick) / GRID);
-    if (high >= pitch && high < pitch + pitches) cells.fill(velocity, (high - pitch) * size + from, (high - pitch) * size + Math.min(size, to));
+    const from = Math.max(0, Math.round((start - tick) / GRID)),
+      to = Math.round((start + duration - tick) / GRID);
+    if (high >= pitch && high < pitch + pitches)
+      cells.fill(velocity, (high - pitch) * size + from, (high - pitch) * size + Math.min(size, to));
   }
   return cells;
 }
@@ -175,7 +206,9 @@ function loudness({ notes, tick, pitch, pitches }, size) {
 /** The 4x4 patches of a patch and the sounding cells in them, each with its share of the time of its level. */
 function blocks(patch) {
   if (patch.blocks) return patch.blocks;
-  const { size, pitches, cells, planes } = patch, area = pitches * size, found = [];
+  const { size, pitches, cells, planes } = patch,
+    area = pitches * size,
+    found = [];
   const when = (level, i) => (planes ? planes[level * area + i] : -1);
   const most = [0, 1].map((level) => {
     let last = 1;

@@ -63,6 +63,12 @@ export class Keyboard extends EventTarget {
     held?.strike?.release();
     if (!held || !this.recording || !this.player.playing) return;
     const duration = this.player.tick - held.start;
-    if (duration > 0) this.#notes.push({ pitch, start: Math.round(held.start), duration: Math.max(30, Math.round(duration)), velocity: held.velocity });
+    if (duration > 0)
+      this.#notes.push({
+        pitch,
+        start: Math.round(held.start),
+        duration: Math.max(30, Math.round(duration)),
+        velocity: held.velocity,
+      });
   }
 }

@@ -5,16 +5,25 @@ import { has, keyName, t } from "./i18n.js";
 
 export const MODES = ["new", "continue", "region", "vary", "accompany"];
 const LABELS = ["density", "polyphony", "register", "velocity"]; // shares of the training set, 0 to 1
-const OWN = { // fields that stand in the open for each mode; the rest is folded away
+const OWN = {
+  // fields that stand in the open for each mode; the rest is folded away
   new: ["bars", "key", "tempo", "meter", "chords", "form", "lane"],
   continue: ["add", "lane", "chords"],
   region: ["hand", "lane"],
   vary: ["strength"],
   accompany: ["voice", "side", "lane"],
 };
-const ONLY = { // flags that belong to some modes only
-  bars: "new", tempo: "new", meter: "new", strength: "vary", voice: "accompany", side: "accompany",
-  form: "new continue", chords: "new continue", key: "new",
+const ONLY = {
+  // flags that belong to some modes only
+  bars: "new",
+  tempo: "new",
+  meter: "new",
+  strength: "vary",
+  voice: "accompany",
+  side: "accompany",
+  form: "new continue",
+  chords: "new continue",
+  key: "new",
 };
 const HIDDEN = new Set(["model", "seconds", "condition_bars", "batch_size"]); // or set by the page itself
 const ITERATIONS = ["quality", "num_iter_list", "mar_order", "batch_generate_size"]; // of models that have some
@@ -42,11 +51,15 @@ export class Panel extends EventTarget {
 
   /** The body of a request, without the state: mode, flags, hand, lane. */
   request(region) {
-    const { mode, values } = this, flags = { model: this.model?.name };
+    const { mode, values } = this,
+      flags = { model: this.model?.name };
     for (const { name, type } of this.info.flags) {
       const value = values[name];
       if (value === undefined || value === "" || !this.#offered(name)) continue;
-      if (type === "list") flags[name] = String(value).split(/[\s;]+/).filter(Boolean);
+      if (type === "list")
+        flags[name] = String(value)
+          .split(/[\s;]+/)
+          .filter(Boolean);
       else flags[name] = /int|float/.test(type) ? Number(value) : value;
     }
     const lane = OWN[mode].includes("lane") && this.lane && !flags.chords;
@@ -65,9 +78,12 @@ export class Panel extends EventTarget {
 
   /** Bars of a new piece: as asked for, those of the form, or those of the chord lane. */
   get bars() {
-    const { bars, form, chords } = this.values, piece = this.piece(), model = this.model?.bars ?? SHORT.bars;
+    const { bars, form, chords } = this.values,
+      piece = this.piece(),
+      model = this.model?.bars ?? SHORT.bars;
     if (bars) return Number(bars);
-    if (form && this.#offered("form")) return [...form.matchAll(/\d+/g)].reduce((sum, [count]) => sum + Number(count), 0) || model;
+    if (form && this.#offered("form"))
+      return [...form.matchAll(/\d+/g)].reduce((sum, [count]) => sum + Number(count), 0) || model;
     return this.lane && !chords && piece.chords.length ? barAt(piece, piece.chords.at(-1)[0]) + 1 : model;
   }
 
@@ -113,9 +129,22 @@ export class Panel extends EventTarget {
 
   build() {
     const { info, form, modes, mode } = this;
-    modes.replaceChildren(...MODES.map((name) => el("button", { type: "button", role: "radio", id: `mode-${name}`,
-      "aria-checked": name === mode, tabIndex: name === mode ? 0 : -1, textContent: t(`mode.${name}`), onclick: () => this.setMode(name) })));
-    const flags = new Map(info.flags.filter(({ name }) => !HIDDEN.has(name) && this.#offered(name)).map((flag) => [flag.name, flag]));
+    modes.replaceChildren(
+      ...MODES.map((name) =>
+        el("button", {
+          type: "button",
+          role: "radio",
+          id: `mode-${name}`,
+          "aria-checked": name === mode,
+          tabIndex: name === mode ? 0 : -1,
+          textContent: t(`mode.${name}`),
+          onclick: () => this.setMode(name),
+        }),
+      ),
+    );
+    const flags = new Map(
+      info.flags.filter(({ name }) => !HIDDEN.has(name) && this.#offered(name)).map((flag) => [flag.name, flag]),
+    );
     const main = OWN[mode].filter((name) => flags.has(name) || ["add", "hand", "lane"].includes(name));
     const character = [...LABELS, "style"].filter((name) => flags.has(name));
     const rest = [...flags.values()].filter(({ name }) => !main.includes(name) && !character.includes(name));
@@ -123,8 +152,20 @@ export class Panel extends EventTarget {
       el("p", { className: "hint", textContent: t(`mode.${mode}.help`) }),
       ...(info.models.length > 1 ? [this.#model()] : []),
       el("div", { className: "pairs" }, ...main.map((name) => this.#field(name, flags.get(name)))),
-      ...(character.length ? [this.#fold("character", character.map((name) => this.#field(name, flags.get(name))), true)] : []),
-      this.#fold("advanced", rest.map((flag) => this.#field(flag.name, flag)), false),
+      ...(character.length
+        ? [
+            this.#fold(
+              "character",
+              character.map((name) => this.#field(name, flags.get(name))),
+              true,
+            ),
+          ]
+        : []),
+      this.#fold(
+        "advanced",
+        rest.map((flag) => this.#field(flag.name, flag)),
+        false,
+      ),
       el("button", { type: "button", className: "text reset", textContent: t("reset"), onclick: () => this.reset() }),
     );
   }
@@ -138,65 +179,148 @@ export class Panel extends EventTarget {
 
   #fold(name, content, open) {
     const kept = sessionStorage.getItem(`fold.${name}`);
-    const fold = el("details", { open: kept === null ? open : kept === "true" },
-      el("summary", {}, el("span", { textContent: t(`fold.${name}`) }), icon("down", "small")), ...content);
+    const fold = el(
+      "details",
+      { open: kept === null ? open : kept === "true" },
+      el("summary", {}, el("span", { textContent: t(`fold.${name}`) }), icon("down", "small")),
+      ...content,
+    );
     fold.addEventListener("toggle", () => sessionStorage.setItem(`fold.${name}`, fold.open));
     return fold;
   }
 
   #model() {
     const options = this.info.models.map(({ name }) => new Option(name, name, false, name === this.model.name));
-    const select = el("select", { id: "flag-model", onchange: ({ target }) => { this.set("model", target.value); this.build(); } }, ...options);
+    const select = el(
+      "select",
+      {
+        id: "flag-model",
+        onchange: ({ target }) => {
+          this.set("model", target.value);
+          this.build();
+        },
+      },
+      ...options,
+    );
     return this.#row("model", select, this.model.description);
   }
 
   #row(name, control, help, wide = false) {
     const title = has(`flag.${name}`) ? t(`flag.${name}`) : name.replaceAll("_", " ");
-    return el("div", { className: `row ${wide ? "wide" : ""}`, title: help ?? "" },
-      el("label", { htmlFor: control.id, textContent: title }), control);
+    return el(
+      "div",
+      { className: `row ${wide ? "wide" : ""}`, title: help ?? "" },
+      el("label", { htmlFor: control.id, textContent: title }),
+      control,
+    );
   }
 
   #field(name, flag) {
-    const id = `flag-${name}`, value = this.values[name], change = ({ target }) => this.set(name, target.value);
-    const select = (pairs) => el("select", { id, onchange: change },
-      ...pairs.map(([text, key]) => new Option(text, key, false, String(value ?? "") === String(key))));
-    if (name === "add") return this.#row(name, el("input", { id, type: "number", min: 1, max: 64, value: value ?? 4, onchange: change }));
-    if (name === "hand") return this.#row(name, select([[t("hand.both"), ""], [t("hand.right"), 0], [t("hand.left"), 1]]));
+    const id = `flag-${name}`,
+      value = this.values[name],
+      change = ({ target }) => this.set(name, target.value);
+    const select = (pairs) =>
+      el(
+        "select",
+        { id, onchange: change },
+        ...pairs.map(([text, key]) => new Option(text, key, false, String(value ?? "") === String(key))),
+      );
+    if (name === "add")
+      return this.#row(name, el("input", { id, type: "number", min: 1, max: 64, value: value ?? 4, onchange: change }));
+    if (name === "hand")
+      return this.#row(
+        name,
+        select([
+          [t("hand.both"), ""],
+          [t("hand.right"), 0],
+          [t("hand.left"), 1],
+        ]),
+      );
     if (name === "lane") return this.#check(name, this.lane, t("flag.lane.help"), `lane ${this.mode}`);
-    if (name === "key") return this.#row(name, select([[t("any"), ""], ...(this.model.labels.key ?? []).map((key) => [keyName(key), key])]), flag.help);
-    if (name === "style") return this.#row(name, select([[t("any"), ""], ...this.model.labels.style.map((style) => [style, style])]), flag.help);
-    if (name === "meter") return this.#row(name, select([[t("default"), ""], ...this.model.meters.map((meter) => [meter, meter])]), flag.help);
+    if (name === "key")
+      return this.#row(
+        name,
+        select([[t("any"), ""], ...(this.model.labels.key ?? []).map((key) => [keyName(key), key])]),
+        flag.help,
+      );
+    if (name === "style")
+      return this.#row(
+        name,
+        select([[t("any"), ""], ...this.model.labels.style.map((style) => [style, style])]),
+        flag.help,
+      );
+    if (name === "meter")
+      return this.#row(
+        name,
+        select([[t("default"), ""], ...this.model.meters.map((meter) => [meter, meter])]),
+        flag.help,
+      );
     if (LABELS.includes(name) || name === "strength") return this.#slider(name, flag);
     if (flag.type.includes("bool")) return this.#check(name, value ?? flag.default, flag.help);
-    if (flag.choices) return this.#row(name, select([[t("default"), ""], ...flag.choices.map((one) => [has(`choice.${one}`) ? t(`choice.${one}`) : one, one])]), flag.help);
+    if (flag.choices)
+      return this.#row(
+        name,
+        select([
+          [t("default"), ""],
+          ...flag.choices.map((one) => [has(`choice.${one}`) ? t(`choice.${one}`) : one, one]),
+        ]),
+        flag.help,
+      );
     return this.#input(name, flag, id, change);
   }
 
   #input(name, flag, id, change) {
-    const number = /int|float/.test(flag.type), wide = ["chords", "form", "voice"].includes(name) || !number;
-    const example = has(`example.${name}`) ? t(`example.${name}`) : flag.default ?? SHORT[name] ?? "";
-    const input = el("input", { id, type: number ? "number" : "text", value: this.values[name] ?? "", onchange: change,
-      placeholder: Array.isArray(example) ? example.join(" ") : String(example), spellcheck: false,
-      ...(number ? { step: flag.type.includes("float") ? "any" : "1", min: flag.low ?? "", max: flag.high ?? "" } : {}) });
+    const number = /int|float/.test(flag.type),
+      wide = ["chords", "form", "voice"].includes(name) || !number;
+    const example = has(`example.${name}`) ? t(`example.${name}`) : (flag.default ?? SHORT[name] ?? "");
+    const input = el("input", {
+      id,
+      type: number ? "number" : "text",
+      value: this.values[name] ?? "",
+      onchange: change,
+      placeholder: Array.isArray(example) ? example.join(" ") : String(example),
+      spellcheck: false,
+      ...(number ? { step: flag.type.includes("float") ? "any" : "1", min: flag.low ?? "", max: flag.high ?? "" } : {}),
+    });
     return this.#row(name, input, flag.help, wide);
   }
 
   #check(name, on, help, key = name) {
-    const box = el("input", { id: `flag-${name}`, type: "checkbox", checked: on, onchange: ({ target }) => this.set(key, target.checked) });
-    return el("div", { className: "row check wide", title: help ?? "" }, box,
-      el("label", { htmlFor: box.id, textContent: has(`flag.${name}`) ? t(`flag.${name}`) : name.replaceAll("_", " ") }));
+    const box = el("input", {
+      id: `flag-${name}`,
+      type: "checkbox",
+      checked: on,
+      onchange: ({ target }) => this.set(key, target.checked),
+    });
+    return el(
+      "div",
+      { className: "row check wide", title: help ?? "" },
+      box,
+      el("label", {
+        htmlFor: box.id,
+        textContent: has(`flag.${name}`) ? t(`flag.${name}`) : name.replaceAll("_", " "),
+      }),
+    );
   }
 
   /** A share; untouched it is left to the model. */
   #slider(name, flag) {
-    const free = name === "strength" ? flag.default ?? 0.3 : undefined;
+    const free = name === "strength" ? (flag.default ?? 0.3) : undefined;
     const output = el("button", { type: "button", className: "auto", title: t("auto.help") });
-    const slider = el("input", { id: `flag-${name}`, type: "range", min: 0.05, max: name === "strength" ? 1 : 0.95, step: 0.05,
-      oninput: () => show(slider.value), onchange: () => this.set(name, slider.value) });
+    const slider = el("input", {
+      id: `flag-${name}`,
+      type: "range",
+      min: 0.05,
+      max: name === "strength" ? 1 : 0.95,
+      step: 0.05,
+      oninput: () => show(slider.value),
+      onchange: () => this.set(name, slider.value),
+    });
     const show = (value) => {
       slider.value = value ?? free ?? 0.5;
       slider.classList.toggle("free", value === undefined && free === undefined);
-      output.textContent = value === undefined && free === undefined ? t("auto") : `${Math.round((value ?? free) * 100)} %`;
+      output.textContent =
+        value === undefined && free === undefined ? t("auto") : `${Math.round((value ?? free) * 100)} %`;
       slider.setAttribute("aria-valuetext", output.textContent);
       output.setAttribute("aria-label", `${t(`flag.${name}`)}: ${output.textContent}`);
     };

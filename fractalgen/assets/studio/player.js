@@ -108,9 +108,11 @@ export class Player extends EventTarget {
   }
 
   #schedule() {
-    const { context } = this, until = context.currentTime + ahead();
+    const { context } = this,
+      until = context.currentTime + ahead();
     while (this.playing && this.time < until) {
-      const { piece, limit, loop, end: last } = this.source(), looping = this.looping && loop && loop.end > this.next;
+      const { piece, limit, loop, end: last } = this.source(),
+        looping = this.looping && loop && loop.end > this.next;
       const end = looping ? loop.end : last;
       const to = Math.min(this.next + STRIDE, end, limit);
       if (to <= this.next) {
@@ -121,8 +123,9 @@ export class Player extends EventTarget {
       }
       const rate = (seconds(piece, to) - seconds(piece, this.next)) / (to - this.next);
       this.#plan.push({ time: this.time, from: this.next, to, rate });
-      for (const note of piece.notes) if (note.start >= this.next && note.start < to)
-        this.#sound(piece, note, this.time + (note.start - this.next) * rate, note.start);
+      for (const note of piece.notes)
+        if (note.start >= this.next && note.start < to)
+          this.#sound(piece, note, this.time + (note.start - this.next) * rate, note.start);
       if (this.metronome) this.#clicks(piece, to, rate);
       this.time += (to - this.next) * rate;
       this.next = looping && to >= loop.end ? loop.start : to;

@@ -25,7 +25,8 @@ export class Strip {
 
   /** States to choose from: children of the head that were composed together. */
   get choices() {
-    const { states, head } = this.studio.project, children = [...states.values()].filter(({ parent }) => parent === head);
+    const { states, head } = this.studio.project,
+      children = [...states.values()].filter(({ parent }) => parent === head);
     const last = children.findLast(({ group }) => group !== null && group !== undefined)?.group;
     const group = children.filter((state) => last !== undefined && state.group === last);
     const { hidden } = this;
@@ -34,14 +35,24 @@ export class Strip {
 
   /** While several are composed, their number; afterwards what can be chosen. */
   update() {
-    const { live, composing } = this.studio, count = composing && live.num_samples > 1 ? live.num_samples : 0;
+    const { live, composing } = this.studio,
+      count = composing && live.num_samples > 1 ? live.num_samples : 0;
     const choices = count ? Array.from({ length: count }, (_, sample) => ({ sample })) : composing ? [] : this.choices;
-    const key = JSON.stringify([choices.map(({ id, sample }) => id ?? `s${sample}`), this.shown, live?.shownSample, document.documentElement.lang]);
+    const key = JSON.stringify([
+      choices.map(({ id, sample }) => id ?? `s${sample}`),
+      this.shown,
+      live?.shownSample,
+      document.documentElement.lang,
+    ]);
     this.root.hidden = !choices.length;
     if (key === this.#group) return;
     this.#group = key;
-    this.root.replaceChildren(...choices.map((choice, i) => this.#card(choice, String.fromCharCode(65 + i))),
-      choices.length && !count ? el("button", { className: "text dismiss", textContent: t("strip.dismiss"), onclick: () => this.dismiss() }) : "");
+    this.root.replaceChildren(
+      ...choices.map((choice, i) => this.#card(choice, String.fromCharCode(65 + i))),
+      choices.length && !count
+        ? el("button", { className: "text dismiss", textContent: t("strip.dismiss"), onclick: () => this.dismiss() })
+        : "",
+    );
     this.paint();
   }
 
@@ -51,17 +62,56 @@ export class Strip {
   }
 
   #card(choice, letter) {
-    const { studio } = this, live = choice.sample !== undefined;
+    const { studio } = this,
+      live = choice.sample !== undefined;
     const current = live ? studio.live.shownSample === choice.sample : this.shown === choice.id;
     const look = () => (live ? studio.showSample(choice.sample) : studio.show(current ? null : choice.id));
     const canvas = el("canvas", { data: live ? { sample: choice.sample } : { state: choice.id } });
     const name = t("strip.name", { letter });
-    return el("article", { className: `card ${current ? "current" : ""}`, "aria-label": name },
-      el("button", { className: "picture", "aria-label": t("strip.look", { letter }), "aria-pressed": current, onclick: look }, canvas, el("b", { textContent: letter })),
-      !live && el("div", { className: "tools" },
-        el("button", { title: t("strip.listen", { letter }), "aria-label": t("strip.listen", { letter }), onclick: () => studio.audition(choice.id) }, icon("play")),
-        el("button", { className: "text accept", title: t("strip.accept.help", { letter }), "aria-label": t("strip.accept.help", { letter }), onclick: () => studio.accept(choice.id) }, icon("check"), el("span", { textContent: t("strip.accept") })),
-        el("button", { title: t("strip.reject", { letter }), "aria-label": t("strip.reject", { letter }), onclick: () => this.reject(choice.id) }, icon("close"))));
+    return el(
+      "article",
+      { className: `card ${current ? "current" : ""}`, "aria-label": name },
+      el(
+        "button",
+        { className: "picture", "aria-label": t("strip.look", { letter }), "aria-pressed": current, onclick: look },
+        canvas,
+        el("b", { textContent: letter }),
+      ),
+      !live &&
+        el(
+          "div",
+          { className: "tools" },
+          el(
+            "button",
+            {
+              title: t("strip.listen", { letter }),
+              "aria-label": t("strip.listen", { letter }),
+              onclick: () => studio.audition(choice.id),
+            },
+            icon("play"),
+          ),
+          el(
+            "button",
+            {
+              className: "text accept",
+              title: t("strip.accept.help", { letter }),
+              "aria-label": t("strip.accept.help", { letter }),
+              onclick: () => studio.accept(choice.id),
+            },
+            icon("check"),
+            el("span", { textContent: t("strip.accept") }),
+          ),
+          el(
+            "button",
+            {
+              title: t("strip.reject", { letter }),
+              "aria-label": t("strip.reject", { letter }),
+              onclick: () => this.reject(choice.id),
+            },
+            icon("close"),
+          ),
+        ),
+    );
   }
 
   reject(id) {

@@ -3,7 +3,8 @@ import * as edit from "./document.js";
 import { barAt, barEnd, bars, clamp } from "./document.js";
 import { GUTTER } from "./roll.js";
 
-const HOLD = 420, STILL = 6; // milliseconds and pixels of a long press
+const HOLD = 420,
+  STILL = 6; // milliseconds and pixels of a long press
 
 export class Tools {
   kind = "select";
@@ -40,7 +41,8 @@ export class Tools {
     this.#pointers.set(event.pointerId, { x, y });
     this.roll.scroller.focus({ preventScroll: true });
     if (this.#pointers.size === 2) return this.#pinch();
-    const hit = this.roll.hit(x, y), touch = event.pointerType === "touch";
+    const hit = this.roll.hit(x, y),
+      touch = event.pointerType === "touch";
     if (touch && this.kind === "select" && hit.area === "notes" && !this.studio.selection.has(hit.note?.id))
       this.#drag = this.#press(x, y, hit);
     else this.#drag = this.#begin(hit, event, x, y);
@@ -48,7 +50,8 @@ export class Tools {
   }
 
   #move(event) {
-    const { x, y } = this.#point(event), known = this.#pointers.get(event.pointerId);
+    const { x, y } = this.#point(event),
+      known = this.#pointers.get(event.pointerId);
     if (!known) return this.#hover(x, y);
     Object.assign(known, { x, y });
     this.#drag?.move?.(x, y, event);
@@ -75,8 +78,11 @@ export class Tools {
 
   /** A finger: a tap selects, a drag scrolls, a long press begins a region or opens the menu of a note. */
   #press(x0, y0, hit) {
-    const { scroller } = this.roll, from = { left: scroller.scrollLeft, top: scroller.scrollTop };
-    let panned = false, speed = { x: 0, y: 0 }, last = { x: x0, y: y0 };
+    const { scroller } = this.roll,
+      from = { left: scroller.scrollLeft, top: scroller.scrollTop };
+    let panned = false,
+      speed = { x: 0, y: 0 },
+      last = { x: x0, y: y0 };
     const timer = setTimeout(() => {
       navigator.vibrate?.(8);
       if (hit.note) {
@@ -115,14 +121,20 @@ export class Tools {
     this.studio.drop();
     const spread = () => {
       const [one, other] = [...this.#pointers.values()];
-      return { dx: Math.max(24, Math.abs(one.x - other.x)), dy: Math.max(24, Math.abs(one.y - other.y)),
-        x: (one.x + other.x) / 2, y: (one.y + other.y) / 2 };
+      return {
+        dx: Math.max(24, Math.abs(one.x - other.x)),
+        dy: Math.max(24, Math.abs(one.y - other.y)),
+        x: (one.x + other.x) / 2,
+        y: (one.y + other.y) / 2,
+      };
     };
     let before = spread();
     this.#drag = {
       move: () => {
         if (this.#pointers.size < 2) return;
-        const now = spread(), wide = before.dx > 40 ? now.dx / before.dx : 1, high = before.dy > 40 ? now.dy / before.dy : 1;
+        const now = spread(),
+          wide = before.dx > 40 ? now.dx / before.dx : 1,
+          high = before.dy > 40 ? now.dy / before.dy : 1;
         this.roll.zoom(wide, high, now.x, now.y);
         this.roll.scroller.scrollBy(before.x - now.x, before.y - now.y);
         before = now;
@@ -131,7 +143,8 @@ export class Tools {
   }
 
   #wheel(event) {
-    const { x, y } = this.#point(event), by = 1.0018 ** -event.deltaY;
+    const { x, y } = this.#point(event),
+      by = 1.0018 ** -event.deltaY;
     if (event.ctrlKey || event.metaKey) this.roll.zoom(by, 1, x, y);
     else if (event.altKey) this.roll.zoom(1, by, x, y);
     else return;
@@ -139,16 +152,19 @@ export class Tools {
   }
 
   #hover(x, y) {
-    const { area, note, edge } = this.roll.hit(x, y), frame = area === "notes" && this.#frameEdge(x, y);
+    const { area, note, edge } = this.roll.hit(x, y),
+      frame = area === "notes" && this.#frameEdge(x, y);
     const cursors = { ruler: "pointer", sections: "text", chords: "text", velocity: "ns-resize", keys: "pointer" };
     const onNote = this.kind === "erase" ? "crosshair" : edge ? "ew-resize" : "move";
-    const cursor = cursors[area] ?? (note ? onNote : frame ? "ew-resize" : this.kind === "select" ? "default" : "crosshair");
+    const cursor =
+      cursors[area] ?? (note ? onNote : frame ? "ew-resize" : this.kind === "select" ? "default" : "crosshair");
     this.roll.canvas.style.cursor = cursor;
     this.studio.hovered(note ?? null);
   }
 
   #double(event) {
-    const { x, y } = this.#point(event), hit = this.roll.hit(x, y);
+    const { x, y } = this.#point(event),
+      hit = this.roll.hit(x, y);
     if (hit.area !== "notes" || this.kind !== "select") return;
     if (hit.note) this.studio.remove(new Set([hit.note.id]));
     else this.#draw(hit).done();
@@ -157,7 +173,8 @@ export class Tools {
   #menu(event) {
     event.preventDefault();
     if (event.pointerType === "touch") return; // the long press has its own
-    const { x, y } = this.#point(event), { note, area } = this.roll.hit(x, y);
+    const { x, y } = this.#point(event),
+      { note, area } = this.roll.hit(x, y);
     if (area !== "notes") return;
     if (note && !this.studio.selection.has(note.id)) this.#choose(note, false);
     this.studio.openMenu(x, y);
@@ -169,7 +186,8 @@ export class Tools {
     const { studio } = this;
     if (hit.area === "keys") return this.#keys(hit, x);
     if (hit.area === "ruler") return this.#ruler(hit, x);
-    if (hit.area === "sections" || hit.area === "chords") return { done: () => studio.editLane(hit.area, this.#laneTick(hit)) };
+    if (hit.area === "sections" || hit.area === "chords")
+      return { done: () => studio.editLane(hit.area, this.#laneTick(hit)) };
     if (hit.area === "velocity") return this.#velocities(x, y);
     if (hit.area !== "notes") return null;
     if (!studio.editable) return { done: () => studio.refuse() };
@@ -181,8 +199,11 @@ export class Tools {
   }
 
   #laneTick({ area, tick }) {
-    const piece = this.studio.shown, existing = piece[area].findLast(([at]) => at <= tick);
-    const next = barAt(piece, tick), bar = bars(piece)[next], beat = (4 * edit.QUARTER) / bar.unit;
+    const piece = this.studio.shown,
+      existing = piece[area].findLast(([at]) => at <= tick);
+    const next = barAt(piece, tick),
+      bar = bars(piece)[next],
+      beat = (4 * edit.QUARTER) / bar.unit;
     const start = area === "chords" ? bar.tick + Math.floor((tick - bar.tick) / beat) * beat : bar.tick;
     const width = (at, name) => this.roll.x(at) + 12 + 8 * name.length;
     return existing && this.roll.x(tick) <= width(...existing) ? existing[0] : start;
@@ -190,7 +211,8 @@ export class Tools {
 
   /** The keys sound as long as they are held, louder near their front, and are recorded as those of a keyboard. */
   #keys({ pitch }, x0) {
-    const { keyboard } = this.studio, loud = (x) => clamp(Math.round(40 + (70 * x) / GUTTER), 1, 127);
+    const { keyboard } = this.studio,
+      loud = (x) => clamp(Math.round(40 + (70 * x) / GUTTER), 1, 127);
     let held = pitch;
     keyboard.press(pitch, loud(x0));
     const release = () => keyboard.release(held);
@@ -208,12 +230,15 @@ export class Tools {
 
   /** A click on the ruler moves the cursor; a drag is a region of whole bars over all pitches, and the loop. */
   #ruler({ tick }, x0) {
-    const piece = this.studio.shown, first = bars(piece)[barAt(piece, tick)].tick;
+    const piece = this.studio.shown,
+      first = bars(piece)[barAt(piece, tick)].tick;
     let region = null;
     return {
       move: (x) => {
         if (!region && Math.abs(x - x0) < STILL) return;
-        const other = Math.max(0, this.roll.tickAt(x)), low = Math.min(other, first), high = Math.max(other, tick);
+        const other = Math.max(0, this.roll.tickAt(x)),
+          low = Math.min(other, first),
+          high = Math.max(other, tick);
         region = { start: bars(piece)[barAt(piece, low)].tick, end: barEnd(piece, high), low: 0, high: 128 };
         this.studio.setRegion(region);
       },
@@ -224,31 +249,40 @@ export class Tools {
   #velocities(x0, y0) {
     const { studio, roll } = this;
     if (!studio.editable) return null;
-    const ids = new Map(), paint = (x, y) => {
-      const near = roll.stemsAt(x), chosen = near.filter(({ id }) => studio.selection.has(id));
-      for (const { id } of studio.selection.size ? chosen : near) ids.set(id, roll.velocityAt(y));
-      if (ids.size) studio.draft(edit.setVelocity(studio.piece, new Set(ids.keys()), ({ id }) => ids.get(id)));
-    };
+    const ids = new Map(),
+      paint = (x, y) => {
+        const near = roll.stemsAt(x),
+          chosen = near.filter(({ id }) => studio.selection.has(id));
+        for (const { id } of studio.selection.size ? chosen : near) ids.set(id, roll.velocityAt(y));
+        if (ids.size) studio.draft(edit.setVelocity(studio.piece, new Set(ids.keys()), ({ id }) => ids.get(id)));
+      };
     paint(x0, y0);
     return { move: paint, done: () => ids.size && studio.keep("velocity", ids.size), cancel: () => studio.drop() };
   }
 
   #erase(hit) {
-    const gone = new Set(), { studio } = this;
+    const gone = new Set(),
+      { studio } = this;
     const wipe = ({ note }) => {
       if (!note || gone.has(note.id)) return;
       gone.add(note.id);
       studio.draft(edit.remove(studio.piece, gone));
     };
     wipe(hit);
-    return { move: (x, y) => wipe(this.roll.hit(x, y)), done: () => gone.size && studio.keep("delete", gone.size),
-      cancel: () => studio.drop() };
+    return {
+      move: (x, y) => wipe(this.roll.hit(x, y)),
+      done: () => gone.size && studio.keep("delete", gone.size),
+      cancel: () => studio.drop(),
+    };
   }
 
   #draw({ tick, pitch }) {
-    const { studio } = this, start = this.snap(tick, false, Math.floor);
-    const last = studio.lastLength ?? this.grid * 2, note = { pitch, start, duration: last, velocity: studio.lastVelocity };
-    let drawn = edit.add(studio.piece, [note]), long = last;
+    const { studio } = this,
+      start = this.snap(tick, false, Math.floor);
+    const last = studio.lastLength ?? this.grid * 2,
+      note = { pitch, start, duration: last, velocity: studio.lastVelocity };
+    let drawn = edit.add(studio.piece, [note]),
+      long = last;
     studio.draft(drawn.piece);
     studio.select(drawn.ids);
     studio.touch(pitch, note.velocity);
@@ -267,28 +301,39 @@ export class Tools {
   }
 
   #choose(note, more) {
-    const { studio } = this, chosen = studio.selection;
-    if (more) studio.select(chosen.has(note.id) ? chosen.difference(new Set([note.id])) : chosen.union(new Set([note.id])));
+    const { studio } = this,
+      chosen = studio.selection;
+    if (more)
+      studio.select(chosen.has(note.id) ? chosen.difference(new Set([note.id])) : chosen.union(new Set([note.id])));
     else if (!chosen.has(note.id)) studio.select(new Set([note.id]));
     studio.lastVelocity = note.velocity;
   }
 
   #dragNotes({ note, edge, tick, pitch }, event, x0, y0) {
-    const { studio, roll } = this, more = event.shiftKey, copy = event.ctrlKey || event.metaKey;
+    const { studio, roll } = this,
+      more = event.shiftKey,
+      copy = event.ctrlKey || event.metaKey;
     const alone = !studio.selection.has(note.id);
     if (more || alone) this.#choose(note, more);
     studio.touch(note.pitch, note.velocity);
-    let moved = false, ids = studio.selection, from = studio.piece, sounded = pitch;
+    let moved = false,
+      ids = studio.selection,
+      from = studio.piece,
+      sounded = pitch;
     return {
       move: (x, y, { altKey }) => {
         if (!moved && Math.hypot(x - x0, y - y0) < 3) return;
         if (!moved && copy) {
-          const copied = edit.add(from, from.notes.filter(({ id }) => ids.has(id)));
+          const copied = edit.add(
+            from,
+            from.notes.filter(({ id }) => ids.has(id)),
+          );
           ({ piece: from, ids } = copied);
           studio.select(ids);
         }
         moved = true;
-        const by = roll.tickAt(x) - tick, step = (at) => this.snap(at + by, altKey) - at;
+        const by = roll.tickAt(x) - tick,
+          step = (at) => this.snap(at + by, altKey) - at;
         if (edge === "end") studio.draft(edit.resize(from, ids, step(note.start + note.duration)));
         else if (edge === "start") studio.draft(edit.trim(from, ids, step(note.start)));
         else {
@@ -312,10 +357,15 @@ export class Tools {
     return {
       move: (x, y, { altKey }) => {
         if (!region && Math.hypot(x - x0, y - y0) < STILL) return;
-        const other = Math.max(0, roll.tickAt(x)), end = roll.pitchAt(y);
+        const other = Math.max(0, roll.tickAt(x)),
+          end = roll.pitchAt(y);
         const grid = altKey ? this.grid : Math.max(this.grid, edit.QUARTER); // beats
-        region = { start: Math.floor(Math.min(tick, other) / grid) * grid, end: Math.ceil(Math.max(tick, other, 1) / grid) * grid,
-          low: Math.min(pitch, end), high: Math.max(pitch, end) + 1 };
+        region = {
+          start: Math.floor(Math.min(tick, other) / grid) * grid,
+          end: Math.ceil(Math.max(tick, other, 1) / grid) * grid,
+          low: Math.min(pitch, end),
+          high: Math.max(pitch, end) + 1,
+        };
         studio.marquee = region;
         studio.select(new Set(edit.inside(studio.shown, region).map(({ id }) => id)), true);
       },
@@ -330,17 +380,22 @@ export class Tools {
   }
 
   #frameEdge(x, y) {
-    const { region } = this.studio, { roll } = this;
+    const { region } = this.studio,
+      { roll } = this;
     if (!region || y < roll.y(region.high - 1) || y > roll.y(region.low) + roll.row) return null;
     return ["start", "end"].find((side) => Math.abs(roll.x(region[side]) - x) <= 5) ?? null;
   }
 
   #dragFrame(side) {
-    const { studio, roll } = this, from = studio.region;
+    const { studio, roll } = this,
+      from = studio.region;
     return {
       move: (x) => {
         const tick = this.snap(roll.tickAt(x));
-        const region = { ...from, [side]: side === "start" ? clamp(tick, 0, from.end - this.grid) : Math.max(tick, from.start + this.grid) };
+        const region = {
+          ...from,
+          [side]: side === "start" ? clamp(tick, 0, from.end - this.grid) : Math.max(tick, from.start + this.grid),
+        };
         studio.setRegion(region);
       },
       done: () => studio.setRegion(studio.region, true),
