@@ -34,8 +34,8 @@ class GenerateConfig(SamplingConfig, RenderConfig):
             *("quality", "num_iter_list", "mar_order", "batch_generate_size"),
         ),
         "files": (
-            *("save_html", "save_mp4", "save_wav", "save_musicxml", "soundfont", "save_trace", "save_frames"),
-            *("hands", "gif_view", "gif_samples", "record_interval", "overwrite", "like", "sample"),
+            *("save_html", "save_mp4", "save_wav", "save_musicxml", "soundfont", "page_piano", "save_trace"),
+            *("save_frames", "hands", "gif_view", "gif_samples", "record_interval", "overwrite", "like", "sample"),
         ),
         "pictures": PICTURES,
     }

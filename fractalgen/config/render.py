@@ -40,6 +40,9 @@ class RenderConfig:
     no_gif_plan: bool = setting(False, "omit the lane of chords and form above the roll")
     record_interval: int = setting(0, "AR models: patches between two frames (0: an eighth of all patches)", low=0)
     soundfont: str | None = setting(None, "sound: a .sf2 or .sf3 file (default: a sampled piano)")
+    page_piano: Literal["small", "full"] = setting(
+        "small", "sound of the page: small adds about 0.3 MB to it; full: the samples of --save_wav, about 2 MB"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +51,7 @@ class RenderCommandConfig(RenderConfig):
 
     groups: ClassVar[Groups] = {
         "what to draw": ("traces", "view", "format", "out", "side_by_side", "record_interval"),
-        "sound of MP4 files": ("silent", "soundfont"),
+        "sound": ("silent", "soundfont", "page_piano"),
         "pictures": PICTURES,
     }
 

@@ -2,8 +2,9 @@
 
 The page is self-contained and works from the file system: style sheet and script are written into it, the arrays of
 the trace follow as deflated bytes in base64, and the MIDI file is the very one that :meth:`PianoRoll.to_midi` writes.
-Nothing is fetched: the page's own policy forbids it, and lets no script run but the player's, known by its hash.
-Whatever comes from files (names, settings) is data to the script, never markup.
+The script is the modules of ``assets/player``, joined.  Of the sampled piano there is what the piece needs.  Nothing is
+fetched: the page's own policy forbids it, and lets no script run but the player's, known by its hash.  Whatever comes
+from files (names, settings) is data to the script, never markup.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import tempfile
 import zlib
 from html import escape
@@ -31,9 +33,9 @@ from fractalgen.music.tokens import grid_steps
 from fractalgen.render.colours import LINE, RAMP, palette
 from fractalgen.trace import Trace
 
-PLAYER = ASSETS / "player"
+PLAYER, PIANO = ASSETS / "player", ASSETS / "piano"
 PAPERS = {"dark": (0x15, 0x18, 0x1C), "light": (0xFD, 0xFC, 0xFA)}  # behind the notes; --roll in player.css
-SCRIPTS = ("trace.js", "roll.js", "sound.js", "player.js")  # one script in the page
+MODULES = ("notes.js", "piano.js", "music.js", "trace.js", "roll.js", "player.js")  # each after those that it imports
 SHADES = 64  # colours from the softest to the loudest note
 LEGIBLE = 2.0  # contrast of the softest note with the paper, as WCAG 2.1 defines it (1: none, 21: black on white)
 
@@ -64,7 +66,8 @@ def page(
     Args:
         trace: how the piece was composed.
         cfg: ``gif_cmap`` colours the notes (its colours near the paper are left out), ``gif_title`` stands above;
-            ``gif_theme light`` opens the page light whatever the reader's system prefers.
+            ``gif_theme light`` opens the page light whatever the reader's system prefers; ``page_piano full`` takes
+            the samples that :mod:`fractalgen.render.sound` takes, about 2 MB, in place of small ones, 0.3 MB.
         title: instead of ``cfg.gif_title``.
         view: the view that the page opens with; "levels", which has no page of its own, is "process".
         roll: the finished piece where it knows more than the trace does: its tempi, meters and length (at most the
@@ -111,8 +114,7 @@ def page(
         **_colours(cfg),
         "midi": base64.b64encode(_midi(roll)).decode("ascii"),
     }
-    style, *scripts = ((PLAYER / name).read_text(encoding="utf-8") for name in ("player.css", *SCRIPTS))
-    script = "".join(scripts)
+    style, script = (PLAYER / "player.css").read_text(encoding="utf-8"), _script()
     # The text between the tags is what the hashes are taken of: no spaces may be added around it.
     return Template((PLAYER / "player.html").read_text(encoding="utf-8")).substitute(
         title=escape(title),
@@ -121,7 +123,30 @@ def page(
         script=script,
         piece=json.dumps(piece, separators=(",", ":"), default=str).replace("<", "\\u003c"),
         arrays=packed,
+        samples=_samples(PIANO if cfg.page_piano == "full" else PIANO / "small", roll),
     )
+
+
+def _script() -> str:
+    """The modules of the player as one: what they import and export has the same name everywhere."""
+    text = "".join((PLAYER / name).read_text(encoding="utf-8") for name in MODULES)
+    return re.sub(r"^import [^;]*;\n|^export ", "", text, flags=re.MULTILINE)
+
+
+def _samples(folder: Path, roll: PianoRoll) -> str:
+    """The table of a folder of samples with the files themselves, as ``piano.js`` takes it: those that a roll needs."""
+    table = json.loads((folder / "samples.json").read_text(encoding="utf-8"))
+    recorded = np.array([note["pitch"] for note in table["notes"]])
+    needed = {int(np.abs(recorded - pitch).argmin()) for pitch in roll.notes()["pitch"].astype(int).tolist()}
+    notes = [
+        {
+            "pitch": note["pitch"],
+            "gain": note["gain"],
+            "data": base64.b64encode((folder / note["file"]).read_bytes()).decode("ascii"),
+        }
+        for note in (table["notes"][index] for index in sorted(needed))
+    ]
+    return json.dumps({"notes": notes}, separators=(",", ":"))
 
 
 def _pack(arrays: dict[str, NDArray[Any]]) -> tuple[list[tuple[str, str, int, int]], str]:
@@ -149,6 +174,7 @@ def _facts(trace: Trace, roll: PianoRoll) -> list[tuple[str, str]]:
         "Patches": " → ".join(map(str, trace.patch_sizes)),
         "Scan order": trace.scan_order.replace("_", " "),
         "Iterations": trace.num_iter_list,
+        "Sound": json.loads((PIANO / "samples.json").read_text(encoding="utf-8"))["credit"],
         "Composed in": f"{trace.seconds[-1]:.1f} s, {len(trace.steps)} steps" if len(trace.steps) else "nothing",
     }
     drawn = ("plan", "columns")  # the lane above the roll shows them

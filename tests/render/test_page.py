@@ -17,8 +17,8 @@ import pytest
 from fractalgen.config import RenderConfig
 from fractalgen.errors import UserError
 from fractalgen.music.pianoroll import PianoRoll
-from fractalgen.music.tokens import HOLD
-from fractalgen.render.page import LEGIBLE, PAPERS, PLAYER, page, save_html
+from fractalgen.music.tokens import HOLD, ONSET
+from fractalgen.render.page import LEGIBLE, MODULES, PAPERS, PIANO, PLAYER, page, save_html
 from fractalgen.trace import Trace
 
 PATCHES = (128, 16, 4, 1)
@@ -96,7 +96,7 @@ class Tags(HTMLParser):
 
 def contents(text: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """What a page says about its piece, and its arrays, read independently of the player."""
-    data, packed, _ = Tags(text).texts["script"]
+    data, packed, *_ = Tags(text).texts["script"]
     piece = json.loads(data)
     content = zlib.decompress(base64.b64decode(packed))
     arrays = {
@@ -158,7 +158,8 @@ def test_nothing_is_fetched_and_only_the_player_may_run() -> None:
         assert "src" not in attributes, tag
         assert (attributes.get("href") or "#").startswith(("#", "data:,")), (tag, attributes)
         assert not any(name.startswith("on") for name in attributes), (tag, attributes)
-    assert not re.search(r"https?:|url\(|@import|\bfetch\(|XMLHttpRequest|WebSocket|import\(", text)
+    assert not re.search(r"https?:|url\(|@import|XMLHttpRequest|WebSocket|import\(", text)
+    assert text.count("fetch(") == 1  # the piano's, for samples at an address: here it has them
     (policy,) = (a["content"] for tag, a in parsed.tags if tag == "meta" and "http-equiv" in a)
     assert policy is not None
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
@@ -178,9 +179,40 @@ def test_strings_from_files_are_data() -> None:
 
 def test_pages_are_small_and_equal_for_equal_traces() -> None:
     text = page(made_up(width=256, notes=400), CONFIG)
-    assert len(text.encode()) < 100_000
+    assert len(text.encode()) < 400_000
     assert text == page(made_up(width=256, notes=400), CONFIG)
-    assert len(page(made_up(width=2400, notes=4000), CONFIG).encode()) < 500_000
+    whole = made_up(width=2400, notes=4000)
+    whole.tokens[21:109, 0] = ONSET  # every key has its sample
+    assert len(page(whole, CONFIG).encode()) < 950_000
+    assert len(page(whole, dataclasses.replace(CONFIG, page_piano="full")).encode()) < 4_500_000
+
+
+@pytest.mark.parametrize(
+    ("choice", "folder", "needed"), [("small", "small", [39, 57, 63, 105]), ("full", "", [42, 60, 108])]
+)
+def test_the_page_holds_the_samples_that_it_needs(choice: Any, folder: str, needed: list[int]) -> None:
+    tokens = np.zeros((128, 64), np.uint8)
+    tokens[[42, 60, 61, 120], 0] = ONSET  # of those that are equally near the lower one is taken
+    text = page(made_up(tokens=tokens), dataclasses.replace(CONFIG, page_piano=choice))
+    table = json.loads(Tags(text).texts["script"][2])
+    assert [note["pitch"] for note in table["notes"]] == needed
+    for note in table["notes"]:
+        assert base64.b64decode(note["data"]) == (PIANO / folder / f"{note['pitch']:03}.mp3").read_bytes()
+    assert "Alexander Holm, CC BY 3.0" in dict(contents(text)[0]["facts"])["Sound"]
+
+
+def test_the_modules_are_joined_whole() -> None:
+    script = Tags(page(made_up(), CONFIG)).texts["script"][-1]
+    assert not re.search(r"^\s*(import|export)\b", script, flags=re.MULTILINE)
+    for name in MODULES:
+        lines = (PLAYER / name).read_text(encoding="utf-8").splitlines()
+        kept = [line.removeprefix("export ") for line in lines if not line.startswith("import ")]
+        assert "\n".join(kept) in script
+        for line in set(lines) - set(kept):  # a name is imported as it is, and from a module further up
+            origin = re.fullmatch(r'import \{[\w, ]+\} from "\./(\w+\.js)";|export .*', line)
+            assert origin, line
+            assert origin[1] is None or MODULES.index(origin[1]) < MODULES.index(name)
+    assert {path.name for path in PLAYER.glob("*.js")} == set(MODULES)
 
 
 @pytest.mark.parametrize("cmap", ["viridis", "magma", "gray", "binary", "jet"])

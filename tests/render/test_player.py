@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import http.server
 import io
 import json
 import os
+import re
 import sys
+import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +19,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fractalgen.files import ASSETS
 from fractalgen.music.pianoroll import PianoRoll
-from fractalgen.music.tokens import HOLD, ONSET, velocities
+from fractalgen.music.tokens import HOLD, ONSET, midi_velocity, velocities
 from fractalgen.render.page import PAPERS, page, save_html
 from fractalgen.trace import Trace
 from tests.browser import NAMES, Browser, executable
 from tests.render.test_page import CONFIG, HOSTILE, LEVELS, contents, made_up, rgb
+from tests.render.test_sound import RATE, begins, loudness, mono, peak_frequency, roll
 
 
 @pytest.fixture(scope="module")
@@ -334,6 +340,136 @@ def test_the_music_can_be_heard(show: Any, browser: Browser) -> None:
     player.key("m")
     player.until("peak() < 0.001")
     browser.call("Page.removeScriptToEvaluateOnNewDocument", identifier=script)
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """A folder that is served, the package's modules and samples in it, and its address."""
+    folder = tmp_path_factory.mktemp("served")
+    for name in ("player", "piano"):
+        (folder / name).symlink_to(ASSETS / name)
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield folder, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.slow
+def test_the_joined_script_does_what_the_modules_do(show: Any, browser: Browser, address: tuple[Path, str]) -> None:
+    folder, url = address
+
+    def seen() -> list[Any]:
+        found = []
+        for key in ("p", "h", "Home", "ArrowRight", "p", "ArrowLeft", "3", "End"):
+            browser.key(key)
+            words = [text(browser, selector) for selector in ("#about", "#says", "#step-text", "#time-text", "#facts")]
+            found.append((browser.run("fractalgen.state()"), browser.run("fractalgen.stages()"), words))
+        browser.point(640, 400)
+        return [*found, text(browser, "#tip"), browser.screenshot()]
+
+    trace = made_up(known_until=16)
+    show(trace, screen={"width": 1280, "height": 800, "calm": True})  # no button is on its way to another colour
+    seen_joined = seen()
+    modules = re.sub(r"<meta http-equiv.*?>", "", page(trace, CONFIG, title="piece"))
+    modules, count = re.subn(
+        r'<script type="module">.*</script>',
+        '<script type="module" src="player/player.js"></script>',
+        modules,
+        flags=re.S,
+    )
+    assert count == 1
+    (folder / "modules.html").write_text(modules, encoding="utf-8")
+    browser.call("Page.navigate", url=f"{url}/modules.html")
+    browser.until("location.protocol === 'http:' && Boolean(window.fractalgen)")
+    assert any(request.endswith("player/trace.js") for request in browser.requests)
+    assert seen() == seen_joined
+    browser.requests.clear()  # these were allowed
+
+
+RENDER = """
+window.render = async (source, notes, seconds, stop) => {
+  const { Piano } = await import("/player/piano.js");
+  const context = new OfflineAudioContext(1, 44100 * seconds, 44100), piano = new Piano(context);
+  await piano.load(source);
+  for (const [pitch, velocity, start, end] of notes) piano.strike({ pitch, velocity }, start, end ?? undefined);
+  if (stop) context.suspend(stop).then(() => (piano.stopAll(), context.resume()));
+  return Array.from((await context.startRendering()).getChannelData(0));
+};
+window.ready = true;
+"""
+
+
+@pytest.fixture
+def render(browser: Browser, address: tuple[Path, str]) -> Any:
+    """Renders notes (pitch, velocity, start, end in seconds) as piano.js plays them, both channels as one."""
+    folder, url = address
+    (folder / "empty.html").write_text(f"<link rel=icon href='data:,'><script>{RENDER}</script>", encoding="utf-8")
+    browser.problems.clear()
+    browser.call("Page.navigate", url=f"{url}/empty.html")
+    browser.until("Boolean(window.ready)")
+
+    def rendered(*notes: Any, seconds: float = 2, stop: float = 0, source: Any = "/piano/") -> np.ndarray:
+        arguments = ", ".join(map(json.dumps, (source, notes, seconds, stop)))
+        sound = np.array(browser.run(f"render({arguments})"), np.float32)
+        assert browser.problems == []
+        return sound
+
+    return rendered
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["/piano/", "/piano/small"])
+def test_the_piano_plays_pitch_loudness_and_length(render: Any, source: str) -> None:
+    soft, loud = (render((61, velocity, 0.5, 1.0), source=source) for velocity in (0.3, 0.9))
+    for sound in (soft, loud):
+        assert begins(sound) == pytest.approx(0.5, abs=0.003)
+        wanted = 440 * 2 ** (-8 / 12)
+        heard = peak_frequency(sound, 0.55, 1.0, 0.9 * wanted, 1.1 * wanted)
+        assert 1200 * np.log2(heard / wanted) == pytest.approx(0, abs=10)
+        assert loudness(sound, 0.9, 1.0) > 10 * loudness(sound, 1.5, 1.6) > 0  # the damper, then the room
+        assert np.abs(sound[round(1.9 * RATE) :]).max() < 2e-3
+    assert 4 < loudness(loud, 0.5, 1) / loudness(soft, 0.5, 1) < 8
+    bright = [np.square(np.abs(np.fft.rfft(sound)))[6000:].sum() / np.square(sound).sum() for sound in (soft, loud)]
+    assert bright[1] > 4 * bright[0]  # what lies above 3 kHz
+
+
+@pytest.mark.slow
+def test_the_page_and_the_sound_file_are_alike(render: Any) -> None:
+    """The same keys, relative to one of them: the page adds a small room."""
+
+    def levels(sounds: list[np.ndarray]) -> np.ndarray:
+        found = 20 * np.log10([loudness(sound, 0.01, 0.5) for sound in sounds])
+        return found - found[0]
+
+    keys = [(60, 15), (60, 28), (45, 15), (73, 22), (90, 15)]
+    bins = [midi_velocity(np.array([velocity]), 32)[0] / 127 for _, velocity in keys]
+    page_sounds = [
+        render((pitch, float(force), 0, 0.5), seconds=1) for (pitch, _), force in zip(keys, bins, strict=True)
+    ]
+    file_sounds = [mono(roll((pitch, 0, 4, velocity))) for pitch, velocity in keys]
+    np.testing.assert_allclose(levels(page_sounds), levels(file_sounds), atol=2)
+
+
+@pytest.mark.slow
+def test_the_piano_neither_clips_nor_rings_when_stopped(render: Any) -> None:
+    many = [(pitch, 1.0, 0.1, None) for pitch in range(36, 84, 2)]
+    assert 0.7 < np.abs(render(*many)).max() < 1
+    later = [*many, (60, 1.0, 1.2, 1.8)]  # what is yet to begin is stopped, too
+    stopped = render(*later, stop=0.5, seconds=3)
+    assert loudness(stopped, 0.4, 0.5) > 0.1
+    assert np.abs(stopped[round(1.5 * RATE) :]).max() < 1e-3
+
+
+@pytest.mark.slow
+def test_missing_samples_are_told(render: Any, browser: Browser) -> None:
+    said = browser.run("render('/nowhere', [], 1).catch((error) => error.message)")
+    assert said == "/nowhere/samples.json: 404 File not found"
+    browser.problems.clear()
 
 
 def test_the_download_is_the_midi_file(show: Any, browser: Browser, tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 const DAMPING = 0.07; // seconds: the time constant of a tone whose key is let go
 const ATTACK = 0.002; // seconds in which a tone fades in, so that nothing clicks
-const VOLUME = 0.7; // before the limiter, which lifts what is soft
-const ROOM = { seconds: 0.9, share: 0.03 }; // of the power: more would lift some keys above others
+const VOLUME = 0.6; // a loud piece of piano music then hardly touches the limiter
+const KNEE = 0.7, PEAK = 0.98, MOST = 8; // where the limiter begins and ends, and the loudest sum that it tells apart
+const ROOM = { seconds: 0.9, share: 0.015 }; // of the power: more would lift some keys above others
 const WIDTH = 0.35; // how far the lowest and the highest key are from the middle (0) to one loudspeaker (1)
 
 export class Piano {
@@ -12,8 +13,8 @@ export class Piano {
     this.context = context;
     this.samples = [];
     this.voices = new Set();
-    this.input = new GainNode(context, { gain: VOLUME });
-    const limiter = new DynamicsCompressorNode(context, { threshold: -9, knee: 6, ratio: 12, attack: 0.002 });
+    this.input = new GainNode(context, { gain: VOLUME / MOST });
+    const limiter = new WaveShaperNode(context, { curve: bend() }); // a compressor would duck the first notes
     const room = new ConvolverNode(context, { buffer: echoes(context), disableNormalization: true });
     this.input.connect(limiter).connect(destination);
     this.input.connect(room).connect(limiter);
@@ -92,6 +93,15 @@ function attackOf(buffer) {
   const sound = buffer.getChannelData(0);
   const loud = 0.02 * sound.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
   return Math.max(0, sound.findIndex((value) => Math.abs(value) > loud) / buffer.sampleRate - ATTACK);
+}
+
+/** The limiter: as it is up to the knee, then ever less, to the peak. */
+function bend() {
+  const beyond = (loud) => KNEE + (PEAK - KNEE) * Math.tanh((loud - KNEE) / (PEAK - KNEE));
+  return Float32Array.from({ length: 8193 }, (_, i) => {
+    const sum = MOST * (i / 4096 - 1), loud = Math.abs(sum);
+    return loud < KNEE ? sum : Math.sign(sum) * beyond(loud);
+  });
 }
 
 /** What a small room gives back of a click: noise that dies away, the same at every call. */
