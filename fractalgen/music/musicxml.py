@@ -283,7 +283,7 @@ class _Engraver:
             begin, end = self._quarters(start), self._quarters(stop)
             measure = library.stream.Measure(number=bar + (not pickup))
             if bar == 0 or meters.get(start, meter) != meter:
-                meter = pickup or meters[start]
+                meter = (pickup if bar == 0 else None) or meters[start]
                 measure.insert(0, library.meter.TimeSignature(f"{meter[0]}/{meter[1]}"))
                 if bar == 0 and pickup:
                     measure.paddingLeft = Fraction(4 * meter[0], meter[1]) - self._quarters(stop)
@@ -348,7 +348,9 @@ class _Engraver:
         """A note head of a note, from ``start`` to ``stop``, tied to those before and behind."""
         _, root, tones = next(chord for chord in reversed(self.chords) if self._quarters(chord[0]) <= note.start)
         letter, alter, octave = spelled_pitch(note.pitch, self.sharps, self.minor, root, tones)
-        head = self.library.note.Note(letter + ("#" * alter or "-" * -alter) + str(octave))
+        head = self.library.note.Note(self.library.pitch.Pitch(step=letter, octave=octave))
+        if alter:
+            head.pitch.accidental = self.library.pitch.Accidental(alter)
         before, behind = note.start < start, note.stop > stop
         release = 0 if behind else int(note.release * TICKS)
         head.style.color = f"#{note.velocity:02X}{release + 0x8000:04X}"  # see _finish

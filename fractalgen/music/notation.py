@@ -120,12 +120,11 @@ def slices(notes: Sequence[Placed], start: Fraction, stop: Fraction) -> list[Sli
 
 @cache
 def periods(beats: int, unit: int) -> tuple[Fraction, ...]:
-    """How a bar is divided, from the coarsest part to the finest: half bars of four beats, beats, halves of those."""
+    """The bar and its parts, from the coarsest to the finest: half bars of four beats, beats, halves of those."""
     part = Fraction(4, unit)
     compound = unit >= 8 and beats % 3 == 0 and beats > 3
     beat, count = (3 * part, beats // 3) if compound else (part, beats)
-    found = [2 * beat] if count % 4 == 0 else []
-    found.append(beat)
+    found = [count * beat, 2 * beat, beat] if count == 4 else [count * beat, beat]
     if compound:
         found.append(part)
     while found[-1] > Fraction(1, 16):
@@ -161,7 +160,7 @@ def pieces(
         first = (start // period + 1) * period
         if first < stop:
             fits = start % period == 0 or (not rest and stop % period == 0)
-            if not rest and outer == 2 * length:
+            if not rest and outer == 2 * length and length.numerator & (length.numerator - 1) == 0:
                 fits |= start % (length / 2) == 0
             fits &= dyadic or period < 1
             if not fits or not is_value(length):
