@@ -251,6 +251,8 @@ def check_flags(cfg: GenerateConfig) -> None:
         if not (cfg.save_wav or cfg.save_mp4):
             raise UserError(f"--soundfont {cfg.soundfont}: for --save_wav and --save_mp4; neither is asked for")
         sound.check_soundfont(cfg.soundfont)
+    if cfg.page_piano == "full" and not cfg.save_html:
+        raise UserError("--page_piano full: for --save_html, which is not asked for")
     if cfg.save_mp4:
         check_ffmpeg()
 

@@ -46,6 +46,8 @@ def run_render(cfg: RenderCommandConfig) -> None:
         if given and (cfg.format != "mp4" or cfg.side_by_side):
             what = "--side_by_side" if cfg.side_by_side else f"--format {cfg.format}"
             raise UserError(f"{flag}: belongs to --format mp4 of one trace; {what} has no sound")
+    if cfg.page_piano == "full" and cfg.format != "html":
+        raise UserError(f"--page_piano full: belongs to --format html; --format {cfg.format} has no page")
     if cfg.soundfont and cfg.silent:
         raise UserError(f"--soundfont {cfg.soundfont} and --silent: give only one of them")
     if cfg.soundfont:

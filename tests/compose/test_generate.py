@@ -267,6 +267,7 @@ def test_a_failing_picture_is_told_and_loses_no_music(checkpoint: str, tmp_path:
         ("--record_interval -1", "--record_interval -1"),
         ("--tempo 0", "--tempo 0.0"),
         ("--seed -1", "--seed -1"),
+        ("--page_piano full", "--page_piano full: for --save_html, which is not asked for"),
         ("--soundfont a.sf2", "--soundfont a.sf2: for --save_wav and --save_mp4; neither is asked for"),
         ("--device quantum", "--device quantum"),
         ("--device cuda:99", "--device cuda:99"),

@@ -191,6 +191,10 @@ def test_settings_that_cannot_be_drawn(change: dict[str, object], message: str) 
         ({"format": "bmp"}, "--format bmp: choose one of gif, mp4, webp, apng, png, poster, frames, html"),
         ({"side_by_side": True}, "--side_by_side: needs at least two traces, not 1"),
         ({"record_interval": -1}, "--record_interval -1: must be at least 0"),
+        (
+            {"format": "gif", "page_piano": "full"},
+            "--page_piano full: belongs to --format html; --format gif has no page",
+        ),
         ({"format": "mp4", "soundfont": "nothing.sf2"}, "--soundfont nothing.sf2"),
     ],
 )
