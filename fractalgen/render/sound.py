@@ -209,9 +209,11 @@ def _spectrum(sample: dict[str, Any], pitch: int, longest: int) -> tuple[NDArray
     import soundfile
 
     ratio = Fraction(2 ** ((pitch - sample["pitch"]) / 12)).limit_denominator(40)  # a semitone, 18/17, to a cent
-    grain = 1 << max(0, longest.bit_length() - 9)  # lengths of small factors have fast transforms
-    parts = -(-(longest + int(CUT * RATE)) // (ratio.denominator * grain)) * grain
-    content, _ = soundfile.read(PIANO / sample["file"], parts * ratio.numerator, dtype="float32", fill_value=0)
+    with soundfile.SoundFile(PIANO / sample["file"]) as file:
+        longest = min(longest, int(file.frames / ratio))
+        grain = 1 << max(0, longest.bit_length() - 9)  # lengths of small factors have fast transforms
+        parts = -(-(longest + int(CUT * RATE)) // (ratio.denominator * grain)) * grain
+        content = file.read(parts * ratio.numerator, dtype="float32", fill_value=0)
     content[-int(CUT * RATE) :] *= np.linspace(1, 0, int(CUT * RATE), dtype=np.float32)[:, None]
     length = parts * ratio.denominator
     spectrum = np.fft.rfft(content.T)[:, : length // 2 + 1] * np.float32(sample["gain"] / ratio)

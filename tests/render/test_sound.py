@@ -25,6 +25,7 @@ from fractalgen.render.sound import (
     RELEASE,
     TAIL,
     _limit,
+    _spectrum,
     check_soundfont,
     save_wav,
     synthesise,
@@ -162,6 +163,8 @@ def test_a_note_outlasts_its_recording() -> None:
     sound = mono(roll((96, 0, 96, 20), (36, 0, 96, 20), width=96))  # 12 s; recorded for 3.4 and 10.3 s
     assert np.abs(sound[round(11 * RATE) :]).max() < 1e-4
     assert loudness(sound, 8, 9) > 1e-4
+    sample = json.loads((PIANO / "samples.json").read_text(encoding="utf-8"))["notes"][13]
+    assert _spectrum(sample, 61, 3_600 * RATE)[1] < 9 * RATE  # an hour takes no more memory than the recording
 
 
 def test_nothing_clicks() -> None:
