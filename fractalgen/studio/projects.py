@@ -268,6 +268,10 @@ class Projects:
         for folder in (*self.folder.glob(f"{MAKING}*"), *self.folder.glob(f"{GONE}*")):
             shutil.rmtree(folder, ignore_errors=True)
 
+    def close(self) -> None:
+        """Leave the folder to others."""
+        self._guard.close()
+
     def all(self) -> list[Project]:
         """All that can be read, the newest first."""
         found = []

@@ -174,6 +174,7 @@ class Studio:
         if self.queue.worker is not None:
             self.queue.worker.close()
         self.exports.close()
+        self.projects.close()
 
 
 def create_app(cfg: StudioConfig, token: str | None = None) -> tuple[ASGIApp, Studio]:
