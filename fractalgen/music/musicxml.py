@@ -250,7 +250,8 @@ class _Engraver:
         """What music21 cannot write.
 
         Velocities of single notes of a chord, and when notes end that are played shorter or longer than written, come
-        as colours.  An upbeat is marked as one, and voices count on from staff to staff.
+        as colours.  An upbeat is marked as one, voices count on from staff to staff, and places of signs are not cut off
+        but rounded.
         """
         for head in root.iter("note"):
             if head.findtext("staff") == "2" and (voice := head.find("voice")) is not None:
@@ -260,6 +261,9 @@ class _Engraver:
                 if release := int(colour[3:], 16) - 0x8000:
                     head.set("release", str(release))
                 head[:] = [element for element in head if element.tag != "notehead"]
+        step = Fraction(TICKS, self.roll.steps_per_quarter)
+        for offset in root.iter("offset"):
+            offset.text = str(round(round(int(offset.text or 0) / step) * step))
         for measure in root.iter("measure"):
             if measure.get("number") == "0":
                 measure.set("implicit", "yes")
