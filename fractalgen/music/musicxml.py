@@ -250,8 +250,7 @@ class _Engraver:
         """What music21 cannot write.
 
         Velocities of single notes of a chord, and when notes end that are played shorter or longer than written, come
-        as colours.  An upbeat is marked as one, voices count on from staff to staff, and places of signs are not cut off
-        but rounded.
+        as colours.  An upbeat is marked as one, voices count on from staff to staff, and places of signs are rounded.
         """
         for head in root.iter("note"):
             if head.findtext("staff") == "2" and (voice := head.find("voice")) is not None:
