@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
 import torch
+from playwright.sync_api import Browser
+
+from tests.browser import chromium
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -53,3 +57,10 @@ def one_error_line(capsys: pytest.CaptureFixture[str]):
         return lines[0]
 
     return run
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One browser for the tests of a file: while it is driven, an event loop runs in this thread."""
+    with chromium() as started:
+        yield started

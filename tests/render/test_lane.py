@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from playwright.sync_api import Browser
 
 from fractalgen.config import RenderConfig
 from fractalgen.errors import UserError
@@ -20,7 +21,7 @@ from fractalgen.render.lane import BANDS, lane_pixels
 from fractalgen.render.page import page
 from fractalgen.trace import Trace
 from tests import tiny
-from tests.browser import Browser, executable
+from tests.browser import Tab
 from tests.render.test_page import contents
 
 WIDTH = 96
@@ -99,24 +100,17 @@ def test_plans_that_do_not_fit_are_refused(tmp_path: Path, settings: dict[str, A
 
 
 @pytest.mark.slow
-def test_the_page_shows_the_lane(tmp_path: Path) -> None:
-    program = executable()
-    if program is None:
-        pytest.skip("no browser on the path")
+def test_the_page_shows_the_lane(tmp_path: Path, browser: Browser) -> None:
     path = tmp_path / "piece.html"
     path.write_text(page(made_up(columns=[12, 16, 12, 16, 12, 16], meters=[[0, 3, 4]]), RenderConfig()), "utf-8")
-    browser = Browser(program, tmp_path)
-    try:
-        browser.open(path)
-        browser.until("window.fractalgen !== undefined")
-        browser.run("document.querySelector('[data-view=hierarchical]').click()")
-        browser.run("fractalgen.seek(0)")
-        assert browser.run("document.querySelector('#step-text').textContent") == "Plan"
-        browser.run("new Promise(requestAnimationFrame)")  # the page paints in the next frame
-        pixels = np.array(
-            browser.run("Array.from(document.querySelector('#roll').getContext('2d').getImageData(60, 22, 1, 10).data)")
-        ).reshape(-1, 4)
-        assert (np.ptp(pixels[:, :3], axis=1) > 4).any()  # the band of the first section is coloured
-        assert not browser.problems
-    finally:
-        browser.close()
+    tab = Tab(browser)
+    player = tab.open(path)
+    player.click("[data-view=hierarchical]")
+    player.evaluate("fractalgen.seek(0)")
+    assert player.text_content("#step-text") == "Plan"
+    player.evaluate("new Promise(requestAnimationFrame)")  # the page paints in the next frame
+    pixels = np.array(
+        player.evaluate("Array.from(document.querySelector('#roll').getContext('2d').getImageData(60, 22, 1, 10).data)")
+    ).reshape(-1, 4)
+    assert (np.ptp(pixels[:, :3], axis=1) > 4).any()  # the band of the first section is coloured
+    tab.check()

@@ -6,9 +6,7 @@ import dataclasses
 import http.server
 import io
 import json
-import os
 import re
-import sys
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -18,63 +16,56 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from playwright.sync_api import Browser, Page
 
 from fractalgen.files import ASSETS
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.tokens import HOLD, ONSET, midi_velocity, velocities
 from fractalgen.render.page import PAPERS, page, save_html
 from fractalgen.trace import Trace
-from tests.browser import NAMES, Browser, executable
+from tests.browser import Tab, until
 from tests.render.test_page import CONFIG, HOSTILE, LEVELS, contents, made_up, rgb
 from tests.render.test_sound import RATE, begins, loudness, mono, peak_frequency, roll
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """One browser for all tests of this file."""
-    if sys.platform == "win32":
-        pytest.skip("the browser is driven through pipes as Unix has them")
-    program = executable()
-    if program is None:
-        if os.environ.get("CI") == "true" and os.environ.get("FRACTALGEN_CHROMIUM_REQUIRED"):
-            pytest.fail(f"FRACTALGEN_CHROMIUM_REQUIRED is set, but there is none of {', '.join(NAMES)}")
-        pytest.skip(f"no browser on the path: none of {', '.join(NAMES)}")
-    started = Browser(program, tmp_path_factory.mktemp("browser"))
-    yield started
-    started.close()
+def tab(browser: Browser) -> Tab:
+    """One window for all tests of this file."""
+    return Tab(browser)
 
 
 @pytest.fixture
-def show(browser: Browser, tmp_path: Path) -> Iterator[Any]:
+def show(tab: Tab, tmp_path: Path) -> Iterator[Any]:
     """Opens the page of a trace; afterwards nothing may have been complained about or fetched."""
 
-    def opened(trace: Trace, *, title: str = "piece", screen: dict[str, Any] | None = None, **options: Any) -> Browser:
+    windows = [tab]
+
+    def opened(
+        trace: Trace,
+        *,
+        title: str = "piece",
+        dark: bool = True,
+        calm: bool = False,
+        window: Tab = tab,
+        **options: Any,
+    ) -> Page:
         path = tmp_path / "piece.html"
         path.write_text(page(trace, CONFIG, title=title, **options), encoding="utf-8")
-        browser.screen(**(screen or {"width": 1280, "height": 800}))
-        browser.open(path)
-        return browser
+        windows.append(window)
+        window.page.emulate_media(
+            color_scheme="dark" if dark else "light", reduced_motion="reduce" if calm else "no-preference"
+        )
+        return window.open(path)
 
     yield opened
-    assert browser.problems == []
-    assert all(url.startswith(("file:", "data:", "blob:")) for url in browser.requests), browser.requests
+    for window in windows:
+        window.check()
+        assert all(url.startswith(("file:", "data:", "blob:")) for url in window.requests), window.requests
 
 
-def values(browser: Browser, width: int = 64) -> np.ndarray:
+def values(player: Page, width: int = 64) -> np.ndarray:
     """The roll as the page shows it: velocities (128, T)."""
-    return np.array(browser.run("fractalgen.values()"), np.float32).reshape(128, width)
-
-
-def text(browser: Browser, selector: str) -> str:
-    """What an element says."""
-    said: str = browser.run(f"document.querySelector({json.dumps(selector)}).textContent")
-    return said
-
-
-def middle(browser: Browser, selector: str) -> tuple[float, float]:
-    """The centre of an element."""
-    box = browser.run(f"document.querySelector({json.dumps(selector)}).getBoundingClientRect().toJSON()")
-    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    return np.array(player.evaluate("fractalgen.values()"), np.float32).reshape(128, width)
 
 
 @pytest.mark.slow
@@ -85,10 +76,10 @@ def test_the_process_is_that_of_the_trace(show: Any, kind: str, known_until: int
     player = show(trace)
     np.testing.assert_array_equal(values(player), trace.velocities)  # it opens with the finished piece
     for done in (0, 1, len(trace.steps) // 2, len(trace.steps) - 1, len(trace.steps)):
-        player.run(f"fractalgen.seek({done})")
+        player.evaluate(f"fractalgen.seek({done})")
         np.testing.assert_array_equal(values(player), frames[done].output)
-        assert text(player, "#step-text") == frames[done].level_name
-    player.run("fractalgen.seek(0)")
+        assert player.text_content("#step-text") == frames[done].level_name
+    player.evaluate("fractalgen.seek(0)")
     assert (values(player) > 0).sum() == (trace.tokens[:, :known_until] > 0).sum()
 
 
@@ -99,24 +90,24 @@ def test_within_a_step_the_levels_follow_each_other(show: Any) -> None:
     busy = next(step for step in range(32) if trace.tokens[trace.decided[0] == step].any())
     player = show(trace)
     for level in range(LEVELS - 1):
-        player.run(f"fractalgen.seek({busy} + {level + 1} / {LEVELS})")
+        player.evaluate(f"fractalgen.seek({busy} + {level + 1} / {LEVELS})")
         wanted = np.where(trace.decided[0] < busy, trace.velocities, 0)
         wanted = np.where(trace.decided[0] == busy, after[level], wanted)
         np.testing.assert_allclose(values(player), wanted, atol=1e-6)
-        assert text(player, "#step-text") == f"AR L0 patch {busy + 1}/32 · L{level}"
+        assert player.text_content("#step-text") == f"AR L0 patch {busy + 1}/32 · L{level}"
 
 
 @pytest.mark.parametrize("known_until", [0, 20])
 def test_the_hierarchical_view_is_that_of_the_trace(show: Any, known_until: int) -> None:
     trace = made_up(known_until=known_until)
     player = show(trace, view="hierarchical")
-    ticks, start, frames = player.run("fractalgen.ticks"), 0, iter(trace.frames("hierarchical"))
+    ticks, start, frames = player.evaluate("fractalgen.ticks"), 0, iter(trace.frames("hierarchical"))
     for level, count in enumerate(trace.num_iter_list):
         for step in range(count):
-            player.run(f"fractalgen.seek({start + (step + 1) * ticks[level] // count})")
+            player.evaluate(f"fractalgen.seek({start + (step + 1) * ticks[level] // count})")
             frame = next(frames)
             np.testing.assert_allclose(values(player), frame.output, atol=1e-6)
-            assert text(player, "#step-text") == frame.level_name
+            assert player.text_content("#step-text") == frame.level_name
         start += ticks[level]
 
 
@@ -124,11 +115,11 @@ def test_pixels_match_cells(show: Any) -> None:
     trace = made_up(known_until=16)
     piece, _ = contents(page(trace, CONFIG))
     for dark, theme in ((True, "dark"), (False, "light")):
-        player = show(trace, screen={"width": 1280, "height": 800, "dark": dark})
-        player.run("fractalgen.seek(16)")  # half of the steps
+        player = show(trace, dark=dark)
+        player.evaluate("fractalgen.seek(16)")  # half of the steps
         decided = trace.known | (trace.decided[0] < 16)
         cells = [(pitch, step) for pitch in range(42, 78, 3) for step in range(0, 64, 4)]  # where notes may begin
-        places = player.run(f"{json.dumps(cells)}.map(([pitch, step]) => fractalgen.place(pitch, step))")
+        places = player.evaluate(f"{json.dumps(cells)}.map(([pitch, step]) => fractalgen.place(pitch, step))")
         picture = np.asarray(Image.open(io.BytesIO(player.screenshot())).convert("RGB"))
         papers = [list(PAPERS[theme]), rgb(colour(player, "--row"))]
         seen = {"onset": 0, "silence": 0, "later": 0, "known": 0}
@@ -151,9 +142,9 @@ def test_pixels_match_cells(show: Any) -> None:
         assert min(seen.values()) > 0, seen
 
 
-def colour(browser: Browser, name: str) -> str:
+def colour(player: Page, name: str) -> str:
     """A colour of the style sheet."""
-    value: str = browser.run(f"getComputedStyle(document.documentElement).getPropertyValue('{name}').trim()")
+    value: str = player.evaluate(f"getComputedStyle(document.documentElement).getPropertyValue('{name}').trim()")
     return value
 
 
@@ -165,7 +156,7 @@ def in_current_patch(trace: Trace, pitch: int, step: int) -> bool:
 def test_flats_are_written_in_flat_keys(show: Any) -> None:
     for key, name in (("C minor", "E♭4"), ("E minor", "D♯4")):
         player = show(dataclasses.replace(made_up(), settings={"key": key}))
-        assert player.run("fractalgen.pitchName(63)") == name
+        assert player.evaluate("fractalgen.pitchName(63)") == name
 
 
 def test_pointing_at_a_cell_tells_about_it(show: Any) -> None:
@@ -177,11 +168,11 @@ def test_pointing_at_a_cell_tells_about_it(show: Any) -> None:
     player = show(trace)
 
     def hover(pitch: int, step: int) -> list[str]:
-        place = player.run(f"fractalgen.place({pitch}, {step})")
-        assert player.run(f"fractalgen.cellAt({place['x']}, {place['y']})") == {"pitch": pitch, "step": step}
-        player.point(place["x"], place["y"])
-        assert player.run("document.getElementById('tip').hidden") is False
-        return text(player, "#tip").split("\n")
+        place = player.evaluate(f"fractalgen.place({pitch}, {step})")
+        assert player.evaluate(f"fractalgen.cellAt({place['x']}, {place['y']})") == {"pitch": pitch, "step": step}
+        player.mouse.move(place["x"], place["y"])
+        assert player.evaluate("document.getElementById('tip').hidden") is False
+        return player.text_content("#tip").split("\n")
 
     ranks = [int(plane[pitch, step]) + 1 for plane in trace.decided[:3]]
     time = f"bar {step // 16 + 1} : beat {step % 16 // 4 + 1} : step {step % 4 + 1}"
@@ -193,12 +184,12 @@ def test_pointing_at_a_cell_tells_about_it(show: Any) -> None:
         f"decided at L3 (AR), step {places}",
     ]
     assert hover(pitch, step + 1)[2] == "held, 3 steps long"
-    player.run(f"fractalgen.seek({ranks[0] - 1})")
+    player.evaluate(f"fractalgen.seek({ranks[0] - 1})")
     later = [f"{name} · not decided yet", time, f"begins at L0 (AR), step {ranks[0]}/32"]
     assert hover(pitch, step) == later  # and not a word on what it will be
     assert hover(60, 2)[0] == "C4 · velocity 64" if trace.decided[0][60, 2] < ranks[0] - 1 else "C4 · not decided yet"
-    player.point(5, 5)
-    assert player.run("document.getElementById('tip').hidden") is True
+    player.mouse.move(5, 5)
+    assert player.evaluate("document.getElementById('tip').hidden") is True
 
 
 @pytest.mark.slow
@@ -206,80 +197,80 @@ def test_keys_and_buttons(show: Any) -> None:
     player = show(made_up())
 
     def state(name: str) -> Any:
-        return player.run(f"fractalgen.state().{name}")
+        return player.evaluate(f"fractalgen.state().{name}")
 
-    player.key("h")
+    player.keyboard.press("h")
     assert state("view") == "hierarchical"
-    player.key("2")
+    player.keyboard.press("2")
     assert state("label") == "L1 step 4/4"
-    assert player.run("document.querySelector('[data-level=\"1\"]').ariaPressed") == "true"
-    player.key("p")
-    player.key("Home")
+    assert player.evaluate("document.querySelector('[data-level=\"1\"]').ariaPressed") == "true"
+    player.keyboard.press("p")
+    player.keyboard.press("Home")
     assert (state("view"), state("label")) == ("process", "Init")
-    player.key("ArrowRight")
-    player.key("ArrowRight")
-    player.key("ArrowLeft")
+    player.keyboard.press("ArrowRight")
+    player.keyboard.press("ArrowRight")
+    player.keyboard.press("ArrowLeft")
     assert state("label") == "AR L0 patch 1/32"
-    player.key("+")
+    player.keyboard.press("+")
     assert state("speed") == 2
-    player.key("d")  # this trace has no chances
+    player.keyboard.press("d")  # this trace has no chances
     assert state("view") == "process"
-    assert player.run("document.querySelector('[data-view=density]').hidden") is True
-    player.key(" ")
+    assert player.evaluate("document.querySelector('[data-view=density]').hidden") is True
+    player.keyboard.press(" ")
     assert state("playing") is True
-    player.until("fractalgen.state().position > 12")
-    player.key(" ")
+    until(player, "fractalgen.state().position > 12")
+    player.keyboard.press(" ")
     assert state("playing") is False
     assert state("sounding") is False  # composing makes no sound of its own
-    player.key("?", shift=True)
-    assert player.run("document.getElementById('help-panel').open") is True
-    player.key("Escape")
-    player.until("!document.getElementById('help-panel').open")
-    assert player.run("fractalgen.place(127, 0).y < document.querySelector('main').offsetTop")  # cropped away
-    player.key("a")
-    top = player.run("fractalgen.place(127, 0)")
-    assert player.run(f"fractalgen.cellAt({top['x']}, {top['y']})") == {"pitch": 127, "step": 0}
+    player.keyboard.press("?")
+    assert player.evaluate("document.getElementById('help-panel').open") is True
+    player.keyboard.press("Escape")
+    until(player, "!document.getElementById('help-panel').open")
+    assert player.evaluate("fractalgen.place(127, 0).y < document.querySelector('main').offsetTop")  # cropped away
+    player.keyboard.press("a")
+    top = player.evaluate("fractalgen.place(127, 0)")
+    assert player.evaluate(f"fractalgen.cellAt({top['x']}, {top['y']})") == {"pitch": 127, "step": 0}
     width = "fractalgen.place(60, 1).x - fractalgen.place(60, 0).x"
-    fitting = player.run(width)
-    player.key("]")
-    assert player.run(width) == pytest.approx(1.5 * fitting, abs=1)
-    player.key("[")
-    assert player.run(width) == pytest.approx(fitting, abs=1)
-    player.click(*middle(player, "#views [data-view=hierarchical]"))
+    fitting = player.evaluate(width)
+    player.keyboard.press("]")
+    assert player.evaluate(width) == pytest.approx(1.5 * fitting, abs=1)
+    player.keyboard.press("[")
+    assert player.evaluate(width) == pytest.approx(fitting, abs=1)
+    player.click("#views [data-view=hierarchical]")
     assert state("view") == "hierarchical"
-    player.click(*middle(player, "#levels [data-level='0']"))
+    player.click("#levels [data-level='0']")
     assert state("label") == "L0 step 8/8"
-    before = player.run("document.documentElement.dataset.theme")
-    player.key("t")
-    assert {before, player.run("document.documentElement.dataset.theme")} == {"dark", "light"}
+    before = player.evaluate("document.documentElement.dataset.theme")
+    player.keyboard.press("t")
+    assert {before, player.evaluate("document.documentElement.dataset.theme")} == {"dark", "light"}
 
 
 @pytest.mark.slow
 def test_the_process_plays_to_its_end_and_starts_again(show: Any) -> None:
     player = show(made_up("mar"))
-    player.click(*middle(player, "#play"))  # at the end: from the beginning
-    player.until("fractalgen.state().playing && fractalgen.state().position < 12")
+    player.click("#play")  # at the end: from the beginning
+    until(player, "fractalgen.state().playing && fractalgen.state().position < 12")
     for _ in range(3):
-        player.key("+")
-    player.until("!fractalgen.state().playing")
-    assert player.run("fractalgen.state().label") == "Iter 4 batch 2"
+        player.keyboard.press("+")
+    until(player, "!fractalgen.state().playing")
+    assert player.evaluate("fractalgen.state().label") == "Iter 4 batch 2"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("calm", [False, True])
 def test_little_motion_means_whole_steps(show: Any, calm: bool) -> None:
-    player = show(made_up(), screen={"width": 1280, "height": 800, "calm": calm})
-    player.run("fractalgen.seek(0)")
-    player.run(
+    player = show(made_up(), calm=calm)
+    player.evaluate("fractalgen.seek(0)")
+    player.evaluate(
         "window.seen = new Set(); (function look() {"
         "seen.add(fractalgen.state().position); requestAnimationFrame(look) })()"
     )
     for _ in range(2):
-        player.key("+")
-    player.key(" ")
-    player.until("fractalgen.state().position > 15")
-    player.key(" ")
-    between = player.run("[...seen].filter((position) => position % 4).length")
+        player.keyboard.press("+")
+    player.keyboard.press(" ")
+    until(player, "fractalgen.state().position > 15")
+    player.keyboard.press(" ")
+    between = player.evaluate("[...seen].filter((position) => position % 4).length")
     assert (between == 0) == calm
 
 
@@ -287,20 +278,20 @@ def test_little_motion_means_whole_steps(show: Any, calm: bool) -> None:
 def test_the_music_plays_by_itself(show: Any) -> None:
     trace = made_up()
     player = show(trace)
-    position = player.run("fractalgen.state().position")
-    player.key("m")
-    player.until("fractalgen.state().music > 0.2")
-    assert player.run("fractalgen.state().sounding") is True
-    assert player.run("fractalgen.state().position") == position
-    player.key("m")
-    assert player.run("fractalgen.state().sounding") is False
-    player.run("document.activeElement.blur()")
+    position = player.evaluate("fractalgen.state().position")
+    player.keyboard.press("m")
+    until(player, "fractalgen.state().music > 0.2")
+    assert player.evaluate("fractalgen.state().sounding") is True
+    assert player.evaluate("fractalgen.state().position") == position
+    player.keyboard.press("m")
+    assert player.evaluate("fractalgen.state().sounding") is False
+    player.evaluate("document.activeElement.blur()")
     for _ in range(5):
-        player.key("ArrowRight", shift=True)
-    assert player.run("fractalgen.state().music") == pytest.approx(64 * 60 / 90 / 4, abs=1e-3)
-    player.key("ArrowLeft", shift=True)
-    assert player.run("fractalgen.state().music") == pytest.approx(48 * 60 / 90 / 4, abs=1e-3)
-    assert text(player, "#time-text") == "0:08 / 0:10"
+        player.keyboard.press("Shift+ArrowRight")
+    assert player.evaluate("fractalgen.state().music") == pytest.approx(64 * 60 / 90 / 4, abs=1e-3)
+    player.keyboard.press("Shift+ArrowLeft")
+    assert player.evaluate("fractalgen.state().music") == pytest.approx(48 * 60 / 90 / 4, abs=1e-3)
+    assert player.text_content("#time-text") == "0:08 / 0:10"
 
 
 # Puts an ear between the player and the loudspeaker: the page itself stays as it is.
@@ -327,19 +318,18 @@ window.pitch = () => {
 
 
 @pytest.mark.slow
-def test_the_music_can_be_heard(show: Any, browser: Browser) -> None:
+def test_the_music_can_be_heard(show: Any, tab: Tab) -> None:
     tokens = np.zeros((128, 64), np.uint8)
     tokens[69] = HOLD
     tokens[69, 0] = ONSET + 24  # one long A above middle C: 440 Hz
-    script = browser.call("Page.addScriptToEvaluateOnNewDocument", source=EAR)["identifier"]
+    tab.page.add_init_script(EAR)
     player = show(made_up(tokens=tokens))
-    player.key("m")
-    player.until("fractalgen.state().music > 0.5")
-    assert 0.02 < player.run("peak()") < 1
-    assert player.run("pitch()") == pytest.approx(440, abs=6)
-    player.key("m")
-    player.until("peak() < 0.001")
-    browser.call("Page.removeScriptToEvaluateOnNewDocument", identifier=script)
+    player.keyboard.press("m")
+    until(player, "fractalgen.state().music > 0.5")
+    assert 0.02 < player.evaluate("peak()") < 1
+    assert player.evaluate("pitch()") == pytest.approx(440, abs=6)
+    player.keyboard.press("m")
+    until(player, "peak() < 0.001")
 
 
 @pytest.fixture(scope="module")
@@ -360,20 +350,22 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, st
 
 
 @pytest.mark.slow
-def test_the_joined_script_does_what_the_modules_do(show: Any, browser: Browser, address: tuple[Path, str]) -> None:
+def test_the_joined_script_does_what_the_modules_do(show: Any, tab: Tab, address: tuple[Path, str]) -> None:
     folder, url = address
 
     def seen() -> list[Any]:
         found = []
         for key in ("p", "h", "Home", "ArrowRight", "p", "ArrowLeft", "3", "End"):
-            browser.key(key)
-            words = [text(browser, selector) for selector in ("#about", "#says", "#step-text", "#time-text", "#facts")]
-            found.append((browser.run("fractalgen.state()"), browser.run("fractalgen.stages()"), words))
-        browser.point(640, 400)
-        return [*found, text(browser, "#tip"), browser.screenshot()]
+            player.keyboard.press(key)
+            words = [
+                player.text_content(selector) for selector in ("#about", "#says", "#step-text", "#time-text", "#facts")
+            ]
+            found.append((player.evaluate("fractalgen.state()"), player.evaluate("fractalgen.stages()"), words))
+        player.mouse.move(640, 400)
+        return [*found, player.text_content("#tip"), player.screenshot()]
 
     trace = made_up(known_until=16)
-    show(trace, screen={"width": 1280, "height": 800, "calm": True})  # no button is on its way to another colour
+    player = show(trace, calm=True)  # no button is on its way to another colour
     seen_joined = seen()
     modules = re.sub(r"<meta http-equiv.*?>", "", page(trace, CONFIG, title="piece"))
     modules, count = re.subn(
@@ -384,11 +376,11 @@ def test_the_joined_script_does_what_the_modules_do(show: Any, browser: Browser,
     )
     assert count == 1
     (folder / "modules.html").write_text(modules, encoding="utf-8")
-    browser.call("Page.navigate", url=f"{url}/modules.html")
-    browser.until("location.protocol === 'http:' && Boolean(window.fractalgen)")
-    assert any(request.endswith("player/trace.js") for request in browser.requests)
+    player.goto(f"{url}/modules.html")
+    until(player, "Boolean(window.fractalgen)")
+    assert any(request.endswith("player/trace.js") for request in tab.requests)
     assert seen() == seen_joined
-    browser.requests.clear()  # these were allowed
+    tab.requests.clear()  # these were allowed
 
 
 RENDER = """
@@ -400,23 +392,21 @@ window.render = async (source, notes, seconds, stop) => {
   if (stop) context.suspend(stop).then(() => (piano.stopAll(), context.resume()));
   return Array.from((await context.startRendering()).getChannelData(0));
 };
-window.ready = true;
 """
 
 
 @pytest.fixture
-def render(browser: Browser, address: tuple[Path, str]) -> Any:
+def render(tab: Tab, address: tuple[Path, str]) -> Any:
     """Renders notes (pitch, velocity, start, end in seconds) as piano.js plays them, both channels as one."""
     folder, url = address
     (folder / "empty.html").write_text(f"<link rel=icon href='data:,'><script>{RENDER}</script>", encoding="utf-8")
-    browser.problems.clear()
-    browser.call("Page.navigate", url=f"{url}/empty.html")
-    browser.until("Boolean(window.ready)")
+    tab.problems.clear()
+    tab.page.goto(f"{url}/empty.html")
 
     def rendered(*notes: Any, seconds: float = 2, stop: float = 0, source: Any = "/piano/") -> np.ndarray:
         arguments = ", ".join(map(json.dumps, (source, notes, seconds, stop)))
-        sound = np.array(browser.run(f"render({arguments})"), np.float32)
-        assert browser.problems == []
+        sound = np.array(json.loads(tab.page.evaluate(f"render({arguments}).then(JSON.stringify)")), np.float32)
+        tab.check()
         return sound
 
     return rendered
@@ -466,80 +456,83 @@ def test_the_piano_neither_clips_nor_rings_when_stopped(render: Any) -> None:
 
 
 @pytest.mark.slow
-def test_missing_samples_are_told(render: Any, browser: Browser) -> None:
-    said = browser.run("render('/nowhere', [], 1).catch((error) => error.message)")
+def test_missing_samples_are_told(render: Any, tab: Tab) -> None:
+    said = tab.page.evaluate("render('/nowhere', [], 1).catch((error) => error.message)")
     assert said == "/nowhere/samples.json: 404 File not found"
-    browser.problems.clear()
+    tab.problems.clear()
 
 
-def test_the_download_is_the_midi_file(show: Any, browser: Browser, tmp_path: Path) -> None:
+def test_the_download_is_the_midi_file(show: Any, tmp_path: Path) -> None:
     trace = made_up()
     PianoRoll(trace.tokens, tempos=((0, 90.0),)).to_midi(tmp_path / "wanted.mid")
     player = show(trace, title="my/piece 1")
-    player.click(*middle(player, "#midi"))
-    saved = browser.downloads / "my_piece 1.mid"
-    player.until(saved.exists)
-    assert saved.read_bytes() == (tmp_path / "wanted.mid").read_bytes()
+    with player.expect_download() as saved:
+        player.click("#midi")
+    assert saved.value.suggested_filename == "my_piece 1.mid"
+    assert saved.value.path().read_bytes() == (tmp_path / "wanted.mid").read_bytes()
 
 
-def test_hostile_strings_stay_text(show: Any) -> None:
+def test_hostile_strings_stay_text(show: Any, tab: Tab) -> None:
     player = show(made_up(checkpoint=HOSTILE, settings={HOSTILE: HOSTILE}), title=HOSTILE)
-    assert text(player, "h1") == player.run("document.title") == HOSTILE
-    player.key("i")
-    assert text(player, "#facts dd") == HOSTILE
-    assert player.run("typeof window.pwned") == "undefined"
+    assert player.text_content("h1") == player.evaluate("document.title") == HOSTILE
+    player.keyboard.press("i")
+    assert player.text_content("#facts dd") == HOSTILE
+    assert player.evaluate("typeof window.pwned") == "undefined"
     # The policy lets no other script run, even one that found its way into the page.
-    player.run("document.body.insertAdjacentHTML('beforeend', '<img src=\"data:,\" onerror=\"window.pwned = 1\">')")
-    player.until(lambda: player.run("1") and any("script-src" in problem for problem in player.problems))
-    assert player.run("typeof window.pwned") == "undefined"
-    player.problems.clear()
+    player.evaluate(
+        "document.body.insertAdjacentHTML('beforeend', '<img src=\"data:,\" onerror=\"window.pwned = 1\">')"
+    )
+    player.wait_for_timeout(100)
+    assert any("script-src" in problem for problem in tab.problems)
+    assert player.evaluate("typeof window.pwned") == "undefined"
+    tab.problems.clear()
 
 
 def test_density_shows_chances_as_they_are_decided(show: Any) -> None:
     trace = made_up(chances=np.full((128, 64), 128, np.uint8))
     player = show(trace, view="density")
-    assert player.run("fractalgen.state().view") == "density"
-    place = player.run("fractalgen.place(60, 40)")
+    assert player.evaluate("fractalgen.state().view") == "density"
+    place = player.evaluate("fractalgen.place(60, 40)")
 
     def pixel() -> list[int]:
         picture = np.asarray(Image.open(io.BytesIO(player.screenshot())).convert("RGB"))
         return picture[int(place["y"]), int(place["x"])].tolist()
 
     after = pixel()
-    player.point(place["x"], place["y"])
-    assert text(player, "#tip").endswith("chance to sound 50 %")
-    player.point(5, 5)
-    player.run("fractalgen.seek(0)")
+    player.mouse.move(place["x"], place["y"])
+    assert player.text_content("#tip").endswith("chance to sound 50 %")
+    player.mouse.move(5, 5)
+    player.evaluate("fractalgen.seek(0)")
     assert pixel() != after
     assert tuple(pixel()) in (PAPERS["dark"], PAPERS["light"])
 
 
-def test_a_phone_is_wide_enough(show: Any) -> None:
+def test_a_phone_is_wide_enough(show: Any, browser: Browser) -> None:
     trace = made_up(width=2400, notes=2000)
-    phone = {"width": 390, "height": 844, "touch": True, "ratio": 2, "dark": False}
-    player = show(trace, screen=phone)
-    assert player.run("document.documentElement.scrollWidth") == 390
-    assert player.run("document.documentElement.scrollHeight") == 844
-    assert player.run("document.querySelector('main').scrollWidth") > 2400 * 4
-    player.run("fractalgen.seek(900)")  # the window follows the process
+    phone = Tab(browser, width=390, height=844, has_touch=True, is_mobile=True, device_scale_factor=2)
+    player = show(trace, window=phone)
+    assert player.evaluate("document.documentElement.scrollWidth") == 390
+    assert player.evaluate("document.documentElement.scrollHeight") == 844
+    assert player.evaluate("document.querySelector('main').scrollWidth") > 2400 * 4
+    player.evaluate("fractalgen.seek(900)")  # the window follows the process
     step = 900 * 16 // 8 - 16  # of the 900th patch, eight to a column
-    place = player.run(f"fractalgen.place(60, {step})")
+    place = player.evaluate(f"fractalgen.place(60, {step})")
     assert 0 < place["x"] < 390
-    player.run("fractalgen.seek(1200)")
+    player.evaluate("fractalgen.seek(1200)")
     pitch, step = (int(n) for n in np.argwhere(trace.tokens[:, 2390:] >= ONSET)[0] + (0, 2390))
-    place = player.run(f"fractalgen.place({pitch}, {step})")
-    player.tap(place["x"], place["y"])
-    player.until("!document.getElementById('tip').hidden")
-    assert f"bar 150 : beat {step % 16 // 4 + 1}" in text(player, "#tip")
+    place = player.evaluate(f"fractalgen.place({pitch}, {step})")
+    player.touchscreen.tap(place["x"], place["y"])
+    until(player, "!document.getElementById('tip').hidden")
+    assert f"bar 150 : beat {step % 16 // 4 + 1}" in player.text_content("#tip")
 
 
 @pytest.mark.parametrize("dark", [True, False])
-def test_the_page_follows_the_system_unless_told_otherwise(show: Any, dark: bool, tmp_path: Path) -> None:
-    player = show(made_up(), screen={"width": 800, "height": 600, "dark": dark})
+def test_the_page_follows_the_system_unless_told_otherwise(show: Any, tab: Tab, dark: bool, tmp_path: Path) -> None:
+    player = show(made_up(), dark=dark)
     wanted = "dark" if dark else "light"
     assert colour(player, "--roll") == "#{:02x}{:02x}{:02x}".format(*PAPERS[wanted])
     path = tmp_path / "light.html"
     save_html(made_up(), path, dataclasses.replace(CONFIG, gif_theme="light"))
-    player.open(path)
+    tab.open(path)
     assert colour(player, "--roll") == "#{:02x}{:02x}{:02x}".format(*PAPERS["light"])
-    assert text(player, "h1") == "light"  # the name of the file
+    assert player.text_content("h1") == "light"  # the name of the file
