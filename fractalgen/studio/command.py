@@ -73,6 +73,7 @@ def listening(cfg: StudioConfig) -> socket.socket:
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
+        listener.listen(128)  # who is early waits
     except OSError as error:
         raise UserError(f"--host {cfg.host} --port {cfg.port}: {error.strerror or error}") from error
     return listener

@@ -49,6 +49,7 @@ def running(model_path: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     cfg = StudioConfig(checkpoint=model_path, output_dir=str(tmp_path_factory.mktemp("studio")), device="cpu")
     app, studio = create_app(cfg)
     with TestClient(app, base_url="http://localhost") as client:
+        assert studio.ready.wait(120)
         yield client, studio
 
 

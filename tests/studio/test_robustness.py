@@ -1,0 +1,162 @@
+"""A studio in a process of its own: killed in the middle, with many pages, and for many jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import websockets
+
+from tests.studio.conftest import BAR
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="processes are looked at through /proc"),
+]
+
+
+class Server:
+    """``fractalgen studio`` with a client."""
+
+    def __init__(self, model: str, folder: Path) -> None:
+        command = [sys.executable, "-m", "fractalgen", "studio", "--checkpoint", model, "--port", "0"]
+        command += ["--output_dir", str(folder)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        found = re.search(r"http://127\.0\.0\.1:\d+", line)
+        assert found, line
+        self.url = found[0]
+        self.client = httpx2.Client(base_url=self.url, timeout=120)
+
+    def post(self, path: str, **body: Any) -> dict[str, Any]:
+        answer = self.client.post(path, json=body)
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def project(self) -> str:
+        return str(self.post("/api/projects", name="a")["id"])
+
+    def compose(self, project: str, **wish: Any) -> int:
+        return int(self.post(f"/api/projects/{project}/compose", **{"state": 0, "mode": "new", **wish})["job"])
+
+    def idle(self) -> None:
+        while self.client.get("/api/jobs").json():
+            time.sleep(0.02)
+
+    def children(self) -> list[int]:
+        tasks = Path(f"/proc/{self.process.pid}/task")
+        return [int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split()]
+
+    def end(self, number: int) -> int:
+        self.process.send_signal(number)
+        status = self.process.wait(20)
+        self.client.close()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        return status
+
+
+@contextmanager
+def served(model: str, folder: Path) -> Iterator[Server]:
+    server = Server(model, folder)
+    try:
+        assert server.client.get("/api/info").status_code == 200  # as soon as the models are there
+        yield server
+    finally:
+        if server.process.poll() is None:
+            server.end(signal.SIGKILL)
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended (or waits for nothing but to be noticed)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split(") ")[1][0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def resident(pids: list[int]) -> int:
+    """Bytes of memory that processes hold, together."""
+    texts = [Path(f"/proc/{pid}/status").read_text() for pid in pids]
+    return sum(int(line.split()[1]) << 10 for text in texts for line in text.splitlines() if line.startswith("VmRSS"))
+
+
+def test_a_killed_server_loses_nothing(model_path: str, tmp_path: Path) -> None:
+    with served(model_path, tmp_path) as server:
+        project = server.project()
+        server.compose(project, flags={"bars": 2})
+        server.idle()
+        note = [0, 60, 0, 480, 80, 0, 1]
+        document = {"length": BAR, "tempos": [[0, 120]], "meters": [[0, 4, 4]], "notes": [note]}
+        server.post(f"/api/projects/{project}/states", parent=1, label="draw", document=document)
+        before = server.client.get(f"/api/projects/{project}").json()
+        server.compose(project, flags={"bars": 300})
+        server.client.get(f"/api/projects/{project}/states/1/png")  # starts the process that draws
+        children = server.children()
+        assert len(children) >= 2
+        assert server.end(signal.SIGKILL) == -signal.SIGKILL
+        deadline = time.monotonic() + 20
+        while not all(map(gone, children)):
+            assert time.monotonic() < deadline, "processes of a killed server go on"
+            time.sleep(0.05)
+    with served(model_path, tmp_path) as server:
+        assert server.client.get(f"/api/projects/{project}").json() == before
+        server.compose(project, state=2, mode="continue", flags={"bars": 1})
+        server.idle()
+        after = server.client.get(f"/api/projects/{project}").json()
+        assert after["document"]["length"] == 2 * BAR
+        assert note in after["document"]["notes"]
+        assert sorted(path.name for path in (tmp_path / project / "traces").iterdir()) == ["1.trace.npz", "3.trace.npz"]
+        assert server.end(signal.SIGINT) == 0
+
+
+def test_twenty_pages_get_what_is_theirs(model_path: str, tmp_path: Path) -> None:
+    async def page(server: Server, project: str) -> list[dict[str, Any]]:
+        messages: list[dict[str, Any]] = []
+        async with websockets.connect(f"{server.url.replace('http', 'ws')}/api/live?project={project}") as socket:
+            await asyncio.to_thread(server.compose, project, num_samples=2, flags={"bars": 2})
+            while not messages or messages[-1]["type"] not in ("done", "error"):
+                messages.append(json.loads(await socket.recv()))
+        return messages
+
+    async def pages(server: Server, projects: list[str]) -> list[list[dict[str, Any]]]:
+        return await asyncio.gather(*(page(server, project) for project in projects))
+
+    with served(model_path, tmp_path) as server:
+        projects = [server.project() for _ in range(20)]
+        for messages in asyncio.run(pages(server, projects)):
+            jobs = {message["job"] for message in messages if "job" in message}
+            assert len(jobs) == 1
+            assert [message["type"] for message in messages].count("patch") == 32
+            assert len(messages[-1]["states"]) == 2
+            positions = [message["position"] for message in messages if message["type"] == "queued"]
+            assert positions == sorted(positions, reverse=True)
+        for project in projects:
+            assert len(server.client.get(f"/api/projects/{project}").json()["states"]) == 3
+
+
+def test_memory_stays_flat(model_path: str, tmp_path: Path) -> None:
+    with served(model_path, tmp_path) as server:
+        project = server.project()
+        pids = [server.process.pid, *server.children()]
+        sizes = []
+        for number in range(100):
+            server.compose(project, flags={"bars": 4, "seed": number}, num_samples=1 + number % 2)
+            server.idle()
+            server.client.get(f"/api/projects/{project}/states/{number + 1}")
+            server.client.put(f"/api/projects/{project}/head", json={"state": number})
+            sizes.append(resident(pids))
+        assert sizes[-1] < 1.05 * sizes[29], sizes
