@@ -65,8 +65,8 @@ class GenerateConfig(SamplingConfig, RenderConfig):
     mask_end: int | None = setting(None, "inpainting: time step after the last one to compose")
     mask: tuple[str, ...] = setting(
         (),
-        "inpainting, accompany, variation: rectangles to compose, as time=64:192,pitch=C4:C6 or bars=4:8 (from 0, the end"
-        " excluded)",
+        "inpainting, accompany, variation: rectangles to compose, as time=64:192,pitch=C4:C6 or bars=4:8 (from 0, the"
+        " end excluded)",
         repeat=True,
     )
     compose_bars: tuple[str, ...] = setting(
