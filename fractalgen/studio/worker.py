@@ -144,7 +144,7 @@ def serve(pipe: Connection, stop: Any, cfg: StudioConfig) -> None:
     try:
         models = Models(cfg)
         pipe.send(Event(-1, "ready", models=tuple(models.facts())))
-        models.get(None)
+        models.get(None).generate(bars=1, seed=0)  # the first piece of a process takes longer
     except UserError as error:
         pipe.send(Event(-1, "failed", str(error)))
         return

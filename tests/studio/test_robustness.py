@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -12,12 +13,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import httpx2
 import pytest
 import websockets
 
+from fractalgen import PianoRoll
 from tests.studio.conftest import BAR
 
 pytestmark = [
@@ -160,3 +163,27 @@ def test_memory_stays_flat(model_path: str, tmp_path: Path) -> None:
             server.client.put(f"/api/projects/{project}/head", json={"state": number})
             sizes.append(resident(pids))
         assert sizes[-1] < 1.05 * sizes[29], sizes
+
+
+def test_reaper_gets_a_piece(model_path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[tuple[str, ...]] = []
+    fake = ModuleType("reaper_python")
+    inputs = ["2,,", "2,H moll,"]
+    calls = {
+        "RPR_GetUserInputs": lambda *asked: (True, *asked[:3], inputs.pop(0), asked[4]),
+        "RPR_InsertMedia": lambda path, mode: shown.append(("insert", path)),
+        "RPR_Master_GetTempo": lambda: 96.0,
+        "RPR_ShowMessageBox": lambda text, title, kind: shown.append(("say", text)),
+    }
+    for name, function in calls.items():
+        setattr(fake, name, function)
+    monkeypatch.setitem(sys.modules, "reaper_python", fake)
+    script = Path(__file__).parents[2] / "scripts" / "reaper_compose.py"
+    with served(model_path, tmp_path) as server:
+        monkeypatch.setenv("FRACTALGEN_STUDIO", server.url)
+        runpy.run_path(str(script))
+        runpy.run_path(str(script))
+    roll = PianoRoll.from_midi(shown[0][1])
+    assert (roll.width, round(roll.tempos[0][1])) == (32, 96)
+    assert shown[1][0] == "say"
+    assert "nothing was composed" in shown[1][1]
