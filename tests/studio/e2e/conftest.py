@@ -1,0 +1,40 @@
+"""One studio with a small random model for all tests in a browser, and its page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser
+
+from fractalgen.studio.document import Document
+from tests import tiny
+from tests.studio.e2e.driver import Server, StudioTab
+
+Opener = Callable[..., StudioTab]
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("studio")
+    config = tiny.model_config(plan_width=8, crop_length=64, attributes=("key",))
+    checkpoint = tiny.save_model(folder / "tiny.safetensors", replace(config, future_context=True), -1)
+    running = Server(folder / "projects", "--checkpoint", checkpoint, "--device", "cpu")
+    yield running
+    running.kill()
+
+
+@pytest.fixture
+def open_studio(browser: Browser, server: Server) -> Iterator[Opener]:
+    """Opens the page of a new project, with a piece in it; nothing may have been complained about when it is closed."""
+    tabs: list[StudioTab] = []
+
+    def opened(piece: Document | None = None, **options: Any) -> StudioTab:
+        tabs.append(StudioTab(browser, server, server.project(piece), **options))
+        return tabs[-1]
+
+    yield opened
+    for tab in tabs:
+        tab.close()

@@ -1,0 +1,187 @@
+"""A studio in a process of its own, and its page as a person uses it."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from playwright.sync_api import Browser, Locator
+
+from fractalgen.studio.document import Document, Note
+from tests.browser import Tab, until
+
+BAR = 4 * 480
+
+# An ear between the page and the loudspeaker: `peak()` is the loudest sample of the last fifth of a second.
+EAR = """
+const connect = AudioNode.prototype.connect;
+AudioNode.prototype.connect = function (to, ...rest) {
+  if (to instanceof AudioDestinationNode) {
+    window.ear = new AnalyserNode(to.context, { fftSize: 8192 });
+    connect.call(this, ear);
+  }
+  return connect.call(this, to, ...rest);
+};
+window.peak = () => {
+  const samples = new Float32Array(8192);
+  window.ear?.getFloatTimeDomainData(samples);
+  return Math.max(...samples.map(Math.abs));
+};
+"""
+
+
+class Server:
+    """``fractalgen studio``, which can be killed and started again at the same address."""
+
+    def __init__(self, folder: Path, *flags: str, env: dict[str, str] | None = None) -> None:
+        self.command = [sys.executable, "-m", "fractalgen", "studio", "--output_dir", str(folder), *flags]
+        self.port, self.env = "0", env
+        self.start()
+
+    def start(self) -> None:
+        """Start it; the first line of what it prints names the address."""
+        self.process = subprocess.Popen(
+            [*self.command, "--port", self.port], stdout=subprocess.PIPE, text=True, env=self.env
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        found = re.search(r"http://127\.0\.0\.1:(\d+)/", line)
+        assert found, line
+        self.url, self.port = found[0], found[1]
+        self.client = httpx2.Client(base_url=self.url, timeout=120)
+        self.get("info")  # answers as soon as the models are there
+
+    def kill(self) -> None:
+        """End it as a power failure would."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+        self.client.close()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+    def get(self, path: str) -> Any:
+        """What the interface answers."""
+        return self._data(self.client.get(f"/api/{path}"))
+
+    def post(self, path: str, **body: Any) -> Any:
+        """What the interface answers."""
+        return self._data(self.client.post(f"/api/{path}", json=body))
+
+    @staticmethod
+    def _data(answer: httpx2.Response) -> Any:
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def project(self, document: Document | None = None) -> str:
+        """A new project, with a piece in it."""
+        project = str(self.post("projects", name="A piece")["id"])
+        if document is not None:
+            self.post(f"projects/{project}/states", parent=0, document=document.to_json())
+        return project
+
+
+class StudioTab(Tab):
+    """The page of a project."""
+
+    def __init__(self, browser: Browser, server: Server, project: str | None = None, **options: Any) -> None:
+        super().__init__(browser, **options)
+        self.server = server
+        self.page.add_init_script(EAR)
+        self.page.goto(server.url if project is None else f"{server.url}#{project}")
+        self.ready()
+        self.project = str(self.js("studio.project.id"))
+
+    def ready(self) -> None:
+        """Wait until the page can be used."""
+        self.page.wait_for_selector("body[data-ready]")
+
+    def js(self, expression: str) -> Any:
+        """The value of an expression in the page."""
+        return self.page.evaluate(expression)
+
+    def until(self, condition: str) -> None:
+        """Wait for an expression to become true."""
+        until(self.page, condition)
+
+    def rest(self) -> None:
+        """Wait until nothing is composed and everything is saved."""
+        self.until("studio.job === null && !studio.project.queue.length")
+
+    def button(self, name: str | re.Pattern[str], within: str = "body") -> Locator:
+        """A button by what it is called, or a part of that."""
+        return self.page.locator(within).get_by_role("button", name=name)
+
+    def press(self, *keys: str) -> None:
+        """Press and release keys, one after the other."""
+        for key in keys:
+            self.page.keyboard.press(key)
+
+    def fill(self, label: str, text: str) -> None:
+        """Write into a field of the panel and leave it."""
+        field = self.page.locator("#panel").get_by_label(label, exact=True)
+        field.fill(text)
+        field.press("Tab")
+
+    def compose(self, button: str | re.Pattern[str] = re.compile("^Compose \\d+ bar")) -> None:
+        """Press a button that composes, and wait for the result."""
+        self.button(button).click()
+        self.rest()
+
+    def place(self, tick: float, pitch: float) -> tuple[float, float]:
+        """Where the middle of a pitch's row is at a tick, in the window."""
+        at = self.js(
+            f"(({{left, top}}) => [left + studio.roll.x({tick}), top + studio.roll.y({pitch}) + studio.roll.row / 2])"
+            "(studio.roll.canvas.getBoundingClientRect())"
+        )
+        return float(at[0]), float(at[1])
+
+    def lane(self, tick: float, y: float) -> tuple[float, float]:
+        """A place above the notes: the ruler (``y`` 14), the form (38), the chords (60)."""
+        return self.place(tick, 60)[0], float(self.js("studio.roll.canvas.getBoundingClientRect().top")) + y
+
+    def drag(self, start: tuple[float, float], stop: tuple[float, float]) -> None:
+        """Drag with the mouse."""
+        mouse = self.page.mouse
+        mouse.move(*start)
+        mouse.down()
+        mouse.move((start[0] + stop[0]) / 2, (start[1] + stop[1]) / 2)
+        mouse.move(*stop)
+        mouse.up()
+
+    def mark(self, first: int, last: int) -> None:
+        """Mark whole bars by a drag on the ruler."""
+        self.drag(self.lane((first - 0.8) * BAR, 14), self.lane((last - 0.2) * BAR, 14))
+
+    def document(self) -> dict[str, Any]:
+        """The piece as it is saved."""
+        self.rest()
+        return dict(self.server.get(f"projects/{self.project}")["document"])
+
+    def close(self) -> None:
+        """Nothing may have been complained about, nor anything asked of another machine."""
+        self.check()
+        assert self.page.locator(".toast.error").count() == 0
+        assert all(url.startswith((self.server.url, "blob:", "data:")) for url in self.requests), self.requests
+        self.context.close()
+
+
+def song(bars: int) -> Document:
+    """A melody, a bass of half notes, and chords; no note crosses a bar line."""
+    melody = [Note(i, 69 + (i * 5) % 12, i * 240, 240, 70 + i % 40, 0) for i in range(8 * bars)]
+    bass = [Note(1000 + i, 38 + (i * 7) % 9, i * 960, 960, 64, 1) for i in range(2 * bars)]
+    notes = tuple(sorted((*melody, *bass), key=lambda note: (note.start, note.pitch)))
+    chords = tuple((bar * BAR, ("Dm", "Gm7", "A7", "Bb")[bar % 4]) for bar in range(bars))
+    return Document(bars * BAR, ((0, 120.0),), key="D minor", notes=notes, chords=chords)
+
+
+Place = tuple[int, int, int, int]  # pitch, start, duration and velocity of a note
+
+
+def places(document: dict[str, Any]) -> set[Place]:
+    """The notes of a document, whatever their numbers."""
+    return {tuple(note[1:5]) for note in document["notes"]}

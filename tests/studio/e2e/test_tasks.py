@@ -1,0 +1,364 @@
+"""What a composer does in the studio, done as a composer does it: with buttons, keys and drags."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from fractalgen.studio.document import Document, read_document
+from tests.studio.e2e.conftest import Opener
+from tests.studio.e2e.driver import BAR, Server, StudioTab, places, song
+
+pytestmark = pytest.mark.slow
+
+
+def heard(tab: StudioTab) -> None:
+    """Wait until the loudspeaker gets sound."""
+    tab.until("peak() > 0.002")
+    assert tab.js("studio.player.context.state") == "running"
+    assert tab.js("studio.player.piano.samples.length") == 30
+
+
+def test_from_opening_the_page_to_hearing_the_first_piece(open_studio: Opener) -> None:
+    tab = open_studio()
+    assert tab.page.get_by_role("heading", name="An empty page").is_visible()
+    tab.button("Compose", within="#welcome").click()
+    tab.until("studio.shown.notes.length > 0")  # while it composes, or then
+    tab.rest()
+    assert tab.page.locator("#welcome").is_hidden()
+    tab.press("Space")
+    heard(tab)
+    tab.until("studio.cursor > 480")
+    assert tab.js("[...studio.player.sounding].every((pitch) => studio.piece.notes.some((n) => n.pitch === pitch))")
+    tab.press("Space")
+    tab.until("peak() < 0.001")
+    assert tab.document()["notes"]
+
+
+def test_listening_may_begin_while_it_composes_and_stop_keeps_what_is_there(open_studio: Opener) -> None:
+    tab = open_studio()
+    tab.fill("Bars", "64")
+    tab.button("Compose 64 bars").click()
+    tab.until("studio.composing && studio.shown.notes.length > 4")
+    tab.press("Space")
+    tab.until("studio.cursor > 0 && studio.playing")
+    assert tab.js("studio.cursor <= studio.live.limit")
+    heard(tab)
+    tab.button("Stop", within="#go").click()
+    tab.rest()
+    assert tab.js("studio.project.states.get(studio.project.head).label").endswith("(stopped)")
+    assert tab.document()["notes"]
+
+
+def test_bars_5_to_8_are_composed_anew(open_studio: Opener) -> None:
+    piece = song(12)
+    tab = open_studio(piece)
+    tab.mark(5, 8)
+    assert tab.js("studio.region") == {"start": 4 * BAR, "end": 8 * BAR, "low": 0, "high": 128}
+    assert tab.page.locator("#says").text_content() == "40 notes selected"
+    tab.compose("Recompose the region")
+    before, after = places(piece.to_json()), places(tab.document())
+    inside = {note for note in before if 4 * BAR <= note[1] < 8 * BAR}
+    assert before - inside == {note for note in after if not 4 * BAR <= note[1] < 8 * BAR}
+    assert after != before
+    assert tab.js("studio.project.states.get(studio.project.head).label") == "compose bars 5-8"
+
+
+def test_a_rectangle_of_pitches_and_a_hand(open_studio: Opener) -> None:
+    piece = song(8)
+    tab = open_studio(piece)
+    tab.drag(tab.place(2 * BAR + 20, 60), tab.place(4 * BAR - 20, 52))  # nothing is there yet
+    assert tab.js("studio.region") == {"start": 2 * BAR, "end": 4 * BAR, "low": 52, "high": 61}
+    tab.press("r")
+    tab.rest()
+    after = places(tab.document())
+    assert places(piece.to_json()) <= after
+    assert all(52 <= note[0] <= 60 and 2 * BAR <= note[1] < 4 * BAR for note in after - places(piece.to_json()))
+    tab.press("Control+z")
+    tab.mark(3, 4)
+    tab.page.get_by_label("Hand", exact=True).select_option("left")
+    tab.compose("Recompose bars 3-4")
+    kept = {note[1:5] for note in piece.notes if note.hand == 0 or not 2 * BAR <= note.start < 4 * BAR}
+    assert kept <= places(tab.document())
+
+
+def test_locked_notes_stay(open_studio: Opener) -> None:
+    tab = open_studio(song(4))
+    tab.page.mouse.click(*tab.place(120, 69))
+    tab.press("k")
+    tab.press("Control+a")
+    tab.mark(1, 4)
+    tab.compose("Recompose the region")
+    assert (69, 0, 240, 70) in places(tab.document())
+
+
+def test_one_of_three_alternatives_is_chosen(open_studio: Opener) -> None:
+    tab = open_studio(song(8))
+    before = tab.document()
+    tab.mark(3, 4)
+    tab.button("3 ways").click()
+    tab.rest()
+    cards = tab.page.get_by_role("article")
+    assert [card.get_attribute("aria-label") for card in cards.all()] == [f"Alternative {letter}" for letter in "ABC"]
+    tab.button("Listen to B").click()
+    tab.until("studio.playing && studio.cursor > 1920")
+    heard(tab)
+    tab.press("Space")
+    assert tab.document() == before  # nothing is taken yet
+    shown = {
+        tuple(note) for note in tab.js("studio.shown.notes.map((n) => [n.pitch, n.start, n.duration, n.velocity])")
+    }
+    tab.button("Put A away").click()
+    expect(cards).to_have_count(2)
+    tab.page.get_by_role("article", name="Alternative A").get_by_role("button", name="Take alternative A").click()
+    tab.rest()
+    expect(cards).to_have_count(0)
+    assert places(tab.document()) == shown
+    tab.press("Control+z")
+    tab.until("document.querySelectorAll('#strip article').length === 2")
+
+
+def edits(tab: StudioTab) -> None:
+    """One edit of each kind, with the mouse and the keys."""
+    tab.press("2")
+    tab.drag(tab.place(130, 84), tab.place(470, 84))
+    tab.press("1")
+    tab.drag(tab.place(240, 84), tab.place(240 + 480, 81))
+    tab.press("Shift+ArrowRight", "Alt+ArrowUp", "Shift+ArrowUp", "k", "Control+c", "Control+v", "Delete")
+    tab.page.mouse.click(*tab.lane(BAR + 10, 60))
+    tab.page.keyboard.type("F#m7b5")
+    tab.press("Enter")
+    tab.page.mouse.click(*tab.lane(10, 38))
+    tab.page.keyboard.type("Verse")
+    tab.press("Enter")
+    tab.page.locator("footer").get_by_label("Tempo").fill("90")
+    tab.press("Enter")
+    tab.page.mouse.click(*tab.place(3 * BAR + 20, 57))
+    tab.page.get_by_label("Meter from this bar on").select_option("3/4")
+
+
+def test_undo_goes_back_to_the_start_and_redo_to_the_end(open_studio: Opener) -> None:
+    tab = open_studio()
+    start = tab.document()
+    tab.fill("Bars", "4")
+    tab.compose()
+    edits(tab)
+    tab.mark(2, 2)
+    tab.compose("Recompose the region")
+    end = tab.document()
+    assert [name for _, name in end["chords"]].count("F#m7b5") == 1
+    assert end["meters"] != start["meters"]
+    seen = [end]
+    while tab.button("Undo").is_enabled():
+        tab.press("Control+z")
+        seen.append(tab.document())
+    assert len(seen) > 11
+    assert seen[-1] == start
+    assert all(one != other for one, other in pairwise(seen))
+    for wanted in reversed(seen[:-1]):
+        tab.press("Control+y")
+        assert tab.document() == wanted
+    assert tab.button("Redo").is_disabled()
+    tab.button("History").click()
+    states = tab.page.locator("#states button")
+    expect(states).to_have_count(len(seen))
+    states.last.click()  # the empty page
+    assert tab.document() == start
+
+
+def drop(tab: StudioTab, name: str, content: bytes) -> None:
+    """Drop a file on the page."""
+    data = tab.page.evaluate_handle(
+        "([name, bytes]) => { const data = new DataTransfer();"
+        " data.items.add(new File([new Uint8Array(bytes)], name)); return data; }",
+        [name, list(content)],
+    )
+    for kind in ("dragenter", "dragover"):
+        tab.page.dispatch_event("#roll", kind, {"dataTransfer": data})
+    assert tab.page.get_by_text("Drop it").is_visible()
+    tab.page.dispatch_event("#roll", "drop", {"dataTransfer": data})
+    tab.page.get_by_text(f"Opened {name}").wait_for()
+    tab.rest()
+
+
+def test_a_midi_file_is_dropped_and_accompanied(open_studio: Opener, tmp_path: Path) -> None:
+    melody = Document(4 * BAR, notes=tuple(note for note in song(4).notes if note.hand == 0))
+    melody.write(tmp_path / "My tune.mid")
+    tab = open_studio()
+    drop(tab, "My tune.mid", (tmp_path / "My tune.mid").read_bytes())
+    assert places(tab.document()) == places(melody.to_json())
+    tab.page.get_by_role("radio", name="Accompany").click()
+    tab.compose("Accompany")
+    after = places(tab.document())
+    assert places(melody.to_json()) < after
+    assert tab.js("studio.project.states.get(studio.project.head).label").startswith("accompany")
+
+
+def test_scores_chords_and_projects_are_opened_too(open_studio: Opener, tmp_path: Path) -> None:
+    tab = open_studio(song(4))
+    score = tab.server.client.get(f"/api/projects/{tab.project}/states/1/musicxml").content
+    file = tab.server.client.get(f"/api/projects/{tab.project}/file").content
+    drop(tab, "chords.txt", b"| C | F G7 | Am | C |")
+    assert tab.document()["chords"] == [[0, "C"], [BAR, "F"], [BAR + 960, "G7"], [2 * BAR, "Am"], [3 * BAR, "C"]]
+    drop(tab, "score.musicxml", score)
+    assert {note[:2] for note in places(tab.document())} == {note[:2] for note in places(song(4).to_json())}
+    tab.page.set_input_files("#file", {"name": "a.fractalgen", "mimeType": "application/zip", "buffer": file})
+    tab.until(f"studio.project.id !== '{tab.project}'")
+    tab.project = tab.js("studio.project.id")
+    assert places(tab.document()) == places(song(4).to_json())
+
+
+def test_chords_are_given(open_studio: Opener) -> None:
+    tab = open_studio()
+    tab.fill("Chords", "| Am | F | C G | E7 |")
+    tab.fill("Bars", "4")
+    tab.compose()
+    wanted = [[0, "Am"], [BAR, "F"], [2 * BAR, "C"], [2 * BAR + 960, "G"], [3 * BAR, "E7"]]
+    assert tab.document()["chords"] == wanted
+    tab.fill("Chords", "")
+    tab.page.mouse.click(*tab.lane(10, 60))  # the lane says otherwise now
+    for name in ("Dm", "Gm"):
+        tab.page.keyboard.type(name)
+        tab.press("Tab")
+    tab.press("Escape")
+    tab.mark(1, 2)
+    assert tab.page.get_by_label("Follow the chord lane").is_checked()
+    tab.compose("Recompose the region")
+    assert tab.document()["chords"] == [[0, "Dm"], [BAR, "Gm"], *wanted[2:]]
+
+
+def test_a_selection_is_looped(open_studio: Opener) -> None:
+    tab = open_studio(song(8))
+    tab.page.locator("footer").get_by_label("Tempo").fill("400")
+    tab.press("Enter")
+    tab.mark(3, 3)
+    tab.button("Loop the region").click()
+    tab.until("studio.playing && studio.cursor > 2.5 * 1920")
+    heard(tab)
+    tab.js(
+        "new Promise((after) => { window.seen = []; (function look() { seen.push(studio.cursor);"
+        " seen.length > 2 && seen.at(-1) < seen.at(-2) - 900 ? after() : requestAnimationFrame(look); })(); })"
+    )
+    assert tab.js("seen.every((tick) => tick >= 2 * 1920 && tick < 3 * 1920)")
+    tab.press("l", "Space")
+    tab.press("Space")
+    tab.until("studio.cursor > 3 * 1920")
+
+
+def take(tab: StudioTab, kind: str) -> tuple[str, bytes]:
+    """Take a file away: its name and its content."""
+    tab.button("Take away").click()
+    with tab.page.expect_download() as download:
+        tab.page.locator(f"#take-{kind}").click()
+    return download.value.suggested_filename, download.value.path().read_bytes()
+
+
+def test_the_piece_is_taken_away(open_studio: Opener, tmp_path: Path) -> None:
+    piece = song(4)
+    tab = open_studio(piece)
+    tab.page.get_by_label("Name of the project").fill("A/B: my piece")
+    tab.press("Enter")
+    name, content = take(tab, "mid")
+    assert name == "A_B_ my piece.mid"
+    (tmp_path / "a.mid").write_bytes(content)
+    found = read_document(tmp_path / "a.mid")[0]
+    assert places(found.to_json()) == places(piece.to_json())
+    assert (found.chords, found.tempos, found.key) == (piece.chords, piece.tempos, piece.key)
+    assert {note.hand for note in found.notes} == {0, 1}
+    signs = {"musicxml": b"<?xml", "wav": b"RIFF", "gif": b"GIF8", "html": b"<!DOCTYPE html>", "project": b"PK"}
+    for kind, sign in signs.items():
+        name, content = take(tab, kind)
+        assert name == f"A_B_ my piece.{'fractalgen' if kind == 'project' else kind}"
+        assert content.startswith(sign), kind
+    with zipfile.ZipFile(io.BytesIO(content)) as file:
+        lines = file.read(next(entry for entry in file.namelist() if entry.endswith("history.jsonl"))).splitlines()
+    assert any(json.loads(line).get("document") == piece.to_json() for line in lines)
+    tab.mark(2, 3)
+    (tmp_path / "b.mid").write_bytes(take(tab, "mid-region")[1])
+    assert read_document(tmp_path / "b.mid")[0].length == 2 * BAR
+
+
+def test_a_midi_file_is_dragged_out_of_the_page(open_studio: Opener, tmp_path: Path) -> None:
+    tab = open_studio(song(4))
+    tab.mark(2, 3)
+    tab.js(
+        "document.addEventListener('dragstart', ({ dataTransfer }) => "
+        "(window.dragged = dataTransfer.getData('DownloadURL')))"
+    )
+    box = tab.page.locator("#region-drag").bounding_box()
+    assert box is not None
+    tab.drag((box["x"] + 8, box["y"] + 8), (640, 500))
+    kind, name, address = tab.js("dragged").split(":", 2)
+    assert (kind, name) == ("audio/midi", "A piece bars 2-3.mid")
+    (tmp_path / "a.mid").write_bytes(tab.server.client.get(address).content)
+    wanted = {(note.pitch, note.start - BAR) for note in song(4).notes if BAR <= note.start < 3 * BAR}
+    assert {note[:2] for note in places(read_document(tmp_path / "a.mid")[0].to_json())} == wanted
+
+
+def test_the_page_is_reloaded(open_studio: Opener) -> None:
+    tab = open_studio(song(4))
+    tab.press("Control+a", "ArrowUp", "ArrowUp")
+    tab.page.reload()  # at once: what is not saved yet is kept by the browser
+    tab.ready()
+    after = tab.document()
+    assert places(after) == {(pitch + 2, *rest) for pitch, *rest in places(song(4).to_json())}
+    tab.press("Control+z")
+    assert places(tab.document()) == places(song(4).to_json())
+    tab.press("Control+y")
+    assert tab.document() == after
+
+
+@pytest.fixture
+def own_server(server: Server, tmp_path: Path) -> Any:
+    """A studio that may be killed."""
+    running = Server(tmp_path, *server.command[-4:])
+    yield running
+    running.kill()
+
+
+def test_the_server_is_killed_and_the_composer_goes_on(browser: Browser, own_server: Server) -> None:
+    tab = StudioTab(browser, own_server)
+    tab.fill("Bars", "4")
+    tab.compose()
+    composed = tab.document()
+    own_server.kill()
+    tab.page.get_by_text("The server does not answer").wait_for()
+    tab.press("Control+a", "ArrowRight")
+    tab.page.get_by_text("One edit is kept here").wait_for()
+    own_server.start()
+    tab.until("document.querySelector('#banner').hidden")
+    after = tab.document()
+    assert places(after) == {(pitch, start + 120, *rest) for pitch, start, *rest in places(composed)}
+    tab.mark(1, 1)
+    tab.compose("Recompose the region")
+    assert tab.document() != after
+    for _ in range(3):
+        tab.press("Control+z")
+    assert tab.document()["notes"] == []
+    tab.problems[:] = [problem for problem in tab.problems if "ERR_CONNECTION_REFUSED" not in problem]
+    tab.close()
+
+
+def test_a_mistake_gets_one_line_and_the_studio_goes_on(open_studio: Opener) -> None:
+    tab = open_studio()
+    tab.fill("Chords", "H")
+    tab.button("Compose 4 bars").click()
+    message = tab.page.locator(".toast.error")
+    message.wait_for()
+    assert "--chords" in str(message.text_content())
+    message.get_by_role("button", name="Close").click()
+    tab.page.set_input_files("#file", {"name": "x.mid", "mimeType": "audio/midi", "buffer": b"MThd but no music"})
+    message.wait_for()
+    assert "x.mid" in str(message.text_content())
+    message.get_by_role("button", name="Close").click()
+    tab.problems.clear()  # the browser tells of each answer that is an error
+    tab.fill("Chords", "")
+    tab.compose()
+    assert tab.document()["notes"]
