@@ -955,7 +955,10 @@ class Studio {
     );
     $("volume").addEventListener("input", ({ target }) => player.setVolume(+target.value));
     $("name").addEventListener("change", ({ target }) =>
-      project.rename(target.value.trim() || project.name).catch((error) => this.complain(error)),
+      project
+        .rename(target.value.trim() || project.name)
+        .catch((error) => this.complain(error))
+        .finally(() => this.refresh()),
     );
     $("name").addEventListener("keydown", ({ key }) => /Enter|Escape/.test(key) && $("name").blur());
     $("file").addEventListener("change", async ({ target }) => {
@@ -990,6 +993,10 @@ class Studio {
       (event) => project.queue.length && project.online && event.preventDefault(),
     );
     document.addEventListener("pointerdown", () => player.wake(), { once: true });
+    document.querySelector(".skip").addEventListener("click", (event) => {
+      event.preventDefault(); // the address names the project
+      $("roll-box").focus();
+    });
     this.#drops();
     this.#fillSelects();
   }

@@ -54,8 +54,8 @@ export class Project extends EventTarget {
   }
 
   async rename(name) {
-    this.name = name;
     await request("PATCH", `/projects/${this.id}`, { name });
+    this.name = name;
   }
 
   /** The server tells that a state is new or became the head; that may have been this page. */

@@ -1,0 +1,283 @@
+"""The page itself: names, contrast, focus, languages, phones, slow machines, and how it looks."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Page, expect
+
+from fractalgen.studio.document import Document
+from tests.studio.e2e.conftest import Opener
+from tests.studio.e2e.driver import BAR, StudioTab, places, song
+
+pytestmark = pytest.mark.slow
+GOLDEN = Path(__file__).parent / "golden"
+PHONE: dict[str, Any] = {"has_touch": True, "is_mobile": True, "device_scale_factor": 2}
+
+
+def everything(tab: StudioTab) -> None:
+    """Open all parts of the page: alternatives, a region, history, a fold of settings."""
+    tab.mark(2, 2)
+    tab.button("3 ways").click()
+    tab.rest()
+    tab.button("History").click()
+    tab.page.get_by_text("Advanced").click()
+    expect(tab.page.get_by_role("article")).to_have_count(3)
+
+
+def unnamed(page: Page, least: int = 1) -> list[Any]:
+    """Controls that a screen reader has no name for."""
+    nodes = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
+    roles = {"button", "link", "textbox", "combobox", "slider", "spinbutton", "checkbox", "radio", "menuitem", "dialog"}
+    roles |= {"application", "radiogroup", "progressbar", "image", "toolbar", "navigation"}
+    shown = [node for node in nodes if not node["ignored"] and node["role"]["value"] in roles]
+    assert len(shown) >= least
+    return [node for node in shown if not node.get("name", {}).get("value", "").strip()]
+
+
+def test_every_control_has_a_name(open_studio: Opener) -> None:
+    tab = open_studio(song(4))
+    everything(tab)
+    assert unnamed(tab.page, 60) == []
+    tab.button("Take away").click()
+    expect(tab.page.locator("#take-menu a").first).to_be_visible()
+    assert unnamed(tab.page) == []
+    for name in ("Keyboard and mouse", "Projects"):
+        tab.press("Escape")
+        tab.button(name).click()
+        assert unnamed(tab.page) == []
+        assert tab.page.get_by_role("dialog", name=name).is_visible()
+    assert tab.js("new Set([...document.querySelectorAll('[id]')].map(({ id }) => id)).size") == tab.js(
+        "document.querySelectorAll('[id]').length"
+    )
+
+
+# Text that is drawn over what lies behind it, by the formula of WCAG 2.2.
+CONTRASTS = """
+const pen = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+const rgba = (colour) => {
+  pen.clearRect(0, 0, 1, 1);
+  pen.fillStyle = colour;
+  pen.fillRect(0, 0, 1, 1);
+  return [...pen.getImageData(0, 0, 1, 1).data];
+};
+const over = ([r, g, b, a], under) => [r, g, b].map((value, i) => value * a / 255 + under[i] * (1 - a / 255));
+const luminance = (colour) => {
+  const linear = (value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4);
+  const [r, g, b] = colour.map((value) => linear(value / 255));
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+};
+const paper = (element) => {
+  const chain = [];
+  for (let at = element; at; at = at.parentElement) chain.unshift(getComputedStyle(at).backgroundColor);
+  return chain.reduce((under, colour) => over(rgba(colour), under), [255, 255, 255]);
+};
+const found = [];
+for (const element of document.body.querySelectorAll("*")) {
+  const text = [...element.childNodes].filter(({ nodeType }) => nodeType === 3).map(({ data }) => data).join("").trim();
+  if (!text || element.closest(":disabled, noscript, option, datalist, .sr, [aria-hidden=true]")) continue;
+  if (!element.checkVisibility({ opacityProperty: true, visibilityProperty: true })) continue;
+  const style = getComputedStyle(element), back = paper(element);
+  const [one, other] = [luminance(over(rgba(style.color), back)), luminance(back)];
+  const ratio = (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
+  const large = parseFloat(style.fontSize) >= 24 || (parseFloat(style.fontSize) >= 18.66 && style.fontWeight >= 700);
+  found.push([text, Math.round(ratio * 100) / 100, large ? 3 : 4.5]);
+}
+return found;
+"""
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_texts_stand_out(open_studio: Opener, theme: Any) -> None:
+    tab = open_studio(song(4), color_scheme=theme, reduced_motion="reduce")
+    everything(tab)
+    assert tab.js("document.documentElement.dataset.theme") == theme
+    found = tab.js(f"(() => {{{CONTRASTS}}})()")
+    assert len(found) > 40
+    assert [row for row in found if row[1] < row[2]] == []
+
+
+FOCUSED = """
+(() => {
+  const element = document.activeElement, box = element.getBoundingClientRect(), style = getComputedStyle(element);
+  const ring = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 1;
+  const inside = box.right > 0 && box.bottom > 0 && box.left < innerWidth && box.top < innerHeight;
+  window.walked ??= [];
+  walked.push(element);
+  return [element.id || element.outerHTML.slice(0, 80), ring || style.boxShadow !== "none", inside && box.width > 0];
+})()
+"""
+
+
+def test_the_keyboard_reaches_everything_and_the_focus_is_seen(open_studio: Opener) -> None:
+    tab = open_studio(song(4), reduced_motion="reduce")
+    seen = []
+    for _ in range(120):
+        tab.press("Tab")
+        if tab.js("document.activeElement === document.body"):
+            break
+        seen.append(tab.js(FOCUSED))
+    assert len(seen) < 120, "the focus is caught"
+    assert [row for row in seen if not (row[1] and row[2])] == []
+    left = tab.js(
+        "[...document.querySelectorAll('button:enabled, a[href], input:enabled, select:enabled, summary')].filter("
+        "(one) => one.tabIndex >= 0 && one.checkVisibility({ visibilityProperty: true }) && !walked.includes(one))"
+        ".map(({ outerHTML }) => outerHTML.slice(0, 80))"
+    )
+    assert left == []
+
+
+def test_a_piece_is_composed_and_edited_with_the_keyboard_alone(open_studio: Opener) -> None:
+    tab = open_studio()
+    says = tab.page.locator("#live")
+    tab.press("Control+Enter")
+    tab.until("studio.project.states.size > 1")
+    tab.rest()
+    assert "Composed in" in str(says.text_content())
+    tab.press("Tab", "Enter")  # the link that leads to the roll
+    assert tab.js("document.activeElement.id") == "roll-box"
+    assert "notes. N goes to the next note" in str(tab.page.get_by_role("application").get_attribute("aria-label"))
+    before = tab.document()
+    tab.press("n")
+    said = str(says.text_content())
+    assert re.match(r"[A-G]♯?-?\d · bar \d+ : \d : \d · [\d.]+/16 · velocity \d+", said), said
+    tab.press("ArrowRight", "Alt+ArrowDown", "Delete", "Enter")
+    assert len(tab.document()["notes"]) == len(before["notes"])
+    tab.press("?")
+    assert tab.page.get_by_role("dialog").is_visible()
+    tab.press("Escape")
+    tab.until("!document.querySelector('dialog[open]')")
+    tab.press("h")
+    tab.page.locator("#states button").last.press("Enter")
+    assert tab.document()["notes"] == []
+
+
+@pytest.mark.parametrize(("width", "height"), [(390, 780), (780, 390)])
+def test_a_phone_is_enough(open_studio: Opener, width: int, height: int) -> None:
+    tab = open_studio(width=width, height=height, **PHONE)
+    fits = "document.documentElement.scrollWidth <= innerWidth && document.documentElement.scrollHeight <= innerHeight"
+    assert tab.js(fits)
+    tab.page.locator("#go").get_by_role("button", name="Settings").tap()
+    tab.fill("Bars", "2")
+    tab.page.locator("#compose").tap()
+    tab.until("studio.project.states.size > 1")
+    tab.rest()
+    assert tab.js(fits)
+    small = tab.js(
+        "[...document.querySelectorAll('header button, footer button, #go button, #bar button')]"
+        ".filter((one) => one.checkVisibility() && one.getBoundingClientRect().width > 0)"
+        ".map((one) => [one.id, one.offsetWidth, one.offsetHeight]).filter(([, w, h]) => w < 24 || h < 24)"
+    )
+    assert small == []  # the least target of WCAG 2.2
+    tab.page.locator("#play").tap()
+    tab.until("studio.cursor > 100")
+    tab.page.locator("#play").tap()
+    note = tab.js(
+        "(studio.roll.reveal(studio.piece.notes[0].start, studio.piece.notes[0].pitch), studio.piece.notes[0])"
+    )
+    tab.page.touchscreen.tap(*tab.place(note["start"] + note["duration"] / 2, note["pitch"]))
+    tab.until("studio.selection.size === 1")
+
+
+def test_traditional_chinese(open_studio: Opener) -> None:
+    tab = open_studio(song(4), locale="zh-TW")
+    assert tab.js("document.documentElement.lang") == "zh-TW"
+    tab.mark(2, 2)
+    texts = tab.js(
+        "[...document.body.querySelectorAll('button, label, h2, summary, p, [aria-label]')]"
+        ".filter((one) => one.checkVisibility())"
+        ".map((one) => one.getAttribute('aria-label') ?? one.textContent.trim()).filter(Boolean)"
+    )
+    ours = {"English", "EN"}
+    assert len(texts) > 40
+    assert [
+        text for text in texts if re.search("[a-z]{4}", text) and not re.search("[一-鿿]", text) and text not in ours
+    ] == []
+    missing = tab.js(
+        "Promise.all(['en', 'zh-TW'].map((name) => import(`/static/studio/${name}.js`))).then(([en, zh]) => "
+        "[Object.keys(en.default).filter((key) => !/^example/.test(key) && !(key in zh.default)),"
+        " Object.keys(zh.default).filter((key) => !(key in en.default))])"
+    )
+    assert missing[0] == []
+    assert all(re.match(r"(flag|choice)\.", key) for key in missing[1])  # which English takes from the command line
+    tab.page.locator("#language").click()
+    assert tab.js("document.documentElement.lang") == "en"
+    assert tab.button("Recompose bars 2").is_visible()
+
+
+def test_a_slow_machine_is_enough(open_studio: Opener) -> None:
+    tab = open_studio()
+    tab.page.context.new_cdp_session(tab.page).send("Emulation.setCPUThrottlingRate", {"rate": 6})
+    tab.page.reload()
+    tab.ready()
+    tab.fill("Bars", "4")
+    tab.compose()
+    tab.press("Space")
+    tab.until("peak() > 0.002")
+    tab.press("Space")
+    tab.mark(2, 3)
+    tab.compose("Recompose the region")
+    tab.press("Control+z")
+    assert tab.document()["length"] == 4 * BAR
+
+
+HOSTILE = '<img src="data:," onerror="window.pwned = 1">"\'&'
+
+
+def test_hostile_names_stay_text_and_no_other_script_runs(open_studio: Opener) -> None:
+    hostile = Document(BAR, notes=song(1).notes, sections=((0, HOSTILE),))
+    tab = open_studio(hostile)
+    tab.page.get_by_label("Name of the project").fill(HOSTILE)
+    tab.press("Enter", "Control+a", "ArrowUp")
+    tab.rest()
+    tab.server.post(f"projects/{tab.project}/states", parent=2, label=HOSTILE, document=hostile.to_json())
+    tab.button("History").click()
+    expect(tab.page.locator("#states")).to_contain_text("<img src")
+    tab.button("Projects").click()
+    expect(tab.page.locator("#project-list")).to_contain_text("<img src")
+    assert tab.js("typeof window.pwned") == "undefined"
+    assert tab.problems == []
+    tab.js("document.body.insertAdjacentHTML('beforeend', '<img src=\"data:,\" onerror=\"window.pwned = 1\">')")
+    tab.page.wait_for_timeout(200)
+    assert any("script-src" in problem for problem in tab.problems)
+    assert tab.js("typeof window.pwned") == "undefined"
+    tab.problems.clear()
+
+
+def test_other_pages_see_what_changes(open_studio: Opener) -> None:
+    one = open_studio(song(4))
+    other = StudioTab(one.context.browser, one.server, one.project)  # type: ignore[arg-type]
+    one.press("Control+a", "ArrowUp")
+    other.until("studio.piece.notes.length && studio.project.states.size === 3")
+    one.page.get_by_role("radio", name="Continue").click()
+    one.button("Continue 4 bars").click()
+    other.until("studio.composing")
+    one.rest()
+    other.rest()
+    assert other.js("studio.piece.length") == 8 * BAR
+    assert places(other.document()) == places(one.document())
+    other.close()
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_the_empty_studio_looks_as_it_did(open_studio: Opener, theme: Any) -> None:
+    """In small, so that fonts of other machines make no difference."""
+    tab = open_studio(color_scheme=theme, reduced_motion="reduce")
+    tab.page.mouse.move(640, 300)
+    tab.page.wait_for_timeout(300)
+    picture = Image.open(io.BytesIO(tab.page.screenshot())).convert("RGB").resize((320, 200), Image.Resampling.BOX)
+    path = GOLDEN / f"{theme}.png"
+    if not path.exists():
+        GOLDEN.mkdir(exist_ok=True)
+        picture.save(path, optimize=True)
+        pytest.fail(f"{path} is made: look at it")
+    difference = np.abs(np.asarray(picture, np.int16) - np.asarray(Image.open(path), np.int16)).mean(2)
+    blocks = difference.reshape(20, 10, 32, 10).mean((1, 3))  # tenths of the width are moved, letters are not
+    assert difference.mean() < 2
+    assert blocks.max() < 25, np.argwhere(blocks >= 25).tolist()
