@@ -1,0 +1,212 @@
+"""A robot that composes and edits at random, and many pages at once."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser
+
+from tests.studio.e2e.conftest import Opener
+from tests.studio.e2e.driver import BAR, Server, StudioTab, song
+
+pytestmark = pytest.mark.slow
+
+
+class Robot:
+    """Does what a person might do next; ``seen``: the documents of the states that it has been in."""
+
+    def __init__(self, tab: StudioTab, seed: int) -> None:
+        self.tab, self.random = tab, random.Random(seed)
+        self.seen: dict[int, Any] = {}
+        self.look()
+
+    def look(self) -> None:
+        """Remember the state that the piece is in."""
+        self.tab.rest()
+        project = self.tab.server.get(f"projects/{self.tab.project}")
+        assert self.seen.setdefault(project["head"], project["document"]) == project["document"]
+        assert project["head"] == self.tab.js("studio.project.head")
+
+    def bars(self) -> int:
+        """The length of the piece."""
+        return int(self.tab.js("Math.round(studio.piece.length / 1920)"))
+
+    def step(self) -> None:
+        """One thing more."""
+        what = self.random.choice(self.composing if self.random.random() < 0.4 else self.editing)
+        what(self)
+        self.look()
+
+    def mark(self) -> None:
+        first = self.random.randint(1, max(1, min(self.bars(), 7)))
+        self.tab.press("0")
+        self.tab.mark(first, min(first + 1, max(1, self.bars())))
+
+    def compose(self) -> None:
+        self.tab.press("Escape")
+        self.tab.page.locator("#mode-new").click()
+        self.tab.fill("Bars", str(self.random.randint(1, 4)))
+        self.tab.page.locator("#compose").click()
+
+    def go_on(self) -> None:
+        if 0 < self.bars() < 12 and self.tab.js("studio.piece.notes.length"):
+            self.tab.press("c")
+        else:
+            self.compose()
+
+    def anew(self) -> None:
+        self.mark()
+        self.tab.press("r")
+
+    def vary(self) -> None:
+        if self.tab.js("studio.piece.notes.length"):
+            self.mark()
+            self.tab.press("v")
+
+    def choose(self) -> None:
+        self.mark()
+        self.tab.press("a")
+        self.tab.rest()
+        self.tab.page.locator("#strip article").first.wait_for()
+        if self.random.random() < 0.7:
+            self.tab.page.locator("#strip .accept").nth(self.random.randrange(3)).click()
+        else:
+            self.tab.page.locator("#strip .dismiss").click()
+
+    def stop(self) -> None:
+        self.tab.press("Escape")
+        self.tab.page.locator("#mode-new").click()
+        self.tab.fill("Bars", "32")
+        self.tab.page.locator("#compose").click()
+        self.tab.page.wait_for_timeout(self.random.randint(0, 300))
+        self.tab.press("Escape")
+
+    def draw(self) -> None:
+        tick, pitch = self.random.randrange(0, 4 * BAR, 120), self.random.randint(50, 76)
+        self.tab.press("0", "2")
+        self.tab.drag(self.tab.place(tick + 10, pitch), self.tab.place(tick + 400, pitch))
+        self.tab.press("1")
+
+    def pick(self) -> bool:
+        """Choose one note, or all."""
+        self.tab.press("Escape", "Control+a" if self.random.random() < 0.3 else "n")
+        return bool(self.tab.js("studio.selection.size"))
+
+    def change(self) -> None:
+        if self.pick():
+            keys = ["ArrowUp", "ArrowRight", "Shift+ArrowDown", "Shift+ArrowRight", "Alt+ArrowUp", "q", "k", "Delete"]
+            self.tab.press(*self.random.sample(keys, 2))
+
+    def paste(self) -> None:
+        if self.pick() and self.bars() < 24:
+            self.tab.press("Control+c", ".", "Control+v")
+
+    def chord(self) -> None:
+        self.tab.press("0")
+        self.tab.page.mouse.click(*self.tab.lane(self.random.randrange(4) * BAR + 20, 60))
+        self.tab.page.keyboard.type(self.random.choice(["Am", "F#7", "Bbmaj7", "N.C.", "C/E"]))
+        self.tab.press("Enter")
+
+    def tempo(self) -> None:
+        self.tab.page.locator("#tempo").fill(str(self.random.randint(40, 240)))
+        self.tab.page.locator("#tempo").press("Enter")
+
+    def undo(self) -> None:
+        for _ in range(self.random.randint(1, 5)):
+            self.tab.press("Control+z")
+            self.look()
+
+    def redo(self) -> None:
+        for _ in range(self.random.randint(1, 5)):
+            self.tab.press("Control+y")
+            self.look()
+
+    def jump(self) -> None:
+        self.tab.page.locator("#history").click()
+        states = self.tab.page.locator("#states button")
+        states.first.wait_for()
+        states.nth(self.random.randrange(states.count())).click()
+        self.tab.page.locator("#history").click()
+
+    def listen(self) -> None:
+        self.tab.press("Space")
+        self.tab.page.wait_for_timeout(100)
+        self.tab.press("Space")
+
+    def around(self) -> None:
+        self.tab.press(*self.random.choices(["+", "-", "l", "m", "p", "t", "w", "Home", "End", ",", "."], k=4))
+
+    composing = (compose, go_on, anew, anew, vary, choose, stop)
+    editing = (draw, draw, change, change, change, paste, chord, tempo, undo, redo, jump, listen, around)
+
+    def back(self) -> None:
+        """Undo all; then every state must be as it was left."""
+        while self.tab.js("studio.project.canUndo"):
+            self.tab.press("Control+z")
+            self.tab.rest()
+        assert self.tab.document() == self.seen[0]
+        for state, document in self.seen.items():
+            assert self.tab.server.get(f"projects/{self.tab.project}/states/{state}")["document"] == document
+
+
+def test_ten_things_at_random(open_studio: Opener) -> None:
+    robot = Robot(open_studio(), 0)
+    for _ in range(10):
+        robot.step()
+    robot.back()
+
+
+def resident(process: int) -> int:
+    """Bytes of memory that a process and its children hold."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    children = [task.read_text().split() for task in Path(f"/proc/{process}/task").glob("*/children")]
+    own = next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmRSS"))
+    return own + sum(resident(int(child)) for row in children for child in row)
+
+
+@pytest.fixture
+def own_server(server: Server, tmp_path: Path) -> Iterator[Server]:
+    running = Server(tmp_path, *server.command[-4:])
+    yield running
+    running.kill()
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="processes are looked at through /proc")
+def test_a_hundred_things_at_random_leave_no_trace(browser: Browser, own_server: Server) -> None:
+    robot = Robot(StudioTab(browser, own_server), 1)
+    sizes = []
+    for _ in range(100):
+        robot.step()
+        sizes.append(resident(own_server.process.pid))
+    assert len(robot.seen) > 40
+    robot.back()
+    robot.tab.close()
+    assert sizes[-1] < 1.05 * sizes[29], sizes
+
+
+def test_twenty_want_to_compose_at_once(open_studio: Opener, server: Server) -> None:
+    """Three with a page, seventeen with scripts."""
+    tabs = [open_studio(song(4)) for _ in range(3)]
+    projects = [server.project() for _ in range(17)]
+    for project in projects:
+        for _ in range(2):  # the second one of each has to wait for the others
+            server.post(f"projects/{project}/compose", state=0, mode="new", flags={"bars": 4})
+    for tab in tabs:
+        tab.page.bring_to_front()
+        tab.page.locator("#mode-continue").click()
+        tab.page.locator("#compose").click()
+        tab.until("studio.job")
+    tabs[2].page.get_by_text("in the queue").wait_for()
+    for tab in tabs:
+        tab.rest()
+        assert tab.document()["length"] == 8 * BAR
+    left = [job["project"] for job in server.get("jobs")]
+    assert sorted(left) == sorted(set(left))  # nobody's second job came before another's first
+    while server.get("jobs"):
+        tabs[0].page.wait_for_timeout(50)
+    for project in projects:
+        assert len(server.get(f"projects/{project}")["states"]) == 3
