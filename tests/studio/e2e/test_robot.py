@@ -194,7 +194,7 @@ def test_twenty_want_to_compose_at_once(open_studio: Opener, server: Server) -> 
     projects = [server.project() for _ in range(17)]
     for project in projects:
         for _ in range(2):  # the second one of each has to wait for the others
-            server.post(f"projects/{project}/compose", state=0, mode="new", flags={"bars": 4})
+            server.post(f"projects/{project}/compose", state=0, mode="new", flags={"bars": 1})
     for tab in tabs:
         tab.page.bring_to_front()
         tab.page.locator("#mode-continue").click()
