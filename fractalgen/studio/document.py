@@ -256,7 +256,7 @@ def read_document(path: Path) -> tuple[Document, list[str]]:
     length = ticks(marks[-1]) if marks else events.width * STEP
     length = max([length, *(note.end for note in notes)])
     length = length if marks else whole_bars(tuple((m[0] * STEP, *m[1:]) for m in events.meters), length, TICKS)
-    tempos = {ticks(tick): 60e6 / microseconds for tick, microseconds in events.changes}
+    tempos = {ticks(tick): _quarters(microseconds) for tick, microseconds in events.changes}
     meters = {
         ticks(tick): (data[0], 1 << data[1])
         for tick, data in file.meta(0x58)
@@ -353,6 +353,13 @@ def _tempo(value: Any) -> float:
 
 def _microseconds(tempo: float) -> int:
     return min(max(round(60e6 / tempo), 1), (1 << 24) - 1)
+
+
+def _quarters(microseconds: int) -> float:
+    """The tempo that is so many microseconds a quarter, with as few decimals as say that."""
+    exact = 60e6 / microseconds
+    rounded = (round(exact, digits) for digits in range(7))
+    return next((tempo for tempo in rounded if _microseconds(tempo) == microseconds), exact)
 
 
 def _unit(value: Any) -> int:
