@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -10,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -20,11 +18,14 @@ PATIENCE = 60.0  # seconds for one answer: machines of CI are slow
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """A browser; the test is skipped where there is none, unless FRACTALGEN_CHROMIUM_REQUIRED is set."""
+    """A browser.
+
+    Raises:
+        FileNotFoundError: this machine has none.
+    """
     program = next(filter(None, map(shutil.which, NAMES)), None)
     if program is None:
-        reason = f"no browser on the path: none of {', '.join(NAMES)}"
-        pytest.fail(reason) if os.environ.get("FRACTALGEN_CHROMIUM_REQUIRED") else pytest.skip(reason)
+        raise FileNotFoundError(f"no browser on the path: none of {', '.join(NAMES)}")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
         yield browser

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import hypothesis
@@ -62,5 +63,9 @@ def one_error_line(capsys: pytest.CaptureFixture[str]):
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """One browser for the tests of a file: while it is driven, an event loop runs in this thread."""
-    with chromium() as started:
+    with ExitStack() as stack:
+        try:
+            started = stack.enter_context(chromium())
+        except FileNotFoundError as error:
+            pytest.fail(str(error)) if os.environ.get("FRACTALGEN_CHROMIUM_REQUIRED") else pytest.skip(str(error))
         yield started

@@ -170,7 +170,7 @@ class Studio {
   }
 
   get composing() {
-    return this.job !== null && this.live !== null;
+    return this.job !== null && this.live?.job === this.job;
   }
 
   /** What was composed last, while the piece is still its result. */
