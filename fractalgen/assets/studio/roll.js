@@ -30,6 +30,8 @@ export const shade = (theme, velocity) =>
   shades[theme][clamp(Math.round(((velocity - 24) / 100) * (SHADES - 1)), 0, SHADES - 1)];
 
 export class Roll {
+  #still = null;
+
   /**
    * `studio`: what there is to draw: `shown` (a piece), `selection`, `region`, `cursor`, `loop`, `moving`, `theme`,
    * `byHand`, `marquee`, `sounding` (pitches).
@@ -44,11 +46,15 @@ export class Roll {
 
   // ---- places ----
 
+  /** The box; while a frame is drawn, what it was at its beginning, because asking it each time is slow. */
+  get seen() {
+    return this.#still ?? this.scroller;
+  }
   get width() {
-    return this.scroller.clientWidth;
+    return this.seen.clientWidth;
   }
   get height() {
-    return this.scroller.clientHeight;
+    return this.seen.clientHeight;
   }
   get bottom() {
     return this.height - this.velocity;
@@ -57,16 +63,16 @@ export class Roll {
     return this.height < 380 ? 0 : VELOCITY;
   }
   x(tick) {
-    return ZERO + tick * this.scale - this.scroller.scrollLeft;
+    return ZERO + tick * this.scale - this.seen.scrollLeft;
   }
   y(pitch) {
-    return TOP + (127 - pitch) * this.row - this.scroller.scrollTop;
+    return TOP + (127 - pitch) * this.row - this.seen.scrollTop;
   } // the upper edge of its row
   tickAt(x) {
-    return (x - ZERO + this.scroller.scrollLeft) / this.scale;
+    return (x - ZERO + this.seen.scrollLeft) / this.scale;
   }
   pitchAt(y) {
-    return clamp(127 - Math.floor((y - TOP + this.scroller.scrollTop) / this.row), 0, 127);
+    return clamp(127 - Math.floor((y - TOP + this.seen.scrollTop) / this.row), 0, 127);
   }
   velocityAt(y) {
     return clamp(Math.round(127 * (1 - (y - this.bottom - 8) / (this.velocity - 14))), 1, 127);
@@ -209,6 +215,16 @@ export class Roll {
 
   draw(now) {
     if (!this.colours || !this.width) return;
+    const { scrollLeft, scrollTop, clientWidth, clientHeight } = this.scroller;
+    this.#still = { scrollLeft, scrollTop, clientWidth, clientHeight };
+    try {
+      this.#draw(now);
+    } finally {
+      this.#still = null;
+    }
+  }
+
+  #draw(now) {
     const { studio, colours } = this,
       from = this.tickAt(GUTTER) - 1,
       to = this.tickAt(this.width);
