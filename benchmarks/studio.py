@@ -105,7 +105,7 @@ def measure(options: argparse.Namespace, isa: str, threads: int) -> dict[str, di
         stack.callback(server.kill)
         tab = None
         if not options.no_page:
-            tab = StudioTab(stack.enter_context(chromium()), server)
+            tab = StudioTab(stack.enter_context(chromium()), server, sound=True)
         for seed in range(options.repeats + 1):
             ways = {"interface": through_interface(server, seed), **({"page": through_page(tab, seed)} if tab else {})}
             for way, times in ways.items():

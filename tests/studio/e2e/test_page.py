@@ -212,7 +212,7 @@ def test_traditional_chinese(open_studio: Opener) -> None:
 
 
 def test_a_slow_machine_is_enough(open_studio: Opener) -> None:
-    tab = open_studio()
+    tab = open_studio(sound=True)
     tab.page.context.new_cdp_session(tab.page).send("Emulation.setCPUThrottlingRate", {"rate": 6})
     tab.page.reload()
     tab.ready()

@@ -27,7 +27,7 @@ def heard(tab: StudioTab) -> None:
 
 
 def test_from_opening_the_page_to_hearing_the_first_piece(open_studio: Opener) -> None:
-    tab = open_studio()
+    tab = open_studio(sound=True)
     assert tab.page.get_by_role("heading", name="An empty page").is_visible()
     tab.button("Compose", within="#welcome").click()
     tab.until("studio.shown.notes.length > 0")  # while it composes, or then
@@ -43,7 +43,7 @@ def test_from_opening_the_page_to_hearing_the_first_piece(open_studio: Opener) -
 
 
 def test_listening_may_begin_while_it_composes_and_stop_keeps_what_is_there(open_studio: Opener) -> None:
-    tab = open_studio()
+    tab = open_studio(sound=True)
     tab.fill("Bars", "64")
     tab.button("Compose 64 bars").click()
     tab.until("studio.composing && studio.shown.notes.length > 4")
@@ -100,7 +100,7 @@ def test_locked_notes_stay(open_studio: Opener) -> None:
 
 
 def test_one_of_three_alternatives_is_chosen(open_studio: Opener) -> None:
-    tab = open_studio(song(8))
+    tab = open_studio(song(8), sound=True)
     before = tab.document()
     tab.mark(3, 4)
     tab.button("3 ways").click()
@@ -235,7 +235,7 @@ def test_chords_are_given(open_studio: Opener) -> None:
 
 
 def test_a_selection_is_looped(open_studio: Opener) -> None:
-    tab = open_studio(song(8))
+    tab = open_studio(song(8), sound=True)
     tab.page.locator("footer").get_by_label("Tempo").fill("400")
     tab.press("Enter")
     tab.mark(3, 3)
