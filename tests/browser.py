@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ("--no-sandbox", "--disable-gpu", "--force-color-profile=srgb", "--autoplay-policy=user-gesture-required")
@@ -32,16 +32,22 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
-class Tab:
-    """A window of its own; ``problems``: what its console complains about, ``requests``: what it asks for."""
+def context(browser: Browser, *, width: int = 1280, height: int = 800, **options: Any) -> BrowserContext:
+    """Windows that share what they keep."""
+    options = {"color_scheme": "dark", "locale": "en-GB", **options}
+    made = browser.new_context(viewport={"width": width, "height": height}, **options)
+    made.set_default_timeout(1000 * PATIENCE)
+    return made
 
-    def __init__(self, browser: Browser, *, width: int = 1280, height: int = 800, **options: Any) -> None:
-        """``options``: those of a context of Playwright."""
+
+class Tab:
+    """A window; ``problems``: what its console complains about, ``requests``: what it asks for."""
+
+    def __init__(self, browser: Browser | BrowserContext, **options: Any) -> None:
+        """``options``: those of a context of Playwright, unless there is one."""
         self.problems: list[str] = []
         self.requests: list[str] = []
-        options = {"color_scheme": "dark", "locale": "en-GB", **options}
-        self.context = browser.new_context(viewport={"width": width, "height": height}, **options)
-        self.context.set_default_timeout(1000 * PATIENCE)
+        self.context = context(browser, **options) if isinstance(browser, Browser) else browser
         self.page = self.context.new_page()
         self.page.on("console", self._hear)
         self.page.on("pageerror", lambda error: self.problems.append(error.stack or str(error)))

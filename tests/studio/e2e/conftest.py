@@ -7,10 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, BrowserContext
 
 from fractalgen.studio.document import Document
 from tests import tiny
+from tests.browser import context
 from tests.studio.e2e.driver import Server, StudioTab
 
 Opener = Callable[..., StudioTab]
@@ -26,13 +27,20 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     running.kill()
 
 
+@pytest.fixture(scope="module")
+def windows(browser: Browser) -> BrowserContext:
+    """Where all pages of a file are that need nothing special: the browser reads the page's modules once."""
+    return context(browser)
+
+
 @pytest.fixture
-def open_studio(browser: Browser, server: Server) -> Iterator[Opener]:
+def open_studio(browser: Browser, windows: BrowserContext, server: Server) -> Iterator[Opener]:
     """Opens the page of a new project, with a piece in it; nothing may have been complained about when it is closed."""
     tabs: list[StudioTab] = []
 
-    def opened(piece: Document | None = None, **options: Any) -> StudioTab:
-        tabs.append(StudioTab(browser, server, server.project(piece), **options))
+    def opened(piece: Document | None = None, *, sound: bool = False, **options: Any) -> StudioTab:
+        where = browser if options else windows
+        tabs.append(StudioTab(where, server, server.project(piece), sound=sound, **options))
         return tabs[-1]
 
     yield opened

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from playwright.sync_api import Browser, Locator
+from playwright.sync_api import Browser, BrowserContext, Locator
 
 from fractalgen.studio.document import Document, Note
 from tests.browser import Tab, until
@@ -33,6 +33,9 @@ window.peak = () => {
   return Math.max(...samples.map(Math.abs));
 };
 """
+
+# Nothing is known from other tests; what a page keeps over a reload stays.
+NEW = "sessionStorage.known ?? localStorage.clear(); sessionStorage.known = true;"
 
 
 class Server:
@@ -89,7 +92,13 @@ class StudioTab(Tab):
     """The page of a project."""
 
     def __init__(
-        self, browser: Browser, server: Server, project: str | None = None, *, sound: bool = False, **options: Any
+        self,
+        browser: Browser | BrowserContext,
+        server: Server,
+        project: str | None = None,
+        *,
+        sound: bool = False,
+        **options: Any,
     ) -> None:
         """Open it; without ``sound`` there are no samples to decode, which saves a second."""
         super().__init__(browser, **options)
@@ -97,6 +106,7 @@ class StudioTab(Tab):
         if not sound:
             self.page.route("**/samples.json", lambda route: route.fulfill(json={"notes": []}))
         self.page.add_init_script(EAR)
+        self.page.add_init_script(NEW)
         self.page.goto(server.url if project is None else f"{server.url}#{project}")
         self.ready()
         self.project = str(self.js("studio.project.id"))
@@ -172,7 +182,7 @@ class StudioTab(Tab):
         self.check()
         assert self.page.locator(".toast.error").count() == 0
         assert all(url.startswith((self.server.url, "blob:", "data:")) for url in self.requests), self.requests
-        self.context.close()
+        self.page.close()
 
 
 def song(bars: int) -> Document:
