@@ -68,7 +68,7 @@ class Tab:
     def check(self) -> None:
         """Nothing was complained about."""
         self.page.evaluate("1")  # what the page has said by now arrives first
-        assert self.problems == []
+        assert not self.problems, self.problems
 
 
 def until(page: Page, condition: str, argument: Any = None) -> Any:

@@ -109,7 +109,7 @@ const SHARPS = "C C♯ D D♯ E F F♯ G G♯ A A♯ B".split(" "),
   FLATS = "C D♭ D E♭ E F G♭ G A♭ A B♭ B".split(" ");
 export const pitchName = (pitch, key = null) =>
   (FLAT_KEYS.test(key ?? "") ? FLATS : SHARPS)[pitch % 12] + (Math.floor(pitch / 12) - 1);
-export const isBlack = (pitch) => SHARPS[pitch % 12].length > 1;
+export const isBlack = (pitch) => SHARPS[(pitch + 12) % 12].length > 1;
 
 // ---- edits: each returns a new piece ----
 

@@ -21,7 +21,7 @@ Opener = Callable[..., StudioTab]
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("studio")
     config = tiny.model_config(plan_width=8, crop_length=64, attributes=("key",))
-    checkpoint = tiny.save_model(folder / "tiny.safetensors", replace(config, future_context=True), -1)
+    checkpoint = tiny.save_model(folder / "tiny.safetensors", replace(config, future_context=True), -1.5)
     running = Server(folder / "projects", "--checkpoint", checkpoint, "--device", "cpu")
     yield running
     running.kill()

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from fractalgen.studio.document import Document
+from fractalgen.studio.document import Document, Note
 from tests.studio.e2e.conftest import Opener
 from tests.studio.e2e.driver import BAR, StudioTab, places, song
 
@@ -252,7 +252,8 @@ def test_hostile_names_stay_text_and_no_other_script_runs(open_studio: Opener) -
 
 def test_other_pages_see_what_changes(open_studio: Opener) -> None:
     one = open_studio(song(4))
-    other = StudioTab(one.context, one.server, one.project)
+    assert one.context.browser is not None
+    other = StudioTab(one.context.browser, one.server, one.project)
     one.press("Control+a", "ArrowUp")
     other.until("studio.piece.notes.length && studio.project.states.size === 3")
     one.page.get_by_role("radio", name="Continue").click()
@@ -281,3 +282,14 @@ def test_the_empty_studio_looks_as_it_did(open_studio: Opener, theme: Any) -> No
     blocks = difference.reshape(20, 10, 32, 10).mean((1, 3))  # tenths of the width are moved, letters are not
     assert difference.mean() < 2
     assert blocks.max() < 25, np.argwhere(blocks >= 25).tolist()
+
+
+def test_the_lowest_and_the_highest_key_are_drawn_and_heard(open_studio: Opener) -> None:
+    notes = tuple(Note(i, pitch, 0, BAR, 80, 0) for i, pitch in enumerate((0, 127)))
+    tab = open_studio(Document(BAR, notes=notes))
+    for pitch in (0, 127):
+        tab.press("n")
+        tab.until(f"studio.sounding.has({pitch})")
+        tab.js("new Promise((after) => requestAnimationFrame(() => requestAnimationFrame(after)))")
+    tab.press("ArrowUp", "ArrowDown")
+    assert len(tab.document()["notes"]) == 2

@@ -176,7 +176,7 @@ def own_server(server: Server, tmp_path: Path) -> Iterator[Server]:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="processes are looked at through /proc")
 def test_a_hundred_things_at_random_leave_no_trace(browser: Browser, own_server: Server) -> None:
-    robot = Robot(StudioTab(browser, own_server, width=1000, height=600), 1)
+    robot = Robot(StudioTab(browser, own_server, width=1000, height=600, reduced_motion="reduce"), 1)
     sizes = []
     for _ in range(100):
         robot.step()
