@@ -960,7 +960,8 @@ class Studio {
         .catch((error) => this.complain(error))
         .finally(() => this.refresh()),
     );
-    $("name").addEventListener("keydown", ({ key }) => /Enter|Escape/.test(key) && $("name").blur());
+    for (const id of ["name", "tempo"])
+      $(id).addEventListener("keydown", ({ key }) => /Enter|Escape/.test(key) && $(id).blur());
     $("file").addEventListener("change", async ({ target }) => {
       await this.take(target.files[0]);
       target.value = "";

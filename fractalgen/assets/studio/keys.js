@@ -99,7 +99,7 @@ export function listen(studio) {
       !command &&
       own[target.tagName]?.test(key) &&
       (typing || !/^(INPUT)$/.test(target.tagName) || /^Arrow|^ $|Home|End/.test(key));
-    if (taken || (command && typing && key !== "Enter")) return;
+    if (taken || (command && typing && target.tagName !== "SELECT" && key !== "Enter")) return;
     const small = key.length === 1 && !(key in plain) && !command ? key.toLowerCase() : key;
     const action = command ? control[key] : event.altKey ? alt[key] : (event.shiftKey && shifted[key]) || plain[small];
     if (!action) return;

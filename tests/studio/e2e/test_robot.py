@@ -111,7 +111,7 @@ class Robot:
 
     def tempo(self) -> None:
         self.tab.page.locator("#tempo").fill(str(self.random.randint(40, 240)))
-        self.tab.page.locator("#tempo").press("Enter")
+        self.tab.press("Enter")
 
     def undo(self) -> None:
         for _ in range(self.random.randint(1, 5)):
@@ -143,7 +143,8 @@ class Robot:
 
     def back(self) -> None:
         """Undo all; then every state must be as it was left."""
-        while self.tab.js("studio.project.canUndo"):
+        self.tab.page.locator("#roll-box").focus()
+        for _ in self.seen:  # there cannot be more before the first
             self.tab.press("Control+z")
             self.tab.rest()
         assert self.tab.document() == self.seen[0]

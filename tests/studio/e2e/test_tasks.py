@@ -140,7 +140,6 @@ def edits(tab: StudioTab) -> None:
     tab.press("Enter")
     tab.page.locator("footer").get_by_label("Tempo").fill("90")
     tab.press("Enter")
-    tab.page.mouse.click(*tab.place(3 * BAR + 20, 57))
     tab.page.get_by_label("Meter from this bar on").select_option("3/4")
 
 
