@@ -279,9 +279,9 @@ def test_the_empty_studio_looks_as_it_did(open_studio: Opener, theme: Any) -> No
         picture.save(path, optimize=True)
         pytest.fail(f"{path} is made: look at it")
     difference = np.abs(np.asarray(picture, np.int16) - np.asarray(Image.open(path), np.int16)).mean(2)
-    blocks = difference.reshape(20, 10, 32, 10).mean((1, 3))  # tenths of the width are moved, letters are not
-    assert difference.mean() < 2
-    assert blocks.max() < 25, np.argwhere(blocks >= 25).tolist()
+    blocks = difference.reshape(20, 10, 32, 10).mean((1, 3))  # in which letters hardly count
+    assert difference.mean() < 3.5  # monospace instead of sans-serif: 2.6
+    assert blocks.max() < 80, np.argwhere(blocks >= 80).tolist()  # monospace: 62; no play button: 114
 
 
 def test_the_lowest_and_the_highest_key_are_drawn_and_heard(open_studio: Opener) -> None:
