@@ -15,6 +15,23 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ("--no-sandbox", "--disable-gpu", "--force-color-profile=srgb", "--autoplay-policy=user-gesture-required")
 PATIENCE = 30.0  # seconds for one answer: machines of CI are slow
 
+# An ear between the page and the loudspeaker: `peak()` is the loudest sample of the last fifth of a second.
+EAR = """
+const connect = AudioNode.prototype.connect;
+AudioNode.prototype.connect = function (to, ...rest) {
+  if (to instanceof AudioDestinationNode) {
+    window.ear = new AnalyserNode(to.context, { fftSize: 8192 });
+    connect.call(this, ear);
+  }
+  return connect.call(this, to, ...rest);
+};
+window.peak = () => {
+  const samples = new Float32Array(8192);
+  window.ear?.getFloatTimeDomainData(samples);
+  return Math.max(...samples.map(Math.abs));
+};
+"""
+
 
 @contextmanager
 def chromium() -> Iterator[Browser]:

@@ -8,7 +8,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +29,7 @@ from fractalgen.errors import Stopped, UserError
 from fractalgen.evaluation import note_statistics, statistics_table
 from fractalgen.files import read_text, writable_folder
 from fractalgen.music.labels import SPELLED
+from fractalgen.music.musicxml import load_library
 from fractalgen.music.plan import Plan
 from fractalgen.music.planning import ending_on_tonic, piece_plan
 from fractalgen.music.tokens import TEMPO
@@ -252,8 +252,8 @@ def check_flags(cfg: GenerateConfig) -> None:
         if not (cfg.save_wav or cfg.save_mp4):
             raise UserError(f"--soundfont {cfg.soundfont}: for --save_wav and --save_mp4; neither is asked for")
         sound.check_soundfont(cfg.soundfont)
-    if cfg.save_musicxml and find_spec("music21") is None:
-        raise UserError("--save_musicxml: needs music21: pip install 'fractalgen[score]'")
+    if cfg.save_musicxml:
+        load_library("--save_musicxml")
     if cfg.page_piano == "full" and not cfg.save_html:
         raise UserError("--page_piano full: for --save_html, which is not asked for")
     if cfg.save_mp4:

@@ -319,6 +319,26 @@ def midi_bytes(tracks: list[list[Event]], ticks_per_quarter: int) -> bytes:
     return b"".join(content)
 
 
+def microseconds(tempo: float) -> int:
+    """Microseconds of a quarter note at so many a minute, as near as MIDI can say."""
+    return min(max(round(60e6 / tempo), 1), (1 << 24) - 1)
+
+
+def tempo_event(tempo: float) -> bytes:
+    """A meta event that holds a tempo in quarter notes a minute."""
+    return b"\xff\x51\x03" + microseconds(tempo).to_bytes(3, "big")
+
+
+def meter_event(beats: int, unit: int) -> bytes:
+    """A meta event that holds a time signature; ``unit`` is a power of two."""
+    return bytes([0xFF, 0x58, 4, beats, unit.bit_length() - 1, 24, 8])
+
+
+def key_event(sharps: int, minor: bool) -> bytes:
+    """A meta event that holds a key signature; flats count below 0."""
+    return bytes([0xFF, 0x59, 2, sharps % 256, minor])
+
+
 def text_event(kind: int, text: str) -> bytes:
     """A meta event that holds a text: ``kind`` 1 text, 3 track name, 6 marker."""
     content = text.encode()

@@ -29,7 +29,7 @@ from fractalgen.files import replacing
 from fractalgen.music.chords import NO_CHORD, QUALITIES, Chord, nearest_quality, parse_chord, spelled
 from fractalgen.music.keys import guess_key
 from fractalgen.music.labels import SPELLED
-from fractalgen.music.midi_events import midi_bytes, text_event
+from fractalgen.music.midi_events import key_event, meter_event, midi_bytes, tempo_event, text_event
 from fractalgen.music.midi_parser import END_OF_TRACK, Event
 from fractalgen.music.notation import (
     DYNAMICS,
@@ -87,8 +87,8 @@ HIGHEST = dict.fromkeys(("alter", "root-alter", "bass-alter", "degree-alter", "o
 """Elements whose number music21 may count up to, one by one, and the highest one."""
 
 
-def _library(path: str | Path) -> Any:
-    """music21, which takes a moment to import.
+def load_library(asked: str | Path) -> Any:
+    """music21, which takes a moment to import; ``asked``: the flag or file that needs it, for the message.
 
     Raises:
         UserError: it is not installed.
@@ -96,7 +96,7 @@ def _library(path: str | Path) -> Any:
     try:
         import music21
     except ImportError as error:
-        raise UserError(f"{path}: MusicXML needs music21: pip install 'fractalgen[score]'") from error
+        raise UserError(f"{asked}: MusicXML needs music21: pip install 'fractalgen[score]'") from error
     return music21
 
 
@@ -119,7 +119,7 @@ def write_musicxml(
     Raises:
         UserError: music21 is not installed, or the file cannot be written.
     """
-    library = _library(path)
+    library = load_library(path)
     content = _Engraver(library, roll, markers, key or guess_key(roll.tokens)[0], title, hands).content()
     with replacing(Path(path)) as temporary:
         temporary.write_bytes(content)
@@ -382,7 +382,7 @@ def read_musicxml(path: Path) -> bytes:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     if len(content) > MOST_BYTES:
         raise UserError(f"{path}: more than {MOST_BYTES:,} bytes, too long for a piece of music")
-    library = _library(path)
+    library = load_library(path)
     try:
         return _converted(library, content)
     except UserError as error:
@@ -517,14 +517,12 @@ class _Tracks:
         for mark in everything.getElementsByClass("MetronomeMark"):
             tempo = mark.getQuarterBPM()
             if tempo and 0 < tempo < 6e7 and round(60e6 / tempo) < 1 << 24:
-                conductor.append(
-                    (_ticks(mark.offset), b"\xff\x51\x03" + max(1, round(60e6 / tempo)).to_bytes(3, "big"))
-                )
+                conductor.append((_ticks(mark.offset), tempo_event(tempo)))
         conductor += self._meters(parts[0]) if parts else []
         keys = list(parts[0].flatten().getElementsByClass("KeySignature")) if parts else []
         if keys and abs(keys[0].sharps) <= 7:
             minor = getattr(keys[0], "mode", None) == "minor"
-            conductor.append((0, bytes([0xFF, 0x59, 2, keys[0].sharps % 256, minor])))
+            conductor.append((0, key_event(keys[0].sharps, minor)))
         for mark in everything.getElementsByClass("RehearsalMark"):
             conductor.append((_ticks(mark.offset), text_event(0x06, f"[{shown(mark.content)}]")))
         chords = [(element, self._chord(element)) for element in everything.getElementsByClass("Harmony")]
@@ -574,8 +572,7 @@ class _Tracks:
                 length = Fraction(following.offset) - Fraction(measure.offset)
             if (counted := _counted(length, meter[1])) and counted != written:
                 written = counted
-                data = bytes([0xFF, 0x58, 4, counted[0], counted[1].bit_length() - 1, 24, 8])
-                found.append((_ticks(measure.offset), data))
+                found.append((_ticks(measure.offset), meter_event(*counted)))
         return found
 
     def _chord(self, symbol: Any) -> str:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from fractalgen.errors import UserError
 from fractalgen.files import replacing
 from fractalgen.music.midi import END_MARKER, BeatMap, MidiEvents, nearest_steps, read_midi
-from fractalgen.music.midi_events import midi_bytes, text_event
+from fractalgen.music.midi_events import meter_event, midi_bytes, tempo_event, text_event
 from fractalgen.music.midi_parser import END_OF_TRACK, Event
 from fractalgen.music.tokens import (
     DEFAULT_METER,
@@ -200,9 +200,9 @@ class PianoRoll:
         ticks = max(1, 480 // self.steps_per_quarter)
         times: list[tuple[int, bytes]] = []
         for step, tempo in self.tempos:
-            times.append((step * ticks, b"\xff\x51\x03" + round(60e6 / tempo).to_bytes(3, "big")))
+            times.append((step * ticks, tempo_event(tempo)))
         for step, numerator, denominator in self.time_signatures:
-            times.append((step * ticks, bytes([0xFF, 0x58, 4, numerator, denominator.bit_length() - 1, 24, 8])))
+            times.append((step * ticks, meter_event(numerator, denominator)))
         conductor = [Event(tick, data) for tick, data in sorted(times, key=lambda event: event[0])]
         if text:
             conductor.insert(0, Event(0, text_event(0x01, text)))

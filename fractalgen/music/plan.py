@@ -5,6 +5,7 @@ All three are arrays over the columns of a :class:`~fractalgen.music.bars.BarLay
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -143,17 +144,24 @@ class Span(NamedTuple):
     row: int
 
 
+def spans_of(rows: Iterable[Sequence[tuple[int, str]]], end: int) -> list[Span]:
+    """Rows of changes (step, text) as spans up to the next change of their row or the ``end``, in order."""
+    found = []
+    for row, changes in enumerate(rows):
+        stops = [*(step for step, _ in changes[1:]), end]
+        found += [
+            Span(step, stop, text, row) for (step, text), stop in zip(changes, stops, strict=False) if stop > step
+        ]
+    return sorted(found, key=lambda span: (span.start, span.row))
+
+
 def lane_of(plan: Plan, layout: BarLayout, flats: bool = True) -> list[Span]:
     """Sections and chords by real step, in order; a section stands before its first chord."""
     rows: list[list[tuple[int, str]]] = [
         [(int(layout.starts[column]), name) for column, name in plan.named_sections()],
         [(step, spelled(code, flats)) for step, code in chord_changes(layout, plan.chords)],
     ]
-    found = []
-    for row, changes in enumerate(rows):
-        ends = [*(step for step, _ in changes[1:]), layout.num_steps]
-        found += [Span(step, stop, text, row) for (step, text), stop in zip(changes, ends, strict=False) if stop > step]
-    return sorted(found, key=lambda span: (span.start, span.row))
+    return spans_of(rows, layout.num_steps)
 
 
 def markers(

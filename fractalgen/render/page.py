@@ -31,9 +31,10 @@ from fractalgen.music.labels import spell_key, writes_flats
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.tokens import grid_steps
 from fractalgen.render.colours import LINE, RAMP, palette
+from fractalgen.render.sound import PIANO
 from fractalgen.trace import Trace
 
-PLAYER, PIANO = ASSETS / "player", ASSETS / "piano"
+PLAYER = ASSETS / "player"
 PAPERS = {"dark": (0x15, 0x18, 0x1C), "light": (0xFD, 0xFC, 0xFA)}  # behind the notes; --roll in player.css
 MODULES = ("notes.js", "piano.js", "music.js", "trace.js", "roll.js", "player.js")  # each after those that it imports
 SHADES = 64  # colours from the softest to the loudest note

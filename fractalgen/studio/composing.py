@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from fractalgen.compose.command import DRAWN, Composition
 from fractalgen.errors import UserError
 from fractalgen.model.sampling.recorder import DecidedPatch
+from fractalgen.model.sampling.windows import drop_orphans
 from fractalgen.music.bars import BarLayout, units_of
 from fractalgen.music.chords import UNTOLD, flats_in, spelled
 from fractalgen.music.labels import SPELLED
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.plan import Plan, Span, lane_of, unit_chords
-from fractalgen.music.tokens import HOLD, ONSET, PITCHES, SILENCE, TEMPO, midi_velocity
+from fractalgen.music.tokens import HOLD, ONSET, PITCHES, SILENCE, TEMPO, midi_velocity, notes_from_tokens
 from fractalgen.studio.document import TICKS, Document, Result, read_document, taken_over
 from fractalgen.studio.request import Request
 
@@ -100,40 +102,22 @@ class Watcher:
         """The composed notes of a patch: pitch, tick, duration, velocity, and whether it goes on from before."""
         bins = self.job.model.config.velocity_bins
         found = []
-        for row in np.flatnonzero((patch.tokens > SILENCE).any(1)).tolist():
-            cells, pitch = patch.tokens[row].tolist(), patch.pitch + row
-            step = 0
-            while step < len(cells):
-                if cells[step] <= SILENCE:
-                    step += 1
-                    continue
-                stop = step + 1
-                while stop < len(cells) and cells[stop] == HOLD:
-                    stop += 1
-                begin = patch.time + step
-                while begin > 0 and canvas[pitch, begin] == HOLD:
-                    begin -= 1
-                loud = int(canvas[pitch, begin]) - ONSET if canvas[pitch, begin] >= ONSET else bins // 2
-                held = int(cells[step] == HOLD)
-                place = (patch.time + step) * self.ticks
-                found.append((pitch, place, (stop - step) * self.ticks, int(midi_velocity(loud, bins)), held))
-                step = stop
+        for row, start, length, loud in sorted(notes_from_tokens(patch.tokens.clip(0).astype(np.uint8), bins).tolist()):
+            pitch, begin = patch.pitch + row, patch.time + start
+            held = int(patch.tokens[row, start] == HOLD)
+            while begin > 0 and canvas[pitch, begin] == HOLD:
+                begin -= 1
+            loud = int(canvas[pitch, begin]) - ONSET if canvas[pitch, begin] >= ONSET else loud
+            place = (patch.time + start) * self.ticks
+            found.append((pitch, place, length * self.ticks, int(midi_velocity(loud, bins)), held))
         return found
 
     def partial(self, sample: int) -> PianoRoll:
         """A piece as far as it is decided: silence elsewhere."""
-        tokens = self.cells[sample]
-        steps = np.arange(tokens.shape[1])
-        begun = np.maximum.accumulate(np.where(tokens != HOLD, steps, 0), axis=1)
-        orphan = (tokens == HOLD) & (np.take_along_axis(tokens, begun, 1) == SILENCE)
         config = self.job.model.config
+        tokens = drop_orphans(torch.from_numpy(self.cells[sample])).numpy()
         tempo = self.job.cfg.tempo or TEMPO
-        roll = PianoRoll(
-            np.where(orphan, SILENCE, tokens).astype(np.uint8),
-            config.steps_per_quarter,
-            config.velocity_bins,
-            ((0, tempo),),
-        )
+        roll = PianoRoll(tokens, config.steps_per_quarter, config.velocity_bins, ((0, tempo),))
         return self.job.work.finish(roll)
 
 

@@ -21,7 +21,15 @@ from fractalgen.music.chords import Chords, flats_in, parse_chord, spelled
 from fractalgen.music.labels import SPELLED, signature_key, spell_key
 from fractalgen.music.lead_sheet import chord_markers
 from fractalgen.music.midi import END_MARKER, read_midi
-from fractalgen.music.midi_events import midi_bytes, read_file, text_event
+from fractalgen.music.midi_events import (
+    key_event,
+    meter_event,
+    microseconds,
+    midi_bytes,
+    read_file,
+    tempo_event,
+    text_event,
+)
 from fractalgen.music.midi_parser import DRUMS, END_OF_TRACK, Event, decode
 from fractalgen.music.plan import chord_changes
 from fractalgen.music.progression import parse_progression, progression_chords
@@ -164,14 +172,12 @@ class Document:
 
         A key that is struck again while it sounds is ended there.  A marker at the end keeps the length.
         """
-        rows = [(tick, b"\xff\x51\x03" + _microseconds(tempo).to_bytes(3, "big")) for tick, tempo in self.tempos]
-        rows += [
-            (tick, bytes([0xFF, 0x58, 4, beats, unit.bit_length() - 1, 24, 8])) for tick, beats, unit in self.meters
-        ]
+        rows = [(tick, tempo_event(tempo)) for tick, tempo in self.tempos]
+        rows += [(tick, meter_event(beats, unit)) for tick, beats, unit in self.meters]
         if self.key is not None and (named := spell_key(self.key)):
             minor = named.endswith("minor")
             sharps = min((n for n in range(-6, 7) if signature_key((n, minor)) == named), key=abs)
-            rows.append((0, bytes([0xFF, 0x59, 2, sharps % 256, minor])))
+            rows.append((0, key_event(sharps, minor)))
         rows += [(tick, text_event(0x06, f"[{name}]")) for tick, name in self.sections]
         rows += [(tick, text_event(0x06, name)) for tick, name in self.chords]
         conductor = [Event(tick, data) for tick, data in sorted(rows, key=itemgetter(0)) if tick <= self.length]
@@ -256,7 +262,7 @@ def read_document(path: Path) -> tuple[Document, list[str]]:
     length = ticks(marks[-1]) if marks else events.width * STEP
     length = max([length, *(note.end for note in notes)])
     length = length if marks else whole_bars(tuple((m[0] * STEP, *m[1:]) for m in events.meters), length, TICKS)
-    tempos = {ticks(tick): _quarters(microseconds) for tick, microseconds in events.changes}
+    tempos = {ticks(tick): _quarters(quarter) for tick, quarter in events.changes}
     meters = {
         ticks(tick): (data[0], 1 << data[1])
         for tick, data in file.meta(0x58)
@@ -351,15 +357,11 @@ def _tempo(value: Any) -> float:
     return float(value)
 
 
-def _microseconds(tempo: float) -> int:
-    return min(max(round(60e6 / tempo), 1), (1 << 24) - 1)
-
-
-def _quarters(microseconds: int) -> float:
+def _quarters(wanted: int) -> float:
     """The tempo that is so many microseconds a quarter, with as few decimals as say that."""
-    exact = 60e6 / microseconds
+    exact = 60e6 / wanted
     rounded = (round(exact, digits) for digits in range(7))
-    return next((tempo for tempo in rounded if _microseconds(tempo) == microseconds), exact)
+    return next((tempo for tempo in rounded if microseconds(tempo) == wanted), exact)
 
 
 def _unit(value: Any) -> int:

@@ -14,7 +14,6 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,7 +28,7 @@ from fractalgen.music.bars import BarLayout
 from fractalgen.music.labels import spell_key
 from fractalgen.music.midi import MidiEvents, nearest_steps, read_midi
 from fractalgen.music.pianoroll import PianoRoll
-from fractalgen.music.plan import Span
+from fractalgen.music.plan import Span, spans_of
 from fractalgen.music.voices import hands, merged_voices
 from fractalgen.render import sound
 from fractalgen.render.page import save_html
@@ -194,13 +193,11 @@ def score(document: Document, path: Path) -> None:
 def lane(document: Document, trace: Trace) -> tuple[Span, ...]:
     """Chords and sections of the document, for a picture."""
     ticks = TICKS // trace.steps_per_quarter
-    spans = []
-    for row, changes in enumerate((document.sections, document.chords)):
-        places = [(tick // ticks, text) for tick, text in changes if tick < document.length]
-        for (start, text), (stop, _) in pairwise([*places, (trace.roll.width, "")]):
-            if stop > start:
-                spans.append(Span(start, stop, text, row))
-    return tuple(sorted(spans, key=lambda span: (span.start, span.row)))
+    rows = (
+        [(tick // ticks, text) for tick, text in changes if tick < document.length]
+        for changes in (document.sections, document.chords)
+    )
+    return tuple(spans_of(rows, trace.roll.width))
 
 
 def given(document: Document) -> Trace:

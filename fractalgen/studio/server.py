@@ -10,8 +10,9 @@ import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import asdict
+from operator import call
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, File, HTTPException, Query, UploadFile, WebSocket, WebSocketDisconnect
 from fastapi.exceptions import RequestValidationError
@@ -32,11 +33,10 @@ from fractalgen.studio.exports import ENDINGS, KINDS, Crowded, Exports
 from fractalgen.studio.imports import import_file, safe_name
 from fractalgen.studio.jobs import MOST_OF_PROJECT, MOST_WAITING, Busy, Queue, state_message
 from fractalgen.studio.projects import ENDING, Missing, Project, Projects, State
-from fractalgen.studio.request import MOST_BARS, MOST_SAMPLES, Request, flag_facts
+from fractalgen.studio.request import MOST_BARS, MOST_SAMPLES, Mode, Request, flag_facts
 from fractalgen.studio.security import PROJECT_UPLOAD, UPLOAD, Guard
 from fractalgen.studio.worker import Event, Worker
 
-T = TypeVar("T")
 BACKLOG = 4_096  # messages that a page may be behind
 LOADING = 120.0  # seconds until the models are read at the latest
 for _ending, _kind in ((".js", "text/javascript"), (".mjs", "text/javascript"), (".css", "text/css")):
@@ -83,7 +83,7 @@ class Wish(Data):
     """What is to be composed."""
 
     state: int
-    mode: Literal["new", "continue", "region", "accompany", "vary"]
+    mode: Mode
     flags: dict[str, Any] = {}
     region: Area | None = None
     hand: Literal[0, 1] | None = None
@@ -361,7 +361,7 @@ def _states(app: FastAPI, studio: Studio) -> None:
             path = Path(folder) / name
             with path.open("wb") as target:
                 shutil.copyfileobj(file.file, target)
-            read = studio.exports.call if is_score(path) else _directly
+            read = studio.exports.call if is_score(path) else call
             document, remarks = read(import_file, path, found.document(found.head))
         state = found.add(found.head, f"import {name}", "import", document)
         changed(found, state)
@@ -459,10 +459,6 @@ def whole(project: Project) -> dict[str, Any]:
             "states": [asdict(state) for state in project.states.values()],
             "document": project.document_json(project.head),
         }
-
-
-def _directly(function: Callable[..., T], *arguments: Any) -> T:
-    return function(*arguments)
 
 
 def _download(name: str, kind: str, write: Callable[[Path], None]) -> FileResponse:

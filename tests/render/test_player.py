@@ -23,7 +23,7 @@ from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.tokens import HOLD, ONSET, midi_velocity, velocities
 from fractalgen.render.page import PAPERS, page, save_html
 from fractalgen.trace import Trace
-from tests.browser import Tab, until
+from tests.browser import EAR, Tab, until
 from tests.render.test_page import CONFIG, HOSTILE, LEVELS, contents, made_up, rgb
 from tests.render.test_sound import RATE, begins, loudness, mono, peak_frequency, roll
 
@@ -294,21 +294,8 @@ def test_the_music_plays_by_itself(show: Any) -> None:
     assert player.text_content("#time-text") == "0:08 / 0:10"
 
 
-# Puts an ear between the player and the loudspeaker: the page itself stays as it is.
-EAR = """
-const connect = AudioNode.prototype.connect;
-AudioNode.prototype.connect = function (to, ...rest) {
-  if (to instanceof AudioDestinationNode) {
-    window.ear = new AnalyserNode(to.context, { fftSize: 8192 });
-    connect.call(this, ear);
-  }
-  return connect.call(this, to, ...rest);
-};
-window.peak = () => {
-  const samples = new Float32Array(ear.fftSize);
-  ear.getFloatTimeDomainData(samples);
-  return Math.max(...samples.map(Math.abs));
-};
+# Which frequency is the strongest one.
+PITCH = """
 window.pitch = () => {
   const strength = new Float32Array(ear.frequencyBinCount);
   ear.getFloatFrequencyData(strength);
@@ -322,7 +309,7 @@ def test_the_music_can_be_heard(show: Any, tab: Tab) -> None:
     tokens = np.zeros((128, 64), np.uint8)
     tokens[69] = HOLD
     tokens[69, 0] = ONSET + 24  # one long A above middle C: 440 Hz
-    tab.page.add_init_script(EAR)
+    tab.page.add_init_script(EAR + PITCH)
     player = show(made_up(tokens=tokens))
     player.keyboard.press("m")
     until(player, "fractalgen.state().music > 0.5")

@@ -6,5 +6,5 @@ const SHARPS = ["C", "C♯", "D", "D♯", "E", "F", "F♯", "G", "G♯", "A", "A
 const FLATS = ["C", "D♭", "D", "E♭", "E", "F", "G♭", "G", "A♭", "A", "B♭", "B"];
 
 export const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
-export const isBlack = (pitch) => SHARPS[pitch % 12].length > 1;
+export const isBlack = (pitch) => SHARPS[(pitch + 12) % 12].length > 1;
 export const pitchName = (pitch, flats = false) => (flats ? FLATS : SHARPS)[pitch % 12] + (Math.floor(pitch / 12) - 1);

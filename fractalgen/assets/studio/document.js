@@ -1,10 +1,12 @@
 /** The piece as the page edits it: plain data and pure functions.  Times are ticks, 480 a quarter. */
+import { clamp, isBlack, pitchName as nameOf } from "../player/notes.js";
+
+export { clamp, isBlack };
 
 export const QUARTER = 480,
   GRID = 120;
 const FIELDS = ["id", "pitch", "start", "duration", "velocity", "hand", "locked"];
 
-export const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 export const read = (raw) =>
   settled({ ...raw, notes: raw.notes.map((one) => Object.fromEntries(FIELDS.map((name, i) => [name, one[i]]))) });
 export const write = (piece) => ({ ...piece, notes: piece.notes.map((note) => FIELDS.map((name) => note[name])) });
@@ -105,11 +107,7 @@ export const tempoAt = (piece, tick) => piece.tempos.findLast(([start]) => start
 
 /** Names of notes: flats in the keys that are written so. */
 const FLAT_KEYS = /^([A-G]b|F|D minor|G minor|C minor|F minor)/;
-const SHARPS = "C C♯ D D♯ E F F♯ G G♯ A A♯ B".split(" "),
-  FLATS = "C D♭ D E♭ E F G♭ G A♭ A B♭ B".split(" ");
-export const pitchName = (pitch, key = null) =>
-  (FLAT_KEYS.test(key ?? "") ? FLATS : SHARPS)[pitch % 12] + (Math.floor(pitch / 12) - 1);
-export const isBlack = (pitch) => SHARPS[(pitch + 12) % 12].length > 1;
+export const pitchName = (pitch, key = null) => nameOf(pitch, FLAT_KEYS.test(key ?? ""));
 
 // ---- edits: each returns a new piece ----
 

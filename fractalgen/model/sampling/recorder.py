@@ -97,9 +97,8 @@ class StepLog:
         tokens: Int[Tensor, "m h w"],
         planes: Int[Tensor, "m levels h w"],
     ) -> None:
-        """Show the watcher patches, by (sample, number of the patch), that a step has decided."""
-        if self.watch is None:
-            return
+        """Show the watcher, which there must be, patches by (sample, number of the patch) that a step has decided."""
+        assert self.watch is not None
         cells, steps = tokens.cpu().numpy(), planes.cpu().numpy()
         for (sample, patch), inside, inner in zip(place.tolist(), cells, steps, strict=True):
             pitch, first = grid.corner(patch)

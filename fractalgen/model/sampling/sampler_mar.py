@@ -127,7 +127,7 @@ def sample_mar(
                     chances[r, c] *= part.chances
             if log:
                 log.progress(float(undecided.float().mean()))
-                if planes is not None:
+                if log.watch and planes is not None:
                     tokens = torch.where(given_patches[these] < 0, flat[these[0][:, None, None], own[these[1]]], -1)
                     log.decided(moment, grid, torch.stack(these, 1), tokens, planes[these][:, 1:])
     return finished(level, regions, grid, planes, chances)

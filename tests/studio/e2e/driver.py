@@ -13,26 +13,9 @@ import httpx2
 from playwright.sync_api import Browser, BrowserContext, Locator
 
 from fractalgen.studio.document import Document, Note
-from tests.browser import Tab, until
+from tests.browser import EAR, Tab, until
 
 BAR = 4 * 480
-
-# An ear between the page and the loudspeaker: `peak()` is the loudest sample of the last fifth of a second.
-EAR = """
-const connect = AudioNode.prototype.connect;
-AudioNode.prototype.connect = function (to, ...rest) {
-  if (to instanceof AudioDestinationNode) {
-    window.ear = new AnalyserNode(to.context, { fftSize: 8192 });
-    connect.call(this, ear);
-  }
-  return connect.call(this, to, ...rest);
-};
-window.peak = () => {
-  const samples = new Float32Array(8192);
-  window.ear?.getFloatTimeDomainData(samples);
-  return Math.max(...samples.map(Math.abs));
-};
-"""
 
 # Nothing is known from other tests; what a page keeps over a reload stays.
 NEW = "sessionStorage.known ?? localStorage.clear(); sessionStorage.known = true;"
