@@ -271,7 +271,7 @@ def run(args: argparse.Namespace) -> None:
     if "prepare" in wanted and not args.midi:
         raise UserError("--only prepare: name a folder of MIDI files with --midi")
     if "gif" in wanted and importlib.util.find_spec("imageio") is None:
-        raise UserError("gif: imageio, which is compared with, is missing (pip install 'fractalgen[dev]')")
+        raise UserError("gif: imageio, which is compared with, is missing (pip install 'fractalgen-piano[dev]')")
     works: list[tuple[str, Iterator[Row]]] = []
     for part in (part for part in PARTS if part in wanted):
         if part == "memory" or part in OF_MODELS:

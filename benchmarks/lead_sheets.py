@@ -341,7 +341,7 @@ def run(args: argparse.Namespace) -> None:
     if (args.data is None) == (args.corpus is None):
         raise UserError("give either --data, a folder of lead sheets, or --corpus, a packed corpus")
     if importlib.util.find_spec("smg_metrics") is None:
-        raise UserError("smg-metrics, which measures, is missing (pip install 'fractalgen[dev]')")
+        raise UserError("smg-metrics, which measures, is missing (pip install 'fractalgen-piano[dev]')")
     with tempfile.TemporaryDirectory() as made:
         if args.corpus:
             corpus = Corpus.open(args.corpus)

@@ -96,7 +96,7 @@ def load_library(asked: str | Path) -> Any:
     try:
         import music21
     except ImportError as error:
-        raise UserError(f"{asked}: MusicXML needs music21: pip install 'fractalgen[score]'") from error
+        raise UserError(f"{asked}: MusicXML needs music21: pip install 'fractalgen-piano[score]'") from error
     return music21
 
 

@@ -26,7 +26,7 @@ def serve(cfg: StudioConfig) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("fractalgen"):
             raise
-        raise UserError(f"the studio needs {error.name}: pip install 'fractalgen[studio]'") from error
+        raise UserError(f"the studio needs {error.name}: pip install 'fractalgen-piano[studio]'") from error
     token = cfg.token or (None if is_loopback(cfg.host) else secrets.token_urlsafe(18))
     app, studio = create_app(cfg, token)
     listener = listening(cfg)
