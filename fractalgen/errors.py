@@ -29,6 +29,11 @@ def reason(error: BaseException) -> str:
     return shown(str(error), 200) or type(error).__name__
 
 
+def missing(asked: str, package: str, extra: str) -> UserError:
+    """What ``asked`` for a package that is not installed is told: the command that installs the extra it is in."""
+    return UserError(f"{asked} needs {package}: pip install 'fractalgen-piano[{extra}]'")
+
+
 class Stopped(Exception):
     """A signal ended the work in good order; the message says what is kept and how to continue."""
 

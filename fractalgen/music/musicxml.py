@@ -24,7 +24,7 @@ from xml.parsers import expat
 import numpy as np
 import numpy.typing as npt
 
-from fractalgen.errors import UserError, reason, shown
+from fractalgen.errors import UserError, missing, reason, shown
 from fractalgen.files import replacing
 from fractalgen.music.chords import NO_CHORD, QUALITIES, Chord, nearest_quality, parse_chord, spelled
 from fractalgen.music.keys import guess_key
@@ -96,7 +96,7 @@ def load_library(asked: str | Path) -> Any:
     try:
         import music21
     except ImportError as error:
-        raise UserError(f"{asked}: MusicXML needs music21: pip install 'fractalgen-piano[score]'") from error
+        raise missing(f"{asked}: MusicXML", "music21", "score") from error
     return music21
 
 

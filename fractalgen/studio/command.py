@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import secrets
 import socket
+import sys
 import webbrowser
 from pathlib import Path
 from urllib.parse import quote
 
 from fractalgen.config import StudioConfig
-from fractalgen.errors import UserError
+from fractalgen.errors import UserError, missing
 from fractalgen.studio.security import is_loopback
 
 
@@ -26,7 +27,7 @@ def serve(cfg: StudioConfig) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("fractalgen"):
             raise
-        raise UserError(f"the studio needs {error.name}: pip install 'fractalgen-piano[studio]'") from error
+        raise missing("the studio", error.name or "packages", "studio") from error
     token = cfg.token or (None if is_loopback(cfg.host) else secrets.token_urlsafe(18))
     app, studio = create_app(cfg, token)
     listener = listening(cfg)
@@ -71,7 +72,8 @@ def listening(cfg: StudioConfig) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(cfg.host, cfg.port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if sys.platform != "win32":  # there it would let two programs listen at one address
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(128)  # who is early waits
     except OSError as error:
