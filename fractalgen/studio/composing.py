@@ -22,7 +22,8 @@ from fractalgen.music.labels import SPELLED
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.plan import Plan, Span, lane_of, unit_chords
 from fractalgen.music.tokens import HOLD, ONSET, PITCHES, SILENCE, TEMPO, midi_velocity, notes_from_tokens
-from fractalgen.studio.document import TICKS, Document, Result, read_document, taken_over
+from fractalgen.studio.document import TICKS, Document, Result, taken_over
+from fractalgen.studio.midi_file import read_document, write_document
 from fractalgen.studio.request import Request
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def compose(
         UserError: as the command line says it, without the folder.
     """
     source = folder / FILE
-    document.write(source)
+    write_document(document, source)
     try:
         job = prepare(request, document, model, source, settings)
         watcher = Watcher(job, tell, stopped)

@@ -1,4 +1,4 @@
-"""The piece as the page edits it: plain data, checked when it comes in, and read from and written to MIDI files."""
+"""The piece as the page edits it: plain data, checked when it comes in."""
 
 from __future__ import annotations
 
@@ -14,27 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fractalgen.errors import UserError, quoted, shown
-from fractalgen.files import replacing
 from fractalgen.music import MAX_STEPS
 from fractalgen.music.bars import BarLayout
 from fractalgen.music.chords import Chords, flats_in, parse_chord, spelled
-from fractalgen.music.labels import SPELLED, signature_key, spell_key
-from fractalgen.music.lead_sheet import chord_markers
-from fractalgen.music.midi import END_MARKER, read_midi
-from fractalgen.music.midi_events import (
-    key_event,
-    meter_event,
-    microseconds,
-    midi_bytes,
-    read_file,
-    tempo_event,
-    text_event,
-)
-from fractalgen.music.midi_parser import DRUMS, END_OF_TRACK, Event, decode
+from fractalgen.music.labels import SPELLED, spell_key
 from fractalgen.music.plan import chord_changes
 from fractalgen.music.progression import parse_progression, progression_chords
-from fractalgen.music.tokens import NOTE, Meters, grid_steps, whole_bars
-from fractalgen.music.voices import BRIDGE, LEFT, MELODY, RIGHT, UNNAMED, hands, voices_of_tracks
+from fractalgen.music.tokens import NOTE, Meters, grid_steps
+from fractalgen.music.voices import BRIDGE, LEFT, MELODY, RIGHT, UNNAMED, hands
 
 TICKS = 480  # of a quarter note
 STEP = TICKS // 4  # of a time step of models that have four in a quarter
@@ -43,7 +30,6 @@ MOST_NOTES, MOST_CHANGES, MOST_TEXT = 50_000, 8_192, 60
 TEMPOS = (3.6, 60e6)  # quarter notes a minute that MIDI can say
 UNDECIDED = -1
 HANDS = {RIGHT: 0, LEFT: 1, MELODY: 0, BRIDGE: 0}
-TRACKS = {0: "Right hand", 1: "Left hand", UNDECIDED: "Piano"}
 
 
 class Note(NamedTuple):
@@ -167,57 +153,6 @@ class Document:
         """The chord lane as codes, with places in units of so many ticks."""
         return tuple({tick // ticks: parse_chord(name) for tick, name in self.chords}.items())
 
-    def midi(self) -> bytes:
-        """A MIDI file of type 1: tempi, meters, key and markers, and a track for each hand that plays.
-
-        A key that is struck again while it sounds is ended there.  A marker at the end keeps the length.
-        """
-        rows = [(tick, tempo_event(tempo)) for tick, tempo in self.tempos]
-        rows += [(tick, meter_event(beats, unit)) for tick, beats, unit in self.meters]
-        if self.key is not None and (named := spell_key(self.key)):
-            minor = named.endswith("minor")
-            sharps = min((n for n in range(-6, 7) if signature_key((n, minor)) == named), key=abs)
-            rows.append((0, key_event(sharps, minor)))
-        rows += [(tick, text_event(0x06, f"[{name}]")) for tick, name in self.sections]
-        rows += [(tick, text_event(0x06, name)) for tick, name in self.chords]
-        conductor = [Event(tick, data) for tick, data in sorted(rows, key=itemgetter(0)) if tick <= self.length]
-        tracks = [[*conductor, Event(self.length, END_OF_TRACK)]]
-        for hand in [hand for hand in TRACKS if any(note.hand == hand for note in self.notes)] or [UNDECIDED]:
-            moves = []
-            for note in self._apart(hand):
-                moves.append((note.start, 1, bytes([0x90, note.pitch, note.velocity])))
-                moves.append((note.end, 0, bytes([0x80, note.pitch, 0])))
-            opening = [Event(0, text_event(0x03, TRACKS[hand])), Event(0, b"\xc0\x00")]
-            played = [Event(tick, data) for tick, _, data in sorted(moves)]
-            tracks.append([*opening, *played, Event(self.length, END_OF_TRACK)])
-        tracks[-1].insert(-1, Event(self.length, text_event(0x06, END_MARKER)))
-        return midi_bytes(tracks, TICKS)
-
-    def _apart(self, hand: int) -> list[Note]:
-        """The notes of a hand; of those struck together on one key the loudest and longest, cut where struck again."""
-        keys: dict[int, list[Note]] = {}
-        for note in self.notes:
-            if note.hand == hand:
-                keys.setdefault(note.pitch, []).append(note)
-        found = []
-        for row in keys.values():
-            struck: dict[int, Note] = {}
-            for note in row:
-                other = struck.get(note.start, note)
-                longest, loudest = max(note.duration, other.duration), max(note.velocity, other.velocity)
-                struck[note.start] = note._replace(duration=longest, velocity=loudest)
-            ordered = list(struck.values())
-            found += [
-                note._replace(duration=min(note.end, after.start) - note.start) for note, after in pairwise(ordered)
-            ]
-            found += ordered[-1:]
-        return found
-
-    def write(self, path: Path) -> None:
-        """Write :meth:`midi`; the file appears whole or not at all."""
-        with replacing(path) as temporary:
-            temporary.write_bytes(self.midi())
-
 
 @dataclass(frozen=True)
 class Result:
@@ -225,66 +160,6 @@ class Result:
 
     document: Document
     trace: Path | None = None
-
-
-def read_document(path: Path) -> tuple[Document, list[str]]:
-    """The piece in a MIDI file, and what of it is left out or changed, in lines.
-
-    Notes sound as long as the pedal holds them; the names of tracks say which hand plays.  Drums are left out.
-
-    Raises:
-        UserError: the file cannot be read, or is too long.
-    """
-    file = read_file(path)
-    events = read_midi(path)
-    remarks = list(events.remarks)
-
-    def ticks(tick: int) -> int:
-        return (2 * tick * TICKS + file.ticks_per_quarter) // (2 * file.ticks_per_quarter)
-
-    rows, _ = file.notes()
-    if drums := int((rows[:, 1] == DRUMS).sum()):
-        remarks.append(f"drums are left out ({drums} notes)")
-    rows = rows[rows[:, 1] != DRUMS]
-    if len(rows) > MOST_NOTES:
-        raise UserError(f"{path}: {len(rows):,} notes; the studio takes {MOST_NOTES:,}")
-    if events.pedalled:
-        remarks.append(f"the pedal lengthens {events.pedalled} notes")
-    voices = voices_of_tracks(rows[:, 0], file.name)
-    pedals = file.pedals()
-    notes = []
-    for number, (row, voice) in enumerate(zip(rows.tolist(), voices.tolist(), strict=True)):
-        track, channel, pitch, velocity, start, end, _, off = row
-        stop = ticks(pedals.heard(channel, end, track, off))
-        hand = HANDS.get(voice, UNDECIDED)
-        notes.append(Note(number, pitch, ticks(start), max(1, stop - ticks(start)), velocity, hand))
-    marks = [tick for tick, text in file.meta(0x06) if text.startswith(END_MARKER.encode())]
-    length = ticks(marks[-1]) if marks else events.width * STEP
-    length = max([length, *(note.end for note in notes)])
-    length = length if marks else whole_bars(tuple((m[0] * STEP, *m[1:]) for m in events.meters), length, TICKS)
-    tempos = {ticks(tick): _quarters(quarter) for tick, quarter in events.changes}
-    meters = {
-        ticks(tick): (data[0], 1 << data[1])
-        for tick, data in file.meta(0x58)
-        if len(data) >= 2 and 1 <= data[0] <= 32 and data[1] <= 5
-    }
-    key = None if events.key in (None, (0, False)) else signature_key(events.key)
-    try:
-        chords = [(tick, spelled(code, flats_in(key))) for tick, code in chord_markers(path, TICKS)]
-    except UserError:
-        chords = []
-    texts = ((ticks(tick), decode(text)) for tick, text in file.meta(0x06))
-    sections = {tick: found[1][:MOST_TEXT] for tick, text in texts if (found := re.fullmatch(r"\[(.+)\]", text))}
-    document = Document(
-        length,
-        tuple(sorted({0: 120.0, **tempos}.items()))[:MOST_CHANGES],
-        tuple((tick, *meter) for tick, meter in sorted({0: (4, 4), **meters}.items()))[:MOST_CHANGES],
-        SPELLED.get(key, key) if key else None,
-        tuple(sorted(notes, key=itemgetter(2, 1))),
-        tuple(chords)[:MOST_CHANGES],
-        tuple(sections.items())[:MOST_CHANGES],
-    )
-    return document, remarks
 
 
 def with_chords(document: Document, text: str, name: str) -> Document:
@@ -355,13 +230,6 @@ def _tempo(value: Any) -> float:
     if type(value) not in (int, float) or not math.isfinite(value) or not TEMPOS[0] <= value <= TEMPOS[1]:
         raise UserError(f"document: tempos: 3.6 to 60,000,000 quarter notes a minute, not {shown(value)}")
     return float(value)
-
-
-def _quarters(wanted: int) -> float:
-    """The tempo that is so many microseconds a quarter, with as few decimals as say that."""
-    exact = 60e6 / wanted
-    rounded = (round(exact, digits) for digits in range(7))
-    return next((tempo for tempo in rounded if microseconds(tempo) == wanted), exact)
 
 
 def _unit(value: Any) -> int:

@@ -34,6 +34,7 @@ from fractalgen.render import sound
 from fractalgen.render.page import save_html
 from fractalgen.render.video import check_ffmpeg
 from fractalgen.studio.document import TICKS, Document
+from fractalgen.studio.midi_file import write_document
 from fractalgen.studio.worker import end_with_parent
 from fractalgen.trace import Trace
 
@@ -75,7 +76,7 @@ class Exports:
             Crowded: too many files are being drawn.
         """
         if kind == "mid":
-            document.write(path)
+            write_document(document, path)
         elif kind == "trace":
             if trace is None:
                 raise UserError("this state was not composed: it has no trace")
@@ -159,7 +160,7 @@ def roll_of(document: Document, grids: Sequence[int] = ()) -> tuple[PianoRoll, M
     """The piece on a grid of sixteenths, or on the first of ``grids`` that moves notes less, by two ticks at most."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "piece.mid"
-        document.write(path)
+        write_document(document, path)
         events = read_midi(path, GRID)
         if events.misplaced() != (0, 0):
             for grid in (grid for grid in grids if grid * document.length <= MAX_STEPS * TICKS):

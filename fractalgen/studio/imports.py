@@ -8,7 +8,8 @@ from pathlib import Path
 from fractalgen.errors import UserError
 from fractalgen.files import read_text
 from fractalgen.music.midi_parser import is_score
-from fractalgen.studio.document import Document, read_document, with_chords
+from fractalgen.studio.document import Document, with_chords
+from fractalgen.studio.midi_file import read_document
 from fractalgen.studio.projects import ENDING
 
 MUSIC = (b"MThd", b"RIFF", b"\x1f\x8b")

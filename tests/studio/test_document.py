@@ -12,13 +12,14 @@ import pytest
 
 from fractalgen import PianoRoll
 from fractalgen.errors import UserError
-from fractalgen.studio.document import Document, Note, read_document, taken_over, with_chords
+from fractalgen.studio.document import Document, Note, taken_over, with_chords
+from fractalgen.studio.midi_file import read_document, write_document
 from tests.midi_files import delta, meter, midi, off, on
 from tests.studio.conftest import BAR
 
 
 def test_midi_keeps_everything(piece: Document, tmp_path: Path) -> None:
-    piece.write(tmp_path / "a.mid")
+    write_document(piece, tmp_path / "a.mid")
     found, remarks = read_document(tmp_path / "a.mid")
     assert remarks == []
     plain = [note._replace(id=0) for note in piece.notes]
@@ -37,7 +38,7 @@ def test_midi_keeps_everything(piece: Document, tmp_path: Path) -> None:
     ],
 )
 def test_odd_lengths_come_back(document: Document, tmp_path: Path) -> None:
-    document.write(tmp_path / "a.mid")
+    write_document(document, tmp_path / "a.mid")
     found, _ = read_document(tmp_path / "a.mid")
     assert (found.length, found.meters, found.key) == (document.length, document.meters, document.key)
     assert [note[1:6] for note in found.notes] == [note[1:6] for note in document.notes]
@@ -50,7 +51,7 @@ def test_a_key_struck_again_while_it_sounds_is_cut(tmp_path: Path) -> None:
         Note(2, 60, 480, 300, 40),
         Note(3, 60, 500, 400, 70, 1),
     )
-    Document(BAR, notes=notes).write(tmp_path / "a.mid")
+    write_document(Document(BAR, notes=notes), tmp_path / "a.mid")
     found, _ = read_document(tmp_path / "a.mid")
     assert [note[1:5] for note in found.notes] == [(60, 0, 480, 50), (60, 480, 300, 60), (60, 500, 400, 70)]
     assert found.notes[2].hand == 1
@@ -147,5 +148,5 @@ def test_results_keep_numbers_hands_and_locks(piece: Document) -> None:
 
 
 def test_the_length_is_that_of_the_roll(piece: Document, tmp_path: Path) -> None:
-    piece.write(tmp_path / "a.mid")
+    write_document(piece, tmp_path / "a.mid")
     assert PianoRoll.from_midi(tmp_path / "a.mid").width == 64

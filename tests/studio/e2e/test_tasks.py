@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, expect
 
-from fractalgen.studio.document import Document, read_document
+from fractalgen.studio.document import Document
+from fractalgen.studio.midi_file import read_document, write_document
 from tests.studio.e2e.conftest import Opener
 from tests.studio.e2e.driver import BAR, Server, StudioTab, places, song
 
@@ -189,7 +190,7 @@ def drop(tab: StudioTab, name: str, content: bytes) -> None:
 
 def test_a_midi_file_is_dropped_and_accompanied(open_studio: Opener, tmp_path: Path) -> None:
     melody = Document(4 * BAR, notes=tuple(note for note in song(4).notes if note.hand == 0))
-    melody.write(tmp_path / "My tune.mid")
+    write_document(melody, tmp_path / "My tune.mid")
     tab = open_studio()
     drop(tab, "My tune.mid", (tmp_path / "My tune.mid").read_bytes())
     assert places(tab.document()) == places(melody.to_json())

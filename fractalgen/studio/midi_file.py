@@ -1,0 +1,159 @@
+"""MIDI files of pieces: written with hands, chords, sections, tempi, meters and key, and read with all of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from itertools import pairwise
+from operator import itemgetter
+from pathlib import Path
+
+from fractalgen.errors import UserError
+from fractalgen.files import replacing
+from fractalgen.music.chords import flats_in, spelled
+from fractalgen.music.labels import SPELLED, signature_key, spell_key
+from fractalgen.music.lead_sheet import chord_markers
+from fractalgen.music.midi import END_MARKER, read_midi
+from fractalgen.music.midi_events import (
+    key_event,
+    meter_event,
+    microseconds,
+    midi_bytes,
+    read_file,
+    tempo_event,
+    text_event,
+)
+from fractalgen.music.midi_parser import DRUMS, END_OF_TRACK, Event, decode
+from fractalgen.music.tokens import whole_bars
+from fractalgen.music.voices import voices_of_tracks
+from fractalgen.studio.document import (
+    HANDS,
+    MOST_CHANGES,
+    MOST_NOTES,
+    MOST_TEXT,
+    STEP,
+    TICKS,
+    UNDECIDED,
+    Document,
+    Note,
+)
+
+TRACKS = {0: "Right hand", 1: "Left hand", UNDECIDED: "Piano"}
+
+
+def write_document(document: Document, path: Path) -> None:
+    """Write :func:`midi_file`; the file appears whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(midi_file(document))
+
+
+def midi_file(document: Document) -> bytes:
+    """A MIDI file of type 1: tempi, meters, key and markers, and a track for each hand that plays.
+
+    A key that is struck again while it sounds is ended there.  A marker at the end keeps the length.
+    """
+    rows = [(tick, tempo_event(tempo)) for tick, tempo in document.tempos]
+    rows += [(tick, meter_event(beats, unit)) for tick, beats, unit in document.meters]
+    if document.key is not None and (named := spell_key(document.key)):
+        minor = named.endswith("minor")
+        sharps = min((n for n in range(-6, 7) if signature_key((n, minor)) == named), key=abs)
+        rows.append((0, key_event(sharps, minor)))
+    rows += [(tick, text_event(0x06, f"[{name}]")) for tick, name in document.sections]
+    rows += [(tick, text_event(0x06, name)) for tick, name in document.chords]
+    conductor = [Event(tick, data) for tick, data in sorted(rows, key=itemgetter(0)) if tick <= document.length]
+    tracks = [[*conductor, Event(document.length, END_OF_TRACK)]]
+    for hand in [hand for hand in TRACKS if any(note.hand == hand for note in document.notes)] or [UNDECIDED]:
+        moves = []
+        for note in apart([note for note in document.notes if note.hand == hand]):
+            moves.append((note.start, 1, bytes([0x90, note.pitch, note.velocity])))
+            moves.append((note.end, 0, bytes([0x80, note.pitch, 0])))
+        opening = [Event(0, text_event(0x03, TRACKS[hand])), Event(0, b"\xc0\x00")]
+        played = [Event(tick, data) for tick, _, data in sorted(moves)]
+        tracks.append([*opening, *played, Event(document.length, END_OF_TRACK)])
+    tracks[-1].insert(-1, Event(document.length, text_event(0x06, END_MARKER)))
+    return midi_bytes(tracks, TICKS)
+
+
+def apart(notes: Iterable[Note]) -> list[Note]:
+    """Notes as MIDI says them: of those struck together on a key the loudest and longest, cut where struck again."""
+    keys: dict[int, list[Note]] = {}
+    for note in notes:
+        keys.setdefault(note.pitch, []).append(note)
+    found = []
+    for row in keys.values():
+        struck: dict[int, Note] = {}
+        for note in row:
+            other = struck.get(note.start, note)
+            longest, loudest = max(note.duration, other.duration), max(note.velocity, other.velocity)
+            struck[note.start] = note._replace(duration=longest, velocity=loudest)
+        ordered = list(struck.values())
+        found += [note._replace(duration=min(note.end, after.start) - note.start) for note, after in pairwise(ordered)]
+        found += ordered[-1:]
+    return found
+
+
+def read_document(path: Path) -> tuple[Document, list[str]]:
+    """The piece in a MIDI file, and what of it is left out or changed, in lines.
+
+    Notes sound as long as the pedal holds them; the names of tracks say which hand plays.  Drums are left out.
+
+    Raises:
+        UserError: the file cannot be read, or is too long.
+    """
+    file = read_file(path)
+    events = read_midi(path)
+    remarks = list(events.remarks)
+
+    def ticks(tick: int) -> int:
+        return (2 * tick * TICKS + file.ticks_per_quarter) // (2 * file.ticks_per_quarter)
+
+    rows, _ = file.notes()
+    if drums := int((rows[:, 1] == DRUMS).sum()):
+        remarks.append(f"drums are left out ({drums} notes)")
+    rows = rows[rows[:, 1] != DRUMS]
+    if len(rows) > MOST_NOTES:
+        raise UserError(f"{path}: {len(rows):,} notes; the studio takes {MOST_NOTES:,}")
+    if events.pedalled:
+        remarks.append(f"the pedal lengthens {events.pedalled} notes")
+    voices = voices_of_tracks(rows[:, 0], file.name)
+    pedals = file.pedals()
+    notes = []
+    for number, (row, voice) in enumerate(zip(rows.tolist(), voices.tolist(), strict=True)):
+        track, channel, pitch, velocity, start, end, _, off = row
+        stop = ticks(pedals.heard(channel, end, track, off))
+        hand = HANDS.get(voice, UNDECIDED)
+        notes.append(Note(number, pitch, ticks(start), max(1, stop - ticks(start)), velocity, hand))
+    marks = [tick for tick, text in file.meta(0x06) if text.startswith(END_MARKER.encode())]
+    length = ticks(marks[-1]) if marks else events.width * STEP
+    length = max([length, *(note.end for note in notes)])
+    length = length if marks else whole_bars(tuple((m[0] * STEP, *m[1:]) for m in events.meters), length, TICKS)
+    tempos = {ticks(tick): _quarters(quarter) for tick, quarter in events.changes}
+    meters = {
+        ticks(tick): (data[0], 1 << data[1])
+        for tick, data in file.meta(0x58)
+        if len(data) >= 2 and 1 <= data[0] <= 32 and data[1] <= 5
+    }
+    key = None if events.key in (None, (0, False)) else signature_key(events.key)
+    try:
+        chords = [(tick, spelled(code, flats_in(key))) for tick, code in chord_markers(path, TICKS)]
+    except UserError:
+        chords = []
+    texts = ((ticks(tick), decode(text)) for tick, text in file.meta(0x06))
+    sections = {tick: found[1][:MOST_TEXT] for tick, text in texts if (found := re.fullmatch(r"\[(.+)\]", text))}
+    document = Document(
+        length,
+        tuple(sorted({0: 120.0, **tempos}.items()))[:MOST_CHANGES],
+        tuple((tick, *meter) for tick, meter in sorted({0: (4, 4), **meters}.items()))[:MOST_CHANGES],
+        SPELLED.get(key, key) if key else None,
+        tuple(sorted(notes, key=itemgetter(2, 1))),
+        tuple(chords)[:MOST_CHANGES],
+        tuple(sections.items())[:MOST_CHANGES],
+    )
+    return document, remarks
+
+
+def _quarters(wanted: int) -> float:
+    """The tempo that is so many microseconds a quarter, with as few decimals as say that."""
+    exact = 60e6 / wanted
+    rounded = (round(exact, digits) for digits in range(7))
+    return next((tempo for tempo in rounded if microseconds(tempo) == wanted), exact)
