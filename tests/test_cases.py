@@ -19,9 +19,10 @@ from fractalgen.config import PrepareConfig
 from fractalgen.data.corpus import Corpus
 from fractalgen.data.prepare import prepare
 from fractalgen.errors import UserError
-from fractalgen.music.midi import find_tracks, read_midi
+from fractalgen.music.midi import read_midi
 from fractalgen.music.midi_events import NoteEvents, read_file
 from fractalgen.music.midi_parser import NEVER, Track, read_number, read_track
+from fractalgen.music.midi_tracks import find_tracks
 from fractalgen.music.splice import splice_midi
 from fractalgen.music.tokens import ONSET
 from fractalgen.render.canvas import _bars
@@ -275,7 +276,7 @@ def test_the_track_that_is_kept_is_named(tmp_path: Path) -> None:
     assert tracks == ((2, 1),)
     assert "Left" in named or "left" in named
     with pytest.raises(
-        UserError, match=r"--voice track:7: .* has the tracks 0 '.+' \(\d+ notes\), 1 '.+' \(\d+ notes\)"
+        UserError, match=r"--voice track:7: .* has the tracks 0 '.+' \(program 0, \d+ notes\), 1 '.+' \(.+\)"
     ):
         find_tracks(CASES / "hands.mid", "7")
     assert find_tracks(CASES / "sjis.mid", "ピアノ")[0]

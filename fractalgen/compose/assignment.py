@@ -23,8 +23,9 @@ from fractalgen.music.bars import BarLayout, parse_meter
 from fractalgen.music.chords import Chords, flats_in
 from fractalgen.music.labels import KEYS, spell_key
 from fractalgen.music.lead_sheet import chord_markers, melody_track
-from fractalgen.music.midi import MidiEvents, find_tracks, nearest_steps, read_midi
+from fractalgen.music.midi import MidiEvents, nearest_steps, read_midi
 from fractalgen.music.midi_events import Part
+from fractalgen.music.midi_tracks import find_tracks
 from fractalgen.music.musicxml import SCORE_ENDINGS
 from fractalgen.music.pianoroll import Markers, PianoRoll
 from fractalgen.music.plan import Plan

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from fractalgen.errors import UserError, shown
+from fractalgen.errors import UserError
 from fractalgen.music import MAX_STEPS
 from fractalgen.music.midi_events import Part, read_file
 from fractalgen.music.midi_parser import DRUMS, NEVER
@@ -25,7 +25,6 @@ from fractalgen.music.voices import voices_of_tracks
 END_MARKER = "FractalGen end of roll"
 GRIDS = (4, 8, 12, 16, 24, 32, 48)  # usual time steps a quarter note: 12 for triplets beside sixteenths
 Changes: TypeAlias = tuple[tuple[int, int], ...]
-_MOST_LISTED = 20  # tracks in a message
 _BEAT_JITTER = 0.005  # seconds: beats that even spacing explains this well belong to one tempo
 
 
@@ -176,9 +175,9 @@ def read_midi(
 
     Without a beat map the file's ticks are musical time and step 0 is tick 0.  With one, notes are placed by their
     time in seconds, and step 0 is the downbeat at or before the first note.  The piece reaches to its last end-of-track
-    event, completed to the bar.  With ``tracks`` (of :func:`find_tracks`) only their notes are read, and the roll is
-    still as wide as the whole piece; with ``within``, bool (T,), so are notes of others struck at steps outside of it.
-    With ``pedal`` notes sound on while their channel's sustaining pedal is down.
+    event, completed to the bar.  With ``tracks`` (see :mod:`fractalgen.music.midi_tracks`) only their notes are read,
+    and the roll is still as wide as the whole piece; with ``within``, bool (T,), so are notes of others struck at steps
+    outside of it.  With ``pedal`` notes sound on while their channel's sustaining pedal is down.
 
     Raises:
         UserError: the file is unreadable, without notes, or longer than ``MAX_STEPS``; the message names it.
@@ -224,6 +223,12 @@ def read_midi(
     if not marks:
         width = int(nearest_steps(np.maximum(end, onset + 1)).max())
         width = whole_bars(meters, max(width, _step(steps[-1]) if steps[-1] <= MAX_STEPS else 0), steps_per_quarter)
+    if tracks is not None:
+        mine = np.array([(row[0], row[1]) in tracks for row in melodic.tolist()], np.bool_)
+        if within is not None:
+            mine |= ~within[np.minimum(nearest_steps(onset), len(within) - 1)]
+        onset, end, keys_up, melodic = onset[mine], end[mine], keys_up[mine], melodic[mine]
+        pitch, velocity, stop, ended, off = (column[mine] for column in (pitch, velocity, stop, ended, off))
     pedalled = 0
     if (stop > ended).any():
         short, long = (
@@ -233,12 +238,6 @@ def read_midi(
     remarks = list(file.faults)
     if never := int((off == NEVER).sum()):
         remarks.append(f"notes that are never ended ({never}) sound until struck again or to the end of their track")
-    if tracks is not None:
-        mine = np.array([(row[0], row[1]) in tracks for row in melodic.tolist()], np.bool_)
-        if within is not None:
-            mine |= ~within[np.minimum(nearest_steps(onset), len(within) - 1)]
-        onset, end, pitch, velocity = onset[mine], end[mine], pitch[mine], velocity[mine]
-        melodic = melodic[mine]
     keys = [
         (data[0] - 256 if data[0] > 127 else data[0], bool(data[1])) for _, data in file.meta(0x59) if len(data) == 2
     ]
@@ -260,33 +259,6 @@ def read_midi(
         origin,
         voices_of_tracks(melodic[:, 0], file.name),
     )
-
-
-def find_tracks(path: str | os.PathLike[str], wanted: str, flag: str = "--voice") -> tuple[tuple[Part, ...], str]:
-    """The tracks that ``wanted`` means, a number from 0 or a name (capitals do not matter), and how to call them.
-
-    Each channel of a MIDI track counts as a track, so a name may mean several.
-
-    Raises:
-        UserError: there is no such track; with the list of those that can be chosen: with notes, but no drums.
-    """
-    file = read_file(Path(path))
-    counts = Counter(map(tuple, file.notes()[0][:, :2].tolist()))
-    parts = [(part, file.name(part[0])) for part in sorted(counts)]
-    names = {number: name for number, (part, name) in enumerate(parts) if part[1] != DRUMS}
-    wanted = wanted.strip()
-    found = [number for number, name in names.items() if wanted and name.casefold() == wanted.casefold()]
-    if wanted.isdecimal() and int(wanted) in names:
-        found = [int(wanted)]
-
-    def listed(numbers: Iterable[int]) -> str:
-        numbers = list(numbers)
-        texts = [f"{n} {shown(names[n], 40)!r} ({counts[parts[n][0]]} notes)" for n in numbers[:_MOST_LISTED]]
-        return ", ".join(texts + [f"and {len(numbers) - len(texts)} more"] * (len(numbers) > len(texts)))
-
-    if not found:
-        raise UserError(f"{flag} track:{wanted}: {path} has the tracks {listed(names) or '(none with notes)'}")
-    return tuple(parts[number][0] for number in found), listed(found)
 
 
 def _tempos(changes: Iterable[tuple[int, int]], ticks_per_quarter: int, steps_per_quarter: int) -> Tempos:

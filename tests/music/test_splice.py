@@ -13,9 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fractalgen.errors import UserError
-from fractalgen.music.midi import find_tracks, read_midi
+from fractalgen.music.midi import read_midi
 from fractalgen.music.midi_events import PEDAL, NoteEvents, TickGrid, read_file
 from fractalgen.music.midi_parser import DRUMS, Event
+from fractalgen.music.midi_tracks import find_tracks
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.selection import time_span
 from fractalgen.music.splice import splice_midi
@@ -360,7 +361,7 @@ def test_one_track_is_the_voice(tmp_path: Path) -> None:
     other = on(0, 72, 99) + off(1920, 72) + on(0, 48) + off(480, 48)
     source.write_bytes(midi(other, flute, on(0, 36, channel=9) + off(240, 36, channel=9)))
     tracks, named = find_tracks(source, "melody")
-    assert (tracks, named) == find_tracks(source, "1") == (((1, 2),), "1 'Melody' (1 notes)")
+    assert (tracks, named) == find_tracks(source, "1") == (((1, 2),), "1 'Melody' (program 0, 1 notes)")
     roll = PianoRoll.from_events(read_midi(source, tracks=tracks))
     assert roll.notes().tolist() == [(72, 0, 8, 12)]
     assert roll.width == 32  # that of the whole piece
@@ -372,7 +373,8 @@ def test_one_track_is_the_voice(tmp_path: Path) -> None:
     assert np.array_equal(read(path).tokens, tokens)
     for wanted in ("2", "7", "-1", "", "bass"):  # track 2 is drums
         with pytest.raises(
-            UserError, match=r"^--voice track:.* has the tracks 0 '' \(2 notes\), 1 'Melody' \(1 notes\)$"
+            UserError,
+            match=r"^--voice track:.* has the tracks 0 '' \(program 0, 2 notes\), 1 'Melody' \(program 0, 1 notes\)$",
         ):
             find_tracks(source, wanted)
 
