@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import math
 import os
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from types import MappingProxyType
-from typing import Any, Literal, TypedDict, Unpack, overload
+from typing import Any, Literal, Unpack, overload
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from fractalgen.checkpoint import find_model, read_model, weights_hash
 from fractalgen.config import DEFAULT_MODEL, CfgSchedule, ConfigError, SamplingConfig
-from fractalgen.errors import UserError
-from fractalgen.model.network import FractalNetwork
+from fractalgen.errors import UserError, python_terms
 from fractalgen.music import MAX_STEPS
 from fractalgen.music.bars import parse_meter
-from fractalgen.music.labels import NAMES, encode_all
 from fractalgen.music.pianoroll import PianoRoll
-from fractalgen.music.planning import form_bars, piece_plan, steps_to_form
+from fractalgen.music.planning import form_bars, steps_to_form
 from fractalgen.music.selection import bars_to_steps, parse_rectangle, score_bars
 from fractalgen.music.tasks import (
     Plane,
@@ -38,57 +31,15 @@ from fractalgen.music.tasks import (
     variation,
     whole_patches,
 )
-from fractalgen.music.tokens import TEMPO, Meters, steps_of_bars
-from fractalgen.sampling import compose_rolls, layout_of, sample_rolls
+from fractalgen.music.tokens import steps_of_bars
+from fractalgen.pretrained import PretrainedModel
+from fractalgen.sampling import sample_rolls
 from fractalgen.trace import Intermediates, Trace
+from fractalgen.wishes import Wishes, compose_wishes
 
 
-class Wishes(TypedDict, total=False):
-    """What :meth:`FractalGen.generate` and its relatives may be asked for; all of it may be left out.
-
-    ``key`` (``"D minor"``) and ``style`` are names.  ``density``, ``polyphony``, ``register`` and ``velocity`` are
-    percentiles of the training set from 0 to 1, or values above 1 in the label's unit.  The model must know these
-    labels.  ``chords`` (``"C G/B | Am F"``) and ``form`` (``"A8 A8 B8 A8"``) are written as for the flags of the same
-    names; the model must know plans.  ``sampling``: temperature, guidance and the like.  ``seed``: the same seed and
-    settings give the same rolls on one machine.  ``batch_size``: rolls drawn together.  ``progress(done, total)``
-    counts first-level patches.
-    """
-
-    key: str
-    density: float
-    polyphony: float
-    register: float
-    velocity: float
-    style: str
-    chords: str
-    form: str
-    sampling: SamplingConfig
-    seed: int
-    batch_size: int
-    progress: Callable[[int, int], None]
-
-
-@contextmanager
-def python_terms() -> Iterator[None]:
-    """Errors name arguments (``density``), not flags (``--density``)."""
-    try:
-        yield
-    except UserError as error:
-        raise type(error)(re.sub(r"--(?=[a-z])", "", str(error))) from error
-
-
-class FractalGen(FractalNetwork):
-    """A model to compose with: :class:`FractalNetwork` and what draws from it."""
-
-    @classmethod
-    def from_pretrained(cls, name_or_path: str | os.PathLike[str] | None = None, device: str = "cpu") -> FractalGen:
-        """Load the shipped model, another shipped one by name, or a checkpoint file (.safetensors or .ckpt).
-
-        Raises:
-            UserError: no such model or file, or one of another format or a newer version.
-        """
-        with python_terms():
-            return load_pretrained(name_or_path, device)
+class FractalGen(PretrainedModel):
+    """A model to compose with; :class:`PretrainedModel` loads, saves and shares it."""
 
     def sample(
         self,
@@ -198,11 +149,11 @@ class FractalGen(FractalNetwork):
             if length is None and self.config.bar_columns:
                 length = self._steps(self.config.columns, beats, unit)
             whole = self.config.bar_columns or length is None or bars is None
-            padded = length if whole else whole_patches(length or 0, self.config.patch)
+            padded = length if whole else whole_patches(length or 0, self.config.column)
             asked = {} if meter is None else {"meter": meter}
             meters = ((0, beats, unit),)
-            rolls, traces = self._compose(
-                num_samples, wishes, tempo, asked=asked, width=padded, meters=meters, return_trace=return_trace
+            rolls, traces = compose_wishes(
+                self, num_samples, wishes, tempo, asked=asked, width=padded, meters=meters, return_trace=return_trace
             )
         rolls = [replace(roll, tokens=roll.tokens[:, :length]) for roll in rolls]
         return (rolls, traces) if return_trace else rolls
@@ -232,7 +183,7 @@ class FractalGen(FractalNetwork):
                 length = steps_to_form(form, roll.time_signatures, steps, self.config.steps_per_quarter)
                 if length < 1:
                     raise ConfigError(f"form {form}: ends within the given beginning")
-            task = continuation(roll, steps, length, self.config.patch, "roll" if after is None else f"after {after}")
+            task = continuation(roll, steps, length, self.config.column, "roll" if after is None else f"after {after}")
             template = replace(
                 roll,
                 tempos=tuple(event for event in roll.tempos if event[0] < steps),
@@ -266,7 +217,7 @@ class FractalGen(FractalNetwork):
                 regions = [parse_rectangle(text, roll, "mask") for text in _texts(mask)]
             if bars:
                 regions.append(score_bars(_texts(bars), roll, "bars"))
-            task = inpainting(roll, regions, self.config.patch)
+            task = inpainting(roll, regions, self.config.column)
             return self._compose_task(task, roll, num_samples, wishes)
 
     def accompany(
@@ -290,7 +241,7 @@ class FractalGen(FractalNetwork):
         with python_terms():
             self.check_sees_future("accompany")
             within = score_bars(_texts(bars), roll, "bars") if bars else None
-            task = accompaniment(roll, voice, side, self.config.patch, within)
+            task = accompaniment(roll, voice, side, self.config.column, within)
             return self._compose_task(task, roll, num_samples, wishes, ends=False)
 
     def vary(
@@ -313,7 +264,7 @@ class FractalGen(FractalNetwork):
             self.check_sees_future("vary")
             within = score_bars(_texts(bars), roll, "bars") if bars else None
             chance = np.random.default_rng(wishes.get("seed"))
-            task = variation(roll, strength, chance, self.config.patch, within)
+            task = variation(roll, strength, chance, (self.config.patch, self.config.column), within)
             return self._compose_task(task, roll, num_samples, wishes)
 
     def check_sees_future(self, asked: str) -> None:
@@ -359,41 +310,8 @@ class FractalGen(FractalNetwork):
             )
         known = task.known[:, : task.width] if config.bar_columns else task.known
         meters = template.time_signatures
-        rolls, _ = self._compose(num_samples, wishes, known=known, meters=meters, ends=ends, complete=complete)
+        rolls, _ = compose_wishes(self, num_samples, wishes, known=known, meters=meters, ends=ends, complete=complete)
         return [replace(template, tokens=roll.tokens[:, : task.width]) for roll in rolls]
-
-    def _compose(
-        self,
-        num_samples: int,
-        wishes: Wishes,
-        tempo: float | None = None,
-        *,
-        meters: Meters,
-        asked: Mapping[str, str] = MappingProxyType({}),
-        width: int | None = None,
-        known: npt.NDArray[np.integer] | None = None,
-        ends: bool = True,
-        **what: Any,
-    ) -> tuple[list[PianoRoll], list[Trace]]:
-        """Turn wishes into labels and a plan, and compose."""
-        rest: dict[str, Any] = dict(wishes)
-        if unknown := sorted(rest.keys() - Wishes.__annotations__.keys()):
-            raise ConfigError(f"there is no argument {unknown[0]!r}")
-        named: dict[str, str | None] = {
-            name: str(value) for name in NAMES if (value := rest.pop(name, None)) is not None
-        }
-        labels = encode_all(self.config.attributes, {**asked, **named}, tempo)
-        layout = layout_of(self.config, width, known, meters)
-        told = {name: value for name in ("chords", "form") if (value := rest.pop(name, None)) is not None}
-        plan = None
-        if self.config.plan_width:
-            grid = self.config.steps_per_quarter
-            plan = piece_plan(layout, grid, known=known, meters=meters, ends=ends, **told)
-        elif told:
-            name, value = next(iter(told.items()))
-            raise ConfigError(f"{name} {value}: {self.checkpoint_id} was trained without plans")
-        what = {"layout": layout, "plan": plan, "known": known, "meters": meters, **what}
-        return compose_rolls(self, num_samples, labels=labels, tempo=tempo or TEMPO, **what, **rest)
 
 
 def _texts(value: str | Sequence[str]) -> tuple[str, ...]:
@@ -403,16 +321,5 @@ def _texts(value: str | Sequence[str]) -> tuple[str, ...]:
 def load_pretrained(
     name_or_path: str | os.PathLike[str] | None = None, device: str | torch.device = "cpu"
 ) -> FractalGen:
-    """The model of a checkpoint in float32, in evaluation mode, on ``device``; None is the default shipped model.
-
-    ``model.checkpoint_id`` is the file's name and a hash of its weights.
-
-    Raises:
-        UserError: missing file, not a FractalGen checkpoint, another version, weights that do not fit.
-    """
-    path = find_model(name_or_path)
-    config, weights = read_model(path)
-    model = FractalGen(config)
-    model.load_state_dict(weights)
-    model.checkpoint_id = f"{path.stem}-{weights_hash(weights)}"
-    return model.float().eval().to(device)
+    """The model of a checkpoint, see :meth:`FractalGen.load`."""
+    return FractalGen.load(name_or_path, device)

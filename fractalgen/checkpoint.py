@@ -19,9 +19,10 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from fractalgen.config import DEFAULT_MODEL, ExportConfig, ModelConfig
+from fractalgen.config import DEFAULT_MODEL, ExportConfig, ModelConfig, SavedPrecision
 from fractalgen.errors import UserError, quoted, shown
 from fractalgen.files import ASSETS, replacing
+from fractalgen.hub import MODEL_FILE, SCHEME, download, is_address
 from fractalgen.model.network import FractalNetwork
 
 FORMAT = "fractalgen"
@@ -31,6 +32,7 @@ WEIGHTS_PREFIX = "model."
 SCALES = ".scale"  # the name of a matrix and this: what its rows of whole numbers are multiplied by
 MATRIX = 4096  # smaller ones are not worth rounding to whole numbers
 SHIPPED = ASSETS / "models"
+DTYPES: dict[SavedPrecision, torch.dtype] = {"32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
 
 
 def make_header(config: ModelConfig, **facts: Any) -> dict[str, Any]:
@@ -39,29 +41,47 @@ def make_header(config: ModelConfig, **facts: Any) -> dict[str, Any]:
 
 
 def find_model(name_or_path: str | os.PathLike[str] | None, model: str | None = None, flag: str = "checkpoint") -> Path:
-    """The file meant by a path, by the name of a shipped model, or by None (the default model).
+    """The file that is meant.
 
-    ``model`` is a name only, and instead of the first.
+    ``name_or_path``: a file, a folder with ``model.safetensors``, the name of a shipped model, ``hf://owner/name`` on
+    the Hugging Face Hub (downloaded if needed), or None (the default model).  ``model``: a name or an address, no
+    path, and instead of the first.
 
     Raises:
-        UserError: neither a file nor a shipped model, or both.
+        UserError: there is no such model, or both are given.
     """
     if model is not None and name_or_path is not None:
         raise UserError(f"--model {model} and --checkpoint {os.fspath(name_or_path)}: give only one of them")
     name = DEFAULT_MODEL if model is None else model
     if name_or_path is not None:
         name = os.fspath(name_or_path)
+    if is_address(name):
+        return download(name, flag if model is None else "model")
     path = Path(name)
+    if name_or_path is not None:
+        for file in (path, path / MODEL_FILE):
+            if file.is_file():
+                return file
     shipped = SHIPPED / f"{name}.safetensors"
-    if name_or_path is not None and path.is_file():
-        return path
     if path.name == name and shipped.is_file():
         return shipped
     names = ", ".join(sorted(file.stem for file in SHIPPED.glob("*.safetensors"))) or "none"
     if model is not None:
-        raise UserError(f"--model {model}: no such model (shipped: {names}; files go with --checkpoint)")
-    what = "is a folder, not a checkpoint file" if path.is_dir() else "no such file"
+        raise UserError(
+            f"--model {model}: no such model (shipped: {names}; {SCHEME}owner/name: on the Hugging Face Hub; files go"
+            " with --checkpoint)"
+        )
+    what = f"is a folder without {MODEL_FILE}" if path.is_dir() else "no such file"
     raise UserError(f"--{flag} {name}: {what} (shipped models: {names})")
+
+
+def model_name(path: Path) -> str:
+    """What the model of a file is called: as the file, or as the folder or repository of a ``model.safetensors``."""
+    if path.name != MODEL_FILE:
+        return path.stem
+    folder = path.absolute().parent
+    cached = folder.parent.name == "snapshots"  # models--owner--name/snapshots/revision/ in the cache of the Hub
+    return folder.parents[1].name.rpartition("--")[2] if cached else folder.name
 
 
 def read_checkpoint(path: Path, flag: str = "checkpoint") -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -167,8 +187,8 @@ def read_config(header: Mapping[str, Any], path: Path, flag: str = "checkpoint")
         raise UserError(f"--{flag} {path}: damaged checkpoint ({_first_line(error)})") from error
 
 
-def read_model(path: Path, flag: str = "checkpoint") -> tuple[ModelConfig, dict[str, Tensor]]:
-    """Configuration and weights of a checkpoint, which fit each other.
+def read_model(path: Path, flag: str = "checkpoint") -> tuple[dict[str, Any], ModelConfig, dict[str, Tensor]]:
+    """Header, configuration and weights of a checkpoint, which fit each other.
 
     Raises:
         UserError: as :func:`read_checkpoint`, or weights that are not those of this program's model.
@@ -190,7 +210,7 @@ def read_model(path: Path, flag: str = "checkpoint") -> tuple[ModelConfig, dict[
         )
     if wild := [name for name, value in weights.items() if not torch.isfinite(value.float()).all()]:
         raise UserError(f"--{flag} {path}: damaged checkpoint (infinite or undefined numbers in {wild[0]})")
-    return config, weights
+    return header, config, weights
 
 
 def save_pretrained(
@@ -226,17 +246,15 @@ def export(cfg: ExportConfig) -> None:
     if not cfg.checkpoint:
         raise UserError("--checkpoint: which training checkpoint (.ckpt)?")
     path = find_model(cfg.checkpoint)
-    config, weights = read_model(path)
+    header, config, weights = read_model(path)
     model = FractalNetwork(config)
     model.load_state_dict(weights)
-    header, _ = read_checkpoint(path)
     facts = {name: value for name, value in header.items() if name not in ("format", "version", "model")}
     train = facts.get("train")
     if isinstance(train, dict) and isinstance(train.get("data"), str):  # where it lay on one machine is of no use
         facts["train"] = {**train, "data": Path(train["data"]).name}
     facts |= {"corpus": cfg.corpus, "licence": cfg.licence}
-    types = {"32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
-    written = save_pretrained(model, cfg.out, facts, types[cfg.precision])
+    written = save_pretrained(model, cfg.out, facts, DTYPES[cfg.precision])
     step, loss = facts.get("step"), facts.get("val_loss")
     trained = f", step {step}" if isinstance(step, int) else ""
     trained += f", val_loss {loss:.4f}" if isinstance(loss, float) else ""

@@ -4,8 +4,11 @@ what is quoted in one is shortened.
 
 from __future__ import annotations
 
+import re
 import reprlib
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class UserError(ValueError):
@@ -27,6 +30,15 @@ def quoted(value: object) -> str:
 def reason(error: BaseException) -> str:
     """The message of a library's exception on one short line, or its type if there is no message."""
     return shown(str(error), 200) or type(error).__name__
+
+
+@contextmanager
+def python_terms() -> Iterator[None]:
+    """Errors name arguments (``density``), not flags (``--density``)."""
+    try:
+        yield
+    except UserError as error:
+        raise type(error)(re.sub(r"--(?=[a-z])", "", str(error))) from error
 
 
 def missing(asked: str, package: str, extra: str) -> UserError:

@@ -6,7 +6,7 @@ values travel inside every checkpoint.  Nothing here imports torch.
 
 from fractalgen.config.diagnose import DiagnoseConfig
 from fractalgen.config.evaluate import EvaluateConfig
-from fractalgen.config.export import ExportConfig
+from fractalgen.config.export import ExportConfig, SavedPrecision
 from fractalgen.config.fields import (
     DEFAULT_MODEL,
     FARTHEST,
@@ -55,6 +55,7 @@ __all__ = [
     "RenderCommandConfig",
     "RenderConfig",
     "SamplingConfig",
+    "SavedPrecision",
     "ScanOrder",
     "StudioConfig",
     "TrainConfig",

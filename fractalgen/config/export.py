@@ -7,6 +7,9 @@ from typing import Literal
 
 from fractalgen.config.fields import setting
 
+SavedPrecision = Literal["32", "bf16", "int8"]
+"""The numbers in a file to share."""
+
 
 @dataclass(frozen=True)
 class ExportConfig:
@@ -14,7 +17,7 @@ class ExportConfig:
 
     checkpoint: str = setting("", "training checkpoint (.ckpt)")
     out: str = setting("model.safetensors", "file to write")
-    precision: Literal["32", "bf16", "int8"] = setting(
+    precision: SavedPrecision = setting(
         "bf16", "numbers in the file: float32, bfloat16 at half the size, or matrices of bytes at a quarter"
     )
     corpus: str = setting("", "name of the training corpus, stored in the file")

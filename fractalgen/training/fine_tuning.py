@@ -29,7 +29,7 @@ def start_from(model: FractalNetwork, name_or_path: str) -> None:
     Raises:
         UserError: no such model, or one of another architecture.
     """
-    old, found = read_model(find_model(name_or_path, flag="init_from"), flag="init_from")
+    _, old, found = read_model(find_model(name_or_path, flag="init_from"), flag="init_from")
     found = {name: value.float() for name, value in found.items()}
     new = model.config
     if old.future_context and not new.future_context:

@@ -1,0 +1,76 @@
+"""What a model is asked for from Python, and how it becomes labels and a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
+from fractalgen.config import ConfigError, SamplingConfig
+from fractalgen.model.network import FractalNetwork
+from fractalgen.music.labels import NAMES, encode_all
+from fractalgen.music.pianoroll import PianoRoll
+from fractalgen.music.planning import piece_plan
+from fractalgen.music.tokens import TEMPO, Meters
+from fractalgen.sampling import compose_rolls, layout_of
+from fractalgen.trace import Trace
+
+
+class Wishes(TypedDict, total=False):
+    """What :meth:`FractalGen.generate` and its relatives may be asked for; all of it may be left out.
+
+    ``key`` (``"D minor"``) and ``style`` are names.  ``density``, ``polyphony``, ``register`` and ``velocity`` are
+    percentiles of the training set from 0 to 1, or values above 1 in the label's unit.  The model must know these
+    labels.  ``chords`` (``"C G/B | Am F"``) and ``form`` (``"A8 A8 B8 A8"``) are written as for the flags of the same
+    names; the model must know plans.  ``sampling``: temperature, guidance and the like.  ``seed``: the same seed and
+    settings give the same rolls on one machine.  ``batch_size``: rolls drawn together.  ``progress(done, total)``
+    counts first-level patches.
+    """
+
+    key: str
+    density: float
+    polyphony: float
+    register: float
+    velocity: float
+    style: str
+    chords: str
+    form: str
+    sampling: SamplingConfig
+    seed: int
+    batch_size: int
+    progress: Callable[[int, int], None]
+
+
+def compose_wishes(
+    model: FractalNetwork,
+    num_samples: int,
+    wishes: Wishes,
+    tempo: float | None = None,
+    *,
+    meters: Meters,
+    asked: Mapping[str, str] = MappingProxyType({}),
+    width: int | None = None,
+    known: npt.NDArray[np.integer] | None = None,
+    ends: bool = True,
+    **what: Any,
+) -> tuple[list[PianoRoll], list[Trace]]:
+    """Turn wishes into labels and a plan, and compose."""
+    rest: dict[str, Any] = dict(wishes)
+    if unknown := sorted(rest.keys() - Wishes.__annotations__.keys()):
+        raise ConfigError(f"there is no argument {unknown[0]!r}")
+    named: dict[str, str | None] = {name: str(value) for name in NAMES if (value := rest.pop(name, None)) is not None}
+    labels = encode_all(model.config.attributes, {**asked, **named}, tempo)
+    layout = layout_of(model.config, width, known, meters)
+    told = {name: value for name in ("chords", "form") if (value := rest.pop(name, None)) is not None}
+    plan = None
+    if model.config.plan_width:
+        grid = model.config.steps_per_quarter
+        plan = piece_plan(layout, grid, known=known, meters=meters, ends=ends, **told)
+    elif told:
+        name, value = next(iter(told.items()))
+        raise ConfigError(f"{name} {value}: {model.checkpoint_id} was trained without plans")
+    what = {"layout": layout, "plan": plan, "known": known, "meters": meters, **what}
+    return compose_rolls(model, num_samples, labels=labels, tempo=tempo or TEMPO, **what, **rest)
