@@ -203,7 +203,8 @@ class Models:
         from fractalgen.devices import resolve_device
 
         self.cfg, self.device = cfg, resolve_device(cfg.device)
-        self._loaded: dict[str | None, FractalGen] = {}
+        self._first: Path | None = None
+        self._loaded: dict[str, FractalGen] = {}
 
     def get(self, name: str | None) -> FractalGen:
         """A shipped model, the user's own one (its file's name), or the first (None).
@@ -224,23 +225,26 @@ class Models:
 
     def path(self, name: str | None) -> Path:
         """The file of a model."""
-        from fractalgen.checkpoint import find_model
+        from fractalgen.checkpoint import find_model, model_name
 
-        own = Path(self.cfg.checkpoint) if self.cfg.checkpoint else None
-        if own is not None and name in (None, own.stem):
-            return find_model(own)
-        return find_model(None, name or self.cfg.model)
+        if self._first is None:  # of what is on the Hub, too: found once
+            self._first = find_model(self.cfg.checkpoint, None if self.cfg.checkpoint else self.cfg.model)
+        if name in (None, model_name(self._first)):
+            return self._first
+        return find_model(None, name)
 
     def settings(self, name: str | None) -> dict[str, Any]:
         """The flags by which the command line composes with this model as the studio does."""
+        from fractalgen.checkpoint import SHIPPED
+
         path = self.path(name)
-        own = self.cfg.checkpoint is not None and path == Path(self.cfg.checkpoint)
-        chosen = {"checkpoint": str(path), "model": None} if own else {"model": path.stem}
+        chosen = {"model": path.stem} if path.parent == SHIPPED else {"checkpoint": str(path), "model": None}
         return {**chosen, "device": self.cfg.device, "threads": self.cfg.threads}
 
     def facts(self) -> list[dict[str, Any]]:
         """What a page needs to know of each model."""
-        from fractalgen.checkpoint import SHIPPED, read_checkpoint, read_config
+        from fractalgen.cards import without_metadata
+        from fractalgen.checkpoint import SHIPPED, model_name, read_checkpoint, read_config
 
         first = self.path(None)
         paths = dict.fromkeys((first, *sorted(SHIPPED.glob("*.safetensors"))))
@@ -249,10 +253,11 @@ class Models:
             config = read_config(read_checkpoint(path)[0], path)
             labels = {attribute.name: list(attribute.values) or None for attribute in config.attributes}
             card = path.with_suffix(".md")
-            lines = card.read_text(encoding="utf-8").split("\n\n") if card.is_file() else []
+            text = card.read_text(encoding="utf-8") if card.is_file() else ""
+            lines = without_metadata(text).split("\n\n")
             found.append(
                 {
-                    "name": path.stem,
+                    "name": model_name(path),
                     "default": path == first,
                     "labels": labels,
                     "bars": config.columns,
