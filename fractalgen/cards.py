@@ -44,7 +44,7 @@ def model_card(name: str, config: ModelConfig, facts: Mapping[str, Any], paramet
         rows["training"] = f"{step:,} steps"
     if isinstance(loss := facts.get("val_loss"), float):
         rows["validation loss"] = f"{loss:.4f} nats per cell"
-    table = "".join(f"| {title} | {value} |\n" for title, value in rows.items())
+    table = "".join(f"| {title} | {_cell(value)} |\n" for title, value in rows.items())
     title = name.rpartition("/")[2]
     use = name if "/" in name else f"path/to/{name}"
     command = f"--model hf://{name}" if "/" in name else f"--checkpoint path/to/{name}"
@@ -66,6 +66,11 @@ piece.to_midi("piece.mid")
 
 On the command line: `fractalgen generate {command}`.
 """
+
+
+def _cell(text: str) -> str:
+    """A text as a cell of a table in Markdown."""
+    return text.replace("|", "\\|")
 
 
 def without_metadata(card: str) -> str:

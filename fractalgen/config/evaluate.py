@@ -32,8 +32,8 @@ class EvaluateConfig(SamplingConfig):
     }
 
     data: str = field(metadata={"help": "packed corpus made by `fractalgen prepare`, or `chorales` (included)"})
-    model: str | None = setting(None, f"name of a shipped model (default: {DEFAULT_MODEL})")
-    checkpoint: str | None = setting(None, "your own model instead: .ckpt or .safetensors")
+    model: str | None = setting(None, f"name of a shipped model, or hf://owner/name (default: {DEFAULT_MODEL})")
+    checkpoint: str | None = setting(None, "your own model instead: .ckpt, .safetensors or the folder of a saved model")
     split: Literal["test", "valid", "train", "all"] | None = setting(
         None, "songs to evaluate (default: test, or all where the corpus has no test songs)"
     )

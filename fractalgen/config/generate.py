@@ -40,8 +40,8 @@ class GenerateConfig(SamplingConfig, RenderConfig):
         "pictures": PICTURES,
     }
 
-    model: str | None = setting(None, f"name of a shipped model (default: {DEFAULT_MODEL})")
-    checkpoint: str | None = setting(None, "your own model instead: .ckpt or .safetensors")
+    model: str | None = setting(None, f"name of a shipped model, or hf://owner/name (default: {DEFAULT_MODEL})")
+    checkpoint: str | None = setting(None, "your own model instead: .ckpt, .safetensors or the folder of a saved model")
     mode: Literal["unconditional", "conditional", "inpainting", "accompany", "variation"] = setting(
         "unconditional",
         "unconditional: from nothing; conditional: continue a piece; inpainting: fill gaps; accompany: keep one voice;"

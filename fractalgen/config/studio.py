@@ -16,8 +16,10 @@ class StudioConfig:
     """
 
     output_dir: str = setting("outputs/studio", "folder of the projects")
-    model: str | None = setting(None, f"name of the shipped model that is loaded first (default: {DEFAULT_MODEL})")
-    checkpoint: str | None = setting(None, "your own model as well: .ckpt or .safetensors; it is loaded first")
+    model: str | None = setting(
+        None, f"the model that is loaded first: a shipped name, or hf://owner/name (default: {DEFAULT_MODEL})"
+    )
+    checkpoint: str | None = setting(None, "your own model as well: a file or folder as above")
     host: str = setting(
         "127.0.0.1", "address to listen at; one that other machines reach, such as 0.0.0.0, needs the printed token"
     )
