@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
     baseline.to(device)
     check_models(args, corpus, ours.config, baseline.config)
     length = ours.config.crop_length
-    bars: dict[str, Any] = {"patch": ours.config.patch, "bar_columns": ours.config.bar_columns}
+    bars: dict[str, Any] = {"patch": ours.config.column, "bar_columns": ours.config.bar_columns}
     crops = ValidCrops(corpus, args.split, length, **bars)
     second = every_other_song(crops.crops)
     if args.num_samples and not second.any():

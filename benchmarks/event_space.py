@@ -142,16 +142,18 @@ def run(args: argparse.Namespace) -> None:
     if (corpus.velocity_bins, corpus.steps_per_quarter) != (config.velocity_bins, config.steps_per_quarter):
         raise UserError(f"--model {args.model}: made for other velocity bins or steps than {args.data}")
     stride = args.stride or config.crop_length // 2
-    if stride < 0 or stride % config.patch or stride > config.crop_length:
-        raise UserError(f"--stride {args.stride}: a multiple of {config.patch}, {config.crop_length} at most")
+    if stride < 0 or stride % config.column or stride > config.crop_length:
+        raise UserError(f"--stride {args.stride}: a multiple of {config.column}, {config.crop_length} at most")
     if args.limit < 0:
         raise UserError(f"--limit {args.limit}: must be at least 0")
     songs = evenly(corpus.indices(args.split), args.limit)
     if not songs:
         raise UserError(f"--split {args.split}: {args.data} has no such songs")
-    excerpts = Excerpts(corpus, config.crop_length, (), patch=config.patch, bar_columns=config.bar_columns, plans=False)
+    excerpts = Excerpts(
+        corpus, config.crop_length, (), patch=config.column, bar_columns=config.bar_columns, plans=False
+    )
     layouts = [excerpts.outline(song).layout for song in songs] if config.bar_columns else []
-    windows = sliding_windows(corpus, songs, config.crop_length, stride, config.patch, layouts)
+    windows = sliding_windows(corpus, songs, config.crop_length, stride, config.column, layouts)
     classes = velocity_classes(config.velocity_bins)
     settings = {"batch_size": args.batch_size, "precision": args.precision}
     rows: dict[str, dict[str, float]] = {}

@@ -142,7 +142,7 @@ def sample_rolls(
     if absent is not None and tuple(absent.shape) != (width,):
         raise ConfigError(f"absent steps have the shape {tuple(absent.shape)}, the samples {width} steps")
     if plans is None and model.planner is not None:
-        plans = Plans.free(batch_size, width // config.patch, config.pitches, config.patch, model.device)
+        plans = Plans.free(batch_size, width // config.column, config.pitches, config.column, model.device)
         if from_nothing:
             plans = draw_plans(model, settings, plans, absent, cond_list, generator)
     labelled = cond_list is not None and len(model.labels) > 0
@@ -152,8 +152,7 @@ def sample_rolls(
     if absent is not None and bool(absent.any()):
         known = known.masked_fill(absent.to(model.device), ABSENT)
     limits = _limits(known, allowed, settings.max_polyphony)
-    patch = config.patch
-    log = StepLog(batch_size * (config.pitches // patch) * (width // patch), progress, watch)
+    log = StepLog(batch_size * (config.pitches // config.patch) * (width // config.column), progress, watch)
     with torch.inference_mode(), limited_threads(settings.threads):
         composed = compose(
             Composer(model, cond_list, sampler, log, return_intermediates, plans),
@@ -319,7 +318,7 @@ def compose_rolls(
             ):
                 pairs = zip(model.config.attributes, row, strict=False)  # no row where nothing is asked for
                 asked = {attribute.name: attribute.describe(label) for attribute, label in pairs if label}
-                traces.append(replace(trace, seed=seed, settings={**recorded, **asked, **own}))
+                traces.append(replace(trace, seed=seed, settings={**trace.settings, **recorded, **asked, **own}))
         if each_batch is not None and each_batch(first, rolls[first:], planned):
             break
     return rolls, traces
@@ -337,9 +336,9 @@ def layout_of(
     if not 1 <= width <= MAX_STEPS:
         raise ConfigError(f"--target_width {width}: a piece has 1 to {MAX_STEPS:,} time steps")
     if config.bar_columns:
-        return BarLayout.of(meters, width, config.steps_per_quarter, config.patch)
+        return BarLayout.of(meters, width, config.steps_per_quarter, config.column)
     config.check_width(width)
-    return BarLayout.plain(width, config.patch)
+    return BarLayout.plain(width, config.column)
 
 
 def plans_of(
@@ -361,7 +360,7 @@ def plans_of(
         if any(plan is not None for plan in told):
             raise ConfigError("this model knows no plans")
         return None, [None] * len(told)
-    nothing = replace(Plan.free(len(layout), config.patch), left=bars_to_end(layout))
+    nothing = replace(Plan.free(len(layout), config.column), left=bars_to_end(layout))
     given = [nothing if plan is None else plan for plan in told]
     number = np.arange(len(layout))
     returns = np.stack([plan.returns for plan in given])
@@ -370,7 +369,7 @@ def plans_of(
         "back": np.where(returns >= 0, number - returns, np.where(returns == NEW, 0, -1)),
         "left": np.stack([plan.left for plan in given]),
     }
-    free = Plans.free(len(given), len(layout), config.pitches, config.patch, model.device)
+    free = Plans.free(len(given), len(layout), config.pitches, config.column, model.device)
     plans = replace(free, **{name: torch.from_numpy(array).to(model.device) for name, array in arrays.items()})
     if complete:
         plans = draw_plans(model, settings, plans, torch.from_numpy(~layout.exists), cond_list, generator)
@@ -399,6 +398,9 @@ def _intermediates(
         "velocity_bins": config.velocity_bins,
         "checkpoint": model.checkpoint_id,
     }
+    widths = tuple(level.region[1] for level in config.levels[1:])
+    if widths != common["patch_sizes"][1:]:
+        common["settings"] = {"patch_steps": widths}
     given = (known >= 0).cpu()
     planes = composed.planes.masked_fill(given[:, None], -1)
     arrays = (tokens.byte().cpu(), planes, given, composed.chances.masked_fill(given, 0))

@@ -204,7 +204,7 @@ def assignment(cfg: GenerateConfig, model: ModelConfig, seed: int) -> Assignment
     Raises:
         UserError: an input that cannot be read, or a region, length or limit that cannot be.
     """
-    patch = model.patch
+    patch = model.column
     if cfg.mode == "unconditional":
         meter = (4, 4) if cfg.meter is None else parse_meter(cfg.meter)
         meters: Meters = ((0, *meter),)
@@ -271,7 +271,7 @@ def assignment(cfg: GenerateConfig, model: ModelConfig, seed: int) -> Assignment
                 roll = PianoRoll.from_events(given, model.velocity_bins)
             task = accompaniment(roll, wanted, cfg.side, patch, within)
         else:
-            task = variation(roll, cfg.strength, np.random.default_rng(seed), patch, within)
+            task = variation(roll, cfg.strength, np.random.default_rng(seed), (model.patch, patch), within)
 
     if model.bar_columns:  # no whole patches to fill up
         task = replace(task, known=task.known[:, : task.width])
@@ -302,8 +302,8 @@ def assignment(cfg: GenerateConfig, model: ModelConfig, seed: int) -> Assignment
 def columns_of(model: ModelConfig, meters: Meters, steps: int) -> BarLayout:
     """The columns of a piece of so many steps."""
     if model.bar_columns:
-        return BarLayout.of(meters, steps, model.steps_per_quarter, model.patch)
-    return BarLayout.plain(steps, model.patch)
+        return BarLayout.of(meters, steps, model.steps_per_quarter, model.column)
+    return BarLayout.plain(steps, model.column)
 
 
 def write_midi(piece: PianoRoll, target: Path, note: str, markers: Markers = (), *, hands: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -22,7 +23,8 @@ class LevelConfig:
     """One level of the fractal: it owns regions ``patch`` pitches high and splits them into the next level's patches.
 
     ``context`` is how far around a child patch the level looks at known cells: (pitches below and above,
-    steps before, steps after); zeros switch the look-around off.
+    steps before, steps after); zeros switch the look-around off.  ``steps`` is how many time steps the regions are wide
+    (0: as many as they have pitches); the first level's are as wide as the roll, whatever it says.
     """
 
     patch: int
@@ -31,6 +33,29 @@ class LevelConfig:
     heads: int
     generator: Generator
     context: tuple[int, int, int] = (0, 0, 0)
+    steps: int = 0
+
+    @property
+    def region(self) -> tuple[int, int]:
+        """Pitches and time steps of its regions."""
+        return self.patch, self.steps or self.patch
+
+
+def patch_widths(patch_sizes: Sequence[int], steps_per_quarter: int) -> tuple[int, ...]:
+    """Time steps of the regions of each level, of their heights in pitches.
+
+    A patch lasts as many sixteenths as it has pitches, on every grid: one of 16 pitches a bar of four quarters, one of
+    4 a quarter.  The last level is a single cell.  So a column of first-level patches is a bar of 4/4 on every grid.
+
+    Raises:
+        ConfigError: a patch would not end on a time step.
+    """
+    if odd := [patch for patch in patch_sizes[1:-1] if patch * steps_per_quarter % 4]:
+        raise ConfigError(
+            f"patch_sizes: at {steps_per_quarter} steps a quarter, patches of {odd[0]} pitches would be"
+            f" {odd[0] * steps_per_quarter / 4:g} steps wide"
+        )
+    return (*(patch * steps_per_quarter // 4 for patch in patch_sizes[:-1]), 1)
 
 
 @dataclass(frozen=True)
@@ -61,10 +86,13 @@ class ModelConfig:
             if not 1 <= getattr(self, name) <= highest:
                 raise ConfigError(f"{name}: 1 to {highest}, not {getattr(self, name)}")
         for outer, inner in itertools.pairwise(self.levels):
+            pairs = list(zip(outer.region, inner.region, strict=True))
+            if outer is self.levels[0]:  # as wide as the roll
+                pairs[1] = (0, inner.region[1])
             if (
-                inner.patch < 1
-                or outer.patch % inner.patch
-                or (outer.patch == inner.patch and outer is not self.levels[0])
+                min(inner.patch, inner.steps + 1) < 1
+                or any(whole % part for whole, part in pairs)
+                or (outer.region == inner.region and outer is not self.levels[0])
             ):
                 raise ConfigError(f"patch_sizes: {outer.patch} cannot be split into patches of {inner.patch}")
         if min(self.max_children, default=0) < 0:
@@ -75,7 +103,7 @@ class ModelConfig:
             raise ConfigError("the first max_children (the roll) must be 0")
         if not 0 <= self.dropout < 1 or not 0 <= self.label_dropout <= 1:
             raise ConfigError(f"dropout, label_dropout: shares, not {self.dropout} and {self.label_dropout}")
-        if self.levels[-1].patch != 1:
+        if self.levels[-1].region != (1, 1):
             raise ConfigError(f"patch_sizes: the last level must be 1 (a single cell), not {self.levels[-1].patch}")
         for level in self.levels:
             if level.heads < 1 or not 1 <= level.depth <= MOST_BLOCKS:
@@ -113,7 +141,7 @@ class ModelConfig:
             name: (getattr(self, name),) for name in ("crop_length", "velocity_bins", "steps_per_quarter", "plan_width")
         }
         counts |= {"max_children": self.max_children, "echoes": self.echoes}
-        for name in ("patch", "width", "depth", "heads"):
+        for name in ("patch", "width", "depth", "heads", "steps"):
             counts[name] = tuple(getattr(level, name) for level in self.levels)
         counts["context"] = tuple(number for level in self.levels for number in level.context)
         for name, numbers in counts.items():
@@ -133,8 +161,13 @@ class ModelConfig:
 
     @property
     def patch(self) -> int:
-        """Height and width of the first level's patches."""
+        """Height of the first level's patches, in pitches."""
         return self.levels[1].patch
+
+    @property
+    def column(self) -> int:
+        """Width of the first level's patches, in time steps."""
+        return self.levels[1].region[1]
 
     @property
     def is_autoregressive(self) -> bool:
@@ -159,7 +192,7 @@ class ModelConfig:
     @property
     def columns(self) -> int:
         """Columns of first-level patches in a training crop."""
-        return self.crop_length // self.patch
+        return self.crop_length // self.column
 
     @property
     def vocabulary(self) -> int:
@@ -168,11 +201,11 @@ class ModelConfig:
 
     def check_width(self, width: int, flag: str = "target_width") -> None:
         """Refuse a roll width that the first level cannot split."""
-        patch = self.patch
-        if width <= 0 or width % patch or width > MAX_STEPS:
+        column = self.column
+        if width <= 0 or width % column or width > MAX_STEPS:
             limit = f", at most {MAX_STEPS:,}" if width > MAX_STEPS else ""
             raise ConfigError(
-                f"--{flag} {shown(width)}: the width must be a positive multiple of the patch size {patch}{limit}"
+                f"--{flag} {shown(width)}: the width must be a positive multiple of the patch size {column}{limit}"
             )
 
     def to_dict(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from fractalgen.config.fields import ConfigError, Generator, Groups, Precision, ScanOrder, setting
-from fractalgen.config.model import LevelConfig, ModelConfig
+from fractalgen.config.model import LevelConfig, ModelConfig, patch_widths
 from fractalgen.music.labels import AttributeName
 
 
@@ -35,7 +35,7 @@ class TrainConfig:
 
     # data
     data: str = setting("chorales", "packed corpus made by `fractalgen prepare`, or `chorales` (included)")
-    crop_length: int = setting(256, "width of a training roll in time steps")
+    crop_length: int = setting(256, "width of a training roll in sixteenths, on finer grids, too")
     transpose_min: int = setting(-6, "lowest random transposition of a training crop, in semitones")
     transpose_max: int = setting(6, "highest random transposition of a training crop, in semitones")
     num_workers: int = setting(1, "processes that load data", low=0)
@@ -48,7 +48,10 @@ class TrainConfig:
     # model
     generator_types: tuple[Generator, ...] = setting(("ar", "ar", "ar", "ar"), "generator of each level, L0 to L3")
     scan_order: ScanOrder = setting("column_major", "order of the patches in AR levels")
-    patch_sizes: tuple[int, ...] = setting((128, 16, 4, 1), "height of the regions of each level")
+    patch_sizes: tuple[int, ...] = setting(
+        (128, 16, 4, 1),
+        "height of the regions of each level in pitches; they last as many sixteenths, the last one is a single cell",
+    )
     embed_dims: tuple[int, ...] = setting((512, 256, 128, 64), "width of each level's transformer")
     num_blocks: tuple[int, ...] = setting((12, 3, 2, 1), "blocks of each level's transformer")
     num_heads: tuple[int, ...] = setting((8, 4, 2, 2), "attention heads of each level")
@@ -57,11 +60,11 @@ class TrainConfig:
         "pitches below and above a child patch that each level sees (the last number: above and below a cell, of the"
         " struck notes that its velocity attends to)",
     )
-    context_past: tuple[int, ...] = setting((0, 32, 4, 0), "steps before a child patch that each level sees")
+    context_past: tuple[int, ...] = setting((0, 32, 4, 0), "sixteenths before a child patch that each level sees")
     context_future: tuple[int, ...] | None = setting(
         None,
-        "steps after a child patch that each level sees (default: half the past where the level is MAR or reveal_share"
-        " is not 0, else 0)",
+        "sixteenths after a child patch that each level sees (default: half the past where the level is MAR or"
+        " reveal_share is not 0, else 0)",
     )
     echoes: tuple[int, ...] | None = setting(
         (1, 2, 4, 8),
@@ -148,8 +151,12 @@ class TrainConfig:
     num_images_to_log: int = setting(4, "samples that are generated, recorded and logged each time", low=0)
     keep_checkpoints: int = setting(3, "best checkpoints to keep besides last.ckpt (-1: all)", low=-1)
 
-    def model_config(self, **overrides: Any) -> ModelConfig:
-        """The typed model configuration described by the flat flags."""
+    def model_config(self, steps_per_quarter: int = 4, **overrides: Any) -> ModelConfig:
+        """The typed model configuration described by the flat flags, which count time in sixteenths, for a grid."""
+
+        def steps(sixteenths: int) -> int:
+            return -(-sixteenths * steps_per_quarter // 4)
+
         future_context = self.reveal_share > 0
         future = self.context_future
         if future is None:  # AR levels in column-major order know nothing that lies ahead, unless it is given
@@ -171,16 +178,24 @@ class TrainConfig:
                 raise ConfigError(
                     f"--{name}: {len(values)} values for the {len(self.patch_sizes)} levels of patch_sizes"
                 )
+        widths = patch_widths(self.patch_sizes, steps_per_quarter)
         levels = tuple(
-            LevelConfig(patch, width, depth, heads, generator, context)
-            for patch, width, depth, heads, generator, context in zip(
-                self.patch_sizes,
-                self.embed_dims,
-                self.num_blocks,
-                self.num_heads,
-                self.generator_types,
-                zip(self.context_pitches, self.context_past, future, strict=True),
-                strict=True,
+            LevelConfig(
+                *(patch, width, depth, heads, generator, (pitches, steps(past), steps(ahead))),
+                steps=0 if index == 0 or widths[index] == patch else widths[index],
+            )
+            for index, (patch, width, depth, heads, generator, pitches, past, ahead) in enumerate(
+                zip(
+                    self.patch_sizes,
+                    self.embed_dims,
+                    self.num_blocks,
+                    self.num_heads,
+                    self.generator_types,
+                    self.context_pitches,
+                    self.context_past,
+                    future,
+                    strict=True,
+                )
             )
         )
         ahead = self.generator_types[0] == "mar" or future_context  # there the future may be known as well
@@ -188,7 +203,8 @@ class TrainConfig:
         echoes = (*echoes, *(-distance for distance in echoes if ahead))
         settings = {
             "scan_order": self.scan_order,
-            "crop_length": self.crop_length,
+            "crop_length": steps(self.crop_length),
+            "steps_per_quarter": steps_per_quarter,
             "label_dropout": self.label_dropout,
             "dropout": self.dropout,
             "max_children": tuple(self.max_children),

@@ -70,11 +70,12 @@ class CropData(pl.LightningDataModule):
         self.cfg = cfg
         transpose = (cfg.transpose_min, cfg.transpose_max)
         attributes = chosen(corpus, cfg.attributes)
-        columns: dict[str, Any] = {"patch": cfg.patch_sizes[1], "bar_columns": True, "plans": cfg.plan_width > 0}
-        crops = CropDataset(corpus, "train", cfg.crop_length, transpose=transpose, attributes=attributes, **columns)
+        config = cfg.model_config(corpus.steps_per_quarter)
+        columns: dict[str, Any] = {"patch": config.column, "bar_columns": True, "plans": cfg.plan_width > 0}
+        crops = CropDataset(corpus, "train", config.crop_length, transpose=transpose, attributes=attributes, **columns)
         self.train_crops = SeededCrops(crops, cfg.seed)
         self.val_crops = ValidCrops(
-            corpus, "valid", cfg.crop_length, limit=cfg.val_crops, attributes=attributes, **columns
+            corpus, "valid", config.crop_length, limit=cfg.val_crops, attributes=attributes, **columns
         )
         if len(self.val_crops) == 0:
             raise UserError(f"--data {cfg.data}: no validation crop with a note in it (split 'valid')")

@@ -54,7 +54,7 @@ def evaluate(cfg: EvaluateConfig) -> int:
     check_against_model(cfg, corpus, model)
     config = model.config
     parts = [
-        ValidCrops(corpus, split, config.crop_length, patch=config.patch, bar_columns=config.bar_columns)
+        ValidCrops(corpus, split, config.crop_length, patch=config.column, bar_columns=config.bar_columns)
         for split in splits
     ]
     if cfg.num_samples and len({song for crops in parts for song, _ in crops.crops}) < 2:
@@ -140,7 +140,7 @@ def check_against_model(cfg: EvaluateConfig, corpus: Corpus, model: FractalGen) 
             there = getattr(model.config, name)
             raise UserError(f"--data {cfg.data}: {name} {getattr(corpus, name)}, {model.checkpoint_id} has {there}")
     model.iterations(cfg.num_iter_list)
-    patch, length = model.config.patch, model.config.crop_length
+    patch, length = model.config.column, model.config.crop_length
     if cfg.stride % patch or cfg.stride > length:
         raise UserError(f"--stride {cfg.stride}: must be a multiple of the patch size {patch}, {length} at most")
 
@@ -155,7 +155,7 @@ def likelihood(
     if cfg.stride:
         songs = sorted({song for crops in parts for song, _ in crops.crops})
         layouts = [parts[0].excerpts.outline(song).layout for song in songs] if model.config.bar_columns else []
-        windows = sliding_windows(corpus, songs, model.config.crop_length, cfg.stride, model.config.patch, layouts)
+        windows = sliding_windows(corpus, songs, model.config.crop_length, cfg.stride, model.config.column, layouts)
     else:
         windows = evenly([window for crops in parts for window in crop_windows(crops)], cfg.limit)
     return score(

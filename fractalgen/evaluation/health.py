@@ -312,13 +312,13 @@ def _process_figures(trace: Trace) -> dict[str, float]:
     result: dict[str, float] = {}
     sounding = (trace.tokens != SILENCE) & ~trace.known
     areas = []
-    for size in trace.patch_sizes[1:]:
+    for size in trace.patches:
         blocks = _blocks(sounding, size).any(axis=(1, 3), keepdims=True)
         areas.append(int((blocks & _blocks(~trace.known, size)).sum()))
     if areas[0] and len(areas) > 1:
         result["refinement"] = min(1 - fine / coarse for coarse, fine in itertools.pairwise(areas))
 
-    count, size = len(trace.steps), trace.patch_sizes[1]
+    count, size = len(trace.steps), trace.patches[0]
     step = _blocks(trace.decided[0], size).max(axis=(1, 3))  # of every patch, -1 where nothing was composed
     sound = _blocks(sounding, size).any(axis=(1, 3))
     patches, total = np.bincount(step[step >= 0], minlength=count), int((step >= 0).sum())
@@ -337,7 +337,7 @@ def _process_figures(trace: Trace) -> dict[str, float]:
     return result
 
 
-def _blocks(plane: NDArray[Any], size: int) -> NDArray[Any]:
-    """A plane (128, T) as (rows, size, columns, size)."""
-    height, width = plane.shape
-    return plane.reshape(height // size, size, width // size, size)
+def _blocks(plane: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """A plane (128, T) as (rows, pitches, columns, steps), in patches of that size."""
+    (height, width), (pitches, steps) = plane.shape, size
+    return plane.reshape(height // pitches, pitches, width // steps, steps)

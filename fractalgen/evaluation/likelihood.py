@@ -162,7 +162,7 @@ def score(
     """
     config = model.config
     length = config.crop_length
-    excerpts = Excerpts(corpus, length, (), patch=config.patch, bar_columns=config.bar_columns, plans=given_plan)
+    excerpts = Excerpts(corpus, length, (), patch=config.column, bar_columns=config.bar_columns, plans=given_plan)
     planned: list[dict[str, float]] = []
     step = np.arange(length)
     torch.manual_seed(seed)
@@ -187,7 +187,7 @@ def score(
             nll = model.nll(rolls, None, num_iter_list, known, mar_order, plans=plans, absent=absent, flat=flat)
             exact = nll.exact
             if plans is not None:
-                told = _first_columns(plans, [w.begin // config.patch for w in batch])
+                told = _first_columns(plans, [w.begin // config.column for w in batch])
                 costs = {name: values.tolist() for name, values in model.plan_nll(plans, decided=told).items()}
                 planned += [{name: values[i] for name, values in costs.items()} for i in range(len(batch))]
             for sums, parts in zip(rows, (nll.terms, nll.kinds), strict=True):

@@ -34,10 +34,14 @@ class CellFeatures(nn.Module):
 
 
 class Place(nn.Module):
-    """Factorised positions: a learned vector per pitch row plus a projected sinusoid of the time column."""
+    """Factorised positions: a learned vector per pitch row plus a projected sinusoid of the time column.
 
-    def __init__(self, rows: int, width: int) -> None:
+    ``pace``: how far apart columns are.
+    """
+
+    def __init__(self, rows: int, width: int, pace: float = 1.0) -> None:
         super().__init__()
+        self.pace = pace
         self.row = nn.Parameter(0.02 * torch.randn(rows, width))
         self.col = nn.Linear(width, width, bias=False)
         frequencies = math.pi * torch.logspace(0, -3, width // 2)
@@ -45,7 +49,7 @@ class Place(nn.Module):
 
     def forward(self, grid: Grid) -> Float[Tensor, "n d"]:
         """One vector per patch of the grid, in scan order."""
-        angles = torch.arange(grid.cols, device=self.row.device)[:, None] * self.frequencies
+        angles = self.pace * torch.arange(grid.cols, device=self.row.device)[:, None] * self.frequencies
         col = self.col(torch.cat([angles.sin(), angles.cos()], -1))
         return grid.number(self.row[:, None] + col)
 

@@ -30,7 +30,7 @@ class Margin(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """``rows x cols`` square patches, numbered in scan order from the lowest pitch and the first step on.
+    """``rows x cols`` patches of ``patch`` pitches and ``steps``, in scan order from the lowest pitch and step on.
 
     ``column_major`` takes all pitches of a time column, then the next column; ``row_major`` all times of a pitch row.
     """
@@ -38,6 +38,7 @@ class Grid(NamedTuple):
     rows: int
     cols: int
     patch: int
+    steps: int
     order: ScanOrder = "column_major"
 
     def __len__(self) -> int:
@@ -47,12 +48,12 @@ class Grid(NamedTuple):
     def split(self, region: Shaped[Tensor, "b p t"]) -> Shaped[Tensor, "b n h w"]:
         """Cut regions into their patches."""
         # views, not einops, here and below: a sampling step is so small that their microseconds count
-        cells = region.unflatten(2, (self.cols, self.patch)).unflatten(1, (self.rows, self.patch))  # b r h c w
+        cells = region.unflatten(2, (self.cols, self.steps)).unflatten(1, (self.rows, self.patch))  # b r h c w
         return cells.permute((0, 3, 1, 2, 4) if self.order == "column_major" else (0, 1, 3, 2, 4)).flatten(1, 2)
 
     def split_layers(self, layers: Shaped[Tensor, "b e p t"]) -> Shaped[Tensor, "b n e h w"]:
         """Cut several layers over each region into patches."""
-        cells = layers.unflatten(3, (self.cols, self.patch)).unflatten(2, (self.rows, self.patch))  # b e r h c w
+        cells = layers.unflatten(3, (self.cols, self.steps)).unflatten(2, (self.rows, self.patch))  # b e r h c w
         order = (0, 4, 2, 1, 3, 5) if self.order == "column_major" else (0, 2, 4, 1, 3, 5)
         return cells.permute(order).flatten(1, 2)
 
@@ -69,7 +70,7 @@ class Grid(NamedTuple):
         inner = self.rows if self.order == "column_major" else self.cols
         outer, place = divmod(patch, inner)
         row, column = (place, outer) if self.order == "column_major" else (outer, place)
-        return row * self.patch, column * self.patch
+        return row * self.patch, column * self.steps
 
     def number(self, table: Shaped[Tensor, "r c ..."]) -> Shaped[Tensor, "n ..."]:
         """What belongs to the patch in each row and column, as a list in scan order."""
@@ -91,14 +92,14 @@ def windows(grid: Grid, canvas: Margin, window: Margin, device: torch.device) ->
     """
     if any(w > c for w, c in zip(window, canvas, strict=True)):
         raise ValueError(f"a window with margin {tuple(window)} does not fit in a canvas with margin {tuple(canvas)}")
-    count, p = len(grid), grid.patch
-    width = grid.cols * p + canvas.past + canvas.future
-    owners = grid.join(torch.arange(count)[None, :, None, None].expand(1, count, p, p))[0]
+    count, p, steps = len(grid), grid.patch, grid.steps
+    width = grid.cols * steps + canvas.past + canvas.future
+    owners = grid.join(torch.arange(count)[None, :, None, None].expand(1, count, p, steps))[0]
     owners = F.pad(owners, (canvas.past, canvas.future, canvas.pitch, canvas.pitch), value=count)
     top = canvas.pitch - window.pitch + p * torch.arange(grid.rows)
-    left = canvas.past - window.past + p * torch.arange(grid.cols)
+    left = canvas.past - window.past + steps * torch.arange(grid.cols)
     rows = top[:, None, None, None] + torch.arange(p + 2 * window.pitch)[:, None]
-    cols = left[:, None, None] + torch.arange(p + window.past + window.future)
+    cols = left[:, None, None] + torch.arange(steps + window.past + window.future)
     index = grid.number(rows * width + cols)
     return index.to(device), owners.flatten()[index].to(device)
 
@@ -111,8 +112,8 @@ def earlier(grid: Grid, canvas: Margin, window: Margin, own: bool, device: torch
     ``own``: a patch's own cells stay; otherwise they count as later.
     """
     index, owner = windows(grid, canvas, window, device)
-    p = grid.patch
-    size = (grid.rows * p + 2 * canvas.pitch) * (grid.cols * p + canvas.past + canvas.future)
+    height, width = grid.rows * grid.patch, grid.cols * grid.steps
+    size = (height + 2 * canvas.pitch) * (width + canvas.past + canvas.future)
     rank = torch.arange(len(grid), device=device)[:, None, None]
     hidden = (owner > rank if own else owner >= rank) & (owner < len(grid))
     return index.masked_fill(hidden, size)

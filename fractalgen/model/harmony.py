@@ -44,22 +44,23 @@ class Harmony(nn.Module):
     """The chords of each child patch of a level, embedded; zero at first.
 
     Args:
-        patch: height and width of a child.
-        column: width of a first-level patch, which holds ``units_of(column)`` chords.
+        patch: pitches of a child.
+        steps: time steps of a child.
+        column: time steps of a first-level patch, which holds ``units_of(column)`` chords.
         width: of the embedding.
     """
 
-    def __init__(self, patch: int, column: int, width: int) -> None:
+    def __init__(self, patch: int, steps: int, column: int, width: int) -> None:
         super().__init__()
-        self.patch, self.unit = patch, column // units_of(column)
-        self.per_child = max(1, patch // self.unit)
+        self.patch, self.steps, self.unit = patch, steps, column // units_of(column)
+        self.per_child = max(1, steps // self.unit)
         self.table = nn.Buffer(chord_table(), persistent=False)
         self.embed = nn.Linear((self.per_child + 1) * FEATURES, width, bias=False)
         nn.init.zeros_(self.embed.weight)
 
     def groups(self, grid: Grid) -> int:
         """How many columns of children have chords of their own."""
-        return max(1, grid.cols * self.patch // self.unit // self.per_child)
+        return max(1, grid.cols * self.steps // self.unit // self.per_child)
 
     def windows(self, codes: Int[Tensor, "b u"], grid: Grid) -> Int[Tensor, "b g k"]:
         """The chords of each group of columns, and the one after them."""

@@ -36,34 +36,36 @@ class FractalLevel(nn.Module):
     ) -> None:
         super().__init__()
         self.name, self.index, self.config = f"L{index}", index, config
-        self.patch = model.levels[index + 1].patch
-        self.rows = config.patch // self.patch
+        self.patch, self.steps = model.levels[index + 1].region  # pitches and steps of a child
+        self.rows, self.columns = config.patch // self.patch, config.region[1] // self.steps
         self.scan_order = model.scan_order
         self.max_children = model.max_children[index + 1] if model.max_children else 0
         self.unknown = model.vocabulary
         self.context = Margin(*config.context)
         self.margin: Margin = self.context.union(child.margin)
         self.features = CellFeatures(model.velocity_bins)
-        self.embed = mlp(4 * self.patch**2, config.width)
+        cells = self.patch * self.steps
+        self.embed = mlp(4 * cells, config.width)
         self.generator = GENERATORS[config.generator](config, model.dropout)
         self.sees_future = self.generator.sees_future or model.future_context  # known cells, wherever they are
         self.looks = any(self.context) or self.sees_future
         if self.looks:
-            window = (self.patch + 2 * self.context.pitch) * (self.patch + self.context.past + self.context.future)
+            window = (self.patch + 2 * self.context.pitch) * (self.steps + self.context.past + self.context.future)
             self.surroundings = mlp(4 * window, config.width)
         self.distances = model.echoes
         if index > 0 and self.distances:
-            self.recall = mlp(4 * len(self.distances) * self.patch**2, config.width)
-        self.place = Place(self.rows, config.width)
+            self.recall = mlp(4 * len(self.distances) * cells, config.width)
+        # below the first level columns are as far apart as rows: what is learned on one grid serves on finer ones
+        self.place = Place(self.rows, config.width, self.rows / self.columns if index else 1.0)
         self.cond = nn.Linear(parent_width, config.width)
         self.degree = None
         if any(attribute.name == "key" for attribute in model.attributes):
             self.degree = nn.Parameter(torch.zeros(DEGREES, config.width))
         self.harmony = None
         if model.plan_width:  # all that is told of a plan weighs nothing at first
-            self.harmony = Harmony(self.patch, model.patch, config.width)
+            self.harmony = Harmony(self.patch, self.steps, model.column, config.width)
             if index > 0:
-                self.recall_return = mlp(4 * self.patch**2, config.width)
+                self.recall_return = mlp(4 * cells, config.width)
                 for parameter in self.recall_return[2].parameters():
                     nn.init.zeros_(parameter)
             else:
@@ -75,12 +77,17 @@ class FractalLevel(nn.Module):
         self.child = child
         self.height: int = 1 + child.height  # levels from here down
         self.numbers_per_child = 2 + child.numbers  # random numbers: see fractalgen.model.sampling.token_sampler
-        self.numbers: int = self.rows**2 * self.numbers_per_child
+        self.numbers: int = self.rows * self.columns * self.numbers_per_child
 
     def grid(self, canvas: Tensor) -> Grid:
         """The grid of this level's patches in such canvases."""
-        cols = (canvas.shape[2] - self.margin.past - self.margin.future) // self.patch
-        return Grid(self.rows, cols, self.patch, self.scan_order)
+        cols = (canvas.shape[2] - self.margin.past - self.margin.future) // self.steps
+        return Grid(self.rows, cols, self.patch, self.steps, self.scan_order)
+
+    @property
+    def above_cells(self) -> bool:
+        """Whether its children are single cells."""
+        return self.height == 2
 
     def places(self, grid: Grid) -> Float[Tensor, "k n d"]:
         """What every child knows of its place, for each degree of the key that the region's lowest pitch may be."""
@@ -118,7 +125,7 @@ class FractalLevel(nn.Module):
         lowest = grid.lowest(cond.degree.device)
         degree, pitch = raised(cond.degree[:, None], lowest), cond.lowest[:, None] + lowest
         nothing = cond.returns.new_zeros(*degree.shape, 0)
-        if self.harmony is None or self.height == 2:  # a cell looks at neither chords nor returns
+        if self.harmony is None or self.above_cells:  # a cell looks at neither chords nor returns
             return Condition(vector, degree, pitch, nothing, nothing, nothing)
         returns = cond.returns[:, columns_and_rows(grid, lowest.device)[0]] if self.index == 0 else cond.returns
         returns = returns[..., None] if self.index == 0 else returns[:, None].expand(-1, len(grid), -1)
@@ -271,7 +278,7 @@ class FractalLevel(nn.Module):
             cells,
             None if given is None else grid.split(given)[region, child],
             self.long_context(regions, region, child, forcing.steps),
-            self.returned_cells(regions, region, child, steps=forcing.steps) if self.patch > 1 else None,
+            self.returned_cells(regions, region, child, steps=forcing.steps) if not self.above_cells else None,
         )
         below = self.inside(cond, grid, z).each(lambda x: x[region, child])
         self.child.nll(parts, below, crop[region], weight[region], losses, schedule)
@@ -302,7 +309,7 @@ class FractalLevel(nn.Module):
 
     def ended(self, given: Int[Tensor, "b p t"] | None, grid: Grid) -> Bool[Tensor, "b n"] | None:
         """Children that are cells in which a hold is ruled out; None if there are none."""
-        if given is None or self.patch > 1 or not bool((given == NO_HOLD).any()):
+        if given is None or not self.above_cells or not bool((given == NO_HOLD).any()):
             return None
         return grid.split(given).flatten(2)[..., 0] == NO_HOLD
 

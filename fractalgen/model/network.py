@@ -62,7 +62,7 @@ class FractalNetwork(nn.Module):
         self.root = child
         self.planner = None
         if config.plan_width:
-            self.planner = Planner(config.plan_width, config.columns, config.patch, config.dropout)
+            self.planner = Planner(config.plan_width, config.columns, config.column, config.dropout)
         self.null = nn.Parameter(0.02 * torch.randn(widths[0]))
         self.labels = nn.ModuleList(nn.Embedding(size, widths[0]) for size in config.label_sizes)
         for parameter in self.labels.parameters():
@@ -169,7 +169,7 @@ class FractalNetwork(nn.Module):
             cond_list = drop_labels(cond_list, self.config.label_dropout)
         if self.planner is not None:
             if plans is None:
-                plans = Plans.free(batch, width // self.config.patch, pitches, self.config.patch, tokens.device)
+                plans = Plans.free(batch, width // self.config.column, pitches, self.config.column, tokens.device)
             elif self.training:
                 plans = drop_plans(plans, self.config.label_dropout)
         schedule = None if num_iter_list is None else Schedule(self.iterations(num_iter_list), mar_order)
@@ -192,7 +192,7 @@ class FractalNetwork(nn.Module):
         if absent is not None and not bool(absent.any()):
             absent = None
         if absent is not None:
-            tokens = carried(tokens, absent, self.config.patch)
+            tokens = carried(tokens, absent, self.config.column)
         canvas = surround(tokens, self.root.margin, self.config.vocabulary + 1)
         losses = LossTerms(len(tokens), self.null, subsample, flat)
         crop = torch.arange(len(tokens), device=tokens.device)

@@ -35,11 +35,11 @@ Draw = Callable[[Float[Tensor, "b v"]], Int[Tensor, " b"]]
 
 
 class Planner(nn.Module):
-    """Draws and scores plans; ``columns`` is how many columns it sees at once, ``patch`` their width."""
+    """Draws and scores plans; ``columns`` is how many columns it sees at once, ``column`` their steps."""
 
-    def __init__(self, width: int, columns: int, patch: int, dropout: float = 0.0) -> None:
+    def __init__(self, width: int, columns: int, column: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.columns, self.units = columns, units_of(patch)
+        self.columns, self.units = columns, units_of(column)
         self.transformer = Transformer(width, DEPTH, PLANNER_HEADS, dropout)
         self.table = nn.Buffer(chord_table(), persistent=False)
         self.chord = nn.Linear(FEATURES, width)  # the decision before
@@ -65,7 +65,7 @@ class Planner(nn.Module):
         chords = self.chord(F.embedding(plans.chords, table)).unflatten(1, (columns, self.units))
         decided = torch.cat([told, chords], 2).flatten(1, 2)
         x = F.pad(decided[:, :-1], (0, 0, 1, 0)).unflatten(1, (columns, -1))
-        places = self.place(Grid(1 + self.units, columns, 1)).unflatten(0, (columns, -1))
+        places = self.place(Grid(1 + self.units, columns, 1, 1)).unflatten(0, (columns, -1))
         x = x + places + self.left(plans.left)[:, :, None] + self.key(key)[:, None, None]
         source = pointed_chords(plans, self.units)
         source = torch.stack([source, F.pad(source[..., 1:], (0, 1), value=UNTOLD)], -1)  # with the next in that bar

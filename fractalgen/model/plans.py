@@ -36,14 +36,14 @@ class Plans:
     bank_chords: Int[Tensor, "b u"]
 
     @classmethod
-    def free(cls, batch: int, columns: int, pitches: int, patch: int, device: torch.device) -> Plans:
-        """Nothing is told."""
+    def free(cls, batch: int, columns: int, pitches: int, steps: int, device: torch.device) -> Plans:
+        """Nothing is told; ``steps``: of a column."""
 
         def full(value: int, *shape: int) -> Tensor:
             return torch.full((batch, *shape), value, dtype=torch.long, device=device)
 
-        units = columns * units_of(patch)
-        bank = full(0, pitches, columns * patch)
+        units = columns * units_of(steps)
+        bank = full(0, pitches, columns * steps)
         return cls(full(UNTOLD, units), full(-1, columns), full(0, columns), full(0), bank, full(UNTOLD, units))
 
     @classmethod

@@ -117,31 +117,37 @@ def accompaniment(
 
 
 def variation(
-    roll: PianoRoll, strength: float, generator: np.random.Generator, patch: int = 16, within: Plane | None = None
+    roll: PianoRoll,
+    strength: float,
+    generator: np.random.Generator,
+    patch: tuple[int, int] = (16, 16),
+    within: Plane | None = None,
 ) -> Task:
     """Compose a random ``strength`` (a share, over 0 to 1) of the patches anew, at least one, and keep the rest.
 
-    Patches are drawn from the rows of patches between the lowest and the highest note; notes that begin before a drawn
-    patch or in it are treated as in :func:`inpainting`.  Outside of ``within`` (128, T), if given, nothing is composed.
+    ``patch``: pitches and time steps of a patch.  Patches are drawn from the rows of patches between the lowest and the
+    highest note; notes that begin before a drawn patch or in it are treated as in :func:`inpainting`.  Outside of
+    ``within`` (128, T), if given, nothing is composed.
     """
     if not 0 < strength <= 1:
         raise UserError(f"--strength {strength}: a share over 0, at most 1")
-    rows = np.flatnonzero(roll.tokens.any(1)) // patch
+    pitches, steps = patch
+    rows = np.flatnonzero(roll.tokens.any(1)) // pitches
     if not len(rows):
         raise UserError("--mode variation: the input has no notes to vary")
-    columns = whole_patches(roll.width, patch) // patch
+    columns = whole_patches(roll.width, steps) // steps
     candidates = np.arange(rows[0] * columns, (rows[-1] + 1) * columns)
     if within is not None:
-        padded = np.pad(within, ((0, 0), (0, columns * patch - roll.width)))
-        candidates = candidates[padded.reshape(-1, patch, columns, patch).any((1, 3)).ravel()[candidates]]
+        padded = np.pad(within, ((0, 0), (0, columns * steps - roll.width)))
+        candidates = candidates[padded.reshape(-1, pitches, columns, steps).any((1, 3)).ravel()[candidates]]
         if not len(candidates):
             raise UserError("--mode variation: nothing to vary there, it lies above or below all notes")
     drawn = generator.choice(candidates, max(1, round(strength * len(candidates))), replace=False)
-    patches = np.zeros(PITCHES // patch * columns, np.bool_)
+    patches = np.zeros(PITCHES // pitches * columns, np.bool_)
     patches[drawn] = True
-    region = np.kron(patches.reshape(-1, columns), np.ones((patch, patch), np.bool_))
+    region = np.kron(patches.reshape(-1, columns), np.ones(patch, np.bool_))
     region = region[:, : roll.width]
-    return _compose(roll.tokens, region if within is None else region & within, patch)
+    return _compose(roll.tokens, region if within is None else region & within, steps)
 
 
 def _compose(tokens: npt.NDArray[np.uint8], region: Plane, patch: int) -> Task:

@@ -114,9 +114,9 @@ class Canvas:
         if isinstance(source, Frame) and source.blocks:
             behind = np.zeros((self.pitches * self.scale, self.span), np.uint8) if behind is None else behind.copy()
             for block in source.blocks:
-                corner = ((self.pitches - block.pitch - block.size) * self.scale, block.step * self.scale)
+                corner = ((self.pitches - block.pitch - block.size[0]) * self.scale, block.step * self.scale)
                 thick = max(1, self.scale // 3)
-                outline(behind, corner, block.size * self.scale, thick, on_silence(self.colours, OUTLINE))
+                outline(behind, corner, enlarged(block, self.scale), thick, on_silence(self.colours, OUTLINE))
         return roll_pixels(plane_of(source), tokens_of(source), self.scale, self.known, behind)
 
     def assemble(self, source: Source, roll: Pixels, offset: int = 0) -> Pixels:
@@ -166,10 +166,10 @@ class Canvas:
         side = height // len(blocks) - name - 1
         panels, widest, top = [], 0, 0
         for block in blocks:
-            scale = max(2, (side - 2) // block.size)
+            scale = max(2, (side - 2) // block.size[0])
             panels.append((top + name, gap, scale))
-            widest = max(widest, block.size * scale)
-            top += name + block.size * scale + 1
+            widest = max(widest, block.size[1] * scale)
+            top += name + block.size[0] * scale + 1
         return panels, widest + 2 * gap, max(height, top)
 
     def _base(
@@ -196,26 +196,27 @@ class Canvas:
             at += part.shape[1]
         name = round(1.6 * small)
         for block, (top, column, scale) in zip(blocks, self.panels, strict=True):
-            outline(pixels, (top, column), block.size * scale, 1, (2 * RAMP + INK) // 3)
-            text = f"L{block.level}  {block.size} x {block.size}"
+            outline(pixels, (top, column), enlarged(block, scale), 1, (2 * RAMP + INK) // 3)
+            text = f"L{block.level}  {block.size[0]} x {block.size[1]}"
             write(pixels[top - name : top], text, column, name // 2 - 1, small)
         return pixels
 
     def _panel(self, frame: Frame, block: ZoomedPatch, scale: int) -> Pixels:
         """An enlarged patch; undecided cells differ from silence, and the next smaller patch is marked."""
-        here = (slice(block.pitch, block.pitch + block.size), slice(block.step, block.step + block.size))
-        behind = np.zeros((block.size * scale, block.size * scale), np.uint8)
+        high, wide = block.size
+        here = (slice(block.pitch, block.pitch + high), slice(block.step, block.step + wide))
+        behind = np.zeros(enlarged(block, scale), np.uint8)
         if frame.open is not None:
             undecided = frame.open[here][::-1].repeat(scale, 0).repeat(scale, 1)
             behind[undecided] = on_silence(self.colours, UNDECIDED)
         smaller = [other for other in frame.blocks if other.level == block.level + 1]
-        child = smaller[0].size if smaller else 1
-        if child * scale > 4:
-            behind[:: child * scale] = behind[:, :: child * scale] = on_silence(self.colours, CHILDREN)
+        rows, columns = enlarged(smaller[0], scale) if smaller else (scale, scale)
+        if min(rows, columns) > 4:
+            behind[::rows] = behind[:, ::columns] = on_silence(self.colours, CHILDREN)
         for other in smaller:
-            top = (block.pitch + block.size - other.pitch - other.size) * scale
+            top = (block.pitch + high - other.pitch - other.size[0]) * scale
             corner = (top, (other.step - block.step) * scale)
-            outline(behind, corner, other.size * scale, max(1, scale // 6), on_silence(self.colours, OUTLINE))
+            outline(behind, corner, enlarged(other, scale), max(1, scale // 6), on_silence(self.colours, OUTLINE))
         tokens = None if frame.tokens is None else frame.tokens[here]
         known = None if self.known is None else self.known[here]
         return roll_pixels(frame.output[here], tokens, scale, known, behind)
@@ -223,6 +224,12 @@ class Canvas:
     def _fit(self, text: str, size: float) -> float:
         """The font size at which a text fits above the picture."""
         return fitting(text, size, max(1, self.width - 2 * self.margin))
+
+
+def enlarged(block: ZoomedPatch, scale: int) -> tuple[int, int]:
+    """Pixels that a patch is high and wide."""
+    high, wide = block.size
+    return high * scale, wide * scale
 
 
 def _bars(source: Source) -> list[int]:

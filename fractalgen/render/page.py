@@ -103,6 +103,7 @@ def page(
         "shape": tokens.shape,
         "arrays": layout,
         **{name: getattr(trace, name) for name in ("generators", "patch_sizes", "num_iter_list", "velocity_bins")},
+        "patch_steps": [roll.width, *(steps for _, steps in trace.patches)],
         # The window may follow the process where that moves on in time, one patch after the other.
         "follow": trace.generators[0] == "ar" and trace.scan_order == "column_major",
         "facts": _facts(trace, roll),
@@ -162,6 +163,11 @@ def _pack(arrays: dict[str, NDArray[Any]]) -> tuple[list[tuple[str, str, int, in
     return layout, base64.b64encode(zlib.compress(content, 9)).decode("ascii")
 
 
+def _size(patch: tuple[int, int]) -> str:
+    """How large a patch of so many pitches and steps is; one number where they are the same."""
+    return str(patch[0]) if patch[0] == patch[1] else "×".join(map(str, patch))
+
+
 def _facts(trace: Trace, roll: PianoRoll) -> list[tuple[str, str]]:
     """What made the piece, for the reader: (name, value)."""
     notes = roll.notes()
@@ -172,7 +178,7 @@ def _facts(trace: Trace, roll: PianoRoll) -> list[tuple[str, str]]:
         "Length": f"{len(roll.downbeats())} bars, {roll.width} steps, {minutes}:{seconds:02}",
         "Notes": f"{len(notes)} on {len(set(notes['pitch'].tolist()))} pitches",
         "Generators": " ".join(kind.upper() for kind in trace.generators),
-        "Patches": " → ".join(map(str, trace.patch_sizes)),
+        "Patches": " → ".join([str(trace.patch_sizes[0]), *(_size(patch) for patch in trace.patches)]),
         "Scan order": trace.scan_order.replace("_", " "),
         "Iterations": trace.num_iter_list,
         "Sound": json.loads((PIANO / "samples.json").read_text(encoding="utf-8"))["credit"],

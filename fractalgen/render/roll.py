@@ -64,17 +64,17 @@ def roll_pixels(
     return pixels.reshape(height * scale, width * scale)
 
 
-def outline(pixels: Pixels, corner: tuple[int, int], side: int, thick: int, colour: int) -> None:
-    """Draw a square frame, in place; ``corner`` (row, column) and ``side`` are those of its inside, in pixels."""
-    top, left = corner
+def outline(pixels: Pixels, corner: tuple[int, int], size: tuple[int, int], thick: int, colour: int) -> None:
+    """Draw a frame, in place; ``corner`` (row, column) and ``size`` (rows, columns) are its inside's, in pixels."""
+    (top, left), (high, wide) = corner, size
     height, width = pixels.shape
-    rows = slice(max(0, top - thick), min(height, top + side + thick))
-    columns = slice(max(0, left - thick), min(width, left + side + thick))
+    rows = slice(max(0, top - thick), min(height, top + high + thick))
+    columns = slice(max(0, left - thick), min(width, left + wide + thick))
     for line in range(1, thick + 1):
-        for row in (top - line, top + side - 1 + line):
+        for row in (top - line, top + high - 1 + line):
             if 0 <= row < height:
                 pixels[row, columns] = colour
-        for column in (left - line, left + side - 1 + line):
+        for column in (left - line, left + wide - 1 + line):
             if 0 <= column < width:
                 pixels[rows, column] = colour
 

@@ -69,7 +69,8 @@ class Record:
         num_iter_list: iterations per level; also the frames per level of the hierarchical view.
         velocity_bins: number of velocity bins of ``tokens``.
         seed, checkpoint, settings: where the roll came from; plain JSON data.  Where bars are columns and shorter than
-            these, ``settings`` has ``columns``, the steps of each; ``plan`` is what :meth:`.Plan.to_dict` writes.
+            these, ``settings`` has ``columns``, the steps of each; ``plan`` is what :meth:`.Plan.to_dict` writes;
+            ``patch_steps`` are the steps of patches of each level but the first, where they are not as many as pitches.
         seconds: float32 (number of steps,), time since the beginning at which each step ended.
         chances: uint8 (128, T) or None where none were kept: for every composed cell 255 times the probability that
             the smallest patch around it that was looked into sounds, as the gates asked on the way gave it, multiplied
@@ -115,8 +116,8 @@ class Record:
             if array.shape != shape or array.dtype not in (_ARRAYS[name], _LONG.get(name, _ARRAYS[name])):
                 wanted = f"{np.dtype(_ARRAYS[name])} {shape}"
                 raise ValueError(f"trace: {name} must be {wanted}, not {array.dtype} {array.shape}")
-        if any(cells[1] % patch for patch in self.patch_sizes[1:]):
-            raise ValueError(f"trace: patch sizes {self.patch_sizes} do not tile a roll of {cells[1]} steps")
+        if any(cells[1] % steps for _, steps in self.patches):
+            raise ValueError(f"trace: patch sizes {self.patches} do not tile a roll of {cells[1]} steps")
         if count > 2 * self.num_patches:  # in each of them at least one patch is decided, of one of the pieces at least
             raise ValueError(f"trace: {count:,} steps for {self.num_patches:,} patches")
         if self.tokens.max(initial=SILENCE) >= ONSET + self.velocity_bins:
@@ -139,6 +140,15 @@ class Record:
             or any(outer % inner for outer, inner in itertools.pairwise(sizes))
         ):
             raise ValueError(f"trace: patch sizes {reprlib.repr(sizes)} do not divide each other")
+        widths = self.settings.get("patch_steps", sizes[1:]) if isinstance(self.settings, dict) else sizes[1:]
+        if (
+            not isinstance(widths, list | tuple)
+            or len(widths) != len(sizes) - 1
+            or not all(type(steps) is int and steps > 0 for steps in widths)
+            or widths[-1] != 1
+            or any(outer % inner for outer, inner in itertools.pairwise(widths))
+        ):
+            raise ValueError(f"trace: patches of {reprlib.repr(widths)} steps do not divide each other")
         known = {
             "generators": [generator in get_args(Generator) for generator in self.generators],
             "num_iter_list": [type(count) is int and 0 < count <= MAX_STEPS for count in self.num_iter_list],
@@ -169,10 +179,16 @@ class Record:
         return int(self.tokens.shape[1])
 
     @property
+    def patches(self) -> tuple[tuple[int, int], ...]:
+        """Pitches and time steps of the patches that each level decides; those of the last are single cells."""
+        pitches = self.patch_sizes[1:]
+        return tuple(zip(pitches, self.settings.get("patch_steps", pitches), strict=True))
+
+    @property
     def num_patches(self) -> int:
         """Number of patches of the first level, known ones included."""
-        patch = self.patch_sizes[1]
-        return (self.patch_sizes[0] // patch) * (self.width // patch)
+        pitches, steps = self.patches[0]
+        return (self.patch_sizes[0] // pitches) * (self.width // steps)
 
     @property
     def steps_per_quarter(self) -> int:
@@ -194,7 +210,7 @@ class Record:
     @cached_property
     def layout(self) -> BarLayout:
         """The columns of first-level patches, as ``settings`` say how many steps each has (default: all of them)."""
-        patch = self.patch_sizes[1]
+        patch = self.patches[0][1]
         lengths = self.settings.get("columns")
         if lengths is None:
             return BarLayout.plain(self.width, patch)

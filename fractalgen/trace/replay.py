@@ -55,9 +55,9 @@ class Trace(Record):
         place = np.searchsorted(self.real, [block.step for block in frame.blocks])
         most = len(self.real)
         blocks = tuple(
-            dataclasses.replace(block, step=min(int(step), most - block.size))
+            dataclasses.replace(block, step=min(int(step), most - block.size[1]))
             for block, step in zip(frame.blocks, place, strict=True)
-            if block.size <= most
+            if block.size[1] <= most
         )
         stripped: dict[str, Any] = {
             name: None if plane is None else self.strip(plane) for name, plane in planes.items()

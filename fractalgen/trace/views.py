@@ -26,10 +26,10 @@ STEPS_PER_BAR = 16  # four quarters of four sixteenths
 
 @dataclass(frozen=True)
 class ZoomedPatch:
-    """A square of cells that a frame shows enlarged beside the roll: pitches and time steps from these on."""
+    """Cells that a frame shows enlarged beside the roll: so many pitches and time steps from these on."""
 
     level: int
-    size: int
+    size: tuple[int, int]
     pitch: int
     step: int
 
@@ -128,7 +128,7 @@ def hierarchical(trace: Record, record_interval: int) -> Makers:
         if level < 0:
             return np.zeros_like(trace.velocities)
         if level < levels - 2:
-            return block_means(trace.velocities, trace.patch_sizes[level + 1])
+            return block_means(trace.velocities, trace.patches[level])
         if level < levels - 1:
             return np.where(trace.tokens != SILENCE, detail(level - 1), np.float32(0)) if level else trace.velocities
         return trace.velocities
@@ -199,7 +199,7 @@ def levels(trace: Record, record_interval: int) -> Makers:
             open=~visible,
         )
 
-    patch = trace.patch_sizes[1]
+    patch = trace.patches[0]
     groups = [_moments_of(moments, sounding, corner, patch) for corner in _sounding_patches(trace, sounding)]
     spacing = record_interval or max(1, len(groups) // DEFAULT_SPACING)
     chosen = [cell for group in _every(groups, spacing) for cell in group]
@@ -273,8 +273,10 @@ def _local_steps(trace: Record, level: int) -> int:
 def _blocks(trace: Record, cell: tuple[int, int]) -> tuple[ZoomedPatch, ...]:
     """The patches of levels 1, 2, ... that hold a cell, single cells apart."""
     pitch, step = cell
-    sizes = trace.patch_sizes[1:-1]
-    return tuple(ZoomedPatch(level, n, pitch // n * n, step // n * n) for level, n in enumerate(sizes, start=1))
+    return tuple(
+        ZoomedPatch(level, (high, wide), pitch // high * high, step // wide * wide)
+        for level, (high, wide) in enumerate(trace.patches[:-1], start=1)
+    )
 
 
 def _sounding_patches(trace: Record, sounding: NDArray[np.bool_]) -> list[tuple[int, int]]:
@@ -282,22 +284,22 @@ def _sounding_patches(trace: Record, sounding: NDArray[np.bool_]) -> list[tuple[
 
     Of patches that were drawn together it is the one in which most sounds: they fill at the same time.
     """
-    patch = trace.patch_sizes[1]
+    high, wide = trace.patches[0]
     pitches, steps = trace.tokens.shape
-    blocks = (pitches // patch, patch, steps // patch, patch)
+    blocks = (pitches // high, high, steps // wide, wide)
     cells = sounding.reshape(blocks).sum(axis=(1, 3))
     moment = trace.decided[0].reshape(blocks).max(axis=(1, 3))  # its cells agree but for known ones, which are -1
     filled = sorted(np.argwhere(cells).tolist(), key=lambda at: cells[*at])
-    busiest = {int(moment[row, column]): (row * patch, column * patch) for row, column in filled}
+    busiest = {int(moment[row, column]): (row * high, column * wide) for row, column in filled}
     return [busiest[step] for step in sorted(busiest)]
 
 
 def _moments_of(
-    moments: NDArray[np.int64], sounding: NDArray[np.bool_], corner: tuple[int, int], patch: int
+    moments: NDArray[np.int64], sounding: NDArray[np.bool_], corner: tuple[int, int], patch: tuple[int, int]
 ) -> list[tuple[int, int]]:
     """One cell (pitch, step) for every moment at which cells of a patch came to sound, at most ``MOMENTS`` of them."""
     pitch, step = corner
-    here = (slice(pitch, pitch + patch), slice(step, step + patch))
+    here = (slice(pitch, pitch + patch[0]), slice(step, step + patch[1]))
     cells = np.argwhere(sounding[here])
     _, first = np.unique(moments[here][sounding[here]], return_index=True)
     if len(first) > MOMENTS:
@@ -305,10 +307,10 @@ def _moments_of(
     return [(pitch + int(row), step + int(column)) for row, column in cells[first]]
 
 
-def block_means(plane: NDArray[np.float32], size: int) -> NDArray[np.float32]:
-    """Replace every size x size block of a (128, T) plane by the mean of its sounding cells (0: none sounds)."""
+def block_means(plane: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Every block of (pitches, steps) of a (128, T) plane at the mean of its sounding cells (0: none sounds)."""
     height, width = plane.shape
-    blocks = plane.reshape(height // size, size, width // size, size)
+    blocks = plane.reshape(height // size[0], size[0], width // size[1], size[1])
     sounding = (blocks > 0).sum(axis=(1, 3), dtype=np.float32)
     means = blocks.sum(axis=(1, 3)) / np.maximum(sounding, 1)
-    return means.repeat(size, axis=0).repeat(size, axis=1)
+    return means.repeat(size[0], axis=0).repeat(size[1], axis=1)

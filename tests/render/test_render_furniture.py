@@ -247,7 +247,7 @@ def test_the_velocity_map_grows_brighter() -> None:
 
 def test_a_frame_round_a_square() -> None:
     pixels = np.zeros((5, 6), np.uint8)
-    outline(pixels, (1, 2), 2, 1, 9)
+    outline(pixels, (1, 2), (2, 2), 1, 9)
     assert pixels.tolist() == [
         [0, 9, 9, 9, 9, 0],
         [0, 9, 0, 0, 9, 0],
@@ -255,7 +255,7 @@ def test_a_frame_round_a_square() -> None:
         [0, 9, 9, 9, 9, 0],
         [0, 0, 0, 0, 0, 0],
     ]
-    outline(pixels, (3, 4), 4, 1, 7)  # cut at the edges
+    outline(pixels, (3, 4), (4, 4), 1, 7)  # cut at the edges
     assert pixels[2, 3:].tolist() == [7, 7, 7]
     assert pixels[2:, 3].tolist() == [7, 7, 7]
 

@@ -79,8 +79,8 @@ def test_levels_fill_a_patch_cell_by_cell() -> None:
         "AR L0 patch 4/4",
     ]
     assert [int((frame.output > 0).sum()) for frame in frames] == [0, 1, 2, 3, 3]
-    assert frames[1].blocks == (ZoomedPatch(1, 8, 0, 0), ZoomedPatch(2, 4, 0, 0))
-    assert frames[3].blocks == (ZoomedPatch(1, 8, 8, 0), ZoomedPatch(2, 4, 8, 4))
+    assert frames[1].blocks == (ZoomedPatch(1, (8, 8), 0, 0), ZoomedPatch(2, (4, 4), 0, 0))
+    assert frames[3].blocks == (ZoomedPatch(1, (8, 8), 8, 0), ZoomedPatch(2, (4, 4), 8, 4))
     first = frames[1]
     assert first.open is not None
     # ten cells of the first 4 x 4 patch are decided, the rest of it and all else is not
@@ -118,8 +118,8 @@ def test_levels_never_go_back(kind: str) -> None:
         assert not ((before.output > 0) & (after.output == 0)).any()
     for before, after in pairwise(frames[:-1]):
         smallest = after.blocks[-1]
-        rows = slice(smallest.pitch, smallest.pitch + smallest.size)
-        columns = slice(smallest.step, smallest.step + smallest.size)
+        rows = slice(smallest.pitch, smallest.pitch + smallest.size[0])
+        columns = slice(smallest.step, smallest.step + smallest.size[1])
         assert (after.output > before.output)[rows, columns].any()
 
 
@@ -127,7 +127,7 @@ def test_levels_never_go_back(kind: str) -> None:
 def test_levels_are_as_many_as_the_model_has(sizes: tuple[int, ...], blocks: int) -> None:
     frames = deep(sizes).frames(view="levels", record_interval=1)
     assert {len(frame.blocks) for frame in frames} == {blocks}
-    assert [block.size for block in frames[1].blocks] == list(sizes[1:-1])
+    assert [block.size for block in frames[1].blocks] == [(size, size) for size in sizes[1:-1]]
     assert frames[1].level_name.count("L") == 1 + blocks
     assert np.array_equal(frames[-1].output > 0, deep(sizes).tokens > 0)
 
@@ -186,4 +186,4 @@ def test_every_view_ends_with_everything() -> None:
 def test_block_means() -> None:
     plane = np.array([[0.5, 0.0, 0.0, 0.0], [0.3, 0.0, 0.0, 0.0]], np.float32)
     expected = np.array([[0.4, 0.4, 0.0, 0.0]] * 2, np.float32)
-    assert np.allclose(block_means(plane, 2), expected)
+    assert np.allclose(block_means(plane, (2, 2)), expected)

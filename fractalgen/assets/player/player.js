@@ -59,7 +59,7 @@ function goTo(position) {
   trace.goTo(position);
   const follows = piece.follow && trace.view !== "hierarchical";
   const patch = follows && trace.patches.find(({ step }) => step === trace.begun - 1);
-  if (patch && !music.playing) roll.reveal(patch.column, trace.patch);
+  if (patch && !music.playing) roll.reveal(patch.column, trace.column);
 }
 
 /** Another position of the process, by default the present one, in this view or another. */

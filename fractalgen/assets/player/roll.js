@@ -173,13 +173,13 @@ export class Roll {
         continue;
       }
       // A note goes on over its holds; a block, or a cell of one, to the edge of its patch.
-      const size = piece.patch_sizes[stage[i]] ?? 1;
+      const high = piece.patch_sizes[stage[i]] ?? 1, wide = piece.patch_steps[stage[i]] ?? 1;
       const goesOn = (j) => (final
         ? data.tokens[j] === HOLD && data.known[j] === known
-        : j % width !== trace.corner(j % width, size));
+        : j % width !== trace.corner(j % width, wide));
       while (end < to && stage[base + end] === stage[i] && goesOn(base + end)) end++;
       const x0 = this.x(step), x1 = Math.max(this.x(end) - (this.cell >= 3 ? gap : 0), x0 + 1);
-      const bottom = this.y(pitch) - (pitch % size ? 0 : gap);
+      const bottom = this.y(pitch) - (pitch % high ? 0 : gap);
       const colour = known ? colours.tint : colours.ramp[Math.round(loud * 63)];
       const strength = known ? 0.8 : 1; // what was given stands back
       pen.globalAlpha = final ? 0.76 * strength ** 2 : 0.3 + (0.6 * stage[i]) / (levels - 1);

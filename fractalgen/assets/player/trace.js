@@ -16,14 +16,15 @@ export class Trace {
     this.highest = this.notes.reduce((most, { pitch }) => Math.max(most, pitch), 0);
     this.clock = this.#seconds();
     this.patch = piece.patch_sizes[1];
+    this.column = piece.patch_steps[1];
     this.patches = this.#patches();
     // Process: every step of the first level takes one position for each level.  Hierarchical: each level its ticks.
     this.ticks = this.localSteps.map((count) => Math.min(64, 8 * count));
     this.levelStarts = this.ticks.reduce((starts, count) => [...starts, starts.at(-1) + count], [0]);
     this.finds = piece.patch_sizes.map((_, level) => { // what each level decides, in words
-      const side = piece.patch_sizes[level + 1];
+      const [high, wide] = [piece.patch_sizes[level + 1], piece.patch_steps[level + 1]];
       if (level === levels - 1) return "velocities";
-      return side > 1 ? `${side}×${side} patches at their mean velocity` : "cells at their patch's velocity";
+      return high * wide > 1 ? `${high}×${wide} patches at their mean velocity` : "cells at their patch's velocity";
     });
     this.stage = new Uint8Array(size); // 0: nothing yet; l: levels below l have decided; levels: the cell is final
     this.goTo(this.length());
@@ -46,9 +47,9 @@ export class Trace {
     return found;
   }
 
-  /** The first step of the block that a step is in. */
-  corner(step, size) {
-    return this.columnOf[step] + Math.floor((step - this.columnOf[step]) / size) * size;
+  /** The first step of the block of so many steps that a step is in. */
+  corner(step, wide) {
+    return this.columnOf[step] + Math.floor((step - this.columnOf[step]) / wide) * wide;
   }
 
   /** Loudness 0 to 1 of every cell; a hold sounds as loud as its note, one from before the excerpt half loud. */
@@ -63,10 +64,10 @@ export class Trace {
     return loud;
   }
 
-  /** Every size x size block at the mean of its sounding cells. */
-  #blockMeans(values, size) {
-    const { width } = this, sums = new Float64Array(width * (this.rows / size)), counts = sums.slice();
-    const block = (i) => Math.floor(i / width / size) * width + this.corner(i % width, size);
+  /** Every block of so many pitches and steps at the mean of its sounding cells. */
+  #blockMeans(values, high, wide) {
+    const { width } = this, sums = new Float64Array(width * (this.rows / high)), counts = sums.slice();
+    const block = (i) => Math.floor(i / width / high) * width + this.corner(i % width, wide);
     values.forEach((value, i) => value && ((sums[block(i)] += value), counts[block(i)]++));
     return values.map((_, i) => sums[block(i)] / Math.max(counts[block(i)], 1));
   }
@@ -75,7 +76,9 @@ export class Trace {
   #details() {
     const { levels, velocity, piece, data } = this, found = [];
     for (let level = 0; level < levels; level++) {
-      if (level < levels - 2) found.push(this.#blockMeans(velocity, piece.patch_sizes[level + 1]));
+      if (level < levels - 2) {
+        found.push(this.#blockMeans(velocity, piece.patch_sizes[level + 1], piece.patch_steps[level + 1]));
+      }
       else if (level === levels - 1 || level === 0) found.push(velocity);
       else found.push(found[level - 1].map((mean, i) => (data.tokens[i] ? mean : 0)));
     }

@@ -38,8 +38,8 @@ class DecidedPatch:
     """A patch of the first level, at the moment at which it is decided.
 
     ``sample``: number of the roll.  ``step``: number of the first level's step, as in a trace.  ``pitch``, ``time``:
-    its lowest pitch and first time step.  ``tokens``: (patch, steps), -1 on cells that were given.  ``planes``:
-    (levels - 1, patch, steps), the local step at which each lower level decided the child around a cell, -1 where it
+    its lowest pitch and first time step.  ``tokens``: (pitches, steps), -1 on cells that were given.  ``planes``:
+    (levels - 1, pitches, steps), the local step at which each lower level decided the child around a cell, -1 where it
     never went.
     """
 

@@ -53,7 +53,9 @@ def sample_ar(
     absent = level.absent_steps(given, grid)
     limits = None if regions.limits is None else regions.limits.split(grid)
     crowded = limits is not None and limits.room is not None
-    one = crowded or level.patch > 1  # fill one child per pass: it is expensive, or leaves less room to the others
+    one = (
+        crowded or not level.above_cells
+    )  # fill one child per pass: it is expensive, or leaves less room to the others
     ended = level.ended(given, grid)
     may = undecided if limits is None else undecided & (limits.possible(given_patches) | filled)
     rank = torch.arange(count, device=device)
@@ -103,7 +105,7 @@ def sample_ar(
             parts, under = state.below(r, c, z[:, number, slot], given_patches, limits, noise)
             part = below(level.child, parts, under, sampler, record)
             if absent is not None:
-                part.tokens = carried(part.tokens, absent[r, c], level.patch)
+                part.tokens = carried(part.tokens, absent[r, c], level.steps)
             if limits is not None:
                 limits.fill(r, c, (part.tokens > SILENCE) & (given_patches[r, c] < 0))
             found[number, slot] = part.tokens.to(found)
@@ -131,17 +133,17 @@ class ArRecorder:
     def __init__(
         self, level: FractalLevel, undecided: Bool[Tensor, "b n"], given: Int[Tensor, "b n h w"], log: StepLog | None
     ) -> None:
-        self.undecided, self.given, self.log, self.size = undecided, given, log, level.patch
+        self.undecided, self.given, self.log, self.size = undecided, given, log, (level.patch, level.steps)
         self.rank = torch.arange(undecided.shape[1], device=undecided.device)
         self.moments = self.rank.tolist()
         self.asked = undecided.any(0).tolist() if log else []
         self.told = 0
         self.chances = torch.zeros(undecided.shape, device=undecided.device)
         self.inner: tuple[Tensor, Tensor] | None = None  # cells leave nothing to be noted inside them
-        if level.height > 2:
-            shape = (*undecided.shape, level.height - 1, level.patch, level.patch)
+        if not level.above_cells:
+            shape = (*undecided.shape, level.height - 1, *self.size)
             planes = torch.full(shape, -1, dtype=torch.int32, device=undecided.device)
-            self.inner = planes, self.chances.new_ones(*undecided.shape, level.patch, level.patch)
+            self.inner = planes, self.chances.new_ones(*undecided.shape, *self.size)
 
     def keep(self, region: Int[Tensor, " m"], child: Int[Tensor, " m"], part: Composed) -> None:
         """Note what is inside of children that were filled."""
@@ -178,7 +180,7 @@ class ArRecorder:
             sounds = self.undecided & (patches > SILENCE).flatten(2).any(-1)
             return torch.cat([when, (sounds.to(torch.int32) - 1)[..., None, None, None]], 2), chances
         planes, inside = self.inner
-        return torch.cat([when.expand(-1, -1, 1, self.size, self.size), planes], 2), chances * inside
+        return torch.cat([when.expand(-1, -1, 1, *self.size), planes], 2), chances * inside
 
 
 class ArState:
@@ -200,7 +202,7 @@ class ArState:
         self.roll = interior(self.canvas, level.margin)
         self.roll.copy_(given.clamp(min=SILENCE))
         if level.index == 0 and bool((given == ABSENT).any()):
-            self.roll.copy_(carried(self.roll, given[:, 0] == ABSENT, level.patch))
+            self.roll.copy_(carried(self.roll, given[:, 0] == ABSENT, level.steps))
         self.shown = None
         if level.sees_future and bool((given >= 0).any()):
             self.shown = F.pad(surround(given, level.margin, outside=-1).flatten(1) >= 0, (0, 1))
@@ -260,7 +262,7 @@ class ArState:
         """Some children as regions of the level below."""
         long_context = returned = None
         condition = replace(self.inside, vector=z.flatten(0, 1))  # of which cells look at the vector alone
-        if self.level.patch > 1:  # a cell knows no echo
+        if not self.level.above_cells:  # a cell knows no echo
             condition = replace(self.inside.each(lambda x: x[:, region, child].flatten(0, 1)), vector=condition.vector)
             returned = self.level.returned_cells(self.regions, region, child, steps=self.steps)
             split = self.echoes  # cut once for all passes

@@ -41,14 +41,14 @@ def sample_mar(
     limits = None if regions.limits is None else regions.limits.split(grid)
     planes = chances = None
     if record:
-        shape = (*given_patches.shape[:2], level.height, level.patch, level.patch)
+        shape = (*given_patches.shape[:2], level.height, level.patch, level.steps)
         planes = torch.full(shape, -1, dtype=torch.int32, device=canvas.device)
         chances = torch.zeros(given_patches.shape, device=canvas.device)
     absent = level.absent_steps(given, grid)
     start = torch.where(given >= 0, given, level.unknown)
     if bool((given == ABSENT).any()):  # nothing is known of steps that do not exist before their patch is decided
         settled = ~grid.join(undecided[..., None, None].expand_as(given_patches)) & (given == ABSENT)
-        behind = SILENCE if absent is None else carried(given, given[:, 0] == ABSENT, level.patch)
+        behind = SILENCE if absent is None else carried(given, given[:, 0] == ABSENT, level.steps)
         start = torch.where(settled, behind, start)
     interior(canvas, level.margin).copy_(start)
     base = level.base(cond, grid, sampler.kept)
@@ -94,7 +94,7 @@ def sample_mar(
         cells = flat[region[:, None, None], around[child]]
         z, under = conditions[:, region, child], inside.each(lambda x, r=region, c=child: x[:, r, c])  # type: ignore[misc]
         long_context = level.long_context(regions, region, child)
-        returned = level.returned_cells(regions, region, child) if level.patch > 1 else None
+        returned = level.returned_cells(regions, region, child) if not level.above_cells else None
         batch = (target.cumsum(1) - 1)[region, child] // sampler.settings.batch_generate_size
         for number in range(int(batch.max()) + 1 if len(batch) else 0):
             moment = log.add(iteration, number) if log else iteration
@@ -117,7 +117,7 @@ def sample_mar(
                 own_part = replace(under, vector=z).each(lambda x, mine=mine: x[:, mine].flatten(0, 1))  # type: ignore[misc]
                 part = below(level.child, parts, own_part, now, record)
                 if absent is not None:
-                    part.tokens = carried(part.tokens, absent[r, c], level.patch)
+                    part.tokens = carried(part.tokens, absent[r, c], level.steps)
                 if limits is not None:
                     limits.fill(r, c, (part.tokens > SILENCE) & (given_patches[r, c] < 0))
                 flat[r[:, None, None], own[c]] = part.tokens.to(flat)

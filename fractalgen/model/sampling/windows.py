@@ -37,7 +37,8 @@ def compose(
     :meth:`Composer.best_fit`.
     """
     tokens, width = known.clone(), known.shape[2]
-    config, patch = composer.model.config, composer.model.config.patch
+    config = composer.model.config
+    patch, column = config.patch, config.column
     planes = chances = None
     if composer.record:
         planes = torch.full((len(known), len(config.levels), *known.shape[1:]), -1, dtype=torch.int32)
@@ -45,21 +46,21 @@ def compose(
     absent = (known == ABSENT)[:, 0]
     while (undecided := ((tokens < 0) & (tokens != ABSENT)).flatten(0, 1).any(0)).any():
         first = int(undecided.nonzero()[0])
-        back = min(window // 2, window - patch)  # a window of a single patch has no room for the past
-        start = max(0, min(first - back, width - window)) // patch * patch
+        back = min(window // 2, window - column)  # a window of a single patch has no room for the past
+        start = max(0, min(first - back, width - window)) // column * column
         here = slice(start, min(start + window, width))
         given = tokens[..., here].clone()
         composer.log.begin_window(
             ranks=ranks(config, width, start, given.shape[2]) if config.levels[0].generator == "ar" else None,
-            here=given[:, ::patch, ::patch].numel(),
-            later=tokens[:, ::patch, here.stop :: patch].numel(),
+            here=given[:, ::patch, ::column].numel(),
+            later=tokens[:, ::patch, here.stop :: column].numel(),
             start=start,
         )
         part = None
         if limits is not None:
             room = None if limits.room is None else limits.room[:, here] - (given > SILENCE).sum(1)
             part = Limits(limits.allowed[..., here], room)
-        mine = composer.at(start // patch, here.stop // patch, tokens)
+        mine = composer.at(start // column, here.stop // column, tokens)
         if candidates > 1 and bool((given[..., first - start :] >= 0).any()):
             composed = mine.best_fit(given, part, candidates)
         else:
@@ -70,17 +71,17 @@ def compose(
             planes[..., here] = torch.where(new[:, None], composed.planes.cpu(), planes[..., here])
             chances[..., here] = torch.where(new, (255 * composed.chances).round().byte().cpu(), chances[..., here])
     if bool(absent.any()):
-        tokens = carried(tokens, absent, patch)
+        tokens = carried(tokens, absent, column)
     return Composed(tokens, planes, chances)
 
 
 def ranks(config: ModelConfig, width: int, start: int, steps: int) -> list[int]:
     """Ranks in a piece of ``width`` steps of the patches, in scan order, of a window (``steps`` from ``start`` on)."""
-    patch = config.patch
-    number = torch.arange(config.pitches // patch * (width // patch))
-    shape = (config.pitches // patch, width // patch)
+    column = config.column
+    shape = (config.pitches // config.patch, width // column)
+    number = torch.arange(shape[0] * shape[1])
     order = number.view(shape) if config.scan_order == "row_major" else number.view(shape[::-1]).T
-    window = order[:, start // patch : (start + steps) // patch]
+    window = order[:, start // column : (start + steps) // column]
     return (window if config.scan_order == "row_major" else window.T).flatten().tolist()
 
 

@@ -14,7 +14,7 @@ UNKNOWN, OUTSIDE = 3, 4  # after silence, hold and one velocity
 @pytest.mark.parametrize("order", ["column_major", "row_major"])
 def test_neighbours_stand_in_the_same_row(order: str) -> None:
     """Two rows of three columns; one column earlier, two earlier, one later."""
-    grid = Grid(2, 3, 4, order)  # type: ignore[arg-type]
+    grid = Grid(2, 3, 4, 4, order)  # type: ignore[arg-type]
     table = neighbours(grid, (1, 2, -1), torch.device("cpu"))
     place = {(r, c): (c * 2 + r if order == "column_major" else r * 3 + c) for r in range(2) for c in range(3)}
     for (row, col), number in place.items():
@@ -31,7 +31,7 @@ def recall(steps: list[int] | None, given: torch.Tensor | None = None) -> torch.
     """Echoes of all three patches of :func:`roll`, one patch earlier and one later."""
     order = None if steps is None else torch.tensor([steps])
     region, child = torch.zeros(3, dtype=torch.long), torch.arange(3)
-    return find_long_context(Grid(1, 3, 2), roll(), (1, -1), region, child, UNKNOWN, order, given)
+    return find_long_context(Grid(1, 3, 2, 2), roll(), (1, -1), region, child, UNKNOWN, order, given)
 
 
 def test_echoes_show_what_is_decided_earlier_and_hide_the_rest() -> None:
