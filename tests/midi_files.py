@@ -6,7 +6,7 @@ import os
 import struct
 from pathlib import Path
 
-from fractalgen.data.sources import Skipped
+from fractalgen.data.reading import Skipped
 
 END = b"\x00\xff\x2f\x00"
 

@@ -15,12 +15,28 @@ class PrepareConfig:
     groups: ClassVar[Groups] = {
         "most used": ("data", "out", "splits", "licence", "report"),
         "grid": ("steps_per_quarter", "velocity_bins", "pedal", "restrike"),
-        "which files": ("merge", "allow_off_grid", "max_grid_distance", "keep_duplicates", "manifest", "style"),
-        "computation": ("num_workers",),
+        "which files": (
+            "tracks",
+            "merge",
+            "allow_off_grid",
+            "max_grid_distance",
+            "keep_duplicates",
+            "manifest",
+            "style",
+        ),
+        "computation": ("num_workers", "scheduler", "shard_megabytes"),
     }
 
-    data: str = setting("", "folder of MIDI files (with sub-folders), one MIDI file, or a JSB chorales .json file")
-    out: str = setting("corpus.safetensors", "packed corpus to write")
+    data: str = setting(
+        "",
+        "folder of MIDI files (with sub-folders), an archive or table of them (.tar, .tar.gz, .parquet), one MIDI file,"
+        " the address of any of these (s3://...), or a JSB chorales .json file",
+    )
+    out: str = setting(
+        "corpus.safetensors",
+        "packed corpus to write: a file, if the name ends in .safetensors, or a folder of shards, where a run goes on"
+        " behind an earlier one",
+    )
     splits: str | None = setting(
         None, "JSON file {train: [ids], valid: [ids], test: [ids]} (default: split by a hash of the name)"
     )
@@ -40,8 +56,15 @@ class PrepareConfig:
         " maybe `velocities`: those of files marked `flat` are not learned",
     )
     style: str = setting("", "style of the songs that have no other")
+    tracks: tuple[str, ...] = setting(
+        (),
+        "only these tracks: names (* stands for any text), numbers from 0, or General MIDI programs from 0 as"
+        " program:A-B; e.g. melody 2 program:0-7",
+    )
     merge: tuple[str, ...] = setting((), "packed corpora to put together, in place of --data")
     restrike: bool = setting(False, "strike all sounding notes again at every step: chords without holds")
     licence: str = setting("unknown", "licence of the music, stored in the corpus")
     report: str | None = setting(None, "file for the list of skipped files (tab separated: file, reason)")
     num_workers: int = setting(0, "processes that read files (0: one per core)", low=0)
+    scheduler: str | None = setting(None, "address of a Dask scheduler whose workers read the files (tcp://HOST:8786)")
+    shard_megabytes: float = setting(256.0, "size of a shard; about five times as much memory is needed", low=0.001)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -65,33 +65,67 @@ def meter_between(meters: Meters, start: int, stop: int) -> str:
     return meter_label(main_meter(lasting, stop - start))
 
 
-def vocabulary(songs: Iterable[Song], steps_per_quarter: int = 4, velocity_bins: int = 32) -> tuple[Attribute, ...]:
-    """The attributes by which training songs differ: the 24 keys, styles and meters found, and bins of the numbers.
+class Measured(NamedTuple):
+    """What is measured in the excerpts of 64 quarters of a song.
 
-    Bins hold equally many of the songs' excerpts of 64 quarters; a number that hardly varies is left out, and so is a
-    single style or meter.
+    ``numbers``: float64 (excerpts, 5), a column for each name in ``UNITS``, not a number where undefined.  ``meters``:
+    how many excerpts have each.
     """
-    crop = CROP * steps_per_quarter
-    found: dict[str, list[float]] = {name: [] for name in UNITS}
-    styles: set[str] = set()
-    meters: Counter[str] = Counter()
-    sounds = False
-    for song in songs:
-        styles.add(song.style)
+
+    numbers: npt.NDArray[np.float64]
+    meters: Counter[str]
+
+    @classmethod
+    def of(cls, song: Song, steps_per_quarter: int, velocity_bins: int) -> Measured:
+        """Measure a song."""
+        crop = CROP * steps_per_quarter
+        rows: list[list[float]] = []
+        meters: Counter[str] = Counter()
         tokens = song.tokens()
         for start in range(0, max(1, song.num_steps - crop // 2), crop):
             facts = numbers(tokens[:, start : start + crop], steps_per_quarter, velocity_bins)
             facts["tempo"] = pace(song.tempos, start, start + crop)
             if song.flat:
                 facts["velocity"] = None
+            rows.append([value if isinstance(value := facts[name], float) else np.nan for name in UNITS])
             meters[meter_between(song.meters, start, start + crop)] += 1
-            sounds |= facts["polyphony"] is not None
-            for name, values in found.items():
-                if isinstance(value := facts[name], float):
-                    values.append(value)
-    made = {name: _bins(name, np.array(values)) for name, values in found.items()}
-    made["key"] = Attribute("key", KEYS) if sounds else None
-    named = tuple(sorted(styles - {""}))
+        return cls(np.array(rows, np.float64), meters)
+
+    def flattened(self) -> Measured:
+        """Without the velocities, which mean nothing."""
+        heard = [name != "velocity" for name in UNITS]
+        return self._replace(numbers=np.where(heard, self.numbers, np.nan))
+
+
+def vocabulary(songs: Iterable[Song], steps_per_quarter: int = 4, velocity_bins: int = 32) -> tuple[Attribute, ...]:
+    """The attributes by which training songs differ, see :func:`vocabulary_of`."""
+    return vocabulary_of((song.style, Measured.of(song, steps_per_quarter, velocity_bins)) for song in songs)
+
+
+def vocabulary_of(measured: Iterable[tuple[str, Measured]]) -> tuple[Attribute, ...]:
+    """The attributes by which songs differ, each given by its style and what was measured in it."""
+    rows = [np.zeros((0, len(UNITS)))]
+    styles: set[str] = set()
+    meters: Counter[str] = Counter()
+    for style, found in measured:
+        styles.add(style)
+        rows.append(found.numbers)
+        meters.update(found.meters)
+    return attributes_of(np.concatenate(rows), meters, styles)
+
+
+def attributes_of(
+    numbers: npt.NDArray[np.float64], meters: Counter[str], styles: Iterable[str]
+) -> tuple[Attribute, ...]:
+    """The attributes by which training songs differ: the 24 keys, styles and meters found, and bins of the numbers.
+
+    ``numbers``: float64 (excerpts, 5), see :class:`Measured`.  Bins hold equally many of the excerpts; a number that
+    hardly varies is left out, and so is a single style or meter.
+    """
+    columns = dict(zip(UNITS, numbers.T, strict=True))
+    made = {name: _bins(name, values[~np.isnan(values)]) for name, values in columns.items()}
+    made["key"] = Attribute("key", KEYS) if not np.isnan(columns["polyphony"]).all() else None
+    named = tuple(sorted({*styles} - {""}))
     made["style"] = Attribute("style", named) if len(named) > 1 else None
     usual = tuple(name for name, _ in meters.most_common())
     made["meter"] = Attribute("meter", usual) if len(usual) > 1 else None

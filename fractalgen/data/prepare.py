@@ -1,287 +1,236 @@
-"""``fractalgen prepare``: a folder of MIDI files becomes one packed corpus.
+"""``fractalgen prepare``: MIDI files become a packed corpus, one file or a folder of shards.
 
 POP909's layout is recognised (``NNN/NNN.mid`` beside ``beat_midi.txt``): its notes are placed by the beat map, because
 they do not sit on the ticks of the file, and its split is the one in ``assets/splits/pop909.json``.  A JSON file of
-chorales in the layout of the JSB data sets ({split: [[[pitch, ...] per sixteenth]]}) is read too.
+chorales is read too, see :mod:`fractalgen.data.chorales`; what else is read, :mod:`fractalgen.data.sources`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+from tqdm import tqdm
 
 from fractalgen.config import PrepareConfig, check_bounds
-from fractalgen.data.corpus import SPLITS, Corpus, Split, write_corpus
-from fractalgen.data.song import Song
-from fractalgen.data.sources import SHOWN, Listed, Read, Skipped, fingerprint, read_folder, read_manifest, song_of
+from fractalgen.data.chorales import read_chorales
+from fractalgen.data.corpus import SPLITS
+from fractalgen.data.ledger import Ledger
+from fractalgen.data.lists import Listed, read_manifest, read_splits
+from fractalgen.data.merging import merge
+from fractalgen.data.packing import ENDING, Pack, ShardWriter, split_by_hash
+from fractalgen.data.reading import Read, Skipped, SourceFile, kills, read_source
+from fractalgen.data.sources import MIDI_ENDINGS, Source
+from fractalgen.data.summary import SHOWN, Losses, Summary, print_summary
 from fractalgen.errors import UserError
 from fractalgen.files import ASSETS, replacing
-from fractalgen.music.pianoroll import PianoRoll
-from fractalgen.music.tokens import Notes, merge_notes
+from fractalgen.parallel import ordered
 
-MERGING = ("merge", "out", "style", "keep_duplicates", "num_workers")
-"""Flags that mean something together with ``--merge``."""
+__all__ = ["Summary", "prepare", "split_by_hash"]
 
-
-@dataclass(frozen=True)
-class Summary:
-    """Result of :func:`prepare`; ``damaged``: incomplete files that were read nevertheless."""
-
-    songs: int
-    notes: int
-    splits: dict[Split, int]
-    skipped: list[Skipped]
-    damaged: list[Skipped]
+OF_A_RUN = {"data", "out", "report", "licence", "splits", "manifest", "style", "merge"}
+OF_A_RUN |= {"num_workers", "scheduler", "shard_megabytes"}
+"""Flags that may differ between the runs that fill one folder."""
+PATIENCE = 1000  # songs after which a manifest that names none of them is given up
+LEDGER = "ledger.sqlite"
 
 
 def prepare(config: PrepareConfig) -> Summary:
     """Read everything that ``config`` names, write the corpus, print what was left out and why.
 
-    A file that cannot be used never stops the run.  Raises ``UserError`` when nothing usable is left or a path is
-    wrong; then nothing is written.
+    A file that cannot be used never stops the run.  Into a folder, finished shards stay where a run is interrupted;
+    the same command goes on behind them, and reads files that were added.  Raises ``UserError`` when nothing usable is
+    left or a path is wrong; then nothing is written.
     """
     check_bounds(config)
-    source, out = Path(config.data), Path(config.out)
-    _check_target(out, "--out")
+    out = Path(config.out)
+    folder = out.suffix != ENDING
+    _check_target(out, "--out", folder)
     if config.merge:
         return merge(config)
     if not config.data:
         raise UserError("--data is missing: name a folder of MIDI files")
-    if not source.exists():
-        raise UserError(f"--data {source}: no such file or folder")
+    if config.scheduler and config.num_workers:
+        raise UserError(f"--num_workers {config.num_workers}: not together with --scheduler {config.scheduler}")
+    source = Source(config.data)
     if config.report:
         _check_target(Path(config.report), "--report")
-    listed = _read_splits(Path(config.splits)) if config.splits else None
-    manifest = read_manifest(Path(config.manifest)) if config.manifest else None
+    ledger = _ledger_of(out, config) if folder else Ledger()
+    try:
+        summary, losses = _prepare(config, source, ledger, folder)
+    finally:
+        nothing = folder and not ledger.shards()
+        ledger.close()
+        if nothing:  # no shard was finished
+            (out / LEDGER).unlink(missing_ok=True)
+            if not any(out.iterdir()):
+                out.rmdir()
+    print_summary(summary, config)
+    losses.print()
+    return summary
 
-    splits: dict[str, Split]
-    assumed = "ticks are musical time, unless a beat map says where the beats are"
-    if source.suffix.lower() == ".json":
-        songs, skipped, splits = read_chorales(source, config)
-        found: list[Read] = []
+
+def _prepare(config: PrepareConfig, source: Source, ledger: Ledger, folder: bool) -> tuple[Summary, Losses]:
+    losses = Losses()
+    listed = read_splits(Path(config.splits)) if config.splits else None
+    manifest = read_manifest(Path(config.manifest)) if config.manifest else None
+    # POP909's ids are bare numbers, other files' ids end in .mid: the list cannot hit a wrong song
+    known = read_splits(ASSETS / "splits" / "pop909.json")
+    chorales = config.data.lower().endswith(".json")
+    if chorales:
+        reads, skipped, splits = read_chorales(Path(config.data), config)
+        for entry in skipped:
+            ledger.tell("skipped", entry.file, entry.reason)
+        found = _new_songs(reads, ledger)
+        known = splits
         repeated = "struck anew" if config.restrike else "held (restrikes are unknown)"
         assumed = f"a repeated pitch is {repeated}; 4/4 from the first step, tempo 120, one velocity"
     else:
-        found, skipped = read_folder(source, config)
-        songs = [read.song for read in found]
-        # POP909's ids are bare numbers, other files' ids end in .mid: the list cannot hit a wrong song
-        known = _read_splits(ASSETS / "splits" / "pop909.json")
-        splits = split_by_hash(song.name for song in songs if song.name not in known) | known
+        found = _read(source, config, ledger)
+        assumed = "ticks are musical time, unless a beat map says where the beats are"
         assumed += "; whatever sounds is struck anew at every step" if config.restrike else ""
-    if listed is not None:
-        splits = listed
-        skipped += [Skipped(song.name, f"not listed in {config.splits}") for song in songs if song.name not in splits]
-        songs = [song for song in songs if song.name in splits]
-    if manifest is not None:
-        songs = [replace(song, **manifest.get(song.name, Listed())._asdict()) for song in songs]
-        if songs and not any(song.name in manifest for song in songs):
-            raise UserError(f"--manifest {config.manifest}: names none of the songs (the first one is {songs[0].name})")
-    songs = [replace(song, style=song.style or config.style) for song in songs]
-    skipped.sort(key=lambda entry: entry.file)
-    if config.report:
-        told = [
-            *skipped,
-            *(Skipped(read.song.name, f"read, but {remark}") for read in found for remark in read.remarks),
-        ]
-        lines = "".join(f"{entry.file}\t{entry.reason}\n" for entry in told)
-        with replacing(config.report) as temporary:
-            temporary.write_bytes(lines.encode())
-    if not songs:
-        first = f"; first: {skipped[0].file}: {skipped[0].reason}" if skipped else ""
-        raise UserError(f"--data {source}: no usable music ({len(skipped)} files skipped{first})")
-    write_corpus(
-        songs,
-        splits,
-        out,
-        steps_per_quarter=config.steps_per_quarter,
-        velocity_bins=config.velocity_bins,
-        provenance=source.name,
-        licence=config.licence,
-        assumed=assumed,
-        allow_off_grid=config.allow_off_grid,
-        max_grid_distance=config.max_grid_distance,
-        skipped=[[entry.file, entry.reason] for entry in skipped],
-    )
-    damaged = [Skipped(read.song.name, remark) for read in found for remark in read.remarks]
-    summary = _summary(songs, splits, skipped, damaged)
-    _print(summary, out, config)
-    _print_losses(found, config)
-    return summary
-
-
-def merge(config: PrepareConfig) -> Summary:
-    """Put packed corpora together: each song keeps its split, style and chords; copies of other songs are left out.
-
-    Raises:
-        UserError: they differ in their grid or velocities, have songs of the same name, or a flag means nothing here;
-            nothing has been written.
-    """
-    for item in fields(config):
-        value = getattr(config, item.name)
-        if item.name not in MERGING and value != item.default:
-            raise UserError(f"--{item.name} {value}: not together with --merge {config.merge[0]}")
-    corpora = [Corpus.open(path) for path in config.merge]
-    first = corpora[0]
-    songs: list[Song] = []
-    splits: dict[str, Split] = {}
-    skipped: list[Skipped] = []
-    contents: dict[bytes, str] = {}
-    for corpus in corpora:
-        for name in ("steps_per_quarter", "velocity_bins"):
-            here, there = getattr(first, name), getattr(corpus, name)
-            if here != there:
-                raise UserError(f"--merge: {name} is {here} in {first.path} and {there} in {corpus.path}")
-        if twins := splits.keys() & set(corpus.song_ids):
-            raise UserError(f"--merge: {min(twins)} is in {corpus.path} and in a corpus before it")
-        splits |= dict(zip(corpus.song_ids, corpus.splits, strict=True))
-        for song in map(corpus.song, range(len(corpus))):
-            twin = contents.setdefault(fingerprint(song), song.name)
-            if twin != song.name and not config.keep_duplicates:
-                skipped.append(Skipped(song.name, f"the same notes as {twin}"))
-            else:
-                songs.append(replace(song, style=song.style or config.style))
-    write_corpus(
-        songs,
-        splits,
-        Path(config.out),
-        steps_per_quarter=first.steps_per_quarter,
-        velocity_bins=first.velocity_bins,
-        provenance=" and ".join(str(corpus.metadata.get("provenance")) for corpus in corpora),
-        licence=" and ".join(dict.fromkeys(str(corpus.metadata.get("licence")) for corpus in corpora)),
-        merged=[path.name for path in map(Path, config.merge)],
-        skipped=[[entry.file, entry.reason] for entry in skipped],
-    )
-    summary = _summary(songs, splits, skipped, [])
-    _print(summary, Path(config.out), config)
-    return summary
-
-
-def _summary(songs: list[Song], splits: dict[str, Split], skipped: list[Skipped], damaged: list[Skipped]) -> Summary:
-    counts = {name: sum(splits[song.name] == name for song in songs) for name in SPLITS}
-    return Summary(len(songs), sum(len(song.notes) for song in songs), counts, skipped, damaged)
-
-
-def split_by_hash(names: Iterable[str]) -> dict[str, Split]:
-    """80 % train, 10 % valid, 10 % test by a hash of the song id: songs that come later change nothing for the others.
-
-    Only of a few songs, where a split would stay empty, the nearest by hash moves over (train first, test last).
-    """
-    share = {name: int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64 for name in names}
-    splits: dict[str, Split] = {
-        name: "test" if value < 0.1 else "valid" if value < 0.2 else "train" for name, value in share.items()
+    ledger.source(source.address, Path(config.data).name, config.licence)
+    about: dict[str, Any] = {
+        "steps_per_quarter": config.steps_per_quarter,
+        "velocity_bins": config.velocity_bins,
+        "provenance": Path(config.data).name,
+        "licence": config.licence,
+        "assumed": assumed,
+        "allow_off_grid": config.allow_off_grid,
+        "max_grid_distance": config.max_grid_distance,
     }
-    needed = SPLITS[: len(splits)]
-    for wanted in needed:
-        counts = Counter(splits.values())
-        if not counts[wanted]:
-            spare = [name for name, split in splits.items() if counts[split] > 1 or split not in needed]
-            splits[min(spare, key=lambda name: share[name])] = wanted
-    return splits
+    pack = ShardWriter(Path(config.out), ledger, config.shard_megabytes, about) if folder else Pack()
+    named, first = False, ""  # by the manifest
+    for number, read in enumerate(found, 1):
+        song, analysis = read.song, read.analysis
+        losses.add(read)
+        for remark in read.remarks:
+            ledger.tell("damaged", song.name, remark)
+        if listed is not None and song.name not in listed:
+            ledger.tell("skipped", song.name, f"not listed in {config.splits}")
+            continue
+        if manifest is not None:
+            named, first = named or song.name in manifest, first or song.name
+            if not named and number == PATIENCE:
+                break
+            song = replace(song, **manifest.get(song.name, Listed())._asdict())
+        if song.flat:
+            analysis = replace(analysis, measured=analysis.measured.flattened())
+        song = replace(song, style=song.style or config.style)
+        pack.add(song, analysis, (known if listed is None else listed).get(song.name))
+    if manifest is not None and first and not named:
+        raise UserError(f"--manifest {config.manifest}: names none of the songs (the first one is {first})")
+    if config.report:
+        _write_report(Path(config.report), ledger)
+    if isinstance(pack, ShardWriter):
+        if not pack.pack.songs and not pack.finished:
+            raise _nothing(config, ledger)
+        content = pack.close()
+        counts = {name: sum(shard[name] for shard in content["shards"]) for name in ("songs", "notes", *SPLITS)}
+        limit = SHOWN
+    else:
+        if not pack.songs:
+            raise _nothing(config, ledger)
+        skipped = ledger.told("skipped")
+        about["skipped"] = [[entry.file, entry.reason] for entry in skipped]
+        counts = pack.write(Path(config.out), pack.splits(), **about)
+        limit = -1
+    summary = Summary(
+        counts["songs"],
+        counts["notes"],
+        {name: counts[name] for name in SPLITS},
+        ledger.told("skipped", limit),
+        ledger.told("damaged", limit),
+        ledger.count("skipped"),
+        ledger.count("damaged"),
+    )
+    return summary, losses
 
 
-def read_chorales(path: Path, config: PrepareConfig) -> tuple[list[Song], list[Skipped], dict[str, Split]]:
-    """Songs and their splits of a JSON file {split: [piece: [step: [pitch of each voice]]]}.
-
-    A pitch repeated in a voice is held, unless ``config.restrike``: the file does not say where it is struck again.
-    Nor does it say more about time and loudness: ``config.steps_per_quarter`` (4: sixteenths), bars of 4/4 from the
-    first step, the middle velocity and a tempo of 120 are assumed.
-    """
-    songs: list[Song] = []
-    skipped: list[Skipped] = []
-    splits: dict[str, Split] = {}
+def _ledger_of(folder: Path, config: PrepareConfig) -> Ledger:
+    """The ledger of a folder, new or of an earlier run with the same settings."""
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / LEDGER).exists():
+        raise UserError(
+            f"--out {folder}: has other files in it; name a new folder, or a file by a name that ends in {ENDING}"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    ledger = Ledger(folder / LEDGER)
+    settings = {item.name: getattr(config, item.name) for item in fields(config) if item.name not in OF_A_RUN}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        for split in SPLITS:
-            for number, piece in enumerate(content[split]):
-                name = f"{split}/{number:03d}"
-                notes = _chorale_notes(piece, config.velocity_bins // 2)
-                if not len(notes):
-                    skipped.append(Skipped(name, "no notes"))
-                    continue
-                grid = {"steps_per_quarter": config.steps_per_quarter, "velocity_bins": config.velocity_bins}
-                songs.append(song_of(name, PianoRoll.from_notes(notes, **grid), config))
-                splits[name] = split
-    except OSError as error:
-        raise UserError(f"--data {path}: cannot be read ({error.strerror or error})") from error
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise UserError(f"--data {path}: not a file of chorales ({type(error).__name__}: {error})") from error
-    return songs, skipped, splits
+        ledger.agree(settings)
+    except UserError:
+        ledger.close()
+        raise
+    return ledger
 
 
-def _chorale_notes(piece: list[list[int]], velocity: int) -> Notes:
-    voices = np.full((max(map(len, piece), default=0), len(piece)), -1, np.int64)
-    for step, chord in enumerate(piece):
-        voices[: len(chord), step] = chord
-    if voices.size and not -1 <= voices.min() <= voices.max() <= 127:
-        raise ValueError(f"a pitch of {voices.max()}")
-    runs = []  # pitch, start, stop
-    for voice in voices:
-        starts = np.flatnonzero(np.diff(voice, prepend=-1))
-        runs += [run for run in zip(voice[starts], starts, np.r_[starts[1:], len(voice)], strict=False) if run[0] >= 0]
-    pitch, start, stop = np.array(runs, np.int64).reshape(-1, 3).T
-    return merge_notes(pitch, start, stop, np.full(len(runs), velocity))
+def _read(source: Source, config: PrepareConfig, ledger: Ledger) -> Iterator[Read]:
+    """The songs of all files that were not read before, in the order of the files."""
+    count = source.count()
+    if count == 0:
+        endings = ", ".join(MIDI_ENDINGS)
+        raise UserError(f"--data {config.data}: no MIDI file in it ({endings}, also packed: .gz)")
+    number = ledger.source(source.address, Path(config.data).name, config.licence)
+    at_work: deque[SourceFile] = deque()
+    with tqdm(desc="reading", total=count, unit="file", disable=None) as bar:
+
+        def new_files() -> Iterator[SourceFile]:
+            for file in source:
+                if isinstance(file, Skipped):
+                    ledger.tell("skipped", file.file, file.reason)
+                elif ledger.knows(number, file):
+                    bar.update()
+                else:
+                    at_work.append(file)
+                    yield file
+
+        read = partial(read_source, config=config)
+        results = ordered(read, new_files(), kills, num_workers=config.num_workers, scheduler=config.scheduler)
+        for result in results:
+            bar.update()
+            ledger.add_file(number, at_work.popleft())
+            if isinstance(result, Skipped):
+                ledger.tell("skipped", result.file, result.reason)
+            else:
+                yield from _new_songs([result], ledger, config.keep_duplicates)
 
 
-def _check_target(path: Path, flag: str) -> None:
-    """Refuse a file that cannot be written, before the time-consuming reading starts."""
-    if path.is_dir():
+def _new_songs(reads: Iterable[Read], ledger: Ledger, keep_duplicates: bool = True) -> Iterator[Read]:
+    """Songs but those that are there already."""
+    for read in reads:
+        if why := ledger.refused(read.song, keep_duplicates):
+            ledger.tell("skipped", read.song.name, why)
+        else:
+            yield read
+
+
+def _nothing(config: PrepareConfig, ledger: Ledger) -> UserError:
+    first = "".join(f"; first: {entry.file}: {entry.reason}" for entry in ledger.told("skipped", 1))
+    return UserError(f"--data {config.data}: no usable music ({ledger.count('skipped')} files skipped{first})")
+
+
+def _write_report(path: Path, ledger: Ledger) -> None:
+    with replacing(path) as temporary, temporary.open("wb") as report:
+        for entry in ledger.told("skipped"):
+            report.write(f"{entry.file}\t{entry.reason}\n".encode())
+        for entry in ledger.told("damaged"):
+            report.write(f"{entry.file}\tread, but {entry.reason}\n".encode())
+
+
+def _check_target(path: Path, flag: str, as_folder: bool = False) -> None:
+    """Refuse what cannot be written, before the time-consuming reading starts."""
+    if path.is_dir() and not as_folder:
         raise UserError(f"{flag} {path}: is a folder; name a file in it")
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if path.is_file() and as_folder:
+        raise UserError(
+            f"{flag} {path}: is a file; the name of a corpus in one file ends in {ENDING}, any other is a folder's"
+        )
+    here = path.absolute()
+    folder = here if here.is_dir() else next(parent for parent in here.parents if parent.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise UserError(f"{flag} {path}: cannot be written ({folder} is not a writable folder)")
-
-
-def _read_splits(path: Path) -> dict[str, Split]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        unknown = sorted(set(content) - set(SPLITS))
-        if unknown:
-            raise UserError(f"--splits {path}: {unknown[0]!r} is none of {', '.join(SPLITS)}")
-        pairs = [(str(name), split) for split in SPLITS for name in content.get(split, [])]
-    except UserError:
-        raise
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"--splits {path}: not a JSON file of id lists ({error})") from error
-    twice = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
-    if twice:
-        raise UserError(f"--splits {path}: {twice[0]!r} is listed twice")
-    return dict(pairs)
-
-
-def _print(summary: Summary, out: Path, config: PrepareConfig) -> None:
-    for entry in summary.skipped[:SHOWN]:
-        print(f"skipped {entry.file}: {entry.reason}")
-    if len(summary.skipped) > SHOWN:
-        where = config.report or "--report FILE lists them all"
-        print(f"skipped {len(summary.skipped) - SHOWN} more ({where})")
-    splits = ", ".join(f"{name} {count}" for name, count in summary.splits.items())
-    for entry in summary.damaged[:SHOWN]:
-        print(f"damaged {entry.file}: {entry.reason}")
-    if len(summary.damaged) > SHOWN:
-        print(f"damaged {len(summary.damaged) - SHOWN} more ({config.report or '--report FILE lists them all'})")
-    print(f"{out}: {summary.songs} songs ({splits}), {summary.notes:,} notes; {len(summary.skipped)} files skipped")
-
-
-def _print_losses(found: list[Read], config: PrepareConfig) -> None:
-    """Effects of the pedal and the grid on the notes, one line each."""
-    notes = sum(len(read.song.notes) for read in found)
-    if pedalled := sum(read.pedalled for read in found):
-        print(f"the pedal lengthens {pedalled:,} of {notes:,} notes (--pedal ignore: they end when the key comes up)")
-    lossy = [read for read in found if read.merged or read.moved]
-    if lossy:
-        merged, moved = (sum(getattr(read, name) for read in lossy) for name in ("merged", "moved"))
-        line = (
-            f"{len(lossy)} files: {merged:,} notes merged with others, {moved:,} moved by more than a quarter of a step"
-        )
-        grids = Counter(read.fitting_grid for read in lossy if read.fitting_grid)
-        if grids:
-            grid, count = grids.most_common(1)[0]
-            line += f"; --steps_per_quarter {grid} would keep those of {count}"
-        print(line)

@@ -1,302 +1,202 @@
-"""The source files of a corpus, found and read by several processes."""
+"""The source files of a corpus: folders, archives and tables of them, here or at any address that fsspec knows.
+
+Files come in the order of their paths, one after the other, so that a million of them takes no memory.  Archives
+(``.tar``, ``.tar.gz``) and tables (``.parquet``) are read in place, as the folders that they stand for.
+"""
 
 from __future__ import annotations
 
-import csv
-import hashlib
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
-from functools import partial
-from multiprocessing import get_context, parent_process
-from pathlib import Path
-from threading import Thread
-from typing import NamedTuple
+import tarfile
+import zlib
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import PurePosixPath
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-from tqdm import tqdm
+import fsspec
 
-from fractalgen.config import PrepareConfig
-from fractalgen.data.song import Song
-from fractalgen.errors import UserError, reason
-from fractalgen.music.chord_estimate import annotated_chords
-from fractalgen.music.chords import Chords, parse_harte
-from fractalgen.music.midi import BeatMap, nearest_steps, read_midi
-from fractalgen.music.pianoroll import PianoRoll
-from fractalgen.music.tokens import Notes
-from fractalgen.music.voices import merged_voices
+from fractalgen.data.reading import BEAT_MAP, MOST_BYTES, Skipped, SourceFile, shown_name
+from fractalgen.errors import UserError, missing, reason
 
 MIDI_ENDINGS = (".mid", ".midi", ".kar", ".rmi", ".smf")  # each also packed: .mid.gz
-OTHER_ENDINGS = (".abc", ".gp", ".gp3", ".gp4", ".gp5", ".gpx", ".mscx", ".mscz", ".mus", ".musicxml", ".mxl", ".sib")
-BEAT_MAP, CHORDS = "beat_midi.txt", "chord_midi.txt"
-SHOWN = 20  # skipped files listed on the terminal
-_CHUNK = 16  # files a worker reads at a time
-_SPAWN = get_context("spawn")  # forking a process that has threads (PyTorch's) may hang it
-_FEW = 64  # fewer files than this are read in this process: starting workers would take longer
+SCORE_ENDINGS = (".musicxml", ".mxl")
+OTHER_ENDINGS = (".abc", ".gp", ".gp3", ".gp4", ".gp5", ".gpx", ".mscx", ".mscz", ".mus", ".sib")
+ARCHIVE_ENDINGS = (".tar", ".tar.gz", ".tgz")
+TABLE_ENDINGS = (".parquet",)
+PACKED = (*ARCHIVE_ENDINGS, *TABLE_ENDINGS)
+CONTENTS = ("music", "midi", "content", "bytes", "file")  # columns with the bytes of files, the usual names first
+NAMES = ("md5", "file_name", "filename", "path", "name", "id", "__key__")  # columns with their names
+ROWS = 64  # of a table, in memory at a time
 
 
-@dataclass(frozen=True)
-class Skipped:
-    """A file that did not become a song, and why."""
-
-    file: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Read:
-    """A file that became a song, and what a user should know of it: see :class:`fractalgen.music.midi.MidiEvents`."""
-
-    song: Song
-    pedalled: int = 0
-    merged: int = 0
-    moved: int = 0
-    fitting_grid: int | None = None
-    remarks: tuple[str, ...] = ()
-
-
-def restruck(notes: Notes) -> Notes:
-    """Notes of one step each, one for every step of every note, sorted by start, then pitch.
-
-    Their roll is a sequence of sets of pitches without holds: what RNN-RBM (Boulanger-Lewandowski et al. 2012) and
-    the models compared with it score on the chorales.
-    """
-    single = np.repeat(notes, notes["duration"])
-    first = np.cumsum(notes["duration"]) - notes["duration"]  # where each note's steps begin in ``single``
-    single["start"] += np.arange(len(single)) - np.repeat(first, notes["duration"])
-    single["duration"] = 1
-    return single[np.lexsort((single["pitch"], single["start"]))]
-
-
-def song_of(
-    name: str,
-    roll: PianoRoll,
-    config: PrepareConfig,
-    chords: Chords = (),
-    voices: npt.NDArray[np.uint8] | None = None,
-) -> Song:
-    """The song of a roll, struck anew at every step if the settings say so."""
-    song = Song.from_roll(name, roll, chords, voices)
-    return replace(song, notes=restruck(song.notes), voices=None) if config.restrike else song
-
-
-def read_chords(file: Path, beats: BeatMap, origin: int, steps_per_quarter: int) -> Chords:
-    """Changes of chord (step, code) of a song by an annotation such as POP909's ``chord_midi.txt``.
-
-    Lines hold seconds of begin and end, and a chord in Harte's notation; each beat has the chord that holds most of it.
+class Source:
+    """What ``--data`` names; iterating gives a :class:`SourceFile` for each file, or why there is none.
 
     Raises:
-        UserError: the file cannot be read.
+        UserError: there is no such file or folder, or no library for such an address.
     """
-    spans = []
-    try:
-        for line in file.read_text(encoding="utf-8").splitlines():
-            if line.strip():
-                start, stop, chord = line.split()
-                spans.append((float(start), float(stop), parse_harte(chord)))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file}: unreadable chords ({reason(error)})") from error
-    codes = annotated_chords(spans, beats.seconds).tolist()
-    steps = [(beat - origin) * steps_per_quarter for beat in range(len(codes))]
-    return tuple(
-        (max(step, 0), code)
-        for beat, (step, code) in enumerate(zip(steps, codes, strict=True))
-        if step >= 0 and (step == 0 or beat == 0 or code != codes[beat - 1])
-    )
 
+    def __init__(self, address: str) -> None:
+        self.remote = "://" in address
+        try:
+            self.fs, root = fsspec.url_to_fs(address if self.remote else os.path.abspath(address))
+            self.root = root.rstrip("/") or "/"
+            if not self.fs.exists(self.root):
+                raise UserError(f"--data {address}: no such file or folder")
+            self.is_folder = bool(self.fs.isdir(self.root))
+        except (ImportError, ValueError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(f"--data {address}: {reason(error)}") from error
+        except Exception as error:  # each kind of address has its library, and each library its exceptions
+            raise UserError(f"--data {address}: cannot be read ({reason(error)})") from error
+        self.address = address if self.remote else self.root
 
-def fingerprint(song: Song) -> bytes:
-    """What songs of the same notes have in common."""
-    return hashlib.sha256(song.notes.tobytes()).digest()
-
-
-def read_folder(source: Path, config: PrepareConfig) -> tuple[list[Read], list[Skipped]]:
-    """The songs of all MIDI files in a folder (or of one file), and the files that were left out.
-
-    Raises:
-        UserError: there is no MIDI file.
-    """
-    root = source if source.is_dir() else source.parent
-    found: list[Read] = []
-    files, skipped = _find(source) if source.is_dir() else ([source], [])
-    if not files:
-        raise UserError(f"--data {source}: no MIDI file in it ({', '.join(MIDI_ENDINGS)}, also packed: .gz)")
-    ids: set[str] = set()
-    contents: dict[bytes, str] = {}
-    read = partial(_read, root=root, config=config)
-    for result in tqdm(read_all(files, read, config.num_workers), "reading", len(files), unit="file", disable=None):
-        if isinstance(result, Skipped):
-            skipped.append(result)
-            continue
-        name = result.song.name
-        twin = contents.setdefault(fingerprint(result.song), name)
-        if name in ids:
-            skipped.append(Skipped(name, "another file has the same id"))
-        elif twin != name and not config.keep_duplicates:
-            skipped.append(Skipped(name, f"the same notes as {twin}"))
-        else:
-            ids.add(name)
-            found.append(result)
-    return found, skipped
-
-
-def _find(folder: Path) -> tuple[list[Path], list[Skipped]]:
-    """MIDI files in a folder and its sub-folders, unreadable folders, and music files in other formats, sorted.
-
-    Links are followed, each folder once.  POP909's ``versions`` folders are left out (drafts of the same songs), and so
-    are the ``._`` files of macOS.
-    """
-    found: list[Path] = []
-    closed: list[Skipped] = []
-    seen: set[Path] = set()
-
-    def unreadable(error: OSError) -> None:
-        closed.append(Skipped(_shown(error.filename), f"folder cannot be read ({error.strerror})"))
-
-    for where, folders, names in os.walk(folder, onerror=unreadable, followlinks=True):
-        here = Path(where).resolve()
-        if here in seen:
-            folders.clear()
-            continue
-        seen.add(here)
-        folders.sort()
-        if BEAT_MAP in names:
-            folders.clear()
-        for name in names:
-            if name[:2] == "._":
-                continue
-            if name.lower().removesuffix(".gz").endswith(MIDI_ENDINGS):
-                found.append(Path(where, name))
-            elif name.lower().endswith(OTHER_ENDINGS):
-                shown = _shown(Path(where, name).relative_to(folder).as_posix())
-                closed.append(Skipped(shown, "not MIDI; export it as MIDI from a notation program"))
-    return sorted(found), closed
-
-
-def _shown(name: str) -> str:
-    """A file name that can be printed, also when its bytes are not valid Unicode."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
-
-
-def _beat_map(file: Path) -> Path | None:
-    beats = file.with_name(BEAT_MAP)
-    return beats if file.stem == file.parent.name and beats.exists() else None
-
-
-def _style(file: Path, root: Path, beat_map: Path | None) -> str:
-    """The sub-folder of ``root`` that a file is in, empty in ``root`` itself; a song's own folder is no style."""
-    folder = file.parent.parent if beat_map else file.parent
-    return _shown(folder.relative_to(root).parts[0]) if folder.is_relative_to(root) and folder != root else ""
-
-
-def _read(file: Path, root: Path, config: PrepareConfig) -> Read | Skipped:
-    """One file; runs in a worker process."""
-    beat_map = _beat_map(file)
-    name = _shown(file.stem if beat_map else file.relative_to(root).as_posix())
-    try:
-        beats = BeatMap.read(beat_map) if beat_map else None
-        events = read_midi(file, config.steps_per_quarter, beats, pedal=config.pedal == "follow")
-        if not len(events.onset):
-            return Skipped(name, "no notes")
-        distance = events.grid_distance
-        merged, moved = events.misplaced()
-        fitting = events.fitting_grid() if merged or moved else None
-        if distance > config.max_grid_distance and not config.allow_off_grid:
-            fits = f"it fits --steps_per_quarter {fitting}; else " if fitting else ""
-            return Skipped(
-                name,
-                f"off its own grid: onsets lie {distance:.2f} step away on average, more than "
-                f"{config.max_grid_distance:g} ({fits}keep it with --allow_off_grid)",
-            )
-        roll = PianoRoll.from_events(events, config.velocity_bins)
-        voices = None
-        chords: Chords = ()
-        if events.voices is not None and events.voices.any():
-            voices = merged_voices(roll.notes(), events.pitch, nearest_steps(events.onset), events.voices)
-        if beats is not None and (listed := file.with_name(CHORDS)).exists():
-            chords = read_chords(listed, beats, events.origin, config.steps_per_quarter)
-        song = song_of(name, roll, config, chords, voices)
-        song = replace(song, style=_style(file, root, beat_map))
-        return Read(song, events.pedalled, merged, moved, fitting, events.remarks)
-    except UserError as error:
-        return Skipped(name, str(error).removeprefix(f"{file}: "))
-    except Exception as error:  # noqa: BLE001 - whatever a strange file provokes, the others are read; it is listed
-        return Skipped(name, f"{type(error).__name__}: {' '.join(str(error).split())}")
-
-
-def read_all(
-    files: list[Path], read: Callable[[Path], Read | Skipped], num_workers: int = 0
-) -> Iterator[Read | Skipped]:
-    """Results in the order of ``files``; a file that kills its worker is skipped like any other bad file."""
-    workers = num_workers or os.cpu_count() or 1
-    if workers == 1 or len(files) < _FEW:
-        yield from map(read, files)
-        return
-    chunks = [files[first : first + _CHUNK] for first in range(0, len(files), _CHUNK)]
-    while chunks:
-        with ProcessPoolExecutor(min(workers, len(chunks)), _SPAWN, _end_with_parent) as pool:
-            futures = [pool.submit(_read_chunk, chunk, read) for chunk in chunks]
-            for number, future in enumerate(futures):
-                try:
-                    yield from future.result()
-                except BrokenProcessPool:
-                    yield from (_read_alone(file, read) for file in chunks[number])
-                    chunks = chunks[number + 1 :]
-                    break
+    def __iter__(self) -> Iterator[SourceFile | Skipped]:
+        for entry in self._entries():
+            if isinstance(entry, Skipped):
+                yield entry
+            elif entry["path"].lower().endswith(PACKED):
+                yield from self._unpacked(entry)
             else:
-                chunks = []
+                folder = PurePosixPath(entry["path"]).parent
+                if entry["beat_map"]:  # a song's own folder is no style
+                    folder = folder.parent
+                path = self._address(entry["name"])
+                yield SourceFile(shown_name(entry["path"]), _style(folder), _stamp(entry), path)
+
+    def count(self) -> int | None:
+        """Number of files, or None if nobody knows how many there are in an archive; 0: none that could be music."""
+        number = 0
+        for entry in self._entries():
+            if not isinstance(entry, Skipped):
+                if entry["path"].lower().endswith(PACKED):
+                    return None
+                number += 1
+        return number
+
+    def _entries(self) -> Iterator[dict[str, Any] | Skipped]:
+        """Files with their ``path`` below the root, and ``beat_map``: whether one makes their folder that of a song."""
+        if self.is_folder:
+            yield from self._walk(self.root, "", set())
+        else:
+            yield {**self.fs.info(self.root), "path": self.root.rpartition("/")[2], "beat_map": False}
+
+    def _walk(self, folder: str, below: str, seen: set[str]) -> Iterator[dict[str, Any] | Skipped]:
+        """Music in a folder and its sub-folders, unreadable folders, and music files in other formats, sorted.
+
+        Links are followed, each folder once.  POP909's ``versions`` folders are left out (drafts of the same songs),
+        and so are the ``._`` files of macOS.
+        """
+        here = folder if self.remote else os.path.realpath(folder)
+        if here in seen:
+            return
+        seen.add(here)
+        try:
+            entries = self.fs.ls(folder, detail=True)
+        except OSError as error:
+            yield Skipped(shown_name(folder), f"folder cannot be read ({error.strerror or reason(error)})")
+            return
+        named = {entry["name"].rstrip("/").rpartition("/")[2]: entry for entry in entries}
+        song = below.rpartition("/")[2] if BEAT_MAP in named and not self.remote else ""
+        for name in sorted(named):
+            path, entry, lower = f"{below}/{name}".lstrip("/"), named[name], name.lower()
+            if entry.get("islink"):
+                with suppress(OSError):  # a broken link is a file that cannot be read
+                    entry = self.fs.info(entry["name"])
+            if entry["type"] == "directory":
+                if BEAT_MAP not in named:
+                    yield from self._walk(entry["name"], path, seen)
+            elif name[:2] == "._":
+                continue
+            elif _is_music(lower) or lower.endswith(PACKED):
+                yield {**entry, "path": path, "beat_map": bool(song) and PurePosixPath(name).stem == song}
+            elif lower.endswith(OTHER_ENDINGS):
+                yield Skipped(shown_name(path), "not MIDI; export it as MIDI from a notation program")
+
+    def _address(self, path: str) -> str:
+        return str(self.fs.unstrip_protocol(path)) if self.remote else path
+
+    def _unpacked(self, entry: dict[str, Any]) -> Iterator[SourceFile | Skipped]:
+        """The files of an archive or a table.  In a folder their names begin with that of the archive."""
+        path = shown_name(entry["path"])
+        before, folder = (f"{path}/", PurePosixPath(path).parent) if self.is_folder else ("", PurePosixPath())
+        number = 0
+        try:
+            with self.fs.open(entry["name"], "rb") as stream:
+                members = _rows(stream) if path.lower().endswith(TABLE_ENDINGS) else _members(stream)
+                for name, stamp, content in members:
+                    number += 1
+                    style = _style(folder / PurePosixPath(name).parent)
+                    yield SourceFile(before + name, style, stamp, content=content)
+        except UserError as error:
+            yield Skipped(path, str(error))
+        except (OSError, EOFError, ValueError, zlib.error, tarfile.TarError) as error:
+            yield Skipped(path, f"damaged after {number} files ({reason(error)})")
 
 
-def _read_chunk(files: list[Path], read: Callable[[Path], Read | Skipped]) -> list[Read | Skipped]:
-    return [read(file) for file in files]
+def _is_music(lower: str) -> bool:
+    return lower.removesuffix(".gz").endswith(MIDI_ENDINGS) or lower.endswith(SCORE_ENDINGS)
 
 
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for work for ever."""
-    parent = parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    Thread(target=watch, daemon=True).start()
+def _style(folder: PurePosixPath) -> str:
+    """The sub-folder of the source that a file is in, empty in the source itself."""
+    return shown_name(folder.parts[0]) if folder.parts else ""
 
 
-def _read_alone(file: Path, read: Callable[[Path], Read | Skipped]) -> Read | Skipped:
-    try:
-        with ProcessPoolExecutor(1, _SPAWN, _end_with_parent) as pool:
-            return pool.submit(read, file).result()
-    except BrokenProcessPool:
-        return Skipped(_shown(file.name), "kills the MIDI reader")
+def _stamp(entry: dict[str, Any]) -> str:
+    """Changes when the file does."""
+    changed = next((entry[name] for name in ("mtime", "ETag", "LastModified", "created") if entry.get(name)), "")
+    return f"{entry.get('size')} {changed}"
 
 
-class Listed(NamedTuple):
-    """What a manifest says of a file: its style, and whether its velocities mean nothing."""
+def _members(stream: Any) -> Iterator[tuple[str, str, bytes]]:
+    """Music in a tar archive, which is read once from begin to end, such as Aria-MIDI's."""
+    with tarfile.open(fileobj=stream, mode="r|*") as archive:
+        for member in archive:
+            name = member.name.removeprefix("./")
+            base = name.rpartition("/")[2]
+            if member.isfile() and base[:2] != "._" and _is_music(base.lower()):
+                file = archive.extractfile(member)
+                assert file is not None
+                yield shown_name(name), f"{member.size} {member.mtime}", file.read(MOST_BYTES)
 
-    style: str = ""
-    flat: bool = False
 
+def _rows(stream: Any) -> Iterator[tuple[str, str, bytes]]:
+    """Music in a Parquet table with a column of bytes, such as GigaMIDI's, whose columns are ``md5`` and ``music``.
 
-def read_manifest(path: Path) -> dict[str, Listed]:
-    """What a manifest says of each file.
-
-    Raises:
-        UserError: it cannot be read, or a column is missing.
+    The data sets of Hugging Face also keep {"bytes", "path"} in one column.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        delimiter = "\t" if "\t" in text.partition("\n")[0] else ","
-        rows = list(csv.DictReader(text.splitlines(), delimiter=delimiter, strict=True))
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"--manifest {path}: cannot be read ({error})") from error
-    if not rows or not {"file", "style"} <= rows[0].keys():
-        found = ", ".join(map(str, rows[0])) if rows else "no rows"
-        raise UserError(f"--manifest {path}: the columns `file` and `style` are needed (found: {found})")
-    return {
-        row["file"]: Listed((row["style"] or "").strip(), (row.get("velocities") or "").strip().lower() == "flat")
-        for row in rows
-    }
+        import pyarrow as arrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise missing("a Parquet table", "pyarrow", "parquet") from error
+
+    def packed(kind: Any) -> bool:
+        return arrow.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
+
+    try:
+        table = parquet.ParquetFile(stream)
+        columns = table.schema_arrow
+        has = {
+            column.name
+            for column in columns
+            if arrow.types.is_binary(column.type) or arrow.types.is_large_binary(column.type) or packed(column.type)
+        }
+        content = next((name for name in (*CONTENTS, *sorted(has)) if name in has), None)
+        if content is None:
+            raise UserError(f"no column of bytes in this table (it has {', '.join(columns.names)})")
+        named = next((name for name in NAMES if name in columns.names and name != content), None)
+        number = 0
+        for batch in table.iter_batches(ROWS, columns=[content, *([named] if named else [])]):
+            for row in batch.to_pylist():
+                number += 1
+                value, name = row[content], row[named] if named else None
+                if isinstance(value, dict):
+                    value, name = value["bytes"], name or value.get("path")
+                value = value or b""
+                yield shown_name(str(name or f"row {number}")), f"{len(value)}", value[:MOST_BYTES]
+    except arrow.ArrowException as error:
+        raise UserError(f"not a Parquet table, or damaged ({reason(error)})") from error

@@ -55,7 +55,7 @@ def test_a_song_comes_back_as_whole_bars(tmp_path: Path, roll: PianoRoll) -> Non
         return
     song = Song.from_roll("a", roll)
     path = tmp_path / "c.safetensors"
-    grid = {"steps_per_quarter": roll.steps_per_quarter, "velocity_bins": roll.velocity_bins}
+    grid: dict[str, Any] = {"steps_per_quarter": roll.steps_per_quarter, "velocity_bins": roll.velocity_bins}
     write_corpus([song], {"a": "train"}, path, **grid)
     again = Corpus.open(path).roll(0)
     first = int(roll.notes()["start"][0]) - int(again.notes()["start"][0])

@@ -11,8 +11,8 @@ import torch
 
 from fractalgen.data.corpus import Corpus, estimated_chords, write_corpus
 from fractalgen.data.crops import CropDataset, ValidCrops
+from fractalgen.data.reading import read_chords
 from fractalgen.data.song import Song
-from fractalgen.data.sources import read_chords
 from fractalgen.errors import UserError
 from fractalgen.model.plans import Plans
 from fractalgen.music.bars import BarLayout
@@ -162,5 +162,6 @@ def test_annotated_chords_are_read_by_the_beat_map(tmp_path: Path) -> None:
 
 def test_old_corpora_have_chords_too(tmp_path: Path) -> None:
     corpus = Corpus.open(tiny.corpus(tmp_path / "c.safetensors"))
-    corpus._tensors = {name: value for name, value in corpus._tensors.items() if "chords" not in name}
+    tensors = {name: value for name, value in corpus._at(0)[0].items() if "chords" not in name}
+    corpus._at = lambda index: (tensors, index)
     assert corpus.chords(0)[0][0] == 0

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 
 from fractalgen.config import PrepareConfig
-from fractalgen.data import sources
 from fractalgen.data.corpus import Corpus
 from fractalgen.data.crops import ValidCrops
 from fractalgen.data.labeller import Labeller
 from fractalgen.data.prepare import Summary, prepare, split_by_hash
-from fractalgen.data.sources import Skipped, restruck
+from fractalgen.data.reading import Skipped, restruck
 from fractalgen.errors import UserError
 from fractalgen.music.labels import Attribute
 from fractalgen.music.tokens import HOLD, merge_notes
+from fractalgen.parallel import ordered
 from tests.midi_files import midi, off, on, read_or_die, scale
 
 
@@ -183,13 +183,15 @@ def test_hash_splits_are_stable_and_about_80_10_10() -> None:
 
 
 @pytest.mark.slow
-def test_a_file_that_kills_its_worker_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "_CHUNK", 2)
-    monkeypatch.setattr(sources, "_FEW", 1)
-    files = [Path(f"{name}.mid") for name in ("harmless", "lethal", "later")]
-    results = list(sources.read_all(files, read_or_die, 2))
-    assert [result.file for result in results if isinstance(result, Skipped)] == [file.name for file in files]
-    assert [r.file for r in results if isinstance(r, Skipped) and r.reason != "fine"] == ["lethal.mid"]
+def test_a_file_that_kills_its_worker_is_skipped() -> None:
+    files = [Path(f"{name}.mid") for name in ("harmless", "lethal", *map(str, range(9)))]
+
+    def killed(file: Path) -> Skipped:
+        return Skipped(file.name, "kills")
+
+    results = list(ordered(read_or_die, files, killed, num_workers=2, batch=2, few=1))
+    assert [result.file for result in results] == [file.name for file in files]
+    assert [result.file for result in results if result.reason == "kills"] == ["lethal.mid"]
 
 
 def test_a_json_file_of_chorales(tmp_path: Path) -> None:

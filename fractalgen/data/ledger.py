@@ -1,0 +1,178 @@
+"""What is known of the files and songs that a corpus has so far, on disk beside its shards: a SQLite data base.
+
+It finds duplicates among any number of songs, and remembers which files were read, so that a run goes on where one
+before it ended.  What is written becomes valid together with a finished shard, or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fractalgen.data.attributes import Measured, attributes_of
+from fractalgen.data.reading import Skipped, SourceFile, fingerprint
+from fractalgen.data.song import Song
+from fractalgen.errors import UserError
+from fractalgen.music.labels import UNITS, Attribute
+
+MEASURED = 32_768  # training songs whose excerpts make the bins of attributes: those with the smallest hash of the id
+_TABLES = """
+CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT);
+CREATE TABLE IF NOT EXISTS sources (number INTEGER PRIMARY KEY, address TEXT UNIQUE, provenance TEXT, licence TEXT);
+CREATE TABLE IF NOT EXISTS files (source INTEGER, name TEXT, stamp TEXT, PRIMARY KEY (source, name)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS songs (number INTEGER PRIMARY KEY, id TEXT UNIQUE, fingerprint BLOB);
+CREATE INDEX IF NOT EXISTS contents ON songs (fingerprint);
+CREATE TABLE IF NOT EXISTS told (kind TEXT, file TEXT, reason TEXT, UNIQUE (kind, file, reason));
+CREATE TABLE IF NOT EXISTS measured (hash BLOB PRIMARY KEY, numbers BLOB);
+CREATE TABLE IF NOT EXISTS meters (meter TEXT PRIMARY KEY, excerpts INTEGER);
+CREATE TABLE IF NOT EXISTS styles (style TEXT PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS shards (number INTEGER PRIMARY KEY, about TEXT);
+"""
+
+
+class Ledger:
+    """The data base of a folder, or one in memory that is forgotten.
+
+    Raises:
+        UserError: the file is damaged, or another process writes to the folder.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path
+        try:
+            self.base = sqlite3.connect(path or ":memory:", timeout=1, isolation_level=None)
+            self.base.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self.base.execute("BEGIN EXCLUSIVE")
+            for table in _TABLES.split(";"):
+                self.base.execute(table)
+        except sqlite3.OperationalError as error:
+            raise UserError(
+                f"--out {path}: in use by another `fractalgen prepare`, or not writable ({error})"
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise UserError(f"--out {path}: damaged ({error}); prepare into another folder") from error
+
+    def commit(self) -> None:
+        """What was written so far is valid."""
+        self.base.execute("COMMIT")
+        self.base.execute("BEGIN EXCLUSIVE")
+
+    def close(self) -> None:
+        """Forget what was not committed."""
+        self.base.rollback()
+        self.base.close()
+
+    def agree(self, settings: dict[str, Any]) -> None:
+        """Keep the settings of the first run, and refuse others.
+
+        Raises:
+            UserError: names the setting and both values.
+        """
+        for name, value in settings.items():
+            text = json.dumps(value)
+            self.base.execute("INSERT OR IGNORE INTO settings VALUES (?, ?)", (name, text))
+            (before,) = self.base.execute("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()
+            if before != text:
+                was = json.loads(before)
+                raise UserError(f"--{name} {value}: the songs in {self.path and self.path.parent} have --{name} {was}")
+
+    def source(self, address: str, provenance: str, licence: str) -> int:
+        """The number of a source."""
+        self.base.execute(
+            "INSERT INTO sources (address, provenance, licence) VALUES (?, ?, ?)"
+            " ON CONFLICT (address) DO UPDATE SET licence = excluded.licence",
+            (address, provenance, licence),
+        )
+        return int(self.base.execute("SELECT number FROM sources WHERE address = ?", (address,)).fetchone()[0])
+
+    def about_sources(self) -> dict[str, str]:
+        """Provenance and licence of all sources."""
+        rows = self.base.execute("SELECT provenance, licence FROM sources ORDER BY number").fetchall()
+        provenance, licence = (" and ".join(dict.fromkeys(column)) for column in zip(*rows, strict=True))
+        return {"provenance": provenance, "licence": licence}
+
+    def knows(self, source: int, file: SourceFile) -> bool:
+        """Whether a file was read already; one that has changed since then is told."""
+        query = "SELECT stamp FROM files WHERE source = ? AND name = ?"
+        found = self.base.execute(query, (source, file.name)).fetchone()
+        if found and found[0] != file.stamp:
+            self.tell(
+                "skipped", file.name, "has changed since it was read: prepare into another folder to read it again"
+            )
+        return found is not None
+
+    def add_file(self, source: int, file: SourceFile) -> None:
+        """Remember that a file was read."""
+        values = (source, file.name, file.stamp)
+        self.base.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", values)
+
+    def refused(self, song: Song, keep_duplicates: bool) -> str:
+        """Why a song does not join the others; empty where it does."""
+        if self.base.execute("SELECT 1 FROM songs WHERE id = ?", (song.name,)).fetchone():
+            return "another file has the same id"
+        content = fingerprint(song)[:16]
+        query = "SELECT id FROM songs WHERE fingerprint = ? ORDER BY number LIMIT 1"
+        twin = None if keep_duplicates else self.base.execute(query, (content,)).fetchone()
+        if twin:
+            return f"the same notes as {twin[0]}"
+        self.base.execute("INSERT INTO songs (id, fingerprint) VALUES (?, ?)", (song.name, content))
+        return ""
+
+    def tell(self, kind: str, file: str, reason: str) -> None:
+        """Keep what a user is told of a file that was ``skipped``, or read but ``damaged``."""
+        self.base.execute("INSERT OR IGNORE INTO told VALUES (?, ?, ?)", (kind, file, reason))
+
+    def told(self, kind: str, limit: int = -1) -> list[Skipped]:
+        """What a user is told: of skipped files by name, of damaged ones as they came."""
+        order = "file, rowid" if kind == "skipped" else "rowid"
+        rows = self.base.execute(
+            f"SELECT file, reason FROM told WHERE kind = ? ORDER BY {order} LIMIT ?", (kind, limit)
+        )
+        return [Skipped(*row) for row in rows]
+
+    def count(self, kind: str) -> int:
+        """How many files are told of."""
+        return int(self.base.execute("SELECT count(*) FROM told WHERE kind = ?", (kind,)).fetchone()[0])
+
+    def measure(self, song: Song, measured: Measured) -> None:
+        """Take a training song into account for the vocabulary of attributes."""
+        digest = hashlib.sha256(song.name.encode()).digest()
+        numbers = np.ascontiguousarray(measured.numbers, "<f8").tobytes()
+        self.base.execute("INSERT OR REPLACE INTO measured VALUES (?, ?)", (digest, numbers))
+        self.base.execute("INSERT OR IGNORE INTO styles VALUES (?)", (song.style,))
+        for meter, excerpts in measured.meters.items():
+            self.base.execute(
+                "INSERT INTO meters VALUES (?, ?) ON CONFLICT (meter) DO UPDATE SET excerpts = excerpts + ?",
+                (meter, excerpts, excerpts),
+            )
+
+    def vocabulary(self) -> tuple[Attribute, ...]:
+        """The attributes by which the training songs differ.
+
+        Styles and meters are counted in all of them; bins are made of up to ``MEASURED`` songs, a sample that depends
+        on nothing but their ids, so that it is the same however the corpus came about.
+        """
+        blobs = self.base.execute("SELECT numbers FROM measured ORDER BY hash LIMIT ?", (MEASURED,))
+        numbers = np.frombuffer(b"".join(blob for (blob,) in blobs), "<f8").reshape(-1, len(UNITS))
+        meters = Counter(dict(self.base.execute("SELECT meter, excerpts FROM meters ORDER BY rowid")))
+        return attributes_of(numbers, meters, [style for (style,) in self.base.execute("SELECT style FROM styles")])
+
+    def add_shard(self, about: dict[str, Any]) -> None:
+        """A shard is finished; forget the measures that the sample does not need any more."""
+        number = len(self.shards())
+        self.base.execute("INSERT INTO shards VALUES (?, ?)", (number, json.dumps(about)))
+        self.base.execute(
+            "DELETE FROM measured WHERE hash > (SELECT hash FROM measured ORDER BY hash LIMIT 1 OFFSET ?)",
+            (MEASURED - 1,),
+        )
+        self.commit()
+
+    def shards(self) -> list[dict[str, Any]]:
+        """What is known of each finished shard."""
+        return [json.loads(about) for (about,) in self.base.execute("SELECT about FROM shards ORDER BY number")]

@@ -1,0 +1,225 @@
+"""One function on many items, in their order: in processes of this machine, or on the workers of a Dask cluster.
+
+Few batches are under way at a time, so that neither items nor results fill the memory, however many there are.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from itertools import chain, islice
+from multiprocessing import get_context, parent_process
+from threading import Thread
+from typing import Any, Protocol, TypeVar
+
+from fractalgen.errors import UserError, missing, reason
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+BATCH = 16  # items that a worker takes at a time
+FEW = 64  # fewer items than this are done in this process: starting workers would take longer
+AHEAD = 3  # batches under way for each worker: one at work, the others wait
+_SPAWN = get_context("spawn")  # forking a process that has threads (PyTorch's) may hang it
+
+
+def ordered(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    killed: Callable[[Item], Result],
+    *,
+    num_workers: int = 0,
+    scheduler: str | None = None,
+    batch: int = BATCH,
+    few: int = FEW,
+) -> Iterator[Result]:
+    """Results of ``function`` in the order of ``items``, which are taken as they are needed.
+
+    An item that kills its worker has the result ``killed(item)``.  ``num_workers``: processes of this machine (0: one
+    per core; 1: this process), which are started for at least ``few`` items.  ``scheduler``: address of a Dask
+    scheduler, whose workers are used in their place; a batch of a worker that is lost goes to another one.  Function,
+    items and results must be picklable.
+
+    Raises:
+        UserError: the scheduler cannot be reached or is lost, its workers lack this program, or Dask is not installed.
+    """
+    items = iter(items)
+    if scheduler is None:
+        first = list(islice(items, few))
+        workers = num_workers or os.cpu_count() or 1
+        items = chain(first, items)
+        if workers == 1 or len(first) < few:
+            yield from map(function, items)
+            return
+    with _Cluster(scheduler) if scheduler else _Machine(workers) as engine:
+        yield from _ordered(engine, function, items, killed, batch)
+
+
+class _Engine(Protocol):
+    executor: Executor
+    broken: bool  # after the death of a worker all that was under way is lost
+
+    def __enter__(self) -> _Engine: ...
+
+    def __exit__(self, *error: Any) -> None: ...
+
+    @property
+    def most(self) -> int:
+        """Batches that may be under way."""
+
+    def died(self, error: BaseException) -> bool:
+        """Whether the error says that a worker died; lost connections are raised as the user's errors."""
+
+    def renew(self) -> None:
+        """Get ready for work after the death of a worker."""
+
+    def alone(self, function: Callable[..., Any], item: Any) -> Any:
+        """The result of one item, by which no other work is endangered."""
+
+
+def _ordered(
+    engine: _Engine,
+    function: Callable[[Item], Result],
+    items: Iterator[Item],
+    killed: Callable[[Item], Result],
+    batch: int,
+) -> Iterator[Result]:
+    under_way: deque[tuple[list[Item], Future[list[Result]]]] = deque()
+
+    def submit(some: list[Item]) -> tuple[list[Item], Future[list[Result]]]:
+        return some, engine.executor.submit(_each, function, some)
+
+    while True:
+        while len(under_way) < engine.most and (some := list(islice(items, batch))):
+            under_way.append(submit(some))
+        if not under_way:
+            return
+        some, future = under_way.popleft()
+        try:
+            results = future.result()
+        except (Exception, CancelledError) as error:
+            if not engine.died(error):
+                raise
+            engine.renew()
+            if engine.broken:
+                under_way = deque(submit(waiting) for waiting, _ in under_way)
+            results = []
+            for item in some:
+                try:
+                    results.append(engine.alone(function, item))
+                except Exception as again:
+                    if not engine.died(again):
+                        raise
+                    results.append(killed(item))
+        yield from results
+
+
+def _each(function: Callable[[Item], Result], items: list[Item]) -> list[Result]:
+    return [function(item) for item in items]
+
+
+class _Machine:
+    """Processes of this machine."""
+
+    broken = True
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self.executor: Executor = _pool(workers)
+
+    def __enter__(self) -> _Machine:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.executor.shutdown(cancel_futures=True)
+
+    @property
+    def most(self) -> int:
+        return AHEAD * self.workers
+
+    def died(self, error: BaseException) -> bool:
+        return isinstance(error, BrokenProcessPool)
+
+    def renew(self) -> None:
+        self.executor.shutdown(cancel_futures=True)
+        self.executor = _pool(self.workers)
+
+    def alone(self, function: Callable[..., Any], item: Any) -> Any:
+        with _pool(1) as pool:
+            return pool.submit(function, item).result()
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(workers, _SPAWN, _end_with_parent)
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for work for ever."""
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
+
+
+class _Cluster:
+    """The workers of a Dask cluster; they may come and go."""
+
+    broken = False  # the scheduler gives the work of a lost worker to others, and gives up only what kills several
+
+    def __init__(self, address: str) -> None:
+        try:
+            from distributed import Client
+            from distributed.scheduler import KilledWorker
+        except ImportError as error:
+            raise missing(f"--scheduler {address}", "Dask", "cluster") from error
+        self.address, self.killed = address, KilledWorker
+        with self._told():
+            self.client = Client(address, timeout=20, set_as_default=False)
+        self.executor: Executor = self.client.get_executor(pure=False)
+        self.counted, self.workers = 0.0, 0
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            raise UserError(f"--scheduler {self.address}: cannot be reached ({reason(error)})") from error
+
+    def __enter__(self) -> _Cluster:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.executor.shutdown(wait=False)
+        self.client.close()
+
+    @property
+    def most(self) -> int:
+        if time.monotonic() > self.counted + 10:
+            with self._told():
+                self.workers = sum(self.client.nthreads().values())
+            self.counted = time.monotonic()
+        return AHEAD * max(self.workers, 4)  # some work waits for workers that are still on their way
+
+    def died(self, error: BaseException) -> bool:
+        if isinstance(error, CancelledError):
+            raise UserError(f"--scheduler {self.address}: the connection is lost") from error
+        if isinstance(error, ImportError):
+            raise UserError(
+                f"--scheduler {self.address}: a worker lacks this program or a part of it ({reason(error)})"
+            ) from error
+        return isinstance(error, self.killed)
+
+    def renew(self) -> None:
+        pass
+
+    def alone(self, function: Callable[..., Any], item: Any) -> Any:
+        return self.executor.submit(function, item).result()
