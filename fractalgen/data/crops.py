@@ -29,6 +29,8 @@ __all__ = ["Corpus", "CropDataset", "ValidCrops", "evenly"]
 PIANO = (21, 108)  # lowest and highest key
 ALONE = 0.5  # share of training crops whose plan is that of a piece which begins there
 ENDINGS = 0.2  # share of training crops, besides those that chance takes there, in which a song ends; with plans
+OUTLINES = 4096  # songs whose outlines are kept; the one kept longest makes way for another
+VALID_SONGS = 4096  # of a split, evenly spread, that validation crops are taken from at most
 Item = dict[str, Tensor]
 Chosen = TypeVar("Chosen")
 
@@ -67,6 +69,8 @@ class Excerpts:
             chords = corpus.chords(song) if self.plans else ((0, 0),)
             tokens = corpus.tokens(song) if self.plans else np.zeros((PITCHES, steps), np.uint8)
             self.outlines[song] = Outline(layout, plan_of(layout, tokens, meters, corpus.steps_per_quarter, chords))
+            if len(self.outlines) > OUTLINES:
+                del self.outlines[next(iter(self.outlines))]
         return self.outlines[song]
 
     def starts(self, song: int) -> NDArray[np.int64]:
@@ -211,9 +215,8 @@ class CropDataset(Dataset[Item]):
             raise UserError(f"--transpose_min {transpose[0]} is above --transpose_max {transpose[1]}")
         self.corpus, self.crop_length, self.transpose, self.plans = corpus, crop_length, transpose, plans
         self.excerpts = Excerpts(corpus, crop_length, attributes, patch=patch, bar_columns=bar_columns, plans=plans)
-        self.songs = _songs(corpus, split)
-        steps = torch.tensor([corpus.num_steps(song) for song in self.songs])
-        self.until = torch.cumsum(steps, 0)
+        self.songs = np.array(_songs(corpus, split))
+        self.until = torch.from_numpy(np.cumsum(corpus.lengths[self.songs], dtype=np.int64))
         self.length = max(1, int(self.until[-1]) // crop_length) if length is None else length
 
     def __len__(self) -> int:
@@ -222,7 +225,7 @@ class CropDataset(Dataset[Item]):
     def __getitem__(self, index: int) -> Item:
         position = torch.randint(int(self.until[-1]), ())
         which = int(torch.searchsorted(self.until, position, right=True))
-        song = self.songs[which]
+        song = int(self.songs[which])
         starts = self.excerpts.starts(song)
         if self.plans and float(torch.rand(())) < ENDINGS:
             starts = starts[-2:]
@@ -250,8 +253,9 @@ class ValidCrops(Dataset[Item]):
     """Fixed consecutive crops of a split, each song from its first bar; items as in :class:`CropDataset`.
 
     Crops without a note are left out.  The last crop of a song is kept, followed by silence, when the song fills at
-    least half of it or is shorter than a crop.  ``limit`` keeps that many crops, evenly spread (0: all).
-    ``crops`` lists them as (song, first step).
+    least half of it or is shorter than a crop.  ``limit`` keeps that many crops, evenly spread (0: all).  Of a split of
+    more than ``VALID_SONGS`` songs that many are taken, evenly spread, and the others are not looked at.  ``crops``
+    lists the crops as (song, first step).
     """
 
     def __init__(
@@ -269,7 +273,7 @@ class ValidCrops(Dataset[Item]):
         self.corpus, self.crop_length = corpus, crop_length
         self.excerpts = Excerpts(corpus, crop_length, attributes, patch=patch, bar_columns=bar_columns, plans=plans)
         crops = []
-        for song in _songs(corpus, split):
+        for song in evenly(_songs(corpus, split), VALID_SONGS):
             notes = corpus.notes(song)
             begin, end = notes["start"], notes["start"] + notes["duration"]
             for start in self.excerpts.all_starts(song):
