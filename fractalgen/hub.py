@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fractalgen.errors import UserError, missing, reason
@@ -44,13 +44,16 @@ def download(address: str, flag: str = "model") -> Path:
         raise UserError(f"--{flag} {address}: not of the form {SCHEME}owner/name or {SCHEME}owner/name@revision")
     repository, _, revision = name.partition("@")
     with _told(f"--{flag} {address}"):
-        from huggingface_hub import snapshot_download
+        from huggingface_hub import errors, hf_hub_download
 
-        wanted = [MODEL_FILE, CARD_FILE]
-        folder = snapshot_download(repository, revision=revision or None, allow_patterns=wanted)
-    path = Path(folder, MODEL_FILE)
-    if not path.is_file():
-        raise UserError(f"--{flag} {address}: there is no {MODEL_FILE} in it; it is no model of FractalGen")
+        try:
+            path = Path(hf_hub_download(repository, MODEL_FILE, revision=revision or None))
+        except errors.RemoteEntryNotFoundError as error:
+            raise UserError(
+                f"--{flag} {address}: there is no {MODEL_FILE} in it; it is no model of FractalGen"
+            ) from error
+        with suppress(errors.EntryNotFoundError):  # of the same revision, by which the folder is named
+            hf_hub_download(repository, CARD_FILE, revision=path.parent.name)
     return path
 
 
@@ -86,6 +89,8 @@ def _told(what: str) -> Iterator[None]:
         raise missing(f"{what}: the Hugging Face Hub", "huggingface_hub", "hub") from error
     try:
         yield
+    except UserError:
+        raise
     except errors.GatedRepoError as error:
         raise UserError(
             f"{what}: {constants.ENDPOINT} asks for your consent on the page of this model first"
@@ -103,5 +108,5 @@ def _told(what: str) -> Iterator[None]:
     except errors.HfHubHTTPError as error:
         login = " (log in with `hf auth login`)" if error.response.status_code in (401, 403) else ""
         raise UserError(f"{what}: {constants.ENDPOINT} refuses: {reason(error)}{login}") from error
-    except (httpx2.HTTPError, OSError, ValueError) as error:
-        raise UserError(f"{what}: {constants.ENDPOINT} cannot be used: {reason(error)}") from error
+    except (httpx2.HTTPError, OSError, ValueError, RuntimeError) as error:  # the last of an upload that broke off
+        raise UserError(f"{what}: {constants.ENDPOINT} cannot be used: {reason(error.__cause__ or error)}") from error
