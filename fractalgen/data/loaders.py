@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import os
 import signal
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -36,7 +36,7 @@ def outlive_signals(worker: int) -> None:
     A worker that is really meant, and not ended by the trainer, ends ``GRACE`` seconds after SIGTERM.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if os.name == "posix":
+    if sys.platform != "win32":  # which has no alarm
         signal.signal(signal.SIGTERM, lambda signum, frame: signal.alarm(GRACE))
 
 

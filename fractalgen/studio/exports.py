@@ -126,7 +126,7 @@ def _quiet() -> None:
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.simplefilter("ignore")
-    sys.stderr = open(os.devnull, "w")  # noqa: SIM115  for as long as the process lasts
+    sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  for as long as the process lasts
 
 
 def draw(kind: str, document: Document, trace: Path | None, path: Path) -> None:
