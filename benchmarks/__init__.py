@@ -24,7 +24,7 @@ def peak_megabytes() -> float:
     """The most memory that this process has held so far, in MiB."""
     status = Path("/proc/self/status")
     if status.is_file():  # on Linux the peak that getrusage tells begins with that of the process that started this one
-        facts = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        facts = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines())
         return int(facts["VmHWM"].split()[0]) / 2**10
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return used / 2**20 if sys.platform == "darwin" else used / 2**10

@@ -80,7 +80,7 @@ def run_process(command: Sequence[str], until: Callable[[], bool] | None = None)
     began = time.perf_counter()
     seconds = None
     with (
-        tempfile.TemporaryFile("w+") as errors,  # a pipe that nobody reads would stop it
+        tempfile.TemporaryFile("w+", encoding="utf-8") as errors,  # a pipe that nobody reads would stop it
         subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
     ):
         try:

@@ -348,7 +348,7 @@ def test_workers_end_with_their_parent(tmp_path: Path) -> None:
     end = time.monotonic() + 60
     workers: list[str] = []
     while len(workers) < 3 and process.poll() is None:  # one of them tracks resources
-        workers = children.read_text().split()
+        workers = children.read_text(encoding="utf-8").split()
         time.sleep(0.01)
         assert time.monotonic() < end
     process.kill()

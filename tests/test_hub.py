@@ -15,6 +15,7 @@ from fractalgen import cli
 from fractalgen.api import FractalGen, load_pretrained
 from fractalgen.checkpoint import SHIPPED, find_model, read_checkpoint
 from fractalgen.errors import UserError
+from fractalgen.model.level import FractalLevel
 from tests import hub_server, tiny
 
 NAME = "someone/waltzes"
@@ -44,6 +45,7 @@ def model() -> FractalGen:
     torch.manual_seed(0)
     model = FractalGen(tiny.model_config(reveal_share=0.5)).eval()
     for level in model.levels[:-1]:
+        assert isinstance(level, FractalLevel)
         torch.nn.init.constant_(level.gate.bias, -3)  # few cells are drawn
     model.facts = {"corpus": "waltzes | of mine", "licence": "CC BY 4.0", "step": 7}
     return model

@@ -51,7 +51,7 @@ class EvaluateConfig(SamplingConfig):
     report: str | None = setting(None, "HTML page with plots and examples")
     batch_size: int = setting(8, "crops or samples that are computed together", low=1)
     seed: int = setting(0, "seed of samples, orders and shuffled rolls", low=0, high=2**63 - 1)
-    device: str = setting("auto", "cpu, cuda, cuda:1, mps, or auto")
+    device: str = setting("auto", "cpu, cuda, cuda:1, mps, or auto (cuda if there is one, else cpu)")
     precision: Precision = setting(
         "auto", "arithmetic: float32, bfloat16 autocast, or whichever is faster on the device"
     )

@@ -133,7 +133,7 @@ class GenerateConfig(SamplingConfig, RenderConfig):
     seed: int | None = setting(
         None, "the same seed gives the same files (default: a random one, which is printed)", low=0, high=2**63 - 1
     )
-    device: str = setting("auto", "cpu, cuda, cuda:1, mps, or auto")
+    device: str = setting("auto", "cpu, cuda, cuda:1, mps, or auto (cuda if there is one, else cpu)")
     tempo: float | None = setting(
         None,
         "quarter notes per minute, for the label of models that know it and for the MIDI file; given music keeps its"

@@ -26,7 +26,7 @@ class StudioConfig:
     port: int = setting(8765, "port to listen at (0: any free one)", low=0, high=65535)
     token: str | None = setting(None, "secret that opens the studio (default: none on this machine, else a random one)")
     open_browser: bool = setting(False, "open the page in the browser")
-    device: str = setting("auto", "cpu, cuda, cuda:1, mps, or auto")
+    device: str = setting("auto", "cpu, cuda, cuda:1, mps, or auto (cuda if there is one, else cpu)")
     threads: int = setting(1, "processor threads of the model", low=1, high=1024)
 
     def __post_init__(self) -> None:

@@ -744,7 +744,7 @@ def _wrong_message(error: UserError, path: Path) -> str:
 def _memory(what: str) -> float:
     """Memory of this process in MB, VmRSS now or VmHWM at most since :func:`_fresh_memory`; 0 where nothing tells."""
     try:
-        status = Path("/proc/self/status").read_text()
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
     except OSError:
         return 0.0
     return next((int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith(f"{what}:")), 0.0)
@@ -753,7 +753,7 @@ def _memory(what: str) -> float:
 def _fresh_memory() -> float:
     """Memory in MB, from which on the most is counted anew."""
     with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     return _memory("VmHWM")
 
 

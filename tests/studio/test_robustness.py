@@ -86,14 +86,14 @@ def served(model: str, folder: Path) -> Iterator[Server]:
 def gone(pid: int) -> bool:
     """Whether a process has ended (or waits for nothing but to be noticed)."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().split(") ")[1][0] == "Z"
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").split(") ")[1][0] == "Z"
     except FileNotFoundError:
         return True
 
 
 def resident(pids: list[int]) -> int:
     """Bytes of memory that processes hold, together."""
-    texts = [Path(f"/proc/{pid}/status").read_text() for pid in pids]
+    texts = [Path(f"/proc/{pid}/status").read_text(encoding="utf-8") for pid in pids]
     return sum(int(line.split()[1]) << 10 for text in texts for line in text.splitlines() if line.startswith("VmRSS"))
 
 

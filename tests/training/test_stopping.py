@@ -134,7 +134,7 @@ def interrupt(process: subprocess.Popen[str], folder: Path, signum: signal.Signa
     wait_for(
         lambda: (last(folder).exists() and last(folder).stat().st_mtime_ns != before) or process.poll() is not None
     )
-    workers = children.read_text().split() if children.exists() else []
+    workers = children.read_text(encoding="utf-8").split() if children.exists() else []
     time.sleep(delay)
     if signum == signal.SIGKILL:
         process.kill()

@@ -161,7 +161,7 @@ def test_ten_things_at_random(open_studio: Opener) -> None:
 
 def resident(process: int) -> int:
     """Bytes of memory that a process and its children hold."""
-    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    lines = Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines()
     children = [task.read_text().split() for task in Path(f"/proc/{process}/task").glob("*/children")]
     own = next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmRSS"))
     return own + sum(resident(int(child)) for row in children for child in row)
