@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fractalgen.music.pianoroll import PianoRoll
     from fractalgen.trace import Trace
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 __all__ = ["FractalGen", "PianoRoll", "SamplingConfig", "Trace"]
 
 _HOMES = {
