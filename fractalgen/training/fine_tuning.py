@@ -13,10 +13,10 @@ from fractalgen.errors import UserError
 from fractalgen.model.grid import Margin
 from fractalgen.model.level import FractalLevel
 from fractalgen.model.network import FractalNetwork
+from fractalgen.training.finer_grid import FEATURES, on_finer_grid
 
 SAYS_OF_PLANS = {"planner", "harmony", "recall_return", "returned", "told", "left"}
 """Parts of a model with plans: the planner, and what tells the levels of a plan."""
-FEATURES = 4  # numbers a cell, see fractalgen.model.embeddings.CellFeatures
 
 
 def start_from(model: FractalNetwork, name_or_path: str) -> None:
@@ -24,7 +24,7 @@ def start_from(model: FractalNetwork, name_or_path: str) -> None:
 
     Wider windows, more echoes, other labels, plans, columns that are bars, and future context may be new.  Their
     weights are zero at first, so that the new model gives music without labels and plan, in 4/4, exactly the likelihood
-    of the old one.
+    of the old one.  The grid may be some times finer, see :func:`.on_finer_grid`.
 
     Raises:
         UserError: no such model, or one of another architecture.
@@ -34,16 +34,21 @@ def start_from(model: FractalNetwork, name_or_path: str) -> None:
     new = model.config
     if old.future_context and not new.future_context:
         raise UserError(f"--init_from {name_or_path}: it has future context, so --reveal_share must be more than 0")
+    weights = model.state_dict()
+    old, found = on_finer_grid(new, old, found, weights)
+    agree(name_or_path, "steps_per_quarter", old.steps_per_quarter, new.steps_per_quarter)
     for name in ("patch", "width", "depth", "heads", "generator"):
         agree(name_or_path, name, *([getattr(level, name) for level in config.levels] for config in (old, new)))
+    agree(
+        name_or_path, "steps of a patch", *([level.region[1] for level in config.levels[1:]] for config in (old, new))
+    )
     if any(old.levels[-1].context):
         agree(name_or_path, "context of the last level", old.levels[-1].context, new.levels[-1].context)
     for name in ("velocity_bins", "scan_order"):
         agree(name_or_path, name, getattr(old, name), getattr(new, name))
 
-    weights = model.state_dict()
     for level, before in zip(model.levels, old.levels, strict=True):
-        if isinstance(level, FractalLevel):
+        if isinstance(level, FractalLevel) and before is not new.levels[level.index]:  # which is a new level
             path = "root." + "child." * level.index
             widen_windows(level, before.context, f"{path}surroundings", weights, found)
             add_echoes(level, old.echoes, f"{path}recall", weights, found)
@@ -87,7 +92,7 @@ def widen_windows(
     else:
         if first not in weights or old.union(now) != now:
             raise UserError(f"--context_...: {level.name} looks {tuple(now)} around, its model to start from {before}")
-        window = (-1, level.patch + 2 * old.pitch, level.patch + old.past + old.future, FEATURES)
+        window = (-1, level.patch + 2 * old.pitch, level.steps + old.past + old.future, FEATURES)
         pitches = now.pitch - old.pitch
         padding = (0, 0, now.past - old.past, now.future - old.future, pitches, pitches)
         found[first] = F.pad(found[first].view(window), padding).flatten(1)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fractalgen.api import FractalGen
 from fractalgen.config import LevelConfig, ModelConfig
+from fractalgen.config.model import patch_widths
 from fractalgen.music.labels import NAMES, Attribute
 
 
@@ -21,11 +22,16 @@ def tiny_config(
     scan_order: Any = "column_major",
     context: tuple[int, int, int] = (1, 2, 1),
     label_sizes: tuple[int, ...] = (),
+    grid: int = 4,
     **settings: Any,
 ) -> ModelConfig:
-    """A model of a few hundred parameters; every level looks around and hears echoes."""
+    """A model of a few hundred parameters; every level looks around and hears echoes.  ``grid``: steps a quarter."""
     kinds: list[Any] = generators.split()
-    levels = tuple(LevelConfig(patch, 8, 1, 2, kind, context) for patch, kind in zip(patches, kinds, strict=True))
+    widths = (0, *(patch_widths(patches, grid)[1:] if grid != 4 else [0] * (len(patches) - 1)))
+    levels = tuple(
+        LevelConfig(patch, 8, 1, 2, kind, context, wide)
+        for patch, kind, wide in zip(patches, kinds, widths, strict=True)
+    )
     settings.setdefault("echoes", (1, -1) if kinds[0] == "mar" or settings.get("future_context") else (1,))
     attributes = tuple(
         Attribute(name, tuple(f"value {j}" for j in range(1, size)))
@@ -37,6 +43,7 @@ def tiny_config(
         scan_order=scan_order,
         crop_length=width,
         velocity_bins=velocity_bins,
+        steps_per_quarter=grid,
         **settings,
     )
 
