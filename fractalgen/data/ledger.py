@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from fractalgen.data.attributes import Measured, attributes_of
-from fractalgen.data.reading import Skipped, SourceFile, fingerprint
+from fractalgen.data.reading import Skipped, SourceFile, fingerprint, shown_name
 from fractalgen.data.song import Song
 from fractalgen.errors import UserError
 from fractalgen.music.labels import UNITS, Attribute
@@ -84,6 +84,7 @@ class Ledger:
 
     def source(self, address: str, provenance: str, licence: str) -> int:
         """The number of a source."""
+        address, provenance = shown_name(address), shown_name(provenance)  # the table takes valid Unicode only
         self.base.execute(
             "INSERT INTO sources (address, provenance, licence) VALUES (?, ?, ?)"
             " ON CONFLICT (address) DO UPDATE SET licence = excluded.licence",
