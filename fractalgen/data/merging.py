@@ -27,7 +27,8 @@ def merge(config: PrepareConfig) -> Summary:
     for item in fields(config):
         value = getattr(config, item.name)
         if item.name not in MERGING and value != item.default:
-            raise UserError(f"--{item.name} {value}: not together with --merge {config.merge[0]}")
+            told = " ".join(value) if isinstance(value, tuple) else value
+            raise UserError(f"--{item.name} {told}: not together with --merge {config.merge[0]}")
     if Path(config.out).suffix != ENDING:
         raise UserError(f"--out {config.out}: --merge writes one file; its name must end in {ENDING}")
     corpora = [Corpus.open(path) for path in config.merge]

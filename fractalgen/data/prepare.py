@@ -29,6 +29,7 @@ from fractalgen.data.sources import MIDI_ENDINGS, Source
 from fractalgen.data.summary import SHOWN, Losses, Summary, print_summary
 from fractalgen.errors import UserError
 from fractalgen.files import ASSETS, replacing
+from fractalgen.music.midi_tracks import programs
 from fractalgen.parallel import ordered
 
 __all__ = ["Summary", "prepare", "split_by_hash"]
@@ -48,6 +49,10 @@ def prepare(config: PrepareConfig) -> Summary:
     left or a path is wrong; then nothing is written.
     """
     check_bounds(config)
+    for word in config.tracks:
+        programs(word)
+    if config.tracks and config.data.lower().endswith(".json"):
+        raise UserError(f"--tracks {' '.join(config.tracks)}: the chorales in --data {config.data} have no tracks")
     out = Path(config.out)
     folder = out.suffix != ENDING
     _check_target(out, "--out", folder)
@@ -94,6 +99,7 @@ def _prepare(config: PrepareConfig, source: Source, ledger: Ledger, folder: bool
         found = _read(source, config, ledger)
         assumed = "ticks are musical time, unless a beat map says where the beats are"
         assumed += "; whatever sounds is struck anew at every step" if config.restrike else ""
+        assumed += f"; only the tracks {' '.join(config.tracks)}" if config.tracks else ""
     ledger.source(source.address, Path(config.data).name, config.licence)
     about: dict[str, Any] = {
         "steps_per_quarter": config.steps_per_quarter,

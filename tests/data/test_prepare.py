@@ -266,6 +266,43 @@ def test_pop909_layout(tmp_path: Path) -> None:
     assert [tempo for _, tempo in corpus.tempos(0)] == [pytest.approx(100)]
 
 
+def test_tracks_are_chosen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Files with the tracks of POP909, one without names, and one without any of the tracks."""
+    folder = tmp_path / "music"
+    folder.mkdir()
+    names = {
+        name: b"\x00\xff\x03" + bytes([len(name)]) + name.encode() for name in ("MELODY", "BRIDGE", "PIANO", "Lead")
+    }
+    parts = {"MELODY": scale(4, first=80), "BRIDGE": scale(4, first=70), "PIANO": scale(4, first=50)}
+    (folder / "song.mid").write_bytes(midi(b"", *(names[name] + part for name, part in parts.items())))
+    strings, piano = b"\x00\xc0\x30", b"\x00\xc0\x00"
+    (folder / "plain.mid").write_bytes(midi(strings + scale(4, first=60), piano + scale(4, first=40)))
+    (folder / "lead.mid").write_bytes(midi(names["Lead"] + b"\x00\xc0\x50" + scale(4, first=65)))
+
+    def pitches(*tracks: str) -> dict[str, int]:
+        _, corpus = run(folder, tracks=tracks)
+        return {name: int(corpus.notes(index)["pitch"].min()) for index, name in enumerate(corpus.song_ids)}
+
+    assert pitches() == {"lead.mid": 65, "plain.mid": 40, "song.mid": 50}
+    assert pitches("piano", "bridge") == {"song.mid": 50}
+    assert pitches("melody", "Lead") == {"lead.mid": 65, "song.mid": 80}
+    assert pitches("0") == {"lead.mid": 65, "plain.mid": 60, "song.mid": 80}
+    capsys.readouterr()
+    assert pitches("program:0-7") == {"plain.mid": 40, "song.mid": 50}
+    told = "skipped lead.mid: --tracks program:0-7 means none of its tracks 0 'Lead' (program 80, 4 notes)"
+    assert told in capsys.readouterr().out.splitlines()
+    _, corpus = run(folder, tracks=("piano",))
+    assert corpus.metadata["assumed"].endswith("; only the tracks piano")
+    for settings, message in (
+        ({"data": str(folder), "tracks": ("1", "program:9-2")}, "--tracks program:9-2: not program:A or program:A-B"),
+        ({"data": "jsb.json", "tracks": ("1", "2")}, "--tracks 1 2: the chorales in --data jsb.json have no tracks"),
+        ({"merge": ("a", "b"), "tracks": ("1", "2")}, "--tracks 1 2: not together with --merge a"),
+    ):
+        with pytest.raises(UserError, match=message):
+            prepare(PrepareConfig(out=str(tmp_path / "not.safetensors"), **settings))
+    assert not (tmp_path / "not.safetensors").exists()
+
+
 def test_styles_are_sub_folders(tmp_path: Path) -> None:
     folder = tmp_path / "music"
     names = ["plain.mid", "pop/a.mid", "pop/more/b.mid", "chorale/c.mid", "pop/7/7.mid"]
