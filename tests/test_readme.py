@@ -1,4 +1,4 @@
-"""The commands and examples of the README, the gallery and the cookbook are run in order in one copy of the checkout.
+"""The commands and examples of the README and of most documents are run in order in one copy of the checkout.
 
 A block that a test cannot run says so in a comment on the line above its fence::
 
@@ -27,6 +27,9 @@ from fractalgen import PianoRoll
 ROOT = Path(__file__).resolve().parent.parent
 README, TRANSLATION, CONTRIBUTING = (ROOT / name for name in ("README.md", "README.zh-TW.md", "CONTRIBUTING.md"))
 GALLERY, COOKBOOK = ROOT / "docs" / "watching.md", ROOT / "docs" / "cookbook.md"
+REFERENCE = sorted((ROOT / "docs" / "reference").glob("*.md"))
+TUTORIALS = [ROOT / "docs" / "tutorials" / f"{reader}.md" for reader in ("composer", "researcher", "contributor")]
+EXECUTED = (README, GALLERY, COOKBOOK, *REFERENCE, *TUTORIALS)  # contributors change the code: they are last
 BLOCK = re.compile(
     r"(?:^<!-- (?P<mark>not tested|tested as): (?P<text>.+?) -->\n)?^```(?P<language>bash|python)\n(?P<body>.*?)^```$",
     re.MULTILINE | re.DOTALL,
@@ -117,7 +120,7 @@ def test_both_languages_hold_the_same_commands_links_and_figures():
 
 
 @pytest.mark.parametrize(
-    "path", [README, TRANSLATION, CONTRIBUTING, *(ROOT / "docs").glob("*.md")], ids=lambda path: path.name
+    "path", [README, TRANSLATION, CONTRIBUTING, *(ROOT / "docs").rglob("*.md")], ids=lambda path: path.name
 )
 def test_links_lead_somewhere(path: Path):
     text = path.read_text(encoding="utf-8")
@@ -131,7 +134,7 @@ def test_links_lead_somewhere(path: Path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", [*blocks(README), *blocks(GALLERY), *blocks(COOKBOOK)], ids=str)
+@pytest.mark.parametrize("block", [block for path in EXECUTED for block in blocks(path)], ids=str)
 def test_readme_block(block: Block, checkout: Path):
     if block.skipped:
         pytest.skip(block.skipped)

@@ -195,7 +195,9 @@ def check_mode(cfg: GenerateConfig) -> None:
         parse_progression(cfg.chords)
     voices = (*get_args(Voice), *VOICES)
     if cfg.voice is not None and cfg.voice not in voices and not cfg.voice.startswith("track:"):
-        raise UserError(f"--voice {cfg.voice}: {', '.join(voices)}, or track:N (a number from 0, or a name)")
+        raise UserError(
+            f"--voice {cfg.voice}: {', '.join(voices)}, or track:N (a number from 0, a name, or program:A-B)"
+        )
 
 
 def assignment(cfg: GenerateConfig, model: ModelConfig, seed: int) -> Assignment:

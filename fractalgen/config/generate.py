@@ -74,8 +74,8 @@ class GenerateConfig(SamplingConfig, RenderConfig):
     )
     voice: str | None = setting(
         None,
-        "accompany: voice to keep: highest, lowest, all, melody, right, left (hand), or track:N (default: highest, or"
-        " the melody of a lead sheet)",
+        "accompany: voice to keep: highest, lowest, all, melody, right, left (hand), or track:N, a word as for `prepare"
+        " --tracks` (default: highest, or the melody of a lead sheet)",
     )
     lead_sheet: str | None = setting(
         None,
