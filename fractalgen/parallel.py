@@ -37,13 +37,14 @@ def ordered(
     scheduler: str | None = None,
     batch: int = BATCH,
     few: int = FEW,
+    patience: float = 20,
 ) -> Iterator[Result]:
     """Results of ``function`` in the order of ``items``, which are taken as they are needed.
 
     An item that kills its worker has the result ``killed(item)``.  ``num_workers``: processes of this machine (0: one
     per core; 1: this process), which are started for at least ``few`` items.  ``scheduler``: address of a Dask
-    scheduler, whose workers are used in their place; a batch of a worker that is lost goes to another one.  Function,
-    items and results must be picklable.
+    scheduler, whose workers are used in their place; it has ``patience`` seconds to answer, and what a lost worker was
+    at work on goes to another one.  Function, items and results must be picklable.
 
     Raises:
         UserError: the scheduler cannot be reached or is lost, its workers lack this program, or Dask is not installed.
@@ -56,7 +57,7 @@ def ordered(
         if workers == 1 or len(first) < few:
             yield from map(function, items)
             return
-    with _Cluster(scheduler) if scheduler else _Machine(workers) as engine:
+    with _Cluster(scheduler, patience) if scheduler else _Machine(workers) as engine:
         yield from _ordered(engine, function, items, killed, batch)
 
 
@@ -175,7 +176,7 @@ class _Cluster:
 
     broken = False  # the scheduler gives the work of a lost worker to others, and gives up only what kills several
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, patience: float) -> None:
         try:
             from distributed import Client
             from distributed.scheduler import KilledWorker
@@ -183,7 +184,7 @@ class _Cluster:
             raise missing(f"--scheduler {address}", "Dask", "cluster") from error
         self.address, self.killed = address, KilledWorker
         with self._told():
-            self.client = Client(address, timeout=20, set_as_default=False)
+            self.client = Client(address, timeout=patience, set_as_default=False)
         self.executor: Executor = self.client.get_executor(pure=False)
         self.counted, self.workers = 0.0, 0
 

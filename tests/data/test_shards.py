@@ -1,0 +1,240 @@
+"""Corpora in folders: shards, runs that go on behind others, and the same songs and crops as in one file."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fractalgen.config import PrepareConfig
+from fractalgen.data import corpus as corpora
+from fractalgen.data import ledger
+from fractalgen.data.corpus import Corpus
+from fractalgen.data.crops import CropDataset, ValidCrops
+from fractalgen.data.prepare import LEDGER, Summary, prepare
+from fractalgen.data.shards import shard_path
+from fractalgen.errors import UserError
+from tests.midi_files import midi, scale, tempo
+
+SMALL = 0.002  # megabytes: a few of these songs
+
+
+def write(folder: Path, numbers: range) -> None:
+    """Songs that differ in notes, length and tempo."""
+    for number in numbers:
+        path = folder / f"{'pop' if number % 3 else 'folk'}" / f"{number:03}.mid"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(midi(tempo(0, 400_000 + 5000 * number) + scale(8 + number % 30, 240, 30 + number)))
+
+
+@pytest.fixture
+def music(tmp_path: Path) -> Path:
+    write(tmp_path / "music", range(24))
+    (tmp_path / "music" / "bad.mid").write_bytes(b"text")
+    return tmp_path / "music"
+
+
+def run(music: Path, out: str, **settings: Any) -> tuple[Summary, Corpus]:
+    path = music.parent / out
+    summary = prepare(PrepareConfig(**{"data": str(music), "out": str(path), "shard_megabytes": SMALL, **settings}))
+    return summary, Corpus.open(path)
+
+
+def splits(music: Path) -> dict[str, str]:
+    """All songs train, but one of each other split."""
+    path = music.parent / "splits.json"
+    names = [path.relative_to(music).as_posix() for path in sorted(music.rglob("0*.mid"))]
+    lists = {"train": names[2:], "valid": names[:1], "test": names[1:2]}
+    path.write_text(json.dumps(lists), encoding="utf-8")
+    return {"splits": str(path)}
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name != LEDGER}
+
+
+def test_a_folder_has_the_songs_and_the_crops_of_one_file(music: Path) -> None:
+    told = splits(music)
+    (whole, one), (summary, many) = run(music, "one.safetensors", **told), run(music, "many", **told)
+    assert (summary.songs, summary.notes, summary.splits) == (whole.songs, whole.notes, whole.splits)
+    assert summary.num_skipped == 1
+    assert len(many.metadata["shards"]) == 4
+    assert list(many.song_ids) == list(one.song_ids)
+    assert list(many.splits) == list(one.splits)
+    assert many.indices("train") == one.indices("train")
+    assert many.splits.count("train") == 22
+    assert many.lengths.tolist() == one.lengths.tolist()
+    assert many.vocabulary == one.vocabulary
+    assert [attribute.name for attribute in one.vocabulary if attribute.name in ("style", "tempo")] == [
+        "tempo",
+        "style",
+    ]
+    for index in range(len(one)):
+        assert np.array_equal(many.notes(index), one.notes(index))
+        for facts in ("style", "keys", "chords", "tempos", "meters", "flat"):
+            assert getattr(many, facts)(index) == getattr(one, facts)(index)
+    alone = Corpus.open(shard_path(many.path, 1))  # a shard is a corpus of its own
+    first = many.metadata["shards"][0]["songs"]
+    assert alone.song_ids[0] == many.song_ids[first]
+    assert np.array_equal(alone.notes(0), many.notes(first))
+    travelled = pickle.loads(pickle.dumps(many))
+    crops = []
+    for corpus in (one, travelled):
+        torch.manual_seed(0)
+        data = CropDataset(corpus, "train", 64, (-3, 3), attributes=corpus.vocabulary, bar_columns=True, plans=True)
+        crops.append([data[0] for _ in range(30)])
+        assert ValidCrops(corpus, "valid", 64, bar_columns=True).crops == [(0, 0)]
+    for a, b in zip(*crops, strict=True):
+        assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_corpus_is_the_same_in_shards_of_any_size_and_in_one_run_or_several(
+    music: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "MEASURED", 8)  # fewer than there are
+    told = splits(music)
+    big, small = (run(music, name, shard_megabytes=size, **told)[1] for name, size in (("big", 1), ("small", SMALL)))
+    assert len(big.metadata["shards"]) == 1
+    assert big.vocabulary == small.vocabulary != run(music, "one.safetensors", **told)[1].vocabulary
+    before = content(small.path)
+    summary, _ = run(music, "small", **told)  # nothing is new
+    assert content(small.path) == before
+    assert summary.songs == 24
+    write(music, range(24, 30))
+    (music / "twin.mid").write_bytes((music / "folk" / "003.mid").read_bytes())
+    (music / "folk" / "006.mid").write_bytes(midi(scale(3)))
+    report = music.parent / "report.tsv"
+    summary, added = run(music, "small", report=str(report))
+    assert summary.songs == len(added) == 30
+    told = dict(line.split("\t") for line in report.read_text(encoding="utf-8").splitlines())
+    assert told["twin.mid"] == "the same notes as folk/003.mid"
+    assert "has changed since it was read" in told["folk/006.mid"]
+    assert set(told) == {"bad.mid", "twin.mid", "folk/006.mid"}
+    after = content(small.path)
+    assert all(after[name] == data for name, data in before.items() if name.startswith("shard"))
+    assert list(added.song_ids)[:24] == list(small.song_ids)
+    assert sum(name.startswith("index") for name in after) == 1
+
+
+KILLED = """
+import os, signal, sys
+from fractalgen.config import PrepareConfig
+from fractalgen.data import packing, prepare
+from fractalgen.data.ledger import Ledger
+
+def kill(*unused):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+where, finished = sys.argv[3], []
+add, move = Ledger.add_shard, os.replace
+def add_shard(self, about):
+    finished.append(about)
+    kill() if where == "unlisted" and len(finished) == 3 else add(self, about)
+def replace(source, target):
+    kill() if where == "half" and target.name == "shard-00002.safetensors" else move(source, target)
+Ledger.add_shard, os.replace = add_shard, replace
+prepare.prepare(PrepareConfig(data=sys.argv[1], out=sys.argv[2], shard_megabytes=0.002, num_workers=1))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no SIGKILL")
+@pytest.mark.parametrize("where", ["half", "unlisted"])
+def test_a_killed_run_goes_on_behind_its_last_shard(music: Path, where: str) -> None:
+    expected = content(run(music, "expected")[1].path)
+    out = music.parent / "out"
+    done = subprocess.run([sys.executable, "-c", KILLED, str(music), str(out), where], check=False)
+    assert done.returncode == -signal.SIGKILL
+    with pytest.raises(UserError, match=r"no manifest.json in it"):
+        Corpus.open(out)
+    first = shard_path(out, 0).stat()
+    run(music, "out")
+    assert {name: data for name, data in content(out).items() if name[0] != "."} == expected
+    assert shard_path(out, 0).stat().st_mtime_ns == first.st_mtime_ns  # it was not written again
+
+
+def test_mistakes_are_told_and_leave_nothing(music: Path) -> None:
+    _, corpus = run(music, "good")
+    before = content(corpus.path)
+    other = music.parent / "other"
+    other.mkdir()
+    (other / "letter.txt").write_text("dear")
+    (music.parent / "empty").mkdir()
+    (music.parent / "empty" / "bad.mid").write_bytes(b"text")
+    for out, settings, message in (
+        ("good", {"velocity_bins": 8}, "--velocity_bins 8: the songs in .*good have --velocity_bins 32"),
+        ("other", {}, "--out .*other: has other files in it"),
+        ("new", {"data": str(music.parent / "empty")}, "no usable music .1 files skipped; first: bad.mid: not a MIDI"),
+        (
+            "new",
+            {"merge": (str(corpus.path),), "data": ""},
+            "--merge writes one file; its name must end in .safetensors",
+        ),
+        ("new", {"scheduler": "tcp://127.0.0.1:1", "num_workers": 2}, "--num_workers 2: not together with --scheduler"),
+    ):
+        with pytest.raises(UserError, match=message):
+            run(music, out, shard_megabytes=256.0, **settings)
+        assert not (music.parent / "new").exists()
+    assert content(corpus.path) == before
+    assert len(content(other)) == 1
+    busy = ledger.Ledger(corpus.path / LEDGER)
+    with pytest.raises(UserError, match="in use by another `fractalgen prepare`"):
+        run(music, "good")
+    busy.close()
+
+
+def damage_length(folder: Path) -> None:
+    shard_path(folder, 1).write_bytes(shard_path(folder, 1).read_bytes()[:-9])
+
+
+def damage_notes(folder: Path) -> None:
+    data = bytearray(shard_path(folder, 1).read_bytes())
+    begin = 8 + int.from_bytes(data[:8], "little")
+    place = json.loads(data[8:begin])["notes.pitch"]["data_offsets"]
+    data[begin + place[0] : begin + place[1]] = b"\xff" * (place[1] - place[0])
+    shard_path(folder, 1).write_bytes(data)
+
+
+def damage_index(folder: Path) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["shards"][0]["songs"] += 1
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (damage_length, "shard-00001.safetensors: damaged .truncated"),
+        (damage_notes, "damaged .a note lies outside"),
+        (damage_index, "does not list 25 songs"),
+    ],
+)
+def test_a_damaged_folder_is_told(music: Path, damage: Callable[[Path], None], message: str) -> None:
+    corpus = run(music, "out")[1]
+    folder, second = corpus.path, corpus.metadata["shards"][0]["songs"]
+    damage(folder)
+
+    def first_of_second() -> None:
+        Corpus.open(folder).notes(second)
+
+    with pytest.raises(UserError, match=message):
+        first_of_second()
+
+
+def test_more_notes_than_32_bits_count(music: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert corpora._offsets([2**31 - 1]).dtype == np.int32
+    assert corpora._offsets([2**31 - 1, 1]).tolist() == [0, 2**31 - 1, 2**31]
+    _, small = run(music, "small.safetensors")
+    monkeypatch.setattr(corpora, "_offsets", lambda lengths: np.cumsum([0, *lengths], dtype=np.int64))
+    _, large = run(music, "large.safetensors")
+    assert large.path.stat().st_size > small.path.stat().st_size
+    assert all(np.array_equal(large.notes(index), small.notes(index)) for index in range(24))

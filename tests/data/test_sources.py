@@ -1,0 +1,142 @@
+"""Files in folders, archives, tables and far away become the same songs."""
+
+from __future__ import annotations
+
+import io
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+from fractalgen.config import PrepareConfig
+from fractalgen.data.corpus import Corpus
+from fractalgen.data.prepare import prepare
+from fractalgen.errors import UserError
+from tests.midi_files import midi, scale
+
+FILES = {f"data/{'aa' if i < 4 else 'bb'}/{i:06}_0.mid": midi(scale(first=40 + i)) for i in range(8)}
+
+
+def songs(data: Path | str, folder: Path, **settings: Any) -> dict[str, list[int]]:
+    """Pitches of each song, by its id."""
+    out = folder / "out.safetensors"
+    prepare(PrepareConfig(data=str(data), out=str(out), **settings))
+    corpus = Corpus.open(out)
+    return {name: corpus.notes(index)["pitch"].tolist() for index, name in enumerate(corpus.song_ids)}
+
+
+def archive(path: Path, files: dict[str, bytes], mode: Any) -> Path:
+    with tarfile.open(path, mode) as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return path
+
+
+def table(path: Path, **columns: Any) -> Path:
+    parquet.write_table(pyarrow.table(columns), path, row_group_size=3)
+    return path
+
+
+@pytest.fixture
+def expected(tmp_path: Path) -> dict[str, list[int]]:
+    for name, content in FILES.items():
+        (tmp_path / "folder" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "folder" / name).write_bytes(content)
+    found = songs(tmp_path / "folder", tmp_path)
+    assert list(found) == list(FILES)
+    return found
+
+
+def test_archives(tmp_path: Path, expected: dict[str, list[int]]) -> None:
+    """In Aria-MIDI's layout."""
+    inside = {f"aria/{name}": content for name, content in FILES.items()}
+    inside |= {"aria/metadata.json": b"{}", "aria/data/._x.mid": b"", "aria/data/aa/bad.mid": b"text"}
+    for name, mode in (("a.tar", "w"), ("b.tar.gz", "w:gz"), ("c.tgz", "w:gz")):
+        path = archive(tmp_path / name, inside, mode)
+        assert {song.removeprefix("aria/"): pitches for song, pitches in songs(path, tmp_path).items()} == expected
+    cut = tmp_path / "cut.tar"
+    cut.write_bytes((tmp_path / "a.tar").read_bytes()[:5000])
+    report = tmp_path / "report.tsv"
+    assert 0 < len(songs(cut, tmp_path, report=str(report))) < 8
+    assert "cut.tar\tdamaged after" in report.read_text()
+
+
+def test_tables(tmp_path: Path, expected: dict[str, list[int]]) -> None:
+    """In GigaMIDI's layout, and in the one that data sets of Hugging Face have."""
+    names, contents = list(FILES), list(FILES.values())
+    giga = table(tmp_path / "giga.parquet", md5=names, music=contents, NOMML=[12] * 8)
+    assert songs(giga, tmp_path) == expected
+    packed = [{"bytes": content, "path": name} for name, content in FILES.items()]
+    assert songs(table(tmp_path / "hub.parquet", midi=packed, label=[0] * 8), tmp_path) == expected
+    with pytest.raises(UserError, match=r"no column of bytes in this table \(it has a, b\)"):
+        songs(table(tmp_path / "none.parquet", a=[1], b=["x"]), tmp_path)
+    (tmp_path / "text.parquet").write_bytes(b"no table at all")
+    with pytest.raises(UserError, match="not a Parquet table, or damaged"):
+        songs(tmp_path / "text.parquet", tmp_path)
+
+
+def test_archives_and_tables_in_a_folder_stand_for_folders(tmp_path: Path) -> None:
+    files = list(FILES.items())
+    mixed = tmp_path / "mixed"
+    (mixed / "train").mkdir(parents=True)
+    archive(mixed / "train" / "1.tar", dict(files[:3]), "w")
+    table(mixed / "train" / "2.parquet", md5=["x", "y"], music=[content for _, content in files[3:5]])
+    (mixed / "plain.mid").write_bytes(files[5][1])
+    out = tmp_path / "out.safetensors"
+    prepare(PrepareConfig(data=str(mixed), out=str(out)))
+    corpus = Corpus.open(out)
+    styles = {name: corpus.style(index) for index, name in enumerate(corpus.song_ids)}
+    assert styles == {
+        "plain.mid": "",
+        **{f"train/1.tar/{name}": "train" for name, _ in files[:3]},
+        "train/2.parquet/x": "train",
+        "train/2.parquet/y": "train",
+    }
+
+
+def test_far_away(tmp_path: Path, expected: dict[str, list[int]]) -> None:
+    there = fsspec.filesystem("memory")
+    for name, content in FILES.items():
+        there.pipe(f"/bucket/music/{name}", content)
+    there.pipe("/bucket/music/notes.txt", b"x")
+    there.pipe("/bucket/all.tar.gz", archive(tmp_path / "a.tar.gz", FILES, "w:gz").read_bytes())
+    try:
+        assert songs("memory://bucket/music", tmp_path) == expected
+        assert songs("memory://bucket/all.tar.gz", tmp_path) == expected
+        one = songs("memory://bucket/music/data/aa/000000_0.mid", tmp_path)
+        assert one == {"000000_0.mid": expected["data/aa/000000_0.mid"]}
+        with pytest.raises(UserError, match="--data memory://bucket/none: no such file or folder"):
+            songs("memory://bucket/none", tmp_path)
+    finally:
+        there.rm("/bucket", recursive=True)
+
+
+def test_addresses_without_their_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("s3fs", "aiobotocore"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(UserError, match=r"--data s3://bucket/music: Install s3fs"):
+        songs("s3://bucket/music", tmp_path)
+    with pytest.raises(UserError, match=r"--data nonsense://x: Protocol not known"):
+        songs("nonsense://x", tmp_path)
+
+
+def test_scores_in_a_folder(tmp_path: Path, expected: dict[str, list[int]]) -> None:
+    pytest.importorskip("music21")
+    from fractalgen.music.musicxml import write_musicxml
+
+    corpus = Corpus.open(tmp_path / "out.safetensors")
+    write_musicxml(corpus.roll(0), tmp_path / "folder" / "score.musicxml")
+    (tmp_path / "folder" / "old.mscz").write_bytes(b"x")
+    report = tmp_path / "report.tsv"
+    found = songs(tmp_path / "folder", tmp_path, keep_duplicates=True, report=str(report))
+    assert found["score.musicxml"] == expected["data/aa/000000_0.mid"]
+    assert "old.mscz\tnot MIDI" in report.read_text()
+    assert np.array_equal(sorted(found), sorted([*expected, "score.musicxml"]))
