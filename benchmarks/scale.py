@@ -6,8 +6,8 @@
     python -m benchmarks.scale open CORPUS                     opening, and crops a second
 
 Songs are made of random numbers.  They have as many notes, bars, chords and tempi as those of POP909: on average 1,640
-notes in 76 bars.  ``pack`` varies 256 of them, so that many are made in minutes; with ``--copies 10`` each shard is there ten times (hard
-links): for what a corpus of ten times as many songs takes to open.
+notes in 76 bars.  ``pack`` varies 256 of them, so that many are made in minutes.  With ``--copies 10`` each shard is
+there ten times (hard links), to see what a corpus of ten times as many songs takes to open.
 """
 
 from __future__ import annotations
