@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,10 +142,8 @@ def compose(
     Raises:
         UserError: as the command line says it, without the folder.
     """
-    source = folder / FILE
-    write_document(document, source)
-    try:
-        job = prepare(request, document, model, source, settings)
+    with short_names(folder):
+        job = prepare(request, document, model, folder, settings)
         watcher = Watcher(job, tell, stopped)
         remarks = [line.replace(f"{folder}/", "") for line in job.work.remarks]
         tell("started", **facts(job, request, document), remarks=remarks)
@@ -170,14 +170,36 @@ def compose(
             trace.save(path)
             results[sample] = dataclasses.replace(results[sample], trace=path)
         return [results[sample] for sample in sorted(results)], False
+
+
+@contextlib.contextmanager
+def short_names(folder: Path) -> Iterator[None]:
+    """Mistakes name files of the folder without it."""
+    try:
+        yield
     except UserError as error:
         raise UserError(str(error).replace(f"{folder}/", "")) from error
 
 
+def judge(request: Request, document: Document, model: FractalGen, settings: dict[str, Any]) -> None:
+    """Refuse a request that cannot be composed.
+
+    Raises:
+        UserError: as :func:`compose` does before it begins.
+    """
+    with tempfile.TemporaryDirectory() as name, short_names(Path(name)):
+        prepare(request, document, model, Path(name), settings)
+
+
 def prepare(
-    request: Request, document: Document, model: FractalGen, source: Path, settings: dict[str, Any]
+    request: Request, document: Document, model: FractalGen, folder: Path, settings: dict[str, Any]
 ) -> Composition:
-    """The settings of a request, checked against the model; with the chords of the document if it asks for them."""
+    """The settings of a request, checked against the model; with the chords of the document if it asks for them.
+
+    The document is written into the folder.
+    """
+    source = folder / FILE
+    write_document(document, source)
     grid = model.config.steps_per_quarter
     cfg = request.config(document, source, grid, **settings)
     job = Composition.prepare(cfg, model)

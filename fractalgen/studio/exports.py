@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -10,10 +11,10 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import partial
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +23,7 @@ import numpy as np
 
 from fractalgen import render
 from fractalgen.config import GenerateConfig, SamplingConfig
-from fractalgen.errors import UserError
+from fractalgen.errors import UserError, shown
 from fractalgen.music import MAX_STEPS
 from fractalgen.music.bars import BarLayout
 from fractalgen.music.labels import spell_key
@@ -58,11 +59,23 @@ class Crowded(UserError):
     """Too many files are being drawn."""
 
 
+def known_kind(kind: str) -> str:
+    """One of :data:`KINDS`.
+
+    Raises:
+        UserError: it is none.
+    """
+    if kind not in KINDS:
+        raise UserError(f"{shown(kind)}: not a kind of file; there are {', '.join(KINDS)}")
+    return kind
+
+
 class Exports:
     """Writes files; pictures, films and sound one after the other, in a process that ends with this object."""
 
     def __init__(self) -> None:
-        self._pool: ProcessPoolExecutor | None = None
+        self._context = multiprocessing.get_context("spawn")
+        self._process: SpawnProcess | None = None
         self._lock = threading.Lock()
         self._room = threading.BoundedSemaphore(MOST_EXPORTS)
 
@@ -96,37 +109,50 @@ class Exports:
         if not self._room.acquire(blocking=False):
             raise Crowded(f"{MOST_EXPORTS} files are being drawn; try again when one of them is done")
         try:
-            return self._started().submit(function, *arguments).result()
-        except BrokenProcessPool:
             with self._lock:
-                self._pool = None
+                if self._process is None or not self._process.is_alive():
+                    self._start()
+                self._pipe.send((function, arguments))
+                result, error = self._pipe.recv()
+        except (EOFError, OSError):
             raise UserError("the process that reads and draws files has died; try again") from None
         finally:
             self._room.release()
+        if error is not None:
+            raise error
+        found: T = result
+        return found
 
-    def _started(self) -> ProcessPoolExecutor:
-        with self._lock:
-            if self._pool is None:
-                context = multiprocessing.get_context("spawn")
-                self._pool = ProcessPoolExecutor(1, context, initializer=_quiet)
-            return self._pool
+    def _start(self) -> None:
+        self._pipe, theirs = self._context.Pipe()
+        self._process = self._context.Process(target=_serve, args=(theirs,), daemon=True)
+        self._process.start()
+        theirs.close()
 
     def close(self) -> None:
         """End the process."""
-        with self._lock:
-            if self._pool is not None:
-                for process in list(self._pool._processes.values()):
-                    process.terminate()
-                self._pool.shutdown(wait=False, cancel_futures=True)
-                self._pool = None
+        if self._process is not None:
+            self._process.terminate()
+            self._process.join()
 
 
-def _quiet() -> None:
-    """Ctrl-C is for the server, and progress bars are for commands."""
+def _serve(pipe: Connection) -> None:
+    """The main function of the process: functions come in, their results or errors go out."""
     end_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server
     warnings.simplefilter("ignore")
-    sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  for as long as the process lasts
+    sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  progress bars are for commands
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            function, arguments = pipe.recv()
+            answer: tuple[Any, Exception | None]
+            try:
+                answer = function(*arguments), None
+            except UserError as error:
+                answer = None, error
+            except Exception as error:  # noqa: BLE001  one file that fails must not end the others
+                answer = None, RuntimeError(f"{type(error).__name__}: {error}")
+            pipe.send(answer)
 
 
 def draw(kind: str, document: Document, trace: Path | None, path: Path) -> None:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 import typing
 from bisect import bisect_right
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from fractalgen.compose.recipe import APART
 from fractalgen.config import GenerateConfig, check_bounds
 from fractalgen.config.values import convert, field_types, members
-from fractalgen.errors import UserError, quoted, shown
+from fractalgen.errors import UserError, shown
 from fractalgen.music.tokens import PITCHES
 from fractalgen.studio.document import LONGEST, TICKS, Document, Note
 
@@ -39,64 +40,43 @@ FLAGS = {item.name: item for item in fields(GenerateConfig) if item.name not in 
 RIGHT_HAND, LEFT_HAND = 0, 1
 
 
-@dataclass(frozen=True)
-class Region:
+class Checked(BaseModel):
+    """Data from outside: of the right types, and nothing else with it."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class Region(Checked):
     """Ticks and pitches, the ends excluded."""
 
-    start: int
-    end: int
-    low: int = 0
-    high: int = PITCHES
+    start: int = Field(ge=0, le=LONGEST)
+    end: int = Field(ge=0, le=LONGEST)
+    low: int = Field(default=0, ge=0, le=PITCHES)
+    high: int = Field(default=PITCHES, ge=0, le=PITCHES)
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Region:
+        if self.start >= self.end or self.low >= self.high:
+            raise UserError(f"region {self}: it is empty")
+        return self
 
 
-@dataclass(frozen=True)
-class Request:
-    """What is to be composed from a state: see docs/studio.md."""
+class Request(Checked):
+    """What is to be composed from a state: see docs/studio_api.md."""
 
-    state: int
+    state: int = Field(ge=0)
     mode: Mode
-    flags: dict[str, Any]
+    flags: Annotated[dict[str, Any], AfterValidator(lambda flags: read_flags(flags))] = {}
     region: Region | None = None
-    hand: int | None = None
-    num_samples: int = 1
+    hand: int | None = Field(default=None, ge=RIGHT_HAND, le=LEFT_HAND)
+    num_samples: int = Field(default=1, ge=1, le=MOST_SAMPLES)
     lane: bool = False
 
-    @classmethod
-    def from_json(cls, data: Any) -> Request:
-        """From plain data of any origin.
-
-        Raises:
-            UserError: what is wrong with it; flags are named as on the command line.
-        """
-        known = {item.name for item in fields(cls)}
-        if not isinstance(data, dict) or not {"state", "mode"} <= data.keys() <= known:
-            odd = sorted(map(str, data.keys() - known)) if isinstance(data, dict) else []
-            raise UserError(f"compose: an object with {', '.join(sorted(known))}{f', not {shown(odd[0])}' * bool(odd)}")
-        mode, hand, lane = data["mode"], data.get("hand"), data.get("lane", False)
-        if mode not in get_args(Mode):
-            raise UserError(f"mode {quoted(mode)}: {', '.join(get_args(Mode))}")
-        if hand not in (None, RIGHT_HAND, LEFT_HAND) or isinstance(hand, bool):
-            raise UserError(f"hand {quoted(hand)}: 0 is the right one, 1 the left one, null none")
-        if not isinstance(lane, bool):
-            raise UserError(f"lane {quoted(lane)}: true or false")
-        samples = _number("num_samples", data.get("num_samples", 1), 1, MOST_SAMPLES)
-        region = data.get("region")
-        if region is not None:
-            bounds = {"start": (0, LONGEST), "end": (0, LONGEST), "low": (0, PITCHES), "high": (0, PITCHES)}
-            if not isinstance(region, dict) or not {"start", "end"} <= region.keys() <= bounds.keys():
-                raise UserError(f"region {shown(region)}: an object with start, end, low, high")
-            region = Region(
-                **{name: _number(f"region: {name}", value, *bounds[name]) for name, value in region.items()}
-            )
-            if region.start >= region.end or region.low >= region.high:
-                raise UserError(f"region {shown(data['region'])}: it is empty")
-        if mode == "region" and region is None:
+    @model_validator(mode="after")
+    def _with_region(self) -> Request:
+        if self.mode == "region" and self.region is None:
             raise UserError("mode region: region is needed, start and end in ticks")
-        flags = data.get("flags", {})
-        if not isinstance(flags, dict):
-            raise UserError(f"flags {shown(flags)}: an object")
-        state = _number("state", data["state"], 0, 2**31)
-        return cls(state, mode, read_flags(flags), region, hand, samples, lane)
+        return self
 
     def config(self, document: Document, path: Path, steps_per_quarter: int = 4, **ours: Any) -> GenerateConfig:
         """The settings of ``fractalgen generate`` for a piece that lies in the MIDI file ``path``.
@@ -166,7 +146,7 @@ class Request:
         """
         width = max(1, (2 * document.length * steps_per_quarter + TICKS) // (2 * TICKS))
         locked = [note for note in document.notes if note.locked]
-        whole = Region(0, document.length)
+        whole = Region(start=0, end=document.length)
         if not locked and (self.region or whole) == whole and self.mode != "region":
             return ()
         region = self.region or whole
@@ -225,12 +205,6 @@ def flag_facts() -> list[dict[str, Any]]:
             }
         )
     return facts
-
-
-def _number(name: str, value: Any, low: int, high: int) -> int:
-    if type(value) is not int or not low <= value <= high:
-        raise UserError(f"{name} {shown(value)}: a whole number from {low:,} to {high:,}")
-    return value
 
 
 def _steps(note: Note, steps_per_quarter: int) -> tuple[int, int]:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 MOST_MODELS = 3  # that are kept in memory
 MOST_DEATHS = 3  # of the process, before it is ready, in a row
+PATIENCE = 3.0  # seconds in which the process may end by itself
 
 
 @dataclass(frozen=True)
@@ -64,18 +65,35 @@ class Worker:
         self._cfg, self._told = cfg, told
         self._context = multiprocessing.get_context("spawn")
         self._stop = self._context.Value("q", -1, lock=False)
-        self._lock = threading.Lock()
+        self._lock, self._asking = threading.Lock(), threading.Lock()
         self._job: int | None = None
         self._closing, self._ready, self._deaths = False, False, 0
         self._start()
 
     def _start(self) -> None:
-        ours, theirs = self._context.Pipe()
-        self._process = self._context.Process(target=serve, args=(theirs, self._stop, self._cfg), daemon=True)
+        self._pipe, jobs = self._context.Pipe()
+        self._questions, answers = self._context.Pipe()
+        self._process = self._context.Process(target=serve, args=(jobs, answers, self._stop, self._cfg), daemon=True)
         self._process.start()
-        theirs.close()
-        self._pipe = ours
-        threading.Thread(target=self._listen, args=(self._pipe,), daemon=True).start()
+        jobs.close()
+        answers.close()
+        self._listener = threading.Thread(target=self._listen, args=(self._pipe,), daemon=True)
+        self._listener.start()
+
+    def check(self, request: Request, document: Document) -> None:
+        """Refuse what the model cannot compose; another job may run meanwhile.
+
+        Raises:
+            UserError: as the command line says it.
+        """
+        with self._asking:
+            try:
+                self._questions.send((request, document))
+                mistake = self._questions.recv()
+            except (EOFError, OSError):  # it has died: the job will tell
+                return
+        if mistake is not None:
+            raise UserError(mistake)
 
     def submit(self, task: Task) -> None:
         """Begin a job; the one before must have ended."""
@@ -94,10 +112,17 @@ class Worker:
         return self._process.pid
 
     def close(self) -> None:
-        """End the process."""
+        """End the process; what it has composed of a job becomes its result."""
         self._closing = True
+        with self._lock:
+            if self._job is not None:
+                self.stop(self._job)
+            with contextlib.suppress(OSError):
+                self._pipe.send(None)
+        self._process.join(PATIENCE)
         self._process.terminate()
-        self._process.join(5)
+        self._process.join()
+        self._listener.join()
 
     def _listen(self, pipe: Connection) -> None:
         with contextlib.suppress(EOFError, OSError):
@@ -134,7 +159,7 @@ def dumps(**message: Any) -> str:
     return json.dumps(message, separators=(",", ":"), ensure_ascii=False)
 
 
-def serve(pipe: Connection, stop: Any, cfg: StudioConfig) -> None:
+def serve(pipe: Connection, questions: Connection, stop: Any, cfg: StudioConfig) -> None:
     """The main function of the process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which then ends this process
     warnings.simplefilter("ignore")
@@ -143,6 +168,7 @@ def serve(pipe: Connection, stop: Any, cfg: StudioConfig) -> None:
     end_with_parent()
     try:
         models = Models(cfg)
+        threading.Thread(target=answer, args=(questions, models), daemon=True).start()
         pipe.send(Event(-1, "ready", models=tuple(models.facts())))
         models.get(None).generate(bars=1, seed=0)  # the first piece of a process takes longer
     except UserError as error:
@@ -150,8 +176,10 @@ def serve(pipe: Connection, stop: Any, cfg: StudioConfig) -> None:
         return
     while True:
         try:
-            task: Task = pipe.recv()
+            task: Task | None = pipe.recv()
         except EOFError:
+            return
+        if task is None:
             return
 
         def tell(kind: str, job: int = task.job, **message: Any) -> None:
@@ -184,6 +212,24 @@ def serve(pipe: Connection, stop: Any, cfg: StudioConfig) -> None:
             tell("error", message=f"internal error: {type(error).__name__}: {' '.join(str(error).split())}"[:300])
 
 
+def answer(questions: Connection, models: Models) -> None:
+    """Tell what is wrong with each request that comes, None if nothing is."""
+    from fractalgen.studio.composing import judge
+
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            request, document = questions.recv()
+            mistake = None
+            try:
+                name = request.flags.get("model")
+                judge(request, document, models.get(name), models.settings(name))
+            except UserError as error:
+                mistake = " ".join(str(error).split())
+            except Exception:  # noqa: BLE001  the job itself will tell
+                traceback.print_exc()
+            questions.send(mistake)
+
+
 def end_with_parent() -> None:
     """End this process when that which started it is gone, however it went."""
     parent = multiprocessing.parent_process()
@@ -205,6 +251,7 @@ class Models:
         self.cfg, self.device = cfg, resolve_device(cfg.device)
         self._first: Path | None = None
         self._loaded: dict[str, FractalGen] = {}
+        self._lock = threading.Lock()
 
     def get(self, name: str | None) -> FractalGen:
         """A shipped model, the user's own one (its file's name), or the first (None).
@@ -215,13 +262,12 @@ class Models:
         from fractalgen.api import load_pretrained
 
         path = self.path(name)
-        if str(path) not in self._loaded:
+        with self._lock:
+            model = self._loaded.pop(str(path), None)
             while len(self._loaded) >= MOST_MODELS:
                 del self._loaded[next(iter(self._loaded))]
-            self._loaded[str(path)] = load_pretrained(path, self.device)
-        model = self._loaded.pop(str(path))
-        self._loaded[str(path)] = model
-        return model
+            self._loaded[str(path)] = model or load_pretrained(path, self.device)
+            return self._loaded[str(path)]
 
     def path(self, name: str | None) -> Path:
         """The file of a model."""

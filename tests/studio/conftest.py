@@ -12,7 +12,8 @@ from starlette.testclient import TestClient
 
 from fractalgen.config import StudioConfig
 from fractalgen.studio.document import Document, Note
-from fractalgen.studio.server import Studio, create_app
+from fractalgen.studio.server import create_app
+from fractalgen.studio.service import Studio
 from tests import tiny
 
 BAR = 4 * 480

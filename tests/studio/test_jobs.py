@@ -40,7 +40,7 @@ class Bench:
         self.queue.worker = cast(Worker, self.worker)
 
     def submit(self, project: Project, **wish: Any) -> tuple[int, int]:
-        request = Request.from_json({"state": 0, "mode": "new", **wish})
+        request = Request(state=0, mode="new", **wish)
         return self.queue.submit(project, request, Document(0), "new piece")
 
     def finish(self, job: int, results: int = 1, stopped: bool = False) -> dict[str, Any]:

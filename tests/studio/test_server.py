@@ -14,8 +14,11 @@ from starlette.testclient import TestClient, WebSocketTestSession
 
 from fractalgen import PianoRoll, Trace
 from fractalgen.studio.document import Document
-from fractalgen.studio.server import Studio
+from fractalgen.studio.exports import KINDS
+from fractalgen.studio.service import Studio
 from tests.studio.conftest import BAR
+
+NO_KIND = f"exe: not a kind of file; there are {', '.join(KINDS)}"
 
 
 def new_project(client: TestClient, document: Document | None = None) -> str:
@@ -115,7 +118,13 @@ def test_pictures_sound_and_pages(client: TestClient, piece: Document, tmp_path:
         ("get", "/api/projects/nothing", None, 404, "no such project"),
         ("get", "/api/projects/../../etc", None, 404, None),
         ("get", "/api/projects/PROJECT/states/9", None, 404, "state 9: this project has no such state"),
-        ("get", "/api/projects/PROJECT/states/1/exe", None, 400, None),
+        (
+            "get",
+            "/api/projects/PROJECT/states/1/exe",
+            None,
+            400,
+            f"exe: not a kind of file; there are {', '.join(KINDS)}",
+        ),
         ("get", "/static/studio/../../config/train.py", None, 404, None),
         ("get", "/static/studio/%2e%2e/%2e%2e/config/train.py", None, 404, None),
         ("post", "/api/projects", {"name": ""}, 400, None),
@@ -163,12 +172,25 @@ def test_hostile_files_get_one_line(client: TestClient, content: bytes) -> None:
     assert len(client.get(f"/api/projects/{project}").json()["states"]) == 1
 
 
-def test_errors_of_a_job_are_those_of_the_command_line(client: TestClient) -> None:
+def test_wrong_flags_get_the_line_of_the_command_line_at_once(client: TestClient) -> None:
     project = new_project(client)
+    mistakes = {
+        "--key C major: this model knows no key (it was trained without --attributes)": {"key": "C major"},
+        "--model x: no such model (shipped: ": {"model": "x"},
+        "--tempo: expected number or none, not 'fast'": {"tempo": "fast"},
+    }
     with listen(client, project) as socket:
-        told = compose(client, socket, project, state=0, mode="new", flags={"key": "C major"})
-    message = "--key C major: this model knows no key (it was trained without --attributes)"
-    assert told[-1] == {"type": "error", "job": told[-1]["job"], "message": message}
+        wish = {"state": 0, "mode": "new", "flags": {"bars": 300}}
+        job = client.post(f"/api/projects/{project}/compose", json=wish).json()["job"]
+        until(socket, job, "patch")
+        for message, flags in mistakes.items():  # at once, also while something else is composed
+            answer = client.post(f"/api/projects/{project}/compose", json={**wish, "flags": flags})
+            assert answer.status_code == 400
+            assert answer.json()["detail"].startswith(message)
+            assert "\n" not in answer.text
+        assert [entry["job"] for entry in client.get("/api/jobs").json()] == [job]
+        client.delete(f"/api/jobs/{job}?keep=false")
+        until(socket, job, "done")
 
 
 def test_stopping_keeps_what_is_there_and_late_pages_see_it_all(client: TestClient) -> None:
