@@ -243,7 +243,7 @@ export function showHelp() {
           "dl",
           {},
           ...rows.map(([keys, what]) =>
-            el("div", {}, el("dt", {}, ...keys.split(" ").map(key)), el("dd", { textContent: bare(t(what)) })),
+            el("div", {}, el("dt", {}, ...keys.split(" ").map(key)), el("dd", { textContent: what.startsWith("help.") ? t(what) : bare(t(what)) })),
           ),
         ),
       ),

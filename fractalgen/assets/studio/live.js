@@ -31,12 +31,24 @@ export class Live {
       locked,
     }));
     this.views = this.samples.map(() => null);
-    this.frontier = started.mode === "continue" ? before.length : 0;
+    this.begin = this.frontier = started.mode === "continue" ? before.length : 0;
+  }
+
+  /** Whether the model goes from left to right, and its plan becomes chords and form of what it composes. */
+  get goesOn() {
+    return /new|continue/.test(this.mode);
   }
 
   plan({ sample, chords, sections }) {
-    Object.assign(this.samples[sample ?? 0].plan, chords?.length && { chords }, sections?.length && { sections });
-    this.views[sample ?? 0] = null;
+    if (!this.goesOn) return; // the lanes stay as they are
+    const { begin, base } = this,
+      { plan } = this.samples[sample];
+    for (const [lane, rows] of Object.entries({ chords, sections })) {
+      const now = rows.findLast(([tick]) => tick <= begin);
+      const later = rows.filter(([tick]) => tick > begin);
+      plan[lane] = [...base[lane].filter(([tick]) => tick < begin), ...(now ? [[begin, now[1]]] : []), ...later];
+    }
+    this.views[sample] = null;
   }
 
   patch(message, now) {
@@ -53,7 +65,7 @@ export class Live {
 
   /** Time that is settled: what the ear may reach. */
   get limit() {
-    return this.generators[0] === "ar" && /new|continue/.test(this.mode) ? this.frontier : Infinity;
+    return this.generators[0] === "ar" && this.goesOn ? this.frontier : Infinity;
   }
 
   isGiven({ pitch, start }) {

@@ -260,7 +260,7 @@ export default {
   "help.notes": "音符",
   "help.view": "檢視",
   "help.bar": "前後一小節",
-  "help.seek": "點尺規：從該處播放",
+  "help.seek": "點尺規：游標移到該處",
   "help.go": "執行作曲按鈕",
   "help.stop": "停止，或取消區域",
   "help.tools": "選取、畫、擦除",
