@@ -22,12 +22,21 @@ from fractalgen.trace import Trace
 class Wishes(TypedDict, total=False):
     """What :meth:`FractalGen.generate` and its relatives may be asked for; all of it may be left out.
 
-    ``key`` (``"D minor"``) and ``style`` are names.  ``density``, ``polyphony``, ``register`` and ``velocity`` are
-    percentiles of the training set from 0 to 1, or values above 1 in the label's unit.  The model must know these
-    labels.  ``chords`` (``"C G/B | Am F"``) and ``form`` (``"A8 A8 B8 A8"``) are written as for the flags of the same
-    names; the model must know plans.  ``sampling``: temperature, guidance and the like.  ``seed``: the same seed and
-    settings give the same rolls on one machine.  ``batch_size``: rolls drawn together.  ``progress(done, total)``
-    counts first-level patches.
+    The model must know the labels that are asked for; chords and form need a model that knows plans.
+
+    Attributes:
+        key: such as ``"D minor"``.
+        density: a percentile of the training set from 0 to 1, or a value above 1 in the label's unit.
+        polyphony: the same.
+        register: the same.
+        velocity: the same.
+        style: its name.
+        chords: such as ``"C G/B | Am F"``, written as for ``--chords``.
+        form: such as ``"A8 A8 B8 A8"``, written as for ``--form``.
+        sampling: temperature, guidance and the like.
+        seed: the same seed and settings give the same rolls on one machine.
+        batch_size: rolls drawn together.
+        progress: called with the first-level patches that are done, and all of them.
     """
 
     key: str

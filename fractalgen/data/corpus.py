@@ -109,7 +109,15 @@ def _offsets(lengths: Iterable[int]) -> npt.NDArray[np.int32] | npt.NDArray[np.i
 class Corpus:
     """A packed corpus, memory-mapped; it travels to worker processes as a path.
 
-    ``song_ids``, ``splits`` and ``lengths`` (steps, int32) have an entry for each song.
+    Attributes:
+        song_ids: the id of each song.
+        splits: the split of each song.
+        lengths: int32, the length of each song in steps.
+        steps_per_quarter: time steps of a quarter note.
+        velocity_bins: number of velocity bins.
+        metadata: format, provenance, licence, settings.
+        keys: function of a song's index: its changes of key, (step, key).
+        chords: function of a song's index: its changes of chord, (step, code).
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -140,7 +148,8 @@ class Corpus:
     def open(cls, path_or_name: str | os.PathLike[str]) -> Corpus:
         """Open a packed corpus, a file or a folder, by path, or an embedded one by name (``chorales``).
 
-        Raises ``UserError`` when it is missing, not a corpus, damaged, or of a newer version.
+        Raises:
+            UserError: it is missing, not a corpus, damaged, or of a newer version.
         """
         path = Path(path_or_name)
         embedded = ASSETS / f"{path_or_name}.safetensors"

@@ -52,9 +52,15 @@ def _midi_tempo(tempo: float) -> float:
 class PianoRoll:
     """A piece on a grid of sixteenths (by default).
 
-    ``tokens``: uint8 (128, T).  ``tempos``: (step, quarter notes a minute), rounded to the whole microseconds a
-    quarter that MIDI can say.  ``time_signatures``: (step, numerator, denominator).  Both are completed at step 0
-    with the MIDI standard's defaults, 120 and 4/4; entries at or past the end are dropped.
+    Attributes:
+        tokens: uint8 (128, T), pitch and time step: 0 is silence, 1 a hold, from 2 on an onset with a velocity bin.
+        steps_per_quarter: time steps of a quarter note, from 1 to 480.
+        velocity_bins: number of velocity bins, from 1 to 64.
+        tempos: changes (step, quarter notes a minute), rounded to the whole microseconds a quarter that MIDI can say.
+        time_signatures: changes (step, numerator, denominator).
+
+    Tempos and time signatures are completed at step 0 with the MIDI standard's defaults, 120 and 4/4; entries at or
+    past the end are dropped.
     """
 
     tokens: npt.NDArray[np.uint8]
@@ -161,7 +167,8 @@ class PianoRoll:
 
         With ``pedal`` notes sound on while the sustaining pedal is down.  What a damaged file lacks is warned of.
 
-        Raises ``UserError`` with the reason in one line when the file cannot be read or holds no notes.
+        Raises:
+            UserError: the file cannot be read or holds no notes; the reason is one line.
         """
         events = read_midi(path, steps_per_quarter, beats, pedal=pedal)
         for remark in events.remarks:

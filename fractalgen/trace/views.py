@@ -38,14 +38,24 @@ class ZoomedPatch:
 class Frame:
     """One moment of a replay.
 
-    ``output`` holds velocities in 0..1, (128, T), or (b, 128, T) for a batch; where ``shows`` is "chance", chances
-    instead.  ``tokens`` are the cells themselves: all of them, or the known ones (silence elsewhere) where the frame
-    shows blocks, None if there are none; ``elapsed`` seconds since sampling began, where the view follows the clock;
-    ``progress`` the share of the replay that is done, 0..1; ``known`` the cells that were given and not composed,
-    shaped like ``output``, None if all were composed; ``step`` of ``steps`` the place in the view's own count (0: it
-    has none); ``bars`` where they begin, ``steps_per_bar`` how long most are; ``blocks`` what is shown enlarged, the
-    coarsest first, and ``open`` the cells on which nothing is decided yet, where the view tells them from silence;
-    ``lane`` the chords and the form that the piece was composed by.
+    Attributes:
+        level: the level that decided last, from 0.
+        iteration: the place of the frame in the sequence of its level.
+        level_name: the label of the frame, such as ``AR L0 patch 45/128``.
+        output: velocities from 0 to 1, (128, T), or (b, 128, T) for a batch; chances where ``shows`` is "chance".
+        tokens: the cells themselves: all of them, or the known ones (silence elsewhere) where the frame shows blocks;
+            None if there are none.
+        elapsed: seconds since sampling began, where the view follows the clock.
+        progress: share of the replay that is done, from 0 to 1.
+        known: the cells that were given and not composed, shaped like ``output``; None if all were composed.
+        step: place in the view's own count, of ``steps`` (0: it has none).
+        steps: see ``step``.
+        steps_per_bar: how long most bars are.
+        bars: steps at which bars begin.
+        shows: what ``output`` holds.
+        blocks: what is shown enlarged, the coarsest first.
+        open: cells on which nothing is decided yet, where the view tells them from silence.
+        lane: chords and form that the piece was composed by.
     """
 
     level: int
