@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from fractalgen.errors import UserError
 from fractalgen.studio.document import Document
-from fractalgen.studio.projects import Kind, Project, State
+from fractalgen.studio.project import Kind, Project, State
 from fractalgen.studio.request import Request
 from fractalgen.studio.worker import Event, Task, Worker, dumps
 

@@ -25,7 +25,8 @@ from fractalgen.studio.document import Document
 from fractalgen.studio.exports import ENDINGS, KINDS, known_kind
 from fractalgen.studio.imports import import_file, safe_name
 from fractalgen.studio.jobs import MOST_OF_PROJECT, MOST_WAITING, state_message
-from fractalgen.studio.projects import ENDING, Project, State
+from fractalgen.studio.project import Project, State
+from fractalgen.studio.projects import ENDING
 from fractalgen.studio.request import MOST_BARS, MOST_SAMPLES, Checked, Request, flag_facts
 from fractalgen.studio.security import PROJECT_UPLOAD, UPLOAD
 from fractalgen.studio.service import Studio

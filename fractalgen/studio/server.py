@@ -21,7 +21,7 @@ from fractalgen.errors import UserError, shown
 from fractalgen.files import ASSETS
 from fractalgen.studio.exports import Crowded
 from fractalgen.studio.jobs import Busy
-from fractalgen.studio.projects import Missing
+from fractalgen.studio.project import Missing
 from fractalgen.studio.routes import add_routes
 from fractalgen.studio.security import Guard
 from fractalgen.studio.service import Studio

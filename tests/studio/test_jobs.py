@@ -11,7 +11,8 @@ import pytest
 
 from fractalgen.studio.document import Document, Result
 from fractalgen.studio.jobs import MOST_OF_PROJECT, MOST_WAITING, Busy, Queue
-from fractalgen.studio.projects import Project, Projects
+from fractalgen.studio.project import Project
+from fractalgen.studio.projects import Projects
 from fractalgen.studio.request import Request
 from fractalgen.studio.worker import Event, Task, Worker
 

@@ -12,7 +12,8 @@ import pytest
 
 from fractalgen.errors import UserError
 from fractalgen.studio.document import Document
-from fractalgen.studio.projects import FACTS, HISTORY, Missing, Project, Projects
+from fractalgen.studio.project import FACTS, HISTORY, Missing, Project
+from fractalgen.studio.projects import Projects
 from tests import tiny
 
 

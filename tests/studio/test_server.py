@@ -271,7 +271,7 @@ def test_a_folder_that_is_full_is_told(client: TestClient, monkeypatch: pytest.M
     def full(*arguments: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("fractalgen.studio.projects._append", full)
+    monkeypatch.setattr("fractalgen.studio.project._append", full)
     body = {"parent": 0, "label": "x", "document": Document(480).to_json()}
     answer = client.post(f"/api/projects/{project}/states", json=body)
     assert (answer.status_code, answer.json()) == (500, {"detail": "the disk: No space left on device"})
