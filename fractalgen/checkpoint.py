@@ -22,7 +22,7 @@ from torch import Tensor
 from fractalgen.config import DEFAULT_MODEL, ExportConfig, ModelConfig, SavedPrecision
 from fractalgen.errors import UserError, quoted, shown
 from fractalgen.files import ASSETS, replacing
-from fractalgen.hub import MODEL_FILE, SCHEME, download, is_address
+from fractalgen.hub import CARD_FILE, MODEL_FILE, SCHEME, download, is_address
 from fractalgen.model.network import FractalNetwork
 
 FORMAT = "fractalgen"
@@ -82,6 +82,12 @@ def model_name(path: Path) -> str:
     folder = path.absolute().parent
     cached = folder.parent.name == "snapshots"  # models--owner--name/snapshots/revision/ in the cache of the Hub
     return folder.parents[1].name.rpartition("--")[2] if cached else folder.name
+
+
+def read_card(path: Path) -> str:
+    """The model card that lies beside the file of a model; empty where there is none."""
+    card = path.with_name(CARD_FILE) if path.name == MODEL_FILE else path.with_suffix(".md")
+    return card.read_text(encoding="utf-8") if card.is_file() else ""
 
 
 def read_checkpoint(path: Path, flag: str = "checkpoint") -> tuple[dict[str, Any], dict[str, Tensor]]:

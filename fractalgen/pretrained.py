@@ -11,7 +11,7 @@ from typing import Any, Self
 import torch
 
 from fractalgen.cards import model_card
-from fractalgen.checkpoint import DTYPES, SHIPPED, find_model, model_name, read_model, save_pretrained, weights_hash
+from fractalgen.checkpoint import DTYPES, find_model, model_name, read_card, read_model, save_pretrained, weights_hash
 from fractalgen.config import SavedPrecision
 from fractalgen.errors import python_terms
 from fractalgen.files import replacing
@@ -58,9 +58,7 @@ class PretrainedModel(FractalNetwork):
         model.load_state_dict(weights)
         model.checkpoint_id = f"{model_name(path)}-{weights_hash(weights)}"
         model.facts = {name: value for name, value in header.items() if name not in ("format", "version", "model")}
-        card = path.with_name(CARD_FILE) if path.name == MODEL_FILE else path.with_suffix(".md")
-        if card.is_file() and (path.name == MODEL_FILE or path.parent == SHIPPED):
-            model.card = card.read_text(encoding="utf-8")
+        model.card = read_card(path)
         return model.float().eval().to(device)
 
     def save_pretrained(self, folder: str | os.PathLike[str], precision: SavedPrecision = "32", card: str = "") -> Path:
