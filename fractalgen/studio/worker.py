@@ -290,7 +290,7 @@ class Models:
     def facts(self) -> list[dict[str, Any]]:
         """What a page needs to know of each model."""
         from fractalgen.cards import without_metadata
-        from fractalgen.checkpoint import SHIPPED, model_name, read_checkpoint, read_config
+        from fractalgen.checkpoint import SHIPPED, model_name, read_card, read_checkpoint, read_config
 
         first = self.path(None)
         paths = dict.fromkeys((first, *sorted(SHIPPED.glob("*.safetensors"))))
@@ -298,9 +298,7 @@ class Models:
         for path in paths:
             config = read_config(read_checkpoint(path)[0], path)
             labels = {attribute.name: list(attribute.values) or None for attribute in config.attributes}
-            card = path.with_suffix(".md")
-            text = card.read_text(encoding="utf-8") if card.is_file() else ""
-            lines = without_metadata(text).split("\n\n")
+            lines = without_metadata(read_card(path)).split("\n\n")
             found.append(
                 {
                     "name": model_name(path),
