@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, get_args
 
 from fractalgen.config.fields import FARTHEST, MOST_BLOCKS, MOST_LEVELS, WIDEST, ConfigError, Generator, ScanOrder
@@ -41,21 +42,28 @@ class LevelConfig:
         return self.patch, self.steps or self.patch
 
 
+def steps_of(sixteenths: int, steps_per_quarter: int) -> Fraction:
+    """Time steps of so many sixteenths on a grid of sixteenths or a finer one; on coarser grids as many steps."""
+    return Fraction(sixteenths * max(steps_per_quarter, 4), 4)
+
+
 def patch_widths(patch_sizes: Sequence[int], steps_per_quarter: int) -> tuple[int, ...]:
     """Time steps of the regions of each level, of their heights in pitches.
 
-    A patch lasts as many sixteenths as it has pitches, on every grid: one of 16 pitches a bar of four quarters, one of
-    4 a quarter.  The last level is a single cell.  So a column of first-level patches is a bar of 4/4 on every grid.
+    A patch lasts as many sixteenths as it has pitches: one of 16 pitches a bar of four quarters, one of 4 a quarter.
+    The last level is a single cell.  So a column of first-level patches is a bar of 4/4 on finer grids, too.
 
     Raises:
         ConfigError: a patch would not end on a time step.
     """
-    if odd := [patch for patch in patch_sizes[1:-1] if patch * steps_per_quarter % 4]:
-        raise ConfigError(
-            f"patch_sizes: at {steps_per_quarter} steps a quarter, patches of {odd[0]} pitches would be"
-            f" {odd[0] * steps_per_quarter / 4:g} steps wide"
-        )
-    return (*(patch * steps_per_quarter // 4 for patch in patch_sizes[:-1]), 1)
+    widths = [steps_of(patch, steps_per_quarter) for patch in patch_sizes[:-1]]
+    for patch, steps in list(zip(patch_sizes, widths, strict=False))[1:]:
+        if steps.denominator > 1:
+            raise ConfigError(
+                f"patch_sizes: at {steps_per_quarter} steps a quarter, patches of {patch} pitches would be"
+                f" {float(steps):g} steps wide"
+            )
+    return (*map(int, widths), 1)
 
 
 @dataclass(frozen=True)

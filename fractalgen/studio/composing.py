@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fractalgen.compose.command import DRAWN, Composition
+from fractalgen.compose.composition import DRAWN, Composition
 from fractalgen.errors import UserError
 from fractalgen.model.sampling.recorder import DecidedPatch
 from fractalgen.model.sampling.windows import drop_orphans
@@ -93,6 +93,7 @@ class Watcher:
             step=patch.step,
             tick=patch.time * self.ticks,
             ticks=steps * self.ticks,
+            steps=steps,
             pitch=patch.pitch,
             pitches=rows,
             notes=self._notes(canvas, patch),

@@ -7,7 +7,6 @@ says nothing at first: music of the old grid looks to every level as it did.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,8 +63,8 @@ def on_finer_grid(
         found |= {name: fresh[name] for name in mine}
         cond = fresh[f"{path}cond.weight"]
         found |= {f"{path}cond.weight": torch.eye(*cond.shape), f"{path}cond.bias": torch.zeros(len(cond))}
-    grid: dict[str, Any] = {"steps_per_quarter": new.steps_per_quarter, "crop_length": times * old.crop_length}
-    return replace(old, levels=tuple(levels), **grid), found
+    here = {name: getattr(new, name) for name in ("steps_per_quarter", "crop_length", "max_children")}
+    return replace(old, levels=tuple(levels), **here), found
 
 
 def spread(weight: Tensor, rows: int, columns: int, times: int, width: int) -> Tensor:

@@ -1,14 +1,15 @@
 /**
- * A composition while it is composed.  A patch of 16x16 cells flashes when it is decided; then its 4x4 patches and
- * their cells appear in the order in which the model decided them, until the notes stand there.
+ * A composition while it is composed.  A patch of 16 pitches by a bar flashes when it is decided; then its patches of 4
+ * pitches by a quarter and their cells appear in the order in which the model decided them, until the notes stand there.
  */
-import { GRID } from "./document.js";
+import { QUARTER } from "./document.js";
 import { shade } from "./roll.js";
 
 const FLASH = 260,
   LOWER = 420,
   CELLS = 420,
   TRAIL = 2600; // milliseconds
+const HIGH = 4; // pitches of a second-level patch
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const ease = (share) => 1 - (1 - Math.min(1, Math.max(0, share))) ** 3;
 
@@ -53,10 +54,11 @@ export class Live {
 
   patch(message, now) {
     const sample = this.samples[message.sample];
-    const size = Math.max(1, Math.round(message.ticks / GRID));
+    const size = Math.max(1, message.steps),
+      unit = message.ticks / size; // ticks of a step of the model
     const planes = message.planes && Int8Array.from(atob(message.planes), (letter) => letter.charCodeAt(0));
-    const cells = loudness(message, size);
-    sample.patches.push({ ...message, size, planes, cells, born: now, sounds: cells.some(Boolean) });
+    const cells = loudness(message, size, unit);
+    sample.patches.push({ ...message, size, unit, planes, cells, born: now, sounds: cells.some(Boolean) });
     sample.pieces.push(...message.notes);
     this.views[message.sample] = null;
     if (message.sample === this.shownSample) this.frontier = Math.max(this.frontier, message.tick);
@@ -161,13 +163,13 @@ export class Live {
     const { pen } = roll,
       since = age - 50 - share * LOWER;
     if (since < 0) return;
-    const place = (step, pitch, size) => [
-      roll.x(patch.tick + step * GRID),
-      roll.y(patch.pitch + pitch + size - 1),
-      roll.x(patch.tick + Math.min(step + size, patch.size) * GRID),
+    const place = (step, pitch, high, wide) => [
+      roll.x(patch.tick + step * patch.unit),
+      roll.y(patch.pitch + pitch + high - 1),
+      roll.x(patch.tick + Math.min(step + wide, patch.size) * patch.unit),
       roll.y(patch.pitch + pitch) + roll.row,
     ];
-    const [x0, y0, x1, y1] = place(left, row, 4);
+    const [x0, y0, x1, y1] = place(left, row, HIGH, Math.max(1, QUARTER / patch.unit));
     if (loud) {
       pen.globalAlpha = 0.62 * (1 - 0.75 * ease((since - 120) / CELLS));
       roll.box(x0 + 0.5, y0 + 0.5, x1 - 0.5, y1 - 0.5, 2);
@@ -177,7 +179,7 @@ export class Live {
     for (const cell of cells) {
       const grown = ease((since - 90 - cell.share * CELLS * 0.6) / 140);
       if (!grown) continue;
-      const [cx0, cy0, cx1, cy1] = place(cell.step, cell.pitch, 1);
+      const [cx0, cy0, cx1, cy1] = place(cell.step, cell.pitch, 1, 1);
       pen.globalAlpha = grown;
       roll.fill(shade(roll.studio.theme, cell.loud), cx0, cy0 + 0.5, cx1, cy1 - 0.5);
     }
@@ -204,22 +206,23 @@ function outline(roll, patch, colour, alpha, width) {
 }
 
 /** Velocity of every cell of a patch, (pitches, steps). */
-function loudness({ notes, tick, pitch, pitches }, size) {
+function loudness({ notes, tick, pitch, pitches }, size, unit) {
   const cells = new Uint8Array(pitches * size);
   for (const [high, start, duration, velocity] of notes) {
-    const from = Math.max(0, Math.round((start - tick) / GRID)),
-      to = Math.round((start + duration - tick) / GRID);
+    const from = Math.max(0, Math.round((start - tick) / unit)),
+      to = Math.round((start + duration - tick) / unit);
     if (high >= pitch && high < pitch + pitches)
       cells.fill(velocity, (high - pitch) * size + from, (high - pitch) * size + Math.min(size, to));
   }
   return cells;
 }
 
-/** The 4x4 patches of a patch and the sounding cells in them, each with its share of the time of its level. */
+/** The patches of HIGH pitches by a quarter in a patch and the sounding cells in them, each with its share of the time of its level. */
 function blocks(patch) {
   if (patch.blocks) return patch.blocks;
   const { size, pitches, cells, planes } = patch,
     area = pitches * size,
+    wide = Math.max(1, QUARTER / patch.unit),
     found = [];
   const when = (level, i) => (planes ? planes[level * area + i] : -1);
   const most = [0, 1].map((level) => {
@@ -227,11 +230,11 @@ function blocks(patch) {
     for (let i = 0; i < area; i++) last = Math.max(last, when(level, i));
     return last;
   });
-  for (let row = 0; row < pitches; row += 4) {
-    for (let left = 0; left < size; left += 4) {
+  for (let row = 0; row < pitches; row += HIGH) {
+    for (let left = 0; left < size; left += wide) {
       const block = { left, row, share: 0, loud: 0, cells: [] };
-      for (let pitch = row; pitch < Math.min(row + 4, pitches); pitch++) {
-        for (let step = left; step < Math.min(left + 4, size); step++) {
+      for (let pitch = row; pitch < Math.min(row + HIGH, pitches); pitch++) {
+        for (let step = left; step < Math.min(left + wide, size); step++) {
           const i = pitch * size + step;
           block.share = Math.max(block.share, when(0, i) / most[0]);
           if (!cells[i]) continue;
