@@ -357,7 +357,7 @@ def test_a_foreign_score(tmp_path: Path) -> None:
 @pytest.mark.skipif(not MUSESCORE, reason="MuseScore is not installed")
 @pytest.mark.slow
 def test_musescore_plays_what_was_written(tmp_path: Path) -> None:
-    """Its MIDI file has the notes of the roll, on paper's grid; it opens the score without complaint."""
+    """Its MIDI file has the notes of the roll, lengths and velocities too; it opens the score without complaint."""
     draw = np.random.default_rng(1)
     start = np.repeat(np.arange(0, 64, 2), 2)
     notes = merge_notes(
@@ -380,9 +380,8 @@ def test_musescore_plays_what_was_written(tmp_path: Path) -> None:
     )
     assert "error" not in (done.stdout + done.stderr).lower()
     played = read_midi(target)
-    assert sorted(zip(played.pitch.tolist(), np.round(played.onset).astype(int).tolist(), strict=True)) == sorted(
-        zip(roll.notes()["pitch"].tolist(), roll.notes()["start"].tolist(), strict=True)
-    )
+    assert np.array_equal(PianoRoll.from_events(played).notes(), roll.notes())
     assert played.meters == roll.time_signatures
+    assert [tempo for _, tempo in played.tempos] == [pytest.approx(90, abs=0.001)]
     assert played.key is not None
     assert played.key[0] == -1
