@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from fractalgen.config.fields import ConfigError, Generator, Groups, Precision, ScanOrder, setting
-from fractalgen.config.model import LevelConfig, ModelConfig, patch_widths
+from fractalgen.config.model import LevelConfig, ModelConfig, patch_widths, steps_of
 from fractalgen.music.labels import AttributeName
 
 
@@ -155,7 +156,7 @@ class TrainConfig:
         """The typed model configuration described by the flat flags, which count time in sixteenths, for a grid."""
 
         def steps(sixteenths: int) -> int:
-            return -(-sixteenths * steps_per_quarter // 4)
+            return math.ceil(steps_of(sixteenths, steps_per_quarter))
 
         future_context = self.reveal_share > 0
         future = self.context_future
