@@ -87,7 +87,7 @@ def model_name(path: Path) -> str:
 def read_card(path: Path) -> str:
     """The model card that lies beside the file of a model; empty where there is none."""
     card = path.with_name(CARD_FILE) if path.name == MODEL_FILE else path.with_suffix(".md")
-    return card.read_text(encoding="utf-8") if card.is_file() else ""
+    return card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
 
 
 def read_checkpoint(path: Path, flag: str = "checkpoint") -> tuple[dict[str, Any], dict[str, Tensor]]:

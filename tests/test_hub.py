@@ -14,8 +14,10 @@ from huggingface_hub import ModelCard, constants
 from fractalgen import cli
 from fractalgen.api import FractalGen, load_pretrained
 from fractalgen.checkpoint import SHIPPED, find_model, read_checkpoint
+from fractalgen.config import StudioConfig
 from fractalgen.errors import UserError
 from fractalgen.model.level import FractalLevel
+from fractalgen.studio.worker import Models
 from tests import hub_server, tiny
 
 NAME = "someone/waltzes"
@@ -151,6 +153,18 @@ def test_the_command_line_composes_with_a_model_of_the_hub(
     again = ["generate", "--like", str(written), "--output_dir", str(tmp_path / "again")]
     assert cli.main(again) == 0
     assert (tmp_path / "again" / written.name).read_bytes() == written.read_bytes()
+
+
+def test_the_studio_opens_a_model_of_the_hub(model: FractalGen, hub: type[hub_server.Hub]) -> None:
+    model.push_to_hub(NAME, token=hub_server.TOKEN)
+    models = Models(StudioConfig(model=f"hf://{NAME}", device="cpu"))
+    first, *shipped = models.facts()
+    assert (first["name"], first["default"]) == ("waltzes", True)
+    assert first["description"].startswith("A fractal generative model")
+    assert {"chorales", "pop909-ar"} <= {facts["name"] for facts in shipped}
+    assert all(facts["description"] and "license" not in facts["description"] for facts in shipped)
+    assert models.settings("waltzes")["checkpoint"] == str(models.path(None))
+    assert models.settings("chorales")["model"] == "chorales"
 
 
 @pytest.mark.parametrize(
