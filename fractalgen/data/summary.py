@@ -10,6 +10,7 @@ from fractalgen.data.corpus_file import Split
 from fractalgen.data.reading import Read, Skipped
 
 SHOWN = 20  # skipped files listed on the terminal
+SHOWN_GRIDS = 3  # of those that would keep notes, the ones that fit most files
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,9 @@ class Losses:
                 f"{self.moved:,} moved by more than a quarter of a step"
             )
             if self.grids:
-                grid, count = self.grids.most_common(1)[0]
+                (grid, count), *others = self.grids.most_common(SHOWN_GRIDS)
                 line += f"; --steps_per_quarter {grid} would keep those of {count}"
+                line += "".join(f", {grid} of {count}" for grid, count in others)
             print(line)
 
 
