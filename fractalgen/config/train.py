@@ -30,8 +30,8 @@ class TrainConfig:
             *("optimizer", "schedule", "warmup_steps", "cooldown_steps", "min_learning_rate"),
             *("weight_decay", "gradient_clip", "ema_decay", "accumulate_grad_batches", "seed"),
         ),
-        "computation": ("precision", "activation_checkpointing", "devices", "accelerator", "strategy"),
-        "validation and logs": ("val_crops", "log_every_n_steps", "keep_checkpoints"),
+        "computation": ("precision", "activation_checkpointing", "devices", "num_nodes", "accelerator", "strategy"),
+        "validation and logs": ("val_crops", "logger", "log_every_n_steps", "keep_checkpoints"),
     }
 
     # data
@@ -136,11 +136,20 @@ class TrainConfig:
         " labels, reveal_share, wider windows and echoes may be new",
     )
     resume: str | None = setting(
-        None, "checkpoint (.ckpt) to continue, or a run folder: its newest complete checkpoint"
+        None,
+        "checkpoint (.ckpt) to continue, or a run folder: its newest complete checkpoint; auto: that of this run's own"
+        " folder, or from the beginning if there is none (for jobs that are started again)",
     )
-    devices: str = setting("auto", "passed to the Lightning trainer")
-    accelerator: str = setting("auto", "passed to the Lightning trainer")
-    strategy: str = setting("auto", "passed to the Lightning trainer")
+    devices: str = setting("auto", "devices of each machine, passed to the Lightning trainer; see docs/distributed.md")
+    num_nodes: int = setting(1, "machines that train together", low=1)
+    accelerator: str = setting("auto", "cpu, gpu ..., passed to the Lightning trainer")
+    strategy: str = setting(
+        "auto",
+        "ddp: each device has all weights; fsdp: a part of them, needs --optimizer adamw; passed to the Lightning trainer",
+    )
+    logger: Literal["tensorboard", "csv", "wandb"] = setting(
+        "tensorboard", "where figures and pictures go; wandb: Weights & Biases, a package of its own"
+    )
     val_check_interval_steps: int = setting(2000, "optimiser steps between validations", low=1)
     val_crops: int = setting(
         64, "validation crops that are scored each time, evenly spread over the split (0: all)", low=0

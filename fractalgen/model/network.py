@@ -17,7 +17,6 @@ from fractalgen.model.degrees import lowest_degree
 from fractalgen.model.grid import surround
 from fractalgen.model.level import FractalLevel
 from fractalgen.model.losses import NLL, LossTerms
-from fractalgen.model.masking import drop_labels, drop_plans
 from fractalgen.model.planner import Planner
 from fractalgen.model.plans import Plans
 from fractalgen.model.regions import Condition, Regions
@@ -156,7 +155,6 @@ class FractalNetwork(nn.Module):
         ``absent`` marks steps that do not exist; their tokens are not looked at.
         ``flat`` marks rolls whose velocities mean nothing; they are not scored.
         ``subsample``: of each level's patches at most ``max_children``, weighted up: unbiased, for training.
-        In training mode labels and plans are dropped, see :mod:`fractalgen.model.masking`.
 
         Raises:
             ConfigError: the shape does not fit the model.
@@ -165,13 +163,8 @@ class FractalNetwork(nn.Module):
         if pitches != self.config.pitches:
             raise ConfigError(f"rolls have {pitches} pitches, the model {self.config.pitches}")
         self.config.check_width(width, "crop_length")
-        if self.training and cond_list is not None:
-            cond_list = drop_labels(cond_list, self.config.label_dropout)
-        if self.planner is not None:
-            if plans is None:
-                plans = Plans.free(batch, width // self.config.column, pitches, self.config.column, tokens.device)
-            elif self.training:
-                plans = drop_plans(plans, self.config.label_dropout)
+        if self.planner is not None and plans is None:
+            plans = Plans.free(batch, width // self.config.column, pitches, self.config.column, tokens.device)
         schedule = None if num_iter_list is None else Schedule(self.iterations(num_iter_list), mar_order)
         cond = self.condition(cond_list, batch, plans)
         return self.score(tokens, cond, schedule, known, ended, plans, absent, flat, subsample)

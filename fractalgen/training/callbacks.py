@@ -1,4 +1,4 @@
-"""Callbacks of a training run: the progress bar, the moving average of the weights, and checkpoints."""
+"""Callbacks of a training run: the progress bar and checkpoints."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from tqdm.auto import tqdm
 
@@ -72,30 +70,6 @@ class StepBar(Callback):
         if self.bar is not None:
             self.bar.close()
             self.bar = None
-
-
-class AveragedWeights(WeightAveraging):
-    """A moving average of the weights: what is validated, drawn and saved as the model, beside the trained weights.
-
-    A step keeps the share ``decay`` of the average, at first less, (1 + n) / (10 + n) after n steps, so that it soon
-    forgets the weights that it began with.
-    """
-
-    def __init__(self, decay: float) -> None:
-        def blend(averages: list[torch.Tensor], weights: list[torch.Tensor], steps: torch.Tensor | int) -> None:
-            kept = min(decay, (1 + int(steps)) / (10 + int(steps)))
-            torch._foreach_lerp_(averages, weights, 1 - kept)
-
-        super().__init__(multi_avg_fn=blend)
-
-    @contextmanager
-    def in_place(self, pl_module: LightningModule) -> Iterator[None]:
-        """The averaged weights in the model, for the time of the block."""
-        self._swap_models(pl_module)
-        try:
-            yield
-        finally:
-            self._swap_models(pl_module)
 
 
 class WholeFiles(TorchCheckpointIO):
@@ -165,22 +139,26 @@ class LastCheckpoint(Checkpoint):
         batches = trainer.fit_loop.epoch_loop.batch_progress.current.ready
         if batches % trainer.accumulate_grad_batches:
             return
-        due = time.monotonic() - self.saved_at > self.seconds
-        # saving is collective: the first process decides for all
-        if trainer.strategy.broadcast(due) if trainer.world_size > 1 else due:
+        due, signum = self.of_any_process(trainer, time.monotonic() - self.saved_at > self.seconds, self.signal)
+        if due and not signum:
             self.save(trainer)
-        self.stop_if_asked(trainer)
+        self.stop_if_asked(trainer, signum)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save."""
         if not trainer.sanity_checking:
             self.save(trainer)
-            self.stop_if_asked(trainer)
+            self.stop_if_asked(trainer, *self.of_any_process(trainer, self.signal))
 
-    def stop_if_asked(self, trainer: Trainer) -> None:
-        """End the run, saved, if any process got a signal."""
-        asked = torch.tensor(float(self.signal), device=trainer.strategy.root_device)
-        signum = int(trainer.strategy.reduce(asked, reduce_op="max")) if trainer.world_size > 1 else self.signal
+    def of_any_process(self, trainer: Trainer, *values: int) -> list[int]:
+        """The largest values that any process has: saving and stopping are collective, so all must agree on them."""
+        if trainer.world_size == 1:
+            return list(values)
+        mine = torch.tensor(values, dtype=torch.float32, device=trainer.strategy.root_device)
+        return [int(value) for value in trainer.strategy.reduce(mine, reduce_op="max").tolist()]
+
+    def stop_if_asked(self, trainer: Trainer, signum: int) -> None:
+        """End the run, saved, if a process got a signal."""
         if not signum:
             return
         if self.saved_step != trainer.global_step:

@@ -1,22 +1,21 @@
 """Training: ``train(TrainConfig)`` builds data, model, callbacks and the Lightning trainer, and runs it.
 
-All randomness is a function of (seed, batch, device): a resumed run continues exactly as if it had never
-stopped, and devices draw different crops and masks.
+Crops, and what is told of them, are a function of (seed, index), all other randomness one of (seed, batch, device): a
+resumed run continues exactly as if it had never stopped, and devices share the crops of a step.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import sys
 import warnings
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from fractalgen.config import TrainConfig, check_bounds
@@ -26,32 +25,26 @@ from fractalgen.data.loaders import CropData
 from fractalgen.devices import choose_precision
 from fractalgen.errors import UserError
 from fractalgen.music.tokens import PITCHES
-from fractalgen.training.callbacks import AveragedWeights, LastCheckpoint, StepBar, WholeFiles
+from fractalgen.training.averaging import AveragedWeights
+from fractalgen.training.callbacks import LastCheckpoint, StepBar, WholeFiles
+from fractalgen.training.distributed import allow_unused_parameters, strategy_of
 from fractalgen.training.fine_tuning import start_from
+from fractalgen.training.loggers import logger_of, next_version
 from fractalgen.training.module import Training
 from fractalgen.training.pictures import Pictures
-from fractalgen.training.resume import resume_point
+from fractalgen.training.resume import ResumePoint, resume_point
 
 # Lightning's advice about what is meant to be so here.
 EXPECTED_WARNINGS = (
     r"The '\w+' does not have many workers",  # --num_workers decides
     r"Checkpoint directory .* exists and is not empty",  # a resumed run continues in its folder
     r"The dirpath has changed from",  # a run resumed into another folder
+    r"Experiment logs directory .* exists and is not empty",  # its table is continued
     r"(GPU|TPU) available but not used",  # --accelerator decides
-    # a moving average may begin or end where a run continues
-    r"The checkpoint was not created with WeightAveraging",
+    # a moving average may end where a run continues
     r".*callbacks used to create the checkpoint need to be provided.*\['AveragedWeights'\]",
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # inside Lightning, for newer versions of PyTorch
 )
-
-
-class EventLog(TensorBoardLogger):
-    """TensorBoard events in ``<run folder>/lightning_logs/version_N``, without the empty ``hparams.yaml``."""
-
-    @rank_zero_only
-    def save(self) -> None:
-        """Write pending events."""
-        self.experiment.flush()
 
 
 def train(cfg: TrainConfig) -> Path:
@@ -61,7 +54,7 @@ def train(cfg: TrainConfig) -> Path:
         UserError: settings, files or devices that cannot work; nothing has been written then.
     """
     check_bounds(cfg)
-    if cfg.init_from is not None and cfg.resume is not None:
+    if cfg.init_from is not None and cfg.resume not in (None, "auto"):
         raise UserError(f"--init_from {cfg.init_from} and --resume {cfg.resume}: give only one of them")
     if not 0 <= cfg.ema_decay < 1:
         raise UserError(f"--ema_decay {cfg.ema_decay}: must be from 0 to below 1")
@@ -71,6 +64,8 @@ def train(cfg: TrainConfig) -> Path:
         raise UserError(
             f"--cooldown_steps {cfg.cooldown_steps}: for --schedule constant, not --schedule {cfg.schedule}"
         )
+    if cfg.strategy.startswith("fsdp") and cfg.optimizer == "muon":
+        raise UserError(f"--strategy {cfg.strategy} --optimizer muon: Muon needs whole matrices; use --optimizer adamw")
     if cfg.plan_only and not cfg.plan_width:
         raise UserError(f"--plan_only with --plan_width {cfg.plan_width}: there is no planner to train")
     corpus = Corpus.open(cfg.data)
@@ -82,15 +77,24 @@ def train(cfg: TrainConfig) -> Path:
     if config.pitches != PITCHES:
         raise UserError(f"--patch_sizes {config.pitches} ...: the first must be {PITCHES}, the pitches of a roll")
     data = CropData(cfg, corpus)
-    cfg, step, version = resume_point(cfg, config)
+    cfg, point = resume_point(cfg, config)
+    data.step, data.crops_before = point.step, point.crops_seen
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no tips and advertisements
     with warnings.catch_warnings():
         for message in EXPECTED_WARNINGS:
             warnings.filterwarnings("ignore", message=message)
-        trainer = build_trainer(cfg, data, step, version)
+        trainer = build_trainer(cfg, data, point)
+        data.trainer = trainer
+        if point.crops_per_step not in (None, data.crops_per_step()):
+            rank_zero_only(print)(
+                f"--resume {cfg.resume}: {point.crops_per_step} crops a step there, {data.crops_per_step()} here"
+                f" (--batch_size {cfg.batch_size} x --accumulate_grad_batches {cfg.accumulate_grad_batches} x"
+                f" {trainer.world_size} devices): it goes on with the next crops, on a course of its own",
+                file=sys.stderr,
+            )
         pl.seed_everything(cfg.seed, workers=True, verbose=False)
         module = Training(config, cfg)
-        if cfg.init_from is not None:
+        if cfg.init_from is not None and cfg.resume is None:
             start_from(module.model, cfg.init_from)
         with torch.no_grad():  # what the network refuses is reported before anything is written
             module.model.nll(data.val_crops[0]["tokens"][None])
@@ -127,11 +131,11 @@ def training_device(accelerator: str) -> torch.device:
     return torch.device("cpu")
 
 
-def build_trainer(cfg: TrainConfig, data: CropData, step: int = 0, version: str | None = None) -> pl.Trainer:
-    """The Lightning trainer of a run that continues at step ``step`` (in folder ``version``, if it exists)."""
-    # hide from TensorBoard what a run logged after the checkpoint that it continues from
-    purge: dict[str, Any] = {"purge_step": step + 1} if step else {}
+def build_trainer(cfg: TrainConfig, data: CropData, point: ResumePoint) -> pl.Trainer:
+    """The Lightning trainer of a run that begins or continues at ``point``."""
+    version = point.version or next_version(cfg.run_dir)
     best = ModelCheckpoint(
+        Path(cfg.run_dir, "lightning_logs", version, "checkpoints"),
         monitor="val_loss",
         filename="step_{step:08d}-val_loss_{val_loss:.4f}",
         auto_insert_metric_name=False,
@@ -142,10 +146,11 @@ def build_trainer(cfg: TrainConfig, data: CropData, step: int = 0, version: str 
     average = [AveragedWeights(cfg.ema_decay)] if cfg.ema_decay else []
     precision = choose_precision(cfg.precision, training_device(cfg.accelerator))
     try:
-        return pl.Trainer(
+        trainer = pl.Trainer(
             accelerator=cfg.accelerator,
             devices=cfg.devices,
-            strategy=cfg.strategy,
+            num_nodes=cfg.num_nodes,
+            strategy=strategy_of(cfg.strategy),
             precision={"32": "32-true", "bf16": "bf16-mixed"}[precision],  # type: ignore[arg-type]
             max_steps=cfg.max_steps,
             # Lightning counts batches; check_val_every_n_epoch=None: over the whole run, which is one endless epoch
@@ -157,7 +162,7 @@ def build_trainer(cfg: TrainConfig, data: CropData, step: int = 0, version: str 
             use_distributed_sampler=False,
             # no_grad instead: what is computed once in a validation may be used in training
             inference_mode=False,
-            logger=EventLog(cfg.run_dir, name="lightning_logs", version=version, default_hp_metric=False, **purge),
+            logger=logger_of(cfg, version, point.step),
             callbacks=[
                 *average,
                 best,
@@ -171,6 +176,9 @@ def build_trainer(cfg: TrainConfig, data: CropData, step: int = 0, version: str 
         )
     except (MisconfigurationException, ValueError, TypeError) as error:
         text = " ".join(str(error).split())
+        nodes = f" --num_nodes {cfg.num_nodes}" if cfg.num_nodes > 1 else ""
         raise UserError(
-            f"--accelerator {cfg.accelerator} --devices {cfg.devices} --strategy {cfg.strategy}: {text}"
+            f"--accelerator {cfg.accelerator} --devices {cfg.devices}{nodes} --strategy {cfg.strategy}: {text}"
         ) from error
+    allow_unused_parameters(trainer.strategy)
+    return trainer

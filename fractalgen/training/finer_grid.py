@@ -15,6 +15,7 @@ from fractalgen.config import ModelConfig
 from fractalgen.model.grid import Margin
 
 FEATURES = 4  # numbers a cell, see fractalgen.model.embeddings.CellFeatures
+EXPECTED = 2.0  # log odds of a cell to sound where a sixteenth of its pitch does
 READING = ("embed", "surroundings", "recall", "recall_return")  # networks of a level that read cells
 
 
@@ -24,7 +25,8 @@ def on_finer_grid(
     """The ``old`` architecture and its weights ``found``, on the grid of a ``new`` one with the weights ``fresh``.
 
     The new one may have a level more, which divides what was a cell into cells of the finer grid.  That level keeps
-    its fresh weights, but hands on what it is told from above.  Nothing changes unless the new grid is finer a whole
+    its fresh weights, but hands on what it is told from above, and expects its cells to sound.  Where single cells are
+    held or struck is learned anew: most of them are holds now.  Nothing changes unless the new grid is finer a whole
     number of times.
     """
     times, rest = divmod(new.steps_per_quarter, old.steps_per_quarter)
@@ -48,6 +50,7 @@ def on_finer_grid(
             found[name] = (
                 found[name].unflatten(1, (2 * pitch + 1, -1))[:, :, nearest.clamp(max=past + future)].flatten(1, 2)
             )
+    found |= {name: torch.zeros_like(found[name]) for name in found if name.startswith(f"{path}articulation.")}
     levels = [
         replace(
             level,
@@ -63,6 +66,7 @@ def on_finer_grid(
         found |= {name: fresh[name] for name in mine}
         cond = fresh[f"{path}cond.weight"]
         found |= {f"{path}cond.weight": torch.eye(*cond.shape), f"{path}cond.bias": torch.zeros(len(cond))}
+        found[f"{path}gate.bias"] = torch.full_like(fresh[f"{path}gate.bias"], EXPECTED)
     here = {name: getattr(new, name) for name in ("steps_per_quarter", "crop_length", "max_children")}
     return replace(old, levels=tuple(levels), **here), found
 

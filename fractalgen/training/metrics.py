@@ -23,15 +23,26 @@ class Tally:
         self.exact = True
 
     def add(
-        self, nll: NLL, tokens: Tensor, known: Tensor | None = None, planned: Mapping[str, Tensor] | None = None
+        self,
+        nll: NLL,
+        tokens: Tensor,
+        known: Tensor | None = None,
+        planned: Mapping[str, Tensor] | None = None,
+        counted: Tensor | None = None,
     ) -> None:
-        """Count a batch: ``tokens`` (b, 128, T), which of them were ``known``, and what their plans cost."""
+        """Count a batch: ``tokens`` (b, 128, T), which of them were ``known``, and what their plans cost.
+
+        ``counted`` (b,): the crops that count (default: all).
+        """
         planned = planned or {}
         self.names, self.planned, self.exact = list(nll.terms), list(planned), nll.exact
-        scored = torch.ones_like(tokens, dtype=torch.bool) if known is None else ~known
+        if counted is None:
+            counted = torch.ones(len(tokens), dtype=torch.bool, device=tokens.device)
+        scored = counted[:, None, None].expand_as(tokens)
+        scored = scored if known is None else scored & ~known
         cells, notes = scored.sum(), ((tokens >= 2) & scored).sum()
-        values = [cells, notes, nll.total.sum(), *(term.sum() for term in (*nll.terms.values(), *planned.values()))]
-        batch = torch.stack([value.detach().float() for value in values])
+        terms = [(term * counted).sum() for term in (nll.total, *nll.terms.values(), *planned.values())]
+        batch = torch.stack([value.detach().float() for value in (cells, notes, *terms)])
         self.sums = batch if self.sums is None else self.sums + batch
 
     def metrics(self, prefix: str) -> dict[str, float]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import lightning.pytorch as pl
 import torch
 import yaml
 from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
 
 from fractalgen import checkpoint
 from fractalgen.api import FractalGen
@@ -20,9 +23,9 @@ from fractalgen.data.loaders import MASKS, VALIDATION, Batch, stream
 from fractalgen.errors import UserError
 from fractalgen.files import replacing
 from fractalgen.model.losses import NLL
-from fractalgen.model.masking import random_known
 from fractalgen.model.plans import Plans
 from fractalgen.model.transformer import Transformer
+from fractalgen.training.distributed import load_weights, sharded_model
 from fractalgen.training.metrics import Tally
 from fractalgen.training.optimisers import make_optimizer
 
@@ -59,9 +62,12 @@ class Training(pl.LightningModule):
         self.began, self.seconds_before = time.monotonic(), 0.0
         self.gradient_norm = torch.tensor(0.0)
         self.shown: dict[str, float] = {}
+        self.clip: Callable[[float], Tensor] = partial(clip_grad_norm_, list(self.model.parameters()))
 
     def on_fit_start(self) -> None:
         """Write down the resolved configuration."""
+        if (model := sharded_model(self.trainer)) is not None:
+            self.clip = model.clip_grad_norm_
         log_dir = self.trainer.log_dir  # collective
         if self.trainer.is_global_zero and log_dir is not None:
             millions = sum(parameter.numel() for parameter in self.model.parameters()) / 1e6
@@ -72,36 +78,38 @@ class Training(pl.LightningModule):
                 temporary.write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Mean negative log-likelihood of the batch in nats per hundred cells."""
+        """Mean negative log-likelihood of the batch in nats per hundred cells.
+
+        What is told of a crop is a function of its index.  What is drawn in here (orders of MAR levels, which of too
+        many patches are visited, dropout) is a function of the batch and the device.
+        """
         torch.manual_seed(stream(self.cfg.seed, MASKS, batch_idx, self.global_rank))
         tokens = batch["tokens"]
         if self.cfg.plan_only:
             return self.plan_step(batch)
-        voices = batch.get("voices")
-        known = random_known(tokens, self.cfg.reveal_share, voices) if self.cfg.reveal_share > 0 else None
-        labels, plans = conditions(batch), Plans.of(batch)
-        absent, flat = batch.get("absent"), batch.get("flat")
+        shown = {**batch, **batch.get("told", {})}
+        known, absent, flat = (shown.get(name) for name in ("known", "absent", "flat"))
+        labels, plans = conditions(shown), Plans.of(shown)
         nll = self.model.nll(tokens, labels, known=known, plans=plans, absent=absent, flat=flat, subsample=True)
         loss = nll.total
-        planned = {}
-        if plans is not None:
-            planned = self.plan_nll(plans, labels)
+        planned = self.plan_nll(batch)
+        if planned:
             loss = loss + torch.stack(list(planned.values())).sum(0)
         self.tally.add(nll, tokens, known, planned)
         return loss.mean() * (LOSS_SCALE / tokens[0].numel())
 
-    def plan_nll(self, plans: Plans, labels: list[Tensor] | None) -> dict[str, Tensor]:
-        """What the plans of a batch cost, four of five given their key."""
-        told = torch.rand(len(plans.back), device=plans.back.device) < 0.8
-        return self.model.plan_nll(plans, labels and [label * told for label in labels])
+    def plan_nll(self, batch: Batch) -> dict[str, Tensor]:
+        """What the plans of a batch cost, most of them given their key; nothing where there are none."""
+        plans = Plans.of(batch)
+        return (
+            {} if plans is None else self.model.plan_nll(plans, conditions({"labels": batch["told"]["labels_of_plan"]}))
+        )
 
     def plan_step(self, batch: Batch) -> Tensor:
         """Mean negative log-likelihood of the plans of a batch in nats a chord."""
-        labels, plans = conditions(batch), Plans.of(batch)
-        assert plans is not None
-        planned = self.plan_nll(plans, labels)
+        planned = self.plan_nll(batch)
         self.tally.add(NLL(planned, {}, exact=True), batch["tokens"])
-        return torch.stack(list(planned.values())).sum(0).mean() / plans.chords.shape[1]
+        return torch.stack(list(planned.values())).sum(0).mean() / batch["chords"].shape[1]
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Log the mean over the last steps, and end the run with a validation."""
@@ -111,7 +119,7 @@ class Training(pl.LightningModule):
         if step == self.logged_step or step % self.cfg.log_every_n_steps:
             return
         self.logged_step = step
-        metrics = self.tally.metrics("train")
+        metrics = self.over_devices(self.tally).metrics("train")
         exact, self.tally = self.tally.exact, Tally()
         if not math.isfinite(metrics["train_loss"]):
             raise UserError(
@@ -133,18 +141,28 @@ class Training(pl.LightningModule):
         """
         seed, tokens = stream(self.cfg.seed, VALIDATION, batch_idx, self.global_rank), batch["tokens"]
         labels, plans, absent, flat = conditions(batch), Plans.of(batch), batch.get("absent"), batch.get("flat")
+
+        def count(prefix: str, nll: NLL, planned: dict[str, Tensor] | None = None) -> None:
+            self.tallies[prefix].add(nll, tokens, planned=planned, counted=batch["counted"])
+
         if self.cfg.plan_only and plans is not None:
-            self.tallies["val"].add(NLL(self.model.plan_nll(plans), {}, exact=True), tokens)
+            count("val", NLL(self.model.plan_nll(plans), {}, exact=True))
             return
         torch.manual_seed(seed)
-        self.tallies["val"].add(self.model.nll(tokens, absent=absent, flat=flat), tokens)
+        count("val", self.model.nll(tokens, absent=absent, flat=flat))
         if labels is not None:
             torch.manual_seed(seed)
-            self.tallies["val_given_labels"].add(self.model.nll(tokens, labels, absent=absent, flat=flat), tokens)
+            count("val_given_labels", self.model.nll(tokens, labels, absent=absent, flat=flat))
         if plans is not None:
             torch.manual_seed(seed)
             nll = self.model.nll(tokens, absent=absent, flat=flat, plans=plans)
-            self.tallies["val_given_plan"].add(nll, tokens, planned=self.model.plan_nll(plans))
+            count("val_given_plan", nll, self.model.plan_nll(plans))
+
+    def over_devices(self, tally: Tally) -> Tally:
+        """The tally of all devices, whose figures are ratios of their sums."""
+        assert tally.sums is not None
+        tally.sums = self.trainer.strategy.reduce(tally.sums, reduce_op="sum")
+        return tally
 
     def on_validation_epoch_end(self) -> None:
         """Log the mean over all crops of all devices."""
@@ -152,9 +170,8 @@ class Training(pl.LightningModule):
             return
         metrics: dict[str, float] = {}
         for prefix, tally in self.tallies.items():
-            if tally.sums is not None:
-                tally.sums = self.trainer.strategy.reduce(tally.sums, reduce_op="sum")
-                metrics |= tally.metrics(prefix)
+            if tally.sums is not None:  # the same ones on all devices
+                metrics |= self.over_devices(tally).metrics(prefix)
         self.write(metrics)
         for name in ("val_loss", "val/bits_per_note" + ("" if self.tallies["val"].exact else "_upper_bound")):
             self.log(name, metrics[name], logger=False, sync_dist=True)
@@ -185,7 +202,7 @@ class Training(pl.LightningModule):
     ) -> None:
         """Clip, and keep the norm for the log (Lightning's own would refuse a fused optimiser under autocast)."""
         limit = gradient_clip_val or math.inf
-        self.gradient_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        self.gradient_norm = self.clip(limit)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """The schedule is a function of the step alone, so that it has no state to resume and every flag counts."""
@@ -196,9 +213,12 @@ class Training(pl.LightningModule):
     def on_save_checkpoint(self, content: dict[str, Any]) -> None:
         """Make the file self-describing."""
         val_loss = self.trainer.callback_metrics.get("val_loss")
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
         content[checkpoint.HEADER_KEY] = checkpoint.make_header(
             self.model.config,
             step=self.global_step,
+            crops_per_step=data.crops_per_step(),
+            crops_seen=data.crops_seen(),
             seconds=round(self.seconds_before + time.monotonic() - self.began),
             val_loss=None if val_loss is None else float(val_loss),
             train={**asdict(self.cfg), "output_dir": None, "resume": None},
@@ -209,8 +229,9 @@ class Training(pl.LightningModule):
 
         A run that continues without a moving average continues from the trained weights.
         """
-        if not self.cfg.ema_decay:
-            content["state_dict"] = content.get("current_model_state", content["state_dict"])
+        if not self.cfg.ema_decay and "current_model_state" in content:
+            content["state_dict"] = content["current_model_state"]
+            load_weights(self.trainer, self, content["state_dict"])
         self.logged_step = step = content[checkpoint.HEADER_KEY]["step"]
         self.seconds_before = content[checkpoint.HEADER_KEY].get("seconds", 0.0)
         batches = step * self.cfg.accumulate_grad_batches

@@ -1,4 +1,4 @@
-"""Samples that are drawn at validation: animations, pictures and health figures in TensorBoard."""
+"""Samples that are drawn at validation: animations, pictures and health figures in the log."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from numpy.typing import NDArray
 from PIL import Image
-from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
@@ -27,7 +26,9 @@ from fractalgen.evaluation import note_statistics, statistics_table
 from fractalgen.evaluation.health import Reference, health_summary
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.trace import Intermediates
-from fractalgen.training.callbacks import AveragedWeights
+from fractalgen.training.averaging import AveragedWeights
+from fractalgen.training.distributed import WaitingRoom, whole_weights
+from fractalgen.training.loggers import PictureLog
 
 GIF_FPS = 5.0  # 200 ms a frame
 
@@ -36,8 +37,9 @@ class Pictures(Checkpoint):
     """Samples, their making as animations, real rolls beside them, note statistics of both, and what looks wrong.
 
     Drawn when a validation runs *and* the optimiser step is a multiple of ``interval``.  No failure in here ends the
-    training: each cause is reported once, with its traceback.  (A ``Checkpoint`` only because Lightning runs those
-    last: the weights are safe on disk before drawing starts.)
+    training: each cause is reported once, with its traceback.  The first process draws and the others wait, however
+    long it takes.  (A ``Checkpoint`` only because Lightning runs those last: the weights are safe on disk before
+    drawing starts.)
     """
 
     def __init__(self, crops: Dataset[dict[str, torch.Tensor]], interval: int, num_samples: int, seed: int = 0) -> None:
@@ -54,23 +56,27 @@ class Pictures(Checkpoint):
         """Remember the folder: all processes must ask for it, but only the first one draws."""
         assert trainer.log_dir is not None
         self.folder = Path(trainer.log_dir) / "generation_gifs"
+        self.waiting_room = WaitingRoom()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw if both conditions hold."""
         step = trainer.global_step
         due = self.num_samples > 0 and step > 0 and step % self.interval == 0
-        if due and trainer.is_global_zero and not trainer.sanity_checking:
-            with ExitStack() as stack:
-                stack.enter_context(self._report("pictures of samples", step))
-                for callback in trainer.callbacks:  # type: ignore[attr-defined]
-                    if isinstance(callback, AveragedWeights):
-                        stack.enter_context(callback.in_place(pl_module))
-                self.draw(trainer, pl_module.model, step)
+        if not due or trainer.sanity_checking:
+            return
+        with ExitStack() as stack:
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, AveragedWeights):
+                    stack.enter_context(callback.in_place(pl_module))
+            stack.enter_context(whole_weights(trainer))
+            if trainer.is_global_zero:
+                with self._report("pictures of samples", step):
+                    self.draw(trainer, pl_module.model, step)
+        self.waiting_room.wait()
 
     def draw(self, trainer: Trainer, model: Any, step: int) -> None:
-        """Sample, write the GIFs, log everything to TensorBoard."""
-        assert trainer.logger is not None
-        board = trainer.logger.experiment  # type: ignore[attr-defined]
+        """Sample, write the GIFs, log everything."""
+        log: PictureLog = trainer.logger  # type: ignore[assignment]
         config = model.config
         names = [f"step_{step:07d}_sample_{i}" for i in range(self.num_samples)]
 
@@ -80,7 +86,7 @@ class Pictures(Checkpoint):
 
         def log_picture(kind: str, name: str, picture: Image.Image) -> None:
             for tag in tags(kind, name):
-                board.add_image(tag, np.asarray(picture.convert("RGB")), step, dataformats="HWC")
+                log.log_picture(tag, picture, step)
 
         def draw_roll(tokens: NDArray[np.uint8]) -> Image.Image:
             roll = PianoRoll(tokens, config.steps_per_quarter, velocity_bins=config.velocity_bins)
@@ -104,23 +110,19 @@ class Pictures(Checkpoint):
                 self.folder.mkdir(exist_ok=True)
                 gif = self.folder / f"{name}.gif"
                 render.save_gif(making, gif, self.config, fps=GIF_FPS)
-                # TensorBoard's writer has no public way to add a summary that is already encoded
                 for tag in tags("generation_animation", name):
-                    board._get_file_writer().add_summary(animation_summary(tag, gif), step)
+                    log.log_animation(tag, gif, step)
             with self._report("hierarchical poster", step):
                 log_picture("hierarchical_poster", name, render.poster(trace, self.config))
 
         bar = 4 * config.steps_per_quarter
         statistics = {"generated": note_statistics(rolls, bar), "real": note_statistics(real, bar)}
-        for kind, values in statistics.items():
-            for key, value in values.items():
-                if not np.isnan(value):
-                    board.add_scalar(f"val_notes/{key}_{kind}", value, step)
+        rows = [(kind, key, value) for kind, values in statistics.items() for key, value in values.items()]
+        log.log_metrics({f"val_notes/{key}_{kind}": value for kind, key, value in rows if not np.isnan(value)}, step)
         tqdm.write(f"step {step}:\n{statistics_table(statistics)}", file=sys.stderr)
         with self._report("health of samples", step):
             health, line = health_summary(traces, Reference.of(real))
-            for key, value in health.items():
-                board.add_scalar(f"val/health/{key}", value, step)
+            log.log_metrics({f"val/health/{key}": value for key, value in health.items()}, step)
             if line:  # on one line of its own: the warnings module adds one of source code
                 tqdm.write(f"warning: step {step}: {line}", file=sys.stderr)
 
@@ -161,11 +163,3 @@ class Pictures(Checkpoint):
                 self.reported.add(cause)
                 text = "".join(traceback.format_exception(error))
                 warnings.warn(f"step {step}: {what} failed, training goes on\n{text}", RuntimeWarning, stacklevel=2)
-
-
-def animation_summary(tag: str, path: Path) -> Summary:
-    """A GIF file as TensorBoard's image tab plays it (``add_image`` writes stills only)."""
-    with Image.open(path) as gif:
-        width, height = gif.size
-    picture = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=path.read_bytes())
-    return Summary(value=[Summary.Value(tag=tag, image=picture)])

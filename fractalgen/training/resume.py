@@ -3,25 +3,43 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import overload
 
 from fractalgen import checkpoint
 from fractalgen.config import ModelConfig, TrainConfig
 from fractalgen.errors import UserError
 
 
-def resume_point(cfg: TrainConfig, config: ModelConfig) -> tuple[TrainConfig, int, str | None]:
-    """How to continue from ``--resume``: settings, step, and the version folder where it belongs to this run folder.
+@dataclass(frozen=True)
+class ResumePoint:
+    """Where a run begins, or continues.
+
+    ``crops_seen``: number of the next crop.  ``crops_per_step``: of the run before, None if there is none or it did not
+    say.  ``version``: the folder of that run, None for a new one.
+    """
+
+    step: int = 0
+    crops_seen: int = 0
+    crops_per_step: int | None = None
+    version: str | None = None
+
+
+def resume_point(cfg: TrainConfig, config: ModelConfig) -> tuple[TrainConfig, ResumePoint]:
+    """The settings with which a run begins or continues from ``--resume``, and where.
 
     A cool-down that begins here is a branch: it ends ``cooldown_steps`` later, and has a version folder of its own.
 
     Raises:
         UserError: not a checkpoint for training, another architecture, or nothing left to do.
     """
-    if cfg.resume is None:
-        return cfg, 0, None
-    path = newest_whole(Path(cfg.resume))
+    if cfg.resume == "auto":
+        path = newest_whole(Path(cfg.run_dir), missing_ok=True)
+    else:
+        path = newest_whole(Path(cfg.resume)) if cfg.resume is not None else None
+    if path is None:
+        return replace(cfg, resume=None), ResumePoint()
     cfg = replace(cfg, resume=str(path))
     header, _ = checkpoint.read_checkpoint(path, flag="resume")
     saved, wanted = checkpoint.read_config(header, path, flag="resume").to_dict(), config.to_dict()
@@ -47,18 +65,27 @@ def resume_point(cfg: TrainConfig, config: ModelConfig) -> tuple[TrainConfig, in
     here = (
         folder.parent == Path(cfg.run_dir, "lightning_logs").resolve() and path.resolve().parent.name == "checkpoints"
     )
-    return cfg, step, folder.name if here and not branches else None
+    version = folder.name if here and not branches else None
+    crops_per_step = header.get("crops_per_step")
+    if crops_per_step is None:  # an older checkpoint, of one device
+        crops_per_step = before.get("batch_size", cfg.batch_size) * before.get("accumulate_grad_batches", 1)
+    seen = header.get("crops_seen", step * crops_per_step)
+    return cfg, ResumePoint(step, seen, crops_per_step, version)
 
 
-def newest_whole(path: Path) -> Path:
+@overload
+def newest_whole(path: Path) -> Path: ...
+@overload
+def newest_whole(path: Path, missing_ok: bool) -> Path | None: ...
+def newest_whole(path: Path, missing_ok: bool = False) -> Path | None:
     """A checkpoint, or the newest readable one in a run folder; unreadable ones are reported.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, unless ``missing_ok``: then None.
     """
     if path.is_file() and path.suffix == ".ckpt":
         return path
-    if not path.is_dir():
+    if not path.is_dir() and not missing_ok:
         raise UserError(f"--resume {path}: {'not a .ckpt file' if path.is_file() else 'no such file'}")
     for file in sorted(path.rglob("[!.]*.ckpt"), key=lambda file: file.stat().st_mtime_ns, reverse=True):
         try:
@@ -66,4 +93,6 @@ def newest_whole(path: Path) -> Path:
             return file
         except UserError as error:
             print(f"left out: {error}", file=sys.stderr)
+    if missing_ok:
+        return None
     raise UserError(f"--resume {path}: no complete checkpoint (.ckpt) in this folder")

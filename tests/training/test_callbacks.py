@@ -13,11 +13,11 @@ import pytest
 import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch.utils.tensorboard import SummaryWriter
 
 from fractalgen import render
 from fractalgen.evaluation.health import FINDINGS
 from fractalgen.trace import Intermediates
+from fractalgen.training.loggers import EventLog
 from fractalgen.training.pictures import Pictures
 from tests import tiny
 
@@ -46,13 +46,14 @@ class Model(torch.nn.Linear):
 @pytest.fixture
 def stage(tmp_path: Path) -> Iterator[Any]:
     """A trainer and a module as far as callbacks look at them, with a real TensorBoard folder."""
-    writer = SummaryWriter(tmp_path / "board")
+    log = EventLog(tmp_path, name="board", version="")
     trainer = SimpleNamespace(
         global_step=4,
         sanity_checking=False,
         is_global_zero=True,
         log_dir=str(tmp_path),
-        logger=SimpleNamespace(experiment=writer),
+        logger=log,
+        strategy=SimpleNamespace(model=None),
         callbacks=[],
     )
     module = SimpleNamespace(model=Model())
@@ -65,7 +66,7 @@ def stage(tmp_path: Path) -> Iterator[Any]:
 
     def board() -> tuple[dict[str, bytes], dict[str, float]]:
         """What the event file holds: encoded pictures and scalars by tag."""
-        writer.flush()
+        log.save()
         events = EventAccumulator(str(tmp_path / "board"), size_guidance={"scalars": 0, "images": 0}).Reload()
         return (
             {tag: events.Images(tag)[-1].encoded_image_string for tag in events.Tags()["images"]},
@@ -73,7 +74,7 @@ def stage(tmp_path: Path) -> Iterator[Any]:
         )
 
     yield SimpleNamespace(trainer=trainer, module=module, folder=tmp_path, pictures=pictures, board=board)
-    writer.close()
+    log.experiment.close()
 
 
 def test_pictures_come_when_a_validation_falls_on_a_multiple(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:

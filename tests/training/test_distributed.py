@@ -1,0 +1,153 @@
+"""Several processes train as one: over gloo and the loopback device, with DDP and FSDP."""
+
+from __future__ import annotations
+
+import csv
+import multiprocessing
+import os
+import socket
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fractalgen.errors import UserError
+from fractalgen.training import command
+from fractalgen.training.command import train
+from fractalgen.training.pictures import Pictures
+from tests import tiny
+
+EVERYTHING: dict[str, Any] = {
+    # all that differs from crop to crop, and an average: only what is drawn per device is left out
+    "attributes": ("all",),
+    "plan_width": 8,
+    "reveal_share": 0.5,
+    "label_dropout": 0.5,
+    "ema_decay": 0.5,
+    "max_children": (0, 0, 0, 0),
+    "learning_rate": 0.01,
+    "accumulate_grad_batches": 1,
+    "logger": "csv",
+    "val_crops": 3,
+    "max_steps": 4,
+    "num_images_to_log": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tiny.corpus(tmp_path_factory.mktemp("corpus") / "corpus.safetensors"))
+
+
+def run(folder: Path, corpus: str, **changes: Any) -> Path:
+    return train(tiny.train_config(folder, data=corpus, **{**EVERYTHING, **changes}))
+
+
+def process(rank: int, ports: list[int], works: tuple[Callable[[], object], ...]) -> None:
+    """One of two processes, in the environment that torchrun gives it."""
+    for port, work in zip(ports, works, strict=True):
+        names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_PORT")
+        values = (rank, rank, 2, 2, 0, port)
+        os.environ |= {name: str(value) for name, value in zip(names, values, strict=True)}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_RUN_ID": "test"}
+        work()
+
+
+def two_processes(*works: Callable[[], object]) -> None:
+    """Run each of ``works`` in two processes, which have this one's modules already."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in works]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        ports = [probe.getsockname()[1] for probe in probes]
+    context = multiprocessing.get_context("fork")
+    pair = [context.Process(target=process, args=(rank, ports, works)) for rank in range(2)]
+    for one in pair:
+        one.start()
+    for one in pair:
+        one.join(300)
+        one.kill()
+        one.join()
+    assert [one.exitcode for one in pair] == [0, 0]
+
+
+def curve(version: Path) -> list[dict[str, float]]:
+    """The rows of losses."""
+    with (version / "metrics.csv").open() as file:
+        rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+    return [row for row in rows if {"train_loss", "val_loss"} & row.keys()]
+
+
+def assert_same_run(first: Path, second: Path, tolerance: float = 1e-4) -> None:
+    """The same losses at the same steps, and the same weights, averages and moments at the end, to rounding."""
+    assert len(curve(first)) == len(curve(second)) > 4
+    for one, other in zip(curve(first), curve(second), strict=True):
+        assert one == pytest.approx(other, rel=tolerance, nan_ok=True)
+    contents = [torch.load(version / "checkpoints/last.ckpt", weights_only=True) for version in (first, second)]
+    for name in ("state_dict", "current_model_state"):
+        # with FSDP, weight decay falls on weights that no crop has needed, too
+        torch.testing.assert_close(*(content[name] for content in contents), rtol=2e-3, atol=1e-4)
+    one, other = (content["optimizer_states"][0]["state"] for content in contents)
+    torch.testing.assert_close(one, {number: other[number] for number in one}, rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("strategy", "optimizer"), [("ddp", "muon"), ("fsdp", "adamw")])
+def test_two_processes_train_as_one(
+    corpus: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], strategy: str, optimizer: str
+) -> None:
+    settings = {"optimizer": optimizer, "batch_size": 4}
+    one = run(tmp_path / "one", corpus, **settings)
+    pair = {"optimizer": optimizer, "batch_size": 2, "devices": "2", "strategy": strategy}
+
+    middle = next((one / "checkpoints").glob("step_00000002-*"))
+    two_processes(
+        lambda: run(tmp_path / "two", corpus, **pair, num_images_to_log=1, log_images_every_n_steps=4),
+        # and they take over from one process, in the middle
+        lambda: run(tmp_path / "one to two", corpus, **pair, resume=str(middle)),
+    )
+    two = tmp_path / "two/run/lightning_logs/version_0"
+    assert_same_run(one, two)
+    assert [path.name for path in (two / "generation_gifs").iterdir()] == ["step_0000004_sample_0.gif"]
+    handed = tmp_path / "one to two/run/lightning_logs/version_0"
+    assert curve(handed)[-1] == pytest.approx(curve(one)[-1], rel=1e-4, nan_ok=True)
+    # one process takes over from them
+    middle = next((two / "checkpoints").glob("step_00000002-*"))
+    capsys.readouterr()
+    back = run(tmp_path / "two to one", corpus, **settings, resume=str(middle))
+    assert curve(back)[-1] == pytest.approx(curve(one)[-1], rel=1e-4, nan_ok=True)
+    assert "crops a step" not in capsys.readouterr().err
+    run(tmp_path / "smaller", corpus, **{**settings, "batch_size": 2}, resume=str(middle), max_steps=3)
+    assert "4 crops a step there, 2 here (--batch_size 2 x" in capsys.readouterr().err
+    header = torch.load(tmp_path / "smaller/run/lightning_logs/version_0/checkpoints/last.ckpt", weights_only=True)
+    assert header["fractalgen"]["crops_seen"] == 2 * 4 + 1 * 2
+
+
+@pytest.mark.slow
+def test_a_process_that_draws_for_long_is_waited_for(
+    corpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def impatient(strategy: Any) -> None:
+        strategy._timeout = timedelta(seconds=2)
+
+    monkeypatch.setattr(command, "allow_unused_parameters", impatient)
+    monkeypatch.setattr(Pictures, "draw", lambda *_: time.sleep(4))
+    changes = {
+        "devices": "2",
+        "num_images_to_log": 1,
+        "log_images_every_n_steps": 2,
+        "plan_width": 0,
+        "attributes": None,
+    }
+    two_processes(lambda: run(tmp_path, corpus, **{**changes, "reveal_share": 0.0, "max_steps": 3}))
+
+
+def test_muon_needs_whole_matrices(corpus: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--strategy fsdp --optimizer muon: Muon needs whole matrices; use --optimizer"):
+        run(tmp_path, corpus, strategy="fsdp", devices="2")
+    assert not (tmp_path / "run").exists()
