@@ -172,6 +172,8 @@ def _ledger_of(folder: Path, config: PrepareConfig) -> Ledger:
     except UserError:
         ledger.close()
         raise
+    for left in folder.glob(".*.safetensors"):  # of a run that was killed while it wrote a shard
+        left.unlink()
     return ledger
 
 

@@ -158,7 +158,7 @@ def test_a_killed_run_goes_on_behind_its_last_shard(music: Path, where: str) -> 
         Corpus.open(out)
     first = shard_path(out, 0).stat()
     run(music, "out")
-    assert {name: data for name, data in content(out).items() if name[0] != "."} == expected
+    assert content(out) == expected
     assert shard_path(out, 0).stat().st_mtime_ns == first.st_mtime_ns  # it was not written again
 
 
