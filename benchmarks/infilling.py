@@ -25,7 +25,6 @@ from benchmarks import exit_status
 from benchmarks.compare_tables import markdown
 from fractalgen.api import FractalGen, load_pretrained
 from fractalgen.cli import Parser
-from fractalgen.compose.command import composing_bar
 from fractalgen.config import SamplingConfig
 from fractalgen.data.corpus import SPLITS, Corpus
 from fractalgen.data.crops import ValidCrops, evenly
@@ -36,6 +35,7 @@ from fractalgen.files import write_json
 from fractalgen.model.plans import Plans
 from fractalgen.music.planning import piece_plan
 from fractalgen.music.tokens import DEFAULT_METER, HOLD, ONSET
+from fractalgen.progress import composing_bar
 from fractalgen.sampling import layout_of, plans_of, sample_rolls
 
 Rolls = npt.NDArray[np.uint8]

@@ -46,7 +46,7 @@ from benchmarks.planning import agreement
 from fractalgen.api import FractalGen, load_pretrained
 from fractalgen.cli import Parser
 from fractalgen.compose.assignment import Assignment, assignment, resolve_lead_sheet
-from fractalgen.compose.command import wanted_plans, with_defaults
+from fractalgen.compose.composition import wanted_plans, with_defaults
 from fractalgen.compose.wishes import choose_labels
 from fractalgen.config import DEFAULT_MODEL, GenerateConfig, sampling_settings
 from fractalgen.data.corpus import SPLITS, Corpus

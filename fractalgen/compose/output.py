@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from fractalgen import render
+from fractalgen import bulk, render
 from fractalgen.config import GenerateConfig
 from fractalgen.errors import UserError
 from fractalgen.music.labels import spell_key
@@ -24,29 +24,33 @@ from fractalgen.trace import Trace
 
 
 def free_names(cfg: GenerateConfig, folder: Path, count: int) -> list[str]:
-    """Names of the pieces without ending; numbers continue those in the folder, or start from 0 with overwrite.
+    """Names of the pieces without ending; numbers go on from those in the folder, or begin at 0 (overwrite, resume).
 
     What is left of a piece that is overwritten goes away, so that no picture stands beside another's music.
     """
-    start = 0 if cfg.sample is None or not cfg.overwrite else cfg.sample
+    start = 0 if cfg.sample is None else cfg.sample
+    if not (cfg.overwrite or cfg.resume):
+        found = [re.match(rf"{cfg.mode}_(\d+)", entry.name) for entry in folder.iterdir()]
+        start = 1 + max((int(match[1]) for match in found if match), default=-1)
+    digits = max(3, len(str(start + count - 1)))
+    names = [f"{cfg.mode}_{number:0{digits}d}" for number in range(start, start + count)]
     if cfg.overwrite:
-        names = [f"{cfg.mode}_{number:03d}" for number in range(start, start + count)]
-        for name in names:
-            for file in [*folder.glob(f"{name}.*"), *folder.glob(f"{name}_process.*")]:
-                if file.is_file():
-                    file.unlink()
-        return names
-    found = [re.match(rf"{cfg.mode}_(\d+)", entry.name) for entry in folder.iterdir()]
-    start = 1 + max((int(match[1]) for match in found if match), default=-1)
-    return [f"{cfg.mode}_{number:03d}" for number in range(start, start + count)]
+        old = set(names)
+        for file in folder.iterdir():
+            if file.name.split(".")[0].removesuffix("_process") in old and file.is_file():
+                file.unlink()
+    return names
 
 
 def write_pictures(
-    cfg: GenerateConfig, folder: Path, names: list[str], rolls: list[PianoRoll], traces: list[Trace]
+    cfg: GenerateConfig, folder: Path, names: list[str], rolls: list[PianoRoll], traces: list[Trace], before: int = 0
 ) -> int:
-    """Write all files except MIDI; returns the number of files that failed, each with a warning."""
+    """Write all files except MIDI; returns the number of files that failed, each with a warning.
+
+    ``before``: pieces of the command that come before these.
+    """
     jobs: list[tuple[Path, Callable[[Path], object]]] = []
-    animated = animated_count(cfg)
+    animated = animated_count(cfg) - before
     for index, (name, roll, whole) in enumerate(zip(names, rolls, traces, strict=True)):
         trace = whole.without_plan() if cfg.no_gif_plan else whole
         known = trace.strip(trace.known)[:, : roll.width]
@@ -75,10 +79,11 @@ def write_pictures(
             film = partial(render.save_mp4, frames, cfg=cfg, roll=roll, soundfont=cfg.soundfont)
             jobs.append((folder / f"{name}_process.mp4", film))
         if cfg.save_frames:
-            home = folder if min(animated, len(names)) == 1 else folder / name
+            home = folder if before == 0 and min(animated, len(names)) == 1 else folder / name
             jobs.append((home / "frames", partial(render.save_frames, frames, cfg=cfg)))
     failures = 0
-    for path, write in tqdm(jobs, desc="drawing", unit="file", dynamic_ncols=True):
+    alone = cfg.scheduler is None and cfg.num_samples <= bulk.SIZE  # else there is one bar over all pieces
+    for path, write in tqdm(jobs, desc="drawing", unit="file", dynamic_ncols=True, disable=not alone):
         try:
             write(path)
         except UserError as error:

@@ -15,7 +15,7 @@ from fractalgen.music.midi_parser import decode
 PREFIX = "FractalGen recipe "
 # What says where files go and how they are drawn, not what is composed.
 APART = {item.name for item in dataclasses.fields(RenderConfig)} | {
-    *("output_dir", "overwrite", "like", "device", "gif_view", "gif_samples"),
+    *("output_dir", "overwrite", "resume", "scheduler", "like", "device", "gif_view", "gif_samples"),
     *("save_gif", "save_mp4", "save_trace", "save_frames", "save_html", "save_wav", "save_musicxml"),
 }
 

@@ -28,7 +28,7 @@ class EvaluateConfig(SamplingConfig):
             ),
             *("num_iter_list", "mar_order", "batch_generate_size", "seed"),
         ),
-        "computation": ("batch_size", "device", "precision", "threads"),
+        "computation": ("batch_size", "device", "precision", "threads", "scheduler"),
     }
 
     data: str = field(metadata={"help": "packed corpus made by `fractalgen prepare`, or `chorales` (included)"})
@@ -51,6 +51,9 @@ class EvaluateConfig(SamplingConfig):
     report: str | None = setting(None, "HTML page with plots and examples")
     batch_size: int = setting(8, "crops or samples that are computed together", low=1)
     seed: int = setting(0, "seed of samples, orders and shuffled rolls", low=0, high=2**63 - 1)
+    scheduler: str | None = setting(
+        None, "address of a Dask scheduler whose workers draw the samples (tcp://HOST:8786), see docs/distributed.md"
+    )
     device: str = setting("auto", "cpu, cuda, cuda:1, mps, or auto (cuda if there is one, else cpu)")
     precision: Precision = setting(
         "auto", "arithmetic: float32, bfloat16 autocast, or whichever is faster on the device"

@@ -19,7 +19,7 @@ class GenerateConfig(SamplingConfig, RenderConfig):
             *("mode", "condition_midi", "input_midi", "compose_bars", "bars", "key", "chords", "form"),
             *("num_samples", "seed", "save_gif", "output_dir"),
         ),
-        "model": ("model", "checkpoint", "device", "threads", "batch_size"),
+        "model": ("model", "checkpoint", "device", "threads", "batch_size", "scheduler"),
         "given music": (
             *("condition_bars", "condition_length", "pedal", "mask", "mask_start", "mask_end"),
             *("voice", "side", "strength", "lead_sheet"),
@@ -35,7 +35,17 @@ class GenerateConfig(SamplingConfig, RenderConfig):
         ),
         "files": (
             *("save_html", "save_mp4", "save_wav", "save_musicxml", "soundfont", "page_piano", "save_trace"),
-            *("save_frames", "hands", "gif_view", "gif_samples", "record_interval", "overwrite", "like", "sample"),
+            *(
+                "save_frames",
+                "hands",
+                "gif_view",
+                "gif_samples",
+                "record_interval",
+                "overwrite",
+                "resume",
+                "like",
+                "sample",
+            ),
         ),
         "pictures": PICTURES,
     }
@@ -126,6 +136,11 @@ class GenerateConfig(SamplingConfig, RenderConfig):
     silence: tuple[str, ...] = setting((), "rectangles that stay silent, written as for --mask", repeat=True)
     output_dir: str = setting("outputs/generated", "folder for all files")
     overwrite: bool = setting(False, "number the pieces from 0 and replace older ones (default: continue the numbers)")
+    resume: bool = setting(
+        False,
+        "go on where the same command with the same --seed was interrupted: pieces are numbered from 0, and those that"
+        " are there with all their neighbours of a part (256 pieces) are not composed again",
+    )
     like: str | None = setting(
         None, "a MIDI file that was composed: use its seed, model and flags again; flags given here override them"
     )
@@ -156,6 +171,9 @@ class GenerateConfig(SamplingConfig, RenderConfig):
         0.01, "exclude choices whose probability is below this value (0: exclude none)", low=0, high=1
     )
     batch_size: int = setting(8, "samples that are generated together", low=1)
+    scheduler: str | None = setting(
+        None, "address of a Dask scheduler whose workers compose (tcp://HOST:8786), see docs/distributed.md"
+    )
     hands: bool = setting(False, "write the two hands on two tracks of the MIDI file")
     save_gif: bool = setting(False, "write the process GIF")
     save_mp4: bool = setting(False, "write the process as an MP4 film with the music at its end")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shlex
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import numpy as np
+from tqdm import tqdm
 
+from fractalgen.bulk import ALONE, Part, loaded_model, parts
 from fractalgen.config import EvaluateConfig, SamplingConfig, sampling_settings
 from fractalgen.data.corpus import Corpus, Split
 from fractalgen.errors import UserError
@@ -18,6 +21,7 @@ from fractalgen.evaluation.notes import crop_tokens, faults
 from fractalgen.evaluation.statistics import comparison_table, histograms, music_statistics, three_rows
 from fractalgen.evaluation.two_sample import compare_with_songs, two_sample_text
 from fractalgen.files import write_json
+from fractalgen.parallel import ordered
 from fractalgen.progress import composing_bar
 
 if TYPE_CHECKING:
@@ -85,8 +89,8 @@ def evaluate(cfg: EvaluateConfig) -> int:
         result["given_plan"] = plan_summary(likelihood(cfg, corpus, model, parts, given_plan=True))
         print(plan_text(result["given_plan"]))
     if cfg.num_samples:
-        rolls, traces = samples(cfg, model)
-        tokens = np.stack([roll.tokens for roll in rolls])
+        drawn = samples(cfg, model)
+        tokens = np.concatenate([part.tokens for part in drawn])
         compare(cfg, corpus, result, parts, tokens)
         songs = sorted({song for crops in parts for song, _ in crops.crops})
         shape = {"ends": config.plan_width > 0, "bar_columns": config.bar_columns}
@@ -97,7 +101,7 @@ def evaluate(cfg: EvaluateConfig) -> int:
     if cfg.report:
         from fractalgen.evaluation.report import write_report
 
-        shown = (rolls[:EXAMPLES], traces[:EXAMPLES]) if cfg.num_samples else ([], [])
+        shown = (drawn[0].rolls, drawn[0].traces) if cfg.num_samples else ([], [])
         write_report(Path(cfg.report), result, *shown, result.get("histograms", {}))
     return 0
 
@@ -203,20 +207,61 @@ def likelihood_text(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def samples(cfg: EvaluateConfig, model: FractalGen) -> tuple[list[PianoRoll], list[Trace]]:
-    """Generated rolls as wide as the crops, and how they were composed."""
+class Drawn(NamedTuple):
+    """A part of the samples, uint8 (n, 128, T); of the first part also some rolls, and how they were composed."""
+
+    tokens: Rolls
+    rolls: list[PianoRoll]
+    traces: list[Trace]
+
+
+def draw(model: FractalGen, cfg: EvaluateConfig, part: Part, progress: Callable[[int, int], None] | None) -> Drawn:
+    """Draw a part of the samples, as wide as the crops."""
     from fractalgen.sampling import compose_rolls
 
-    with composing_bar() as progress:
-        return compose_rolls(
-            model,
-            cfg.num_samples,
-            sampling=sampling_settings(cfg),
-            seed=cfg.seed,
-            batch_size=cfg.batch_size,
-            return_trace=True,
-            progress=progress,
-        )
+    rolls, traces = compose_rolls(
+        model,
+        part.size,
+        sampling=sampling_settings(cfg),
+        seed=part.seed,
+        batch_size=cfg.batch_size,
+        return_trace=part.first == 0,
+        progress=progress,
+    )
+    examples = EXAMPLES if part.first == 0 else 0
+    return Drawn(np.stack([roll.tokens for roll in rolls]), rolls[:examples], traces[:examples])
+
+
+def draw_remotely(order: tuple[EvaluateConfig, Part]) -> Drawn:
+    """Draw a part of the samples on a worker."""
+    cfg, part = order
+    with ALONE:
+        return draw(loaded_model(cfg.checkpoint, cfg.model, cfg.device), cfg, part, None)
+
+
+def samples(cfg: EvaluateConfig, model: FractalGen) -> list[Drawn]:
+    """All samples, part by part.
+
+    Raises:
+        UserError: the cluster that is to draw them does not.
+    """
+    orders = [(cfg, part) for part in parts(cfg.num_samples, cfg.seed)]
+    if cfg.scheduler is None and len(orders) == 1:
+        with composing_bar() as progress:
+            return [draw(model, cfg, orders[0][1], progress)]
+
+    def killed(order: tuple[EvaluateConfig, Part]) -> Drawn:
+        raise UserError(f"--scheduler {cfg.scheduler}: workers died that drew samples {order[1].first} and the next")
+
+    found = []
+    results: Iterator[Drawn] = (draw(model, cfg, part, None) for _, part in orders)
+    if cfg.scheduler is not None:
+        results = ordered(draw_remotely, orders, killed, scheduler=cfg.scheduler, batch=1)
+    with tqdm(total=cfg.num_samples, desc="composing", unit="piece", dynamic_ncols=True) as bar:
+        for part in results:
+            found.append(part)
+            bar.update(len(part.tokens))
+    return found
 
 
 def compare(

@@ -20,7 +20,7 @@ from PIL import Image
 from fractalgen import FractalGen, PianoRoll, Trace, cli, render
 from fractalgen.checkpoint import save_pretrained
 from fractalgen.cli import main
-from fractalgen.compose.command import QUALITY, iterations
+from fractalgen.compose.composition import QUALITY, iterations
 from fractalgen.config import GenerateConfig
 from fractalgen.errors import UserError
 from fractalgen.music.labels import KEYS, Attribute

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fractalgen import cli
-from fractalgen.compose.command import with_defaults
+from fractalgen.compose.composition import with_defaults
 from fractalgen.config import GenerateConfig
 from fractalgen.music.chords import spelled
 from fractalgen.music.labels import KEYS, Attribute

@@ -1,0 +1,43 @@
+"""Many samples: drawn in parts that do not need each other, one after the other or on a cluster."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from fractalgen.api import FractalGen
+
+SIZE = 256  # samples of a part: so many are in memory at a time
+ALONE = threading.Lock()
+"""For workers that have threads: PyTorch's number of threads, on which rounding may depend, is that of the process."""
+
+
+class Part(NamedTuple):
+    """Samples ``first`` to ``first + size - 1``, drawn with a seed of their own."""
+
+    first: int
+    size: int
+    seed: int
+
+
+def parts(num_samples: int, seed: int) -> list[Part]:
+    """The parts of so many samples; the seed of the first one is ``seed`` itself."""
+    found = []
+    for number, first in enumerate(range(0, num_samples, SIZE)):
+        own = int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+        found.append(Part(first, min(SIZE, num_samples - first), own if number else seed))
+    return found
+
+
+@functools.lru_cache(maxsize=1)
+def loaded_model(checkpoint: str | None, name: str | None, device: str) -> FractalGen:
+    """The model that a process draws one part after the other from."""
+    from fractalgen.api import load_pretrained
+    from fractalgen.checkpoint import find_model
+    from fractalgen.devices import resolve_device
+
+    return load_pretrained(find_model(checkpoint, name), resolve_device(device))
