@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,8 @@ class Server:
 class StudioTab(Tab):
     """The page of a project."""
 
+    waited = 0.0  # seconds in which nothing was left to do but to wait, of all tabs
+
     def __init__(
         self,
         browser: Browser | BrowserContext,
@@ -104,7 +107,15 @@ class StudioTab(Tab):
 
     def until(self, condition: str) -> None:
         """Wait for an expression to become true."""
+        begin = time.monotonic()
         until(self.page, condition)
+        StudioTab.waited += time.monotonic() - begin
+
+    def hear(self) -> None:
+        """Wait until the loudspeaker gets sound."""
+        self.until("peak() > 0.002")
+        assert self.js("studio.player.context.state") == "running"
+        assert self.js("studio.player.piano.samples.length") == 30
 
     def rest(self) -> None:
         """Wait until nothing is composed and everything is saved."""

@@ -20,13 +20,6 @@ from tests.studio.e2e.driver import BAR, Server, StudioTab, places, song
 pytestmark = pytest.mark.slow
 
 
-def heard(tab: StudioTab) -> None:
-    """Wait until the loudspeaker gets sound."""
-    tab.until("peak() > 0.002")
-    assert tab.js("studio.player.context.state") == "running"
-    assert tab.js("studio.player.piano.samples.length") == 30
-
-
 def test_from_opening_the_page_to_hearing_the_first_piece(open_studio: Opener) -> None:
     tab = open_studio(sound=True)
     assert tab.page.get_by_role("heading", name="An empty page").is_visible()
@@ -35,26 +28,11 @@ def test_from_opening_the_page_to_hearing_the_first_piece(open_studio: Opener) -
     tab.rest()
     assert tab.page.locator("#welcome").is_hidden()
     tab.press("Space")
-    heard(tab)
+    tab.hear()
     tab.until("studio.cursor > 480")
     assert tab.js("[...studio.player.sounding].every((pitch) => studio.piece.notes.some((n) => n.pitch === pitch))")
     tab.press("Space")
     tab.until("peak() < 0.001")
-    assert tab.document()["notes"]
-
-
-def test_listening_may_begin_while_it_composes_and_stop_keeps_what_is_there(open_studio: Opener) -> None:
-    tab = open_studio(sound=True)
-    tab.fill("Bars", "64")
-    tab.button("Compose 64 bars").click()
-    tab.until("studio.composing && studio.shown.notes.length > 4")
-    tab.press("Space")
-    tab.until("studio.cursor > 0 && studio.playing")
-    assert tab.js("studio.cursor <= studio.live.limit")
-    heard(tab)
-    tab.button("Stop", within="#go").click()
-    tab.rest()
-    assert tab.js("studio.project.states.get(studio.project.head).label").endswith("(stopped)")
     assert tab.document()["notes"]
 
 
@@ -110,7 +88,7 @@ def test_one_of_three_alternatives_is_chosen(open_studio: Opener) -> None:
     assert [card.get_attribute("aria-label") for card in cards.all()] == [f"Alternative {letter}" for letter in "ABC"]
     tab.button("Listen to B").click()
     tab.until("studio.playing && studio.cursor > 1920")
-    heard(tab)
+    tab.hear()
     tab.press("Space")
     assert tab.document() == before  # nothing is taken yet
     shown = {
@@ -124,6 +102,20 @@ def test_one_of_three_alternatives_is_chosen(open_studio: Opener) -> None:
     assert places(tab.document()) == shown
     tab.press("Control+z")
     tab.until("document.querySelectorAll('#strip article').length === 2")
+
+
+def test_bars_are_inserted_and_filled(open_studio: Opener) -> None:
+    piece = song(4)
+    tab = open_studio(piece)
+    tab.page.mouse.click(*tab.lane(2 * BAR + 10, 14))
+    tab.button("Edit", within="#bar").click()
+    tab.page.get_by_role("menuitem", name="Insert 4 bars to fill").click()
+    assert tab.js("[studio.region.start, studio.region.end]") == [2 * BAR, 6 * BAR]
+    tab.compose("Recompose bars 3-6")
+    given = {(pitch, start + 4 * BAR * (start >= 2 * BAR), *rest) for pitch, start, *rest in places(piece.to_json())}
+    after = places(tab.document())
+    assert given < after
+    assert all(2 * BAR <= start < 6 * BAR for _, start, *_ in after - given)
 
 
 def edits(tab: StudioTab) -> None:
@@ -232,24 +224,6 @@ def test_chords_are_given(open_studio: Opener) -> None:
     assert tab.page.get_by_label("Follow the chord lane").is_checked()
     tab.compose("Recompose the region")
     assert tab.document()["chords"] == [[0, "Dm"], [BAR, "Gm"], *wanted[2:]]
-
-
-def test_a_selection_is_looped(open_studio: Opener) -> None:
-    tab = open_studio(song(8), sound=True)
-    tab.page.locator("footer").get_by_label("Tempo").fill("400")
-    tab.press("Enter")
-    tab.mark(3, 3)
-    tab.button("Loop the region").click()
-    tab.until("studio.playing && studio.cursor > 2.5 * 1920")
-    heard(tab)
-    tab.js(
-        "new Promise((after) => { window.seen = []; (function look() { seen.push(studio.cursor);"
-        " seen.length > 2 && seen.at(-1) < seen.at(-2) - 900 ? after() : requestAnimationFrame(look); })(); })"
-    )
-    assert tab.js("seen.every((tick) => tick >= 2 * 1920 && tick < 3 * 1920)")
-    tab.press("l", "Space")
-    tab.press("Space")
-    tab.until("studio.cursor > 3 * 1920")
 
 
 def take(tab: StudioTab, kind: str) -> tuple[str, bytes]:
