@@ -14,7 +14,7 @@ from PIL import Image
 from tensorboard.compat.proto.summary_pb2 import Summary
 
 from fractalgen.config import TrainConfig
-from fractalgen.errors import UserError
+from fractalgen.errors import missing
 
 
 class PictureLog(Protocol):

@@ -1,0 +1,126 @@
+"""Two hosts train as one, and go on after a process was killed: losses beside those of one process, and times.
+
+    python -m benchmarks.training_hosts FOLDER --steps 40
+
+The hosts are two network namespaces of this machine with a cable between them (Linux, as root, with iproute2).
+``torchrun`` starts one process on each, and gloo joins them.  After the first checkpoint one of them is killed.  Then
+one process trains alone with the same crops a step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from benchmarks import exit_status
+from fractalgen.cli import Parser
+from tests.two_hosts import Host, two_hosts
+
+PORT = 29500
+BATCH = 4  # crops of each process
+EVERY = 10  # steps from one validation and checkpoint to the next
+TRAIN = (
+    *("-m", "fractalgen", "train", "--config", "tiny", "--data", "chorales", "--max_children", "0", "0", "0", "0"),
+    *("--accelerator", "cpu", "--precision", "32", "--logger", "csv", "--log_every_n_steps", "1"),
+    *("--num_images_to_log", "0", "--val_check_interval_steps", str(EVERY), "--val_crops", "15"),
+)
+
+
+def rows(run: Path) -> dict[tuple[str, str], dict[str, str]]:
+    """Rows of the newest table of a run, by step and kind."""
+    tables = sorted(run.glob("lightning_logs/version_*/metrics.csv"))
+    if not tables:
+        return {}
+    with tables[-1].open(newline="", encoding="utf-8") as file:
+        found = list(csv.DictReader(file))
+    return {(row["step"], "val" if row.get("val_loss") else "train"): row for row in found}
+
+
+def cable(host: Host) -> str:
+    """The network device of a host."""
+    shown = subprocess.run([*host.prefix, "ip", "-json", "addr"], capture_output=True, check=True).stdout
+    return next(
+        str(device["ifname"])
+        for device in json.loads(shown)
+        if any(address["local"] == host.address for address in device["addr_info"])
+    )
+
+
+def wait_for(what: Callable[[], bool], agents: Sequence[subprocess.Popen[bytes]], seconds: float) -> None:
+    """Wait until ``what`` is true.
+
+    Raises:
+        RuntimeError: it takes too long, or a host has ended.
+    """
+    end = time.monotonic() + seconds
+    while not what():
+        if time.monotonic() > end or any(agent.poll() for agent in agents):
+            raise RuntimeError("the hosts did not train; see what they say above")
+        time.sleep(0.05)
+
+
+def train_on_hosts(hosts: Sequence[Host], run: Path, steps: int, patience: float) -> float:
+    """Train on both hosts and kill one process on the way; seconds from then to the next step."""
+    with ExitStack() as stack:
+        agents = []
+        for host in hosts:
+            command = [*host.prefix, sys.executable, "-m", "torch.distributed.run", "--nnodes", "2"]
+            command += ["--nproc_per_node", "1", "--max_restarts", "3", "--rdzv_backend", "c10d", "--rdzv_id", "here"]
+            command += ["--rdzv_endpoint", f"{hosts[0].address}:{PORT}", "--local_addr", host.address]
+            # hosts with names of their own find out by themselves which of them is meant
+            command += ["--rdzv_conf", f"is_host={host is hosts[0]}".lower(), *TRAIN]
+            command += ["--batch_size", str(BATCH), "--max_steps", str(steps), "--output_dir", str(run)]
+            command += ["--devices", "1", "--num_nodes", "2", "--strategy", "ddp", "--resume", "auto"]
+            environment = {**os.environ, "GLOO_SOCKET_IFNAME": cable(host)}
+            agents.append(subprocess.Popen(command, env=environment))
+            stack.callback(agents[-1].wait)
+            stack.callback(agents[-1].terminate)
+        wait_for(lambda: (str(EVERY + 2), "train") in rows(run), agents, patience)
+        victim = Path(f"/proc/{agents[1].pid}/task/{agents[1].pid}/children").read_text(encoding="utf-8").split()[0]
+        os.kill(int(victim), signal.SIGKILL)
+        killed = time.monotonic()
+        before = len(rows(run))
+        # the table loses what came after the checkpoint, then grows again
+        wait_for(lambda: len(rows(run)) < before, agents, patience)
+        wait_for(lambda: (str(EVERY + 1), "train") in rows(run), agents, patience)
+        seconds = time.monotonic() - killed
+        wait_for(lambda: all(agent.poll() is not None for agent in agents), agents, patience)
+    return seconds
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run both, print how far their losses are apart."""
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="for the two runs")
+    parser.add_argument("--steps", type=int, default=40, help="optimiser steps")
+    parser.add_argument("--patience", type=float, default=600, help="seconds that a stage may take")
+    args = parser.parse_args(arguments)
+    try:
+        with two_hosts() as hosts:
+            seconds = train_on_hosts(hosts, args.folder / "two", args.steps, args.patience)
+    except OSError as error:
+        print(f"left out: {error}")
+        return
+    one = [sys.executable, *TRAIN, "--batch_size", str(2 * BATCH), "--max_steps", str(args.steps)]
+    subprocess.run([*one, "--devices", "1", "--output_dir", str(args.folder / "one")], check=True)
+    two, alone = rows(args.folder / "two"), rows(args.folder / "one")
+    if two.keys() != alone.keys():
+        raise RuntimeError(f"steps {sorted(two.keys() ^ alone.keys())} are in one table only")
+    for kind in ("train", "val"):
+        pairs = [(float(two[key][f"{kind}_loss"]), float(alone[key][f"{kind}_loss"])) for key in two if key[1] == kind]
+        apart = max(abs(first / second - 1) for first, second in pairs)
+        print(f"{kind} loss of {len(pairs)} steps: two hosts and one process at most {apart:.1e} apart (relative)")
+    print(f"a killed process: {seconds:.1f} s to the next step")
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status("training_hosts", main))
