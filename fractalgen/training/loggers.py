@@ -134,7 +134,7 @@ def logger_of(cfg: TrainConfig, version: str, step: int) -> Logger:
         try:
             return OnlineLog(cfg.run_dir, version)
         except ModuleNotFoundError as error:
-            raise UserError("--logger wandb: needs wandb: pip install 'fractalgen-piano[wandb]'") from error
+            raise missing("--logger wandb", "Weights & Biases", "wandb") from error
     # hide from TensorBoard what a run logged after the checkpoint that it continues from
     purge: dict[str, Any] = {"purge_step": step + 1} if step else {}
     return EventLog(cfg.run_dir, name="lightning_logs", version=version, default_hp_metric=False, **purge)

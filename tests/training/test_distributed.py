@@ -151,3 +151,27 @@ def test_muon_needs_whole_matrices(corpus: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--strategy fsdp --optimizer muon: Muon needs whole matrices; use --optimizer"):
         run(tmp_path, corpus, strategy="fsdp", devices="2")
     assert not (tmp_path / "run").exists()
+
+
+def test_weights_and_biases_is_not_installed(corpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightning.pytorch.loggers.wandb._WANDB_AVAILABLE", False)
+    with pytest.raises(
+        UserError, match=r"--logger wandb needs Weights & Biases: pip install 'fractalgen-piano\[wandb\]'"
+    ):
+        run(tmp_path, corpus, logger="wandb")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_table_goes_on_where_the_run_does(corpus: str, tmp_path: Path) -> None:
+    plain = {"plan_width": 0, "attributes": None, "num_images_to_log": 1, "log_images_every_n_steps": 4}
+    version = run(tmp_path, corpus, **plain)
+    whole = curve(version)
+    pictures = {path.name for path in (version / "pictures").iterdir()}
+    assert "val_generated_step_0000004_sample_0.png" in pictures
+    (version / "checkpoints/last.ckpt").unlink()
+    for later in (version / "checkpoints").glob("step_00000004-*"):
+        later.unlink()
+    assert run(tmp_path, corpus, **plain, resume="auto") == version
+    assert curve(version) == whole
+    assert run(tmp_path / "fresh", corpus, **plain, resume="auto", max_steps=1).name == "version_0"
