@@ -16,7 +16,7 @@ from fractalgen import bulk, render
 from fractalgen.config import GenerateConfig
 from fractalgen.errors import UserError
 from fractalgen.music.labels import spell_key
-from fractalgen.music.musicxml import write_musicxml
+from fractalgen.music.musicxml_writer import write_musicxml
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.render import sound
 from fractalgen.render.page import save_html

@@ -266,7 +266,7 @@ def read_file(path: Path) -> MidiFile:
         UserError: it cannot be read, is no MIDI file, has no tracks, or ticks that are not musical time.
     """
     if is_score(path):
-        from fractalgen.music.musicxml import read_musicxml  # which builds on this module
+        from fractalgen.music.musicxml_reader import read_musicxml  # which builds on this module
 
         content = read_musicxml(path)
     else:

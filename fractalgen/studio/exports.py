@@ -202,7 +202,7 @@ def score(document: Document, path: Path) -> None:
     Raises:
         UserError: music21 is not installed.
     """
-    from fractalgen.music.musicxml import write_musicxml
+    from fractalgen.music.musicxml_writer import write_musicxml
 
     roll, events = roll_of(document, (12, 24))
     notes = roll.notes()

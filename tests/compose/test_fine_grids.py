@@ -62,7 +62,7 @@ def test_swing_and_triplets_come_back(tmp_path: Path, meter: tuple[int, int], le
 
 def test_triplets_are_written_as_tuplets(tmp_path: Path) -> None:
     pytest.importorskip("music21")
-    from fractalgen.music.musicxml import write_musicxml
+    from fractalgen.music.musicxml_writer import write_musicxml
 
     write_musicxml(swung(), tmp_path / "a.musicxml")
     assert PianoRoll.from_midi(tmp_path / "a.musicxml", 12) == swung()

@@ -130,7 +130,7 @@ def test_addresses_without_their_library(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 def test_scores_in_a_folder(tmp_path: Path, expected: dict[str, list[int]]) -> None:
     pytest.importorskip("music21")
-    from fractalgen.music.musicxml import write_musicxml
+    from fractalgen.music.musicxml_writer import write_musicxml
 
     corpus = Corpus.open(tmp_path / "out.safetensors")
     write_musicxml(corpus.roll(0), tmp_path / "folder" / "score.musicxml")

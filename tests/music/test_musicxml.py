@@ -24,7 +24,7 @@ from fractalgen.music.lead_sheet import chord_markers, melody_track
 from fractalgen.music.midi import read_midi
 from fractalgen.music.midi_events import read_file
 from fractalgen.music.midi_parser import decode
-from fractalgen.music.musicxml import write_musicxml
+from fractalgen.music.musicxml_writer import write_musicxml
 from fractalgen.music.notation import dynamics, periods, pieces, spelled_pitch
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.tokens import NOTE, merge_notes, tokens_from_notes, whole_bars
@@ -293,7 +293,7 @@ def test_without_the_library_one_line_says_what_to_install(
         lambda: read_midi(tmp_path / "score.musicxml"),
         lambda: write_musicxml(roll_of((60, 0, 4, 9)), tmp_path / "b.xml"),
     ):
-        with pytest.raises(UserError, match=r"music21: pip install 'fractalgen\[score\]'"):
+        with pytest.raises(UserError, match=r"music21: pip install 'fractalgen-piano\[score\]'"):
             use()
     assert not (tmp_path / "b.xml").exists()
 
