@@ -36,7 +36,7 @@ from fractalgen.evaluation.notes import crop_tokens, faults
 from fractalgen.evaluation.statistics import STATISTICS, Comparison, compare, music_statistics, three_rows
 from fractalgen.files import replacing, write_json
 from fractalgen.progress import composing_bar
-from fractalgen.sampling import compose_rolls
+from fractalgen.rolls import compose_rolls
 
 BATCH = 8  # rolls computed together, of both models
 

@@ -36,7 +36,8 @@ from fractalgen.model.plans import Plans
 from fractalgen.music.planning import piece_plan
 from fractalgen.music.tokens import DEFAULT_METER, HOLD, ONSET
 from fractalgen.progress import composing_bar
-from fractalgen.sampling import layout_of, plans_of, sample_rolls
+from fractalgen.rolls import layout_of, plans_of
+from fractalgen.sampling import sample_rolls
 
 Rolls = npt.NDArray[np.uint8]
 BARS = 16

@@ -39,7 +39,7 @@ from fractalgen.evaluation.notes import crop_tokens
 from fractalgen.evaluation.statistics import STATISTICS, Comparison, Statistics, compare, music_statistics, ratio_error
 from fractalgen.files import write_json
 from fractalgen.model.schedule import Schedule
-from fractalgen.sampling import compose_rolls
+from fractalgen.rolls import compose_rolls
 
 BATCH = 8  # crops scored, and samples drawn, together
 MASKS = 4  # random masks of each crop, averaged for the bound

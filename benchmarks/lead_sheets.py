@@ -60,7 +60,8 @@ from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.plan import Plan
 from fractalgen.music.tokens import ONSET, PITCHES, UNKNOWN, Notes, merge_notes, tokens_from_notes
 from fractalgen.music.voices import MELODY, melody_beside_chords
-from fractalgen.sampling import plans_of, sample_rolls
+from fractalgen.rolls import plans_of
+from fractalgen.sampling import sample_rolls
 
 SHEET, TRUTH, OURS = "lead_sheet", "truth", "FractalGen"
 BARS, BEAT = 8, 4  # bars of a segment, steps of a beat

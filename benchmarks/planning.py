@@ -39,7 +39,7 @@ from fractalgen.music.planning import ending_on_tonic, piece_plan
 from fractalgen.music.tasks import accompaniment, inpainting
 from fractalgen.music.tokens import ONSET, PITCHES, grid_steps, steps_of_bars, tokens_from_notes
 from fractalgen.music.voices import MELODY
-from fractalgen.sampling import compose_rolls, layout_of
+from fractalgen.rolls import compose_rolls, layout_of
 
 BARS = 16
 FORM = "A8 A8 B8 A8"

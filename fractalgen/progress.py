@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 @contextmanager
 def composing_bar() -> Iterator[Callable[[int, int], None]]:
-    """A progress bar; what it gives is the ``progress`` of :func:`fractalgen.sampling.compose_rolls`."""
+    """A progress bar; what it gives is the ``progress`` of :func:`fractalgen.rolls.compose_rolls`."""
     with tqdm(desc="composing", unit="patch", dynamic_ncols=True) as bar:
 
         def progress(done: int, total: int) -> None:

@@ -15,7 +15,7 @@ from fractalgen.music.labels import NAMES, encode_all
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.planning import piece_plan
 from fractalgen.music.tokens import TEMPO, Meters
-from fractalgen.sampling import compose_rolls, layout_of
+from fractalgen.rolls import compose_rolls, layout_of
 from fractalgen.trace import Trace
 
 

@@ -5,7 +5,6 @@ Known cells condition the model at every level; nothing is pasted over afterward
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,13 +14,13 @@ from typing import TYPE_CHECKING, get_args
 import numpy as np
 import numpy.typing as npt
 
+from fractalgen.compose.checks import VOICES, flag_value
 from fractalgen.config import GenerateConfig, ModelConfig
 from fractalgen.data.sources import MIDI_ENDINGS
 from fractalgen.errors import UserError
 from fractalgen.music import MAX_STEPS
 from fractalgen.music.bars import BarLayout, parse_meter
 from fractalgen.music.chords import Chords, flats_in
-from fractalgen.music.labels import KEYS, spell_key
 from fractalgen.music.lead_sheet import chord_markers, melody_track
 from fractalgen.music.midi import MidiEvents, nearest_steps, read_midi
 from fractalgen.music.midi_events import Part
@@ -31,7 +30,6 @@ from fractalgen.music.pianoroll import Markers, PianoRoll
 from fractalgen.music.plan import Plan
 from fractalgen.music.plan import markers as markers_of
 from fractalgen.music.planning import form_bars, steps_to_form
-from fractalgen.music.progression import parse_progression
 from fractalgen.music.selection import (
     bars_to_steps,
     parse_pitch_classes,
@@ -43,22 +41,10 @@ from fractalgen.music.selection import (
 from fractalgen.music.splice import splice_midi
 from fractalgen.music.tasks import Task, Voice, accompaniment, continuation, inpainting, variation, whole_patches
 from fractalgen.music.tokens import PITCHES, TEMPO, Meters, steps_of_bars, tokens_from_notes
-from fractalgen.music.voices import LEFT, MELODY, RIGHT, hands, melody_beside_chords, merged_voices
+from fractalgen.music.voices import MELODY, hands, melody_beside_chords, merged_voices
 
 if TYPE_CHECKING:
     from fractalgen.trace import Trace
-
-MODES: dict[str, tuple[str, ...]] = {
-    "unconditional": (),
-    "conditional": ("condition_midi", "condition_length", "condition_bars", "generation_length"),
-    "inpainting": ("input_midi", "mask_start", "mask_end", "mask", "compose_bars"),
-    "accompany": ("input_midi", "voice", "side", "mask", "compose_bars", "lead_sheet"),
-    "variation": ("input_midi", "strength", "mask", "compose_bars"),
-}
-"""The flags that belong to each mode."""
-
-VOICES = {"melody": MELODY, "right": RIGHT, "left": LEFT}
-"""Voices that are found by the names of tracks, or by a rule: see :mod:`fractalgen.music.voices`."""
 
 
 @dataclass(frozen=True)
@@ -145,61 +131,6 @@ def is_midi(path: str) -> bool:
     return path.lower().removesuffix(".gz").endswith((*MIDI_ENDINGS, *SCORE_ENDINGS))
 
 
-def check_mode(cfg: GenerateConfig) -> None:
-    """Refuse flags that do not fit the mode or each other, before anything is read (UserError)."""
-    defaults = GenerateConfig()
-    for mode, names in MODES.items():
-        for name in names:
-            value = getattr(cfg, name)
-            if mode != cfg.mode and name not in MODES[cfg.mode] and value != getattr(defaults, name):
-                modes = " or ".join(other for other, flags in MODES.items() if name in flags)
-                raise UserError(f"--{name} {_shown(value)}: belongs to --mode {modes}, this is --mode {cfg.mode}")
-    lengths = [name for name in ("target_width", "bars", "seconds", "generation_length") if getattr(cfg, name)]
-    if len(lengths) > 1:
-        one, two = (f"--{name} {getattr(cfg, name)}" for name in lengths[:2])
-        raise UserError(f"{one} and {two}: give only one length")
-    if lengths and cfg.mode not in ("unconditional", "conditional"):
-        raise UserError(f"--{lengths[0]} {getattr(cfg, lengths[0])}: in --mode {cfg.mode} the input sets the length")
-    for name in ("bars", "seconds", "generation_length", "condition_length", "condition_bars", "target_width"):
-        value = getattr(cfg, name)
-        if value is not None and not 0 < value < math.inf:
-            raise UserError(f"--{name} {value}: must be more than 0")
-    source = MODES[cfg.mode][0] if MODES[cfg.mode] else None
-    if source and not getattr(cfg, source):
-        raise UserError(f"--mode {cfg.mode}: --{source} is needed, a MIDI file")
-    if cfg.condition_length is not None and cfg.condition_bars is not None:
-        raise UserError(
-            f"--condition_length {cfg.condition_length} and --condition_bars {cfg.condition_bars}:"
-            " give only one of them"
-        )
-    if (cfg.mask_start is None) != (cfg.mask_end is None):
-        raise UserError(f"--mask_start {cfg.mask_start} --mask_end {cfg.mask_end}: both are needed, or --mask")
-    if cfg.mode == "inpainting" and cfg.mask_start is None and not cfg.mask and not cfg.compose_bars:
-        raise UserError(
-            "--mode inpainting: what is to be composed? --compose_bars, --mask, or --mask_start and --mask_end"
-        )
-    if cfg.scale and cfg.key and (key := spell_key(cfg.key)):
-        tonic, minor = divmod(KEYS.index(key), 12)[::-1]
-        triad = {tonic, (tonic + (3 if minor else 4)) % 12, (tonic + 7) % 12}
-        if not triad <= parse_pitch_classes(cfg.scale):
-            raise UserError(f"--scale {cfg.scale} and --key {cfg.key}: the scale lacks notes of that key's first chord")
-    if cfg.meter is not None:
-        parse_meter(cfg.meter)
-        if cfg.mode != "unconditional":
-            raise UserError(f"--meter {cfg.meter}: in --mode {cfg.mode} the given music sets the meter")
-    if cfg.form is not None:
-        bars = form_bars(cfg.form)
-        if cfg.bars is not None and cfg.bars != bars and cfg.mode == "unconditional":
-            raise UserError(f"--form {cfg.form}: {bars} bars in all, --bars {cfg.bars:g} asked for")
-    if cfg.chords is not None:
-        parse_progression(cfg.chords)
-    voices = (*get_args(Voice), *VOICES)
-    if cfg.voice is not None and cfg.voice not in voices and not cfg.voice.startswith("track:"):
-        raise UserError(
-            f"--voice {cfg.voice}: {', '.join(voices)}, or track:N (a number from 0, a name, or program:A-B)"
-        )
-
-
 def assignment(cfg: GenerateConfig, model: ModelConfig, seed: int) -> Assignment:
     """Read the input that the flags name and determine what a model of this kind composes.
 
@@ -215,7 +146,7 @@ def assignment(cfg: GenerateConfig, model: ModelConfig, seed: int) -> Assignment
             bars = model.columns if cfg.form is None else form_bars(cfg.form)
             length = steps_of_bars(bars, model.steps_per_quarter, *meter) if model.bar_columns else model.crop_length
         padded = length if cfg.target_width or model.bar_columns else whole_patches(length, patch)
-        layout = columns_of(model, meters, padded)
+        layout = model.layout(meters, padded)
         allowed = _allowed(cfg, model, padded)
         return Assignment(None, length, layout, allowed, None, meters, partial(write_midi, hands=cfg.hands))
     path = Path(cfg.condition_midi or cfg.input_midi or "")
@@ -239,7 +170,7 @@ def assignment(cfg: GenerateConfig, model: ModelConfig, seed: int) -> Assignment
     within = np.any(parts, axis=0) if parts else None
     if tracks and within is not None and (within != within[0]).any():
         raise UserError(
-            f"--voice {voice} and --mask {_shown(cfg.mask)}: beside a track, only rectangles of all pitches"
+            f"--voice {voice} and --mask {flag_value(cfg.mask)}: beside a track, only rectangles of all pitches"
         )
     if cfg.mode == "conditional":
         cut, asked = roll.width, f"--condition_midi {path}"
@@ -297,15 +228,8 @@ def assignment(cfg: GenerateConfig, model: ModelConfig, seed: int) -> Assignment
     if allowed is not None and not (allowed & (task.known < 0)).any():
         raise UserError(f"{_limits(cfg)}: where something is to be composed, no cell may sound")
     meters = roll.time_signatures  # as the piece goes on
-    layout = columns_of(model, meters, task.known.shape[1])
+    layout = model.layout(meters, task.known.shape[1])
     return Assignment(task, task.width, layout, allowed, roll, meters, write, events.key, changes, tuple(said))
-
-
-def columns_of(model: ModelConfig, meters: Meters, steps: int) -> BarLayout:
-    """The columns of a piece of so many steps."""
-    if model.bar_columns:
-        return BarLayout.of(meters, steps, model.steps_per_quarter, model.column)
-    return BarLayout.plain(steps, model.column)
 
 
 def write_midi(piece: PianoRoll, target: Path, note: str, markers: Markers = (), *, hands: bool) -> None:
@@ -387,11 +311,7 @@ def _allowed(cfg: GenerateConfig, model: ModelConfig, width: int) -> npt.NDArray
 
 def _limits(cfg: GenerateConfig) -> str:
     names = [name for name in ("pitch_range", "scale", "silence") if getattr(cfg, name)]
-    return " ".join(f"--{name} {_shown(getattr(cfg, name))}" for name in names)
-
-
-def _shown(value: object) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return " ".join(f"--{name} {flag_value(getattr(cfg, name))}" for name in names)
 
 
 def _voice(name: str) -> Voice:

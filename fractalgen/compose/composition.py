@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from fractalgen import render
 from fractalgen.bulk import Part
-from fractalgen.compose.assignment import Assignment, assignment, check_mode, resolve_lead_sheet
+from fractalgen.compose.assignment import Assignment, assignment, resolve_lead_sheet
+from fractalgen.compose.checks import check_mode
 from fractalgen.compose.output import animated_count
 from fractalgen.compose.recipe import write_recipe
 from fractalgen.compose.wishes import choose_labels
@@ -30,7 +31,7 @@ from fractalgen.render.video import check_ffmpeg
 if TYPE_CHECKING:
     from fractalgen.api import FractalGen
     from fractalgen.music.pianoroll import PianoRoll
-    from fractalgen.sampling import Watch
+    from fractalgen.rolls import Watch
     from fractalgen.trace import Trace
 
 DRAWN = ("unconditional", "conditional")
@@ -96,8 +97,8 @@ class Composition:
         each_batch: Callable[[int, list[PianoRoll], list[Plan | None]], object] | None = None,
         watch: Watch | None = None,
     ) -> tuple[list[PianoRoll], list[Trace]]:
-        """Compose the pieces, see :func:`fractalgen.sampling.compose_rolls`; the pieces as wide as asked for."""
-        from fractalgen.sampling import compose_rolls
+        """Compose the pieces, see :func:`fractalgen.rolls.compose_rolls`; the pieces as wide as asked for."""
+        from fractalgen.rolls import compose_rolls
 
         rolls, traces = compose_rolls(
             self.model,

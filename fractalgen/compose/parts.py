@@ -49,7 +49,7 @@ def write_part(
 ) -> Written:
     """Compose a part and write its files; MIDI batch by batch, before any picture.
 
-    ``written(index)`` is told of each MIDI file, ``progress`` as :func:`fractalgen.sampling.compose_rolls` does.
+    ``written(index)`` is told of each MIDI file, ``progress`` as :func:`fractalgen.rolls.compose_rolls` does.
     """
     names, first = order.names, order.part.first
     last = max(names)

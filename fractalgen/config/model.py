@@ -12,7 +12,9 @@ from typing import Any, get_args
 from fractalgen.config.fields import FARTHEST, MOST_BLOCKS, MOST_LEVELS, WIDEST, ConfigError, Generator, ScanOrder
 from fractalgen.errors import quoted, shown
 from fractalgen.music import MAX_STEPS
+from fractalgen.music.bars import BarLayout
 from fractalgen.music.labels import Attribute
+from fractalgen.music.tokens import Meters
 
 PLANNER_HEADS = 4
 OLD_NAMES = {"future_context": "listens"}
@@ -236,6 +238,17 @@ class ModelConfig:
         for name in ("max_children", "echoes"):
             data[name] = tuple(data.get(name, ()))
         return cls(**data)
+
+    def layout(self, meters: Meters, steps: int) -> BarLayout:
+        """The columns of a piece of so many steps in these meters.
+
+        Raises:
+            ConfigError: columns are no bars, and the steps do not fill them.
+        """
+        if self.bar_columns:
+            return BarLayout.of(meters, steps, self.steps_per_quarter, self.column)
+        self.check_width(steps)
+        return BarLayout.plain(steps, self.column)
 
     def fit_iterations(self, num_iter_list: tuple[int, ...]) -> tuple[int, ...]:
         """``num_iter_list`` with as many numbers as there are levels: cut, or filled up with 1."""

@@ -145,7 +145,8 @@ class TrainConfig:
     accelerator: str = setting("auto", "cpu, gpu ..., passed to the Lightning trainer")
     strategy: str = setting(
         "auto",
-        "ddp: each device has all weights; fsdp: a part of them, needs --optimizer adamw; passed to the Lightning trainer",
+        "ddp: each device has all weights; fsdp: a part of them, needs --optimizer adamw; passed to the Lightning"
+        " trainer",
     )
     logger: Literal["tensorboard", "csv", "wandb"] = setting(
         "tensorboard", "where figures and pictures go; wandb: Weights & Biases, a package of its own"

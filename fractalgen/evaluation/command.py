@@ -217,7 +217,7 @@ class Drawn(NamedTuple):
 
 def draw(model: FractalGen, cfg: EvaluateConfig, part: Part, progress: Callable[[int, int], None] | None) -> Drawn:
     """Draw a part of the samples, as wide as the crops."""
-    from fractalgen.sampling import compose_rolls
+    from fractalgen.rolls import compose_rolls
 
     rolls, traces = compose_rolls(
         model,

@@ -1,4 +1,4 @@
-"""Scores are written as MusicXML for a piano: two staves, chord symbols, sections, dynamics.  music21 writes the file."""
+"""Piano scores in MusicXML: two staves, chord symbols, sections, dynamics.  music21 writes the file."""
 
 from __future__ import annotations
 

@@ -24,7 +24,8 @@ from fractalgen.compose.composition import QUALITY, iterations
 from fractalgen.config import GenerateConfig
 from fractalgen.errors import UserError
 from fractalgen.music.labels import KEYS, Attribute
-from fractalgen.sampling import compose_rolls, sample_rolls
+from fractalgen.rolls import compose_rolls
+from fractalgen.sampling import sample_rolls
 from tests import tiny
 from tests.midi_files import delta, midi, off, on
 
@@ -153,7 +154,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[list[int]] | None]:
         rolls = np.stack([tiny.tokens(seed, width) for seed in range(count)])
         return torch.from_numpy(rolls.astype(np.int64)), tiny.intermediates(rolls)
 
-    monkeypatch.setattr("fractalgen.sampling.sample_rolls", sample)
+    monkeypatch.setattr("fractalgen.rolls.sample_rolls", sample)
     return found
 
 
@@ -382,7 +383,7 @@ def test_every_batch_is_written_at_once_and_an_interruption_keeps_it(
             signal.raise_signal(signum)
         return sample_rolls(*args, **settings)
 
-    monkeypatch.setattr("fractalgen.sampling.sample_rolls", interrupted)
+    monkeypatch.setattr("fractalgen.rolls.sample_rolls", interrupted)
     arguments = ["generate", "--checkpoint", checkpoint, "--output_dir", str(tmp_path), "--num_samples", "5"]
     for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
         signum = number

@@ -11,7 +11,7 @@ from fractalgen import FractalGen
 from fractalgen.model.sampling.recorder import DecidedPatch
 from fractalgen.music.plan import Plan
 from fractalgen.music.tokens import Meters
-from fractalgen.sampling import compose_rolls, layout_of
+from fractalgen.rolls import compose_rolls, layout_of
 from tests import tiny
 
 

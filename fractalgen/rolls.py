@@ -1,0 +1,234 @@
+"""Piano rolls composed by a network: plans, columns of bars, batches, traces."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from fractalgen.config import ConfigError, ModelConfig, SamplingConfig
+from fractalgen.model.network import FractalNetwork
+from fractalgen.model.plans import Plans
+from fractalgen.model.sampling.recorder import DecidedPatch
+from fractalgen.music import MAX_STEPS
+from fractalgen.music.bars import BarLayout
+from fractalgen.music.form import NEW
+from fractalgen.music.form import UNTOLD as NOT_SAID
+from fractalgen.music.pianoroll import PianoRoll
+from fractalgen.music.plan import Plan, bars_to_end
+from fractalgen.music.tokens import DEFAULT_METER, TEMPO, UNKNOWN, Meters
+from fractalgen.sampling import draw_plans, sample_rolls
+from fractalgen.trace import Trace
+
+
+class Watch(Protocol):
+    """What wants to see a piece while it is composed."""
+
+    def planned(self, sample: int, plan: Plan | None) -> None:
+        """The plan of a piece is drawn; models without plans have none."""
+
+    def decided(self, patch: DecidedPatch) -> None:
+        """A patch of the first level is decided; its steps are those of the piece."""
+
+
+def compose_rolls(
+    model: FractalNetwork,
+    num_samples: int = 1,
+    *,
+    sampling: SamplingConfig | None = None,
+    width: int | None = None,
+    layout: BarLayout | None = None,
+    plan: Plan | Sequence[Plan] | None = None,
+    complete: bool = True,
+    known: npt.NDArray[np.integer] | None = None,
+    allowed: npt.NDArray[np.bool_] | None = None,
+    labels: npt.ArrayLike | None = None,
+    seed: int | None = None,
+    return_trace: bool = False,
+    batch_size: int = 8,
+    tempo: float = TEMPO,
+    meters: Meters = (DEFAULT_METER,),
+    progress: Callable[[int, int], None] | None = None,
+    each_batch: Callable[[int, list[PianoRoll], list[Plan | None]], object] | None = None,
+    watch: Watch | None = None,
+) -> tuple[list[PianoRoll], list[Trace]]:
+    """Compose piano rolls of ``width`` time steps (default: the width trained on) at ``tempo`` quarters a minute.
+
+    ``meters``: of the rolls.  ``layout``: their columns (default: those of the meters); it takes the place of
+    ``width``.  ``plan``: what is told of chords and form, over the columns of the layout, of all samples or of each;
+    if ``complete``, models that know plans draw the rest.
+    ``known``: tokens (128, width), -1 where to compose (-2: anything but a hold); ``allowed``: bool (128, width),
+    cells that may sound; ``labels``: one per attribute of the model, 0 for unset, see
+    :func:`fractalgen.music.labels.encode_all`, or a row of them for each sample.
+    The same seed, number of samples, batch size and settings give the same rolls on the same machine; without a seed a
+    fresh one is drawn.  With ``return_trace`` also returns how each roll was composed (else no traces).
+    ``progress(done, total)`` counts first-level patches of all samples.  ``each_batch(first, rolls, plans)`` gets the
+    rolls of a batch as soon as they are composed, the number of the first of them, and their plans; where it returns
+    something true, the rest is not composed.  ``watch`` is shown plans and patches as soon as they are decided; it
+    needs ``return_trace``.
+
+    Raises:
+        ConfigError: settings or labels that cannot be.
+    """
+    sampling = SamplingConfig() if sampling is None else sampling
+    sampling = replace(sampling, num_iter_list=model.iterations(sampling.num_iter_list))
+    for name, value, low, high in (
+        ("num_samples", num_samples, 1, math.inf),
+        ("batch_size", batch_size, 1, math.inf),
+        ("seed", seed or 0, 0, 2**63 - 1),
+    ):
+        if not low <= value <= high:
+            raise ConfigError(f"{name} {value}: must be from {low} to {high}")
+    rolls: list[PianoRoll] = []
+    traces: list[Trace] = []
+    wanted = torch.zeros(0) if labels is None else torch.as_tensor(np.array(labels, np.int64))
+    wanted = wanted.expand(num_samples, wanted.shape[-1])
+    sizes = torch.tensor(model.config.label_sizes)
+    if wanted.numel() and (wanted.shape[1] != len(sizes) or bool(((wanted < 0) | (wanted >= sizes)).any())):
+        limits = " ".join(f"0-{size - 1}" for size in sizes.tolist()) or "none"
+        raise ConfigError(f"labels {wanted[0].tolist()}: this model's are {limits}, one per attribute")
+    generator = torch.Generator(model.device)
+    seed = secrets.randbelow(2**31) if seed is None else seed
+    generator.manual_seed(seed)
+    layout = layout_of(model.config, width, known, meters) if layout is None else layout
+    told = [plan] * num_samples if plan is None or isinstance(plan, Plan) else list(plan)
+    if len(told) != num_samples:
+        raise ConfigError(f"plan: {len(told)} plans for {num_samples} samples")
+    for one in told:
+        if one is not None and len(one) != len(layout):
+            raise ConfigError(f"plan: of {len(one)} columns, the piece has {len(layout)}")
+    absent = torch.from_numpy(~layout.exists)
+    laid_known = None if known is None else layout.lay(known.astype(np.int64), UNKNOWN)
+    laid_allowed = None if allowed is None else layout.lay(allowed, False)
+    for first in range(0, num_samples, batch_size):
+        count = min(batch_size, num_samples - first)
+
+        def advance(done: int, total: int, first: int = first, count: int = count) -> None:
+            if progress:
+                patches = total // count
+                progress(first * patches + done, num_samples * patches)
+
+        given = None if laid_known is None else torch.from_numpy(laid_known).expand(count, -1, -1)
+        cond_list = list(wanted[first : first + count].unbind(1)) if wanted.any() else None
+        plans, planned = plans_of(model, sampling, layout, told[first : first + count], complete, cond_list, generator)
+        if watch is not None:
+            for sample, one in enumerate(planned, first):
+                watch.planned(sample, one)
+
+        def decided(patch: DecidedPatch, first: int = first) -> None:
+            column = patch.time // layout.patch
+            steps = int(layout.lengths[column])
+            if watch is not None and steps:
+                watch.decided(
+                    replace(
+                        patch,
+                        sample=first + patch.sample,
+                        time=int(layout.starts[column]),
+                        tokens=patch.tokens[:, :steps],
+                        planes=patch.planes[..., :steps],
+                    )
+                )
+
+        tokens, intermediates = sample_rolls(
+            model,
+            sampling,
+            count,
+            cond_list=cond_list,
+            width=layout.width,
+            known=given,
+            plans=plans,
+            absent=absent,
+            allowed=None if laid_allowed is None else torch.from_numpy(laid_allowed),
+            generator=generator,
+            return_intermediates=return_trace,
+            progress=advance,
+            watch=None if watch is None else decided,
+        )
+        for roll in tokens.cpu().numpy().astype(np.uint8):
+            rolls.append(
+                PianoRoll(
+                    layout.strip(roll),
+                    steps_per_quarter=model.config.steps_per_quarter,
+                    velocity_bins=model.config.velocity_bins,
+                    tempos=((0, tempo),),
+                    time_signatures=meters,
+                )
+            )
+        if intermediates is not None:
+            recorded = {**vars(sampling), "width": layout.num_steps, "batch_size": batch_size, "tempo": tempo}
+            recorded["steps_per_quarter"] = model.config.steps_per_quarter
+            if meters != (DEFAULT_METER,):
+                recorded |= {"meters": meters, "steps_per_bar": rolls[-1].steps_per_bar}
+            if not layout.exists.all():
+                recorded["columns"] = layout.lengths.tolist()
+            of_plans = [{} if one is None else {"plan": one.to_dict()} for one in planned]
+            for trace, row, own in zip(
+                intermediates.traces, wanted[first : first + count].tolist(), of_plans, strict=True
+            ):
+                pairs = zip(model.config.attributes, row, strict=False)  # no row where nothing is asked for
+                asked = {attribute.name: attribute.describe(label) for attribute, label in pairs if label}
+                traces.append(replace(trace, seed=seed, settings={**trace.settings, **recorded, **asked, **own}))
+        if each_batch is not None and each_batch(first, rolls[first:], planned):
+            break
+    return rolls, traces
+
+
+def layout_of(
+    config: ModelConfig,
+    width: int | None = None,
+    known: npt.NDArray[np.integer] | None = None,
+    meters: Meters = (DEFAULT_METER,),
+) -> BarLayout:
+    """The columns of a piece of ``width`` steps (default: as many as are known, or the width trained on)."""
+    if width is None:
+        width = config.crop_length if known is None else known.shape[-1]
+    if not 1 <= width <= MAX_STEPS:
+        raise ConfigError(f"--target_width {width}: a piece has 1 to {MAX_STEPS:,} time steps")
+    return config.layout(meters, width)
+
+
+def plans_of(
+    model: FractalNetwork,
+    settings: SamplingConfig,
+    layout: BarLayout,
+    told: Sequence[Plan | None],
+    complete: bool,
+    cond_list: Sequence[Int[Tensor, " b"]] | None,
+    generator: torch.Generator,
+) -> tuple[Plans | None, list[Plan | None]]:
+    """Plans for a batch of pieces, ``complete`` or as far as they are told, and each of them by itself.
+
+    Raises:
+        ConfigError: a plan for a model that knows none.
+    """
+    config = model.config
+    if model.planner is None:
+        if any(plan is not None for plan in told):
+            raise ConfigError("this model knows no plans")
+        return None, [None] * len(told)
+    nothing = replace(Plan.free(len(layout), config.column), left=bars_to_end(layout))
+    given = [nothing if plan is None else plan for plan in told]
+    number = np.arange(len(layout))
+    returns = np.stack([plan.returns for plan in given])
+    arrays = {
+        "chords": np.stack([plan.chords for plan in given]),
+        "back": np.where(returns >= 0, number - returns, np.where(returns == NEW, 0, -1)),
+        "left": np.stack([plan.left for plan in given]),
+    }
+    free = Plans.free(len(given), len(layout), config.pitches, config.column, model.device)
+    plans = replace(free, **{name: torch.from_numpy(array).to(model.device) for name, array in arrays.items()})
+    if complete:
+        plans = draw_plans(model, settings, plans, torch.from_numpy(~layout.exists), cond_list, generator)
+    drawn = [
+        replace(plan, chords=chords, returns=np.where(back > 0, number - back, np.where(back == 0, NEW, NOT_SAID)))
+        for plan, chords, back in zip(given, plans.chords.cpu().numpy(), plans.back.cpu().numpy(), strict=True)
+    ]
+    return plans, list(drawn)
