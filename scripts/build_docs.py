@@ -8,6 +8,7 @@ the site by ``mkdocs.yml`` and ends with an error when a link between pages lead
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import shutil
@@ -56,4 +57,8 @@ def build(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(build(Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "outputs" / "docs").absolute()))
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument(
+        "folder", nargs="?", type=Path, default=ROOT / "outputs" / "docs", help="the site is in FOLDER/site"
+    )
+    sys.exit(build(parser.parse_args().folder.absolute()))

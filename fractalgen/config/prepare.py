@@ -67,4 +67,6 @@ class PrepareConfig:
     report: str | None = setting(None, "file for the list of skipped files (tab separated: file, reason)")
     num_workers: int = setting(0, "processes that read files (0: one per core)", low=0)
     scheduler: str | None = setting(None, "address of a Dask scheduler whose workers read the files (tcp://HOST:8786)")
-    shard_megabytes: float = setting(256.0, "size of a shard; prepare needs about three times as much memory", low=0.001)
+    shard_megabytes: float = setting(
+        256.0, "size of a shard; prepare needs about three times as much memory", low=0.001
+    )
