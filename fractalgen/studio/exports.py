@@ -23,6 +23,7 @@ import numpy as np
 
 from fractalgen import render
 from fractalgen.config import GenerateConfig, SamplingConfig
+from fractalgen.config.model import patch_widths
 from fractalgen.errors import UserError, shown
 from fractalgen.music import MAX_STEPS
 from fractalgen.music.bars import BarLayout
@@ -51,7 +52,7 @@ KINDS = {
     "trace": "application/octet-stream",
 }
 ENDINGS = {kind: f".{kind}" for kind in KINDS} | {"trace": ".trace.npz"}
-GRID = 4  # time steps a quarter note in pictures
+PATCHES = (128, 16, 4, 1)  # that pictures of a piece are divided into; nothing was composed in them
 MOST_EXPORTS = 4  # that are being drawn or wait for it
 
 
@@ -164,7 +165,7 @@ def draw(kind: str, document: Document, trace: Path | None, path: Path) -> None:
     if not document.length:
         raise UserError("the piece is empty")
     if kind == "wav":
-        sound.save_wav(roll_of(document, (12, 24, 48, 120, 240))[0], path)
+        sound.save_wav(roll_of(document, 64, (12, 24, 48, 120, 240))[0], path)
         return
     if kind == "musicxml":
         score(document, path)
@@ -182,18 +183,18 @@ def draw(kind: str, document: Document, trace: Path | None, path: Path) -> None:
     writers[kind]()
 
 
-def roll_of(document: Document, grids: Sequence[int] = ()) -> tuple[PianoRoll, MidiEvents]:
-    """The piece on a grid of sixteenths, or on the first of ``grids`` that moves notes less, by two ticks at most."""
+def roll_of(document: Document, velocity_bins: int, grids: Sequence[int]) -> tuple[PianoRoll, MidiEvents]:
+    """The piece on a grid of sixteenths, or on the first of ``grids`` that moves notes by two ticks at most."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "piece.mid"
         write_document(document, path)
-        events = read_midi(path, GRID)
+        events = read_midi(path)
         if events.misplaced() != (0, 0):
             for grid in (grid for grid in grids if grid * document.length <= MAX_STEPS * TICKS):
                 events = read_midi(path, grid)
                 if np.abs(events.onset - np.round(events.onset)).max(initial=0) * TICKS / grid <= 2:
                     break
-    return PianoRoll.from_events(events, 64 if grids else 32), events
+    return PianoRoll.from_events(events, velocity_bins), events
 
 
 def score(document: Document, path: Path) -> None:
@@ -204,7 +205,7 @@ def score(document: Document, path: Path) -> None:
     """
     from fractalgen.music.musicxml_writer import write_musicxml
 
-    roll, events = roll_of(document, (12, 24))
+    roll, events = roll_of(document, 64, (12, 24))
     notes = roll.notes()
     voices = np.zeros(len(notes), np.uint8)
     if events.voices is not None:
@@ -229,17 +230,19 @@ def lane(document: Document, trace: Trace) -> tuple[Span, ...]:
 
 def given(document: Document) -> Trace:
     """A record of a piece in which nothing was composed."""
-    roll, _ = roll_of(document)
-    patch = 16
-    layout = BarLayout.of(roll.time_signatures, roll.width, GRID, patch)
+    roll, _ = roll_of(document, 32, (12,))
+    widths = patch_widths(PATCHES, roll.steps_per_quarter)[1:]
+    layout = BarLayout.of(roll.time_signatures, roll.width, roll.steps_per_quarter, widths[0])
     settings = {
         "length": roll.width,
-        "steps_per_quarter": GRID,
+        "steps_per_quarter": roll.steps_per_quarter,
         "steps_per_bar": roll.steps_per_bar,
         "tempo": roll.tempos[0][1],
         "tempos": roll.tempos,
         "meters": roll.time_signatures,
     }
+    if widths != PATCHES[1:]:
+        settings["patch_steps"] = widths
     if not layout.exists.all():
         settings["columns"] = layout.lengths.tolist()
     return Trace(
@@ -248,7 +251,7 @@ def given(document: Document) -> Trace:
         steps=np.zeros((0, 2), np.int16),
         known=np.ones((len(roll.tokens), layout.width), np.bool_),
         generators=("ar",) * 4,
-        patch_sizes=(128, patch, 4, 1),
+        patch_sizes=PATCHES,
         scan_order="column_major",
         num_iter_list=SamplingConfig.num_iter_list,
         velocity_bins=roll.velocity_bins,

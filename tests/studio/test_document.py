@@ -13,6 +13,7 @@ import pytest
 from fractalgen import PianoRoll
 from fractalgen.errors import UserError
 from fractalgen.studio.document import Document, Note, taken_over, with_chords
+from fractalgen.studio.exports import given
 from fractalgen.studio.midi_file import read_document, write_document
 from tests.midi_files import delta, meter, midi, off, on
 from tests.studio.conftest import BAR
@@ -150,3 +151,12 @@ def test_results_keep_numbers_hands_and_locks(piece: Document) -> None:
 def test_the_length_is_that_of_the_roll(piece: Document, tmp_path: Path) -> None:
     write_document(piece, tmp_path / "a.mid")
     assert PianoRoll.from_midi(tmp_path / "a.mid").width == 64
+
+
+@pytest.mark.parametrize(("apart", "grid"), [(120, 4), (160, 12)])
+def test_pictures_have_a_grid_that_the_notes_lie_on(apart: int, grid: int) -> None:
+    notes = tuple(Note(number, 60 + number, apart * number, apart, 80) for number in range(12))
+    trace = given(Document(length=1920, notes=notes))
+    roll = trace.roll
+    assert roll.steps_per_quarter == trace.steps_per_quarter == grid
+    assert [note[1] for note in roll.notes().tolist()] == [apart * grid // 480 * number for number in range(12)]
