@@ -36,7 +36,8 @@ import torch
 from fractalgen import cli
 from fractalgen.api import FractalGen, load_pretrained
 from fractalgen.checkpoint import export, save_pretrained
-from fractalgen.compose.assignment import assignment, check_mode
+from fractalgen.compose.assignment import assignment
+from fractalgen.compose.checks import check_mode
 from fractalgen.compose.recipe import PREFIX, write_recipe
 from fractalgen.config import ExportConfig, GenerateConfig, ModelConfig, RenderConfig, SamplingConfig, TrainConfig
 from fractalgen.config.yaml_files import CONFIGS
