@@ -16,6 +16,7 @@ from itertools import chain, islice
 from multiprocessing import get_context, parent_process
 from threading import Thread
 from typing import Any, Protocol, TypeVar
+from urllib.parse import urlsplit
 
 from fractalgen.errors import UserError, missing, reason
 
@@ -184,6 +185,8 @@ class _Cluster:
             raise missing(f"--scheduler {address}", "Dask", "cluster") from error
         self.address, self.killed = address, KilledWorker
         with self._told():
+            if urlsplit(address if "://" in address else f"tcp://{address}").port is None:  # Dask would wait
+                raise ValueError("not of the form tcp://HOST:8786")
             self.client = Client(address, timeout=patience, set_as_default=False)
         self.executor: Executor = self.client.get_executor(pure=False)
         self.counted, self.workers = 0.0, 0
