@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from fractalgen.errors import UserError
+import numpy.typing as npt
+
+from fractalgen.errors import UserError, reason
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -55,6 +57,25 @@ def write_json(path: str | Path, data: Any) -> None:
     """
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+
+
+def write_tensors(path: str | Path, tensors: Mapping[str, npt.NDArray[Any]], metadata: Any) -> None:
+    """Write arrays and plain data to a ``.safetensors`` file, with the permissions of any other new file.
+
+    Raises:
+        UserError: the folder cannot be made or written to, or the disk is full.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    with replacing(path) as temporary:
+        temporary.touch()
+        permissions = temporary.stat().st_mode  # the library puts a private file in its place
+        try:
+            save_file(dict(tensors), temporary, {"fractalgen": json.dumps(metadata)})
+        except SafetensorError as error:
+            raise OSError(reason(error)) from error
+        temporary.chmod(permissions)
 
 
 def writable_folder(path: str) -> Path:

@@ -5,7 +5,6 @@ The columns of a file are described in :mod:`fractalgen.data.corpus_file`, a fol
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -23,7 +22,7 @@ from fractalgen.data.corpus_file import FORMAT, SPLITS, VERSION, Split, check_no
 from fractalgen.data.shards import Coded, Shards
 from fractalgen.data.song import Song
 from fractalgen.errors import UserError
-from fractalgen.files import ASSETS, replacing
+from fractalgen.files import ASSETS, write_tensors
 from fractalgen.music.chords import Chords
 from fractalgen.music.keys import Keys, key_changes
 from fractalgen.music.labels import KEYS, Attribute
@@ -50,8 +49,6 @@ def write_corpus(
 
     ``analyses``: one for each song, where they are known already.  A shard has no ``vocabulary`` of its own.
     """
-    from safetensors.numpy import save_file
-
     if analyses is None:
         listened = tqdm(songs, "keys and chords", unit="song", disable=None)
         analyses = [Analysis.of(song, steps_per_quarter, velocity_bins) for song in listened]
@@ -91,8 +88,7 @@ def write_corpus(
         training = [(song.style, found.measured) for song, found in pairs if splits[song.name] == "train"]
         metadata["attributes"] = [asdict(attribute) for attribute in attributes.vocabulary_of(training)]
     metadata |= about
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, {"fractalgen": json.dumps(metadata)})
+    write_tensors(path, tensors, metadata)
 
 
 def _column(songs: Sequence[Song], name: str) -> npt.NDArray[Any]:

@@ -160,9 +160,8 @@ def _damage(about: dict[str, Any], tensors: dict[str, npt.NDArray[Any]]) -> str:
             return f"{name}: not a {kind.__name__} for each song"
     if not set(about["splits"]) <= set(SPLITS):
         return "a split that there is not"
-    for name, highest in (("steps_per_quarter", 480), ("velocity_bins", 64)):
-        if type(about[name]) is not int or not 1 <= about[name] <= highest:
-            return f"{name} is not a number from 1 to {highest}"
+    if damage := settings_damage(about):
+        return damage
     steps = tensors["songs.num_steps"]
     if len(steps) and not 1 <= steps.min() <= steps.max() <= MAX_STEPS:
         return f"a song of {steps.min()} or {steps.max()} steps"
@@ -191,6 +190,14 @@ def _damage(about: dict[str, Any], tensors: dict[str, npt.NDArray[Any]]) -> str:
         return "a chord that there is not"
     if "notes.voice" in tensors and len(tensors["notes.voice"]) != len(tensors["notes.pitch"]):
         return "notes.voice: not one for each note"
+    return ""
+
+
+def settings_damage(about: dict[str, Any]) -> str:
+    """What is wrong with the metadata that is about all songs of a corpus, or nothing."""
+    for name, highest in (("steps_per_quarter", 480), ("velocity_bins", 64)):
+        if type(about[name]) is not int or not 1 <= about[name] <= highest:
+            return f"{name} is not a number from 1 to {highest}"
     for attribute in about.get("attributes", ()):
         Attribute.from_dict(attribute)
     return ""

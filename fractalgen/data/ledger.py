@@ -1,4 +1,4 @@
-"""What is known of the files and songs that a corpus has so far, on disk beside its shards: a SQLite data base.
+"""What is known of the files and songs that a corpus has so far, on disk beside its shards: an SQLite database.
 
 It finds duplicates among any number of songs, and remembers which files were read, so that a run goes on where one
 before it ended.  What is written becomes valid together with a finished shard, or not at all.
@@ -37,7 +37,7 @@ CREATE TABLE IF NOT EXISTS shards (number INTEGER PRIMARY KEY, about TEXT);
 
 
 class Ledger:
-    """The data base of a folder, or one in memory that is forgotten.
+    """The database of a folder, or one in memory that is forgotten.
 
     Raises:
         UserError: the file is damaged, or another process writes to the folder.

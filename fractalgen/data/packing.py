@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -18,7 +17,7 @@ from fractalgen.data.corpus_file import SPLITS, VERSION, Split, map_corpus
 from fractalgen.data.ledger import Ledger
 from fractalgen.data.shards import FOLDER_FORMAT, INDEX_FORMAT, MANIFEST, shard_path
 from fractalgen.data.song import Song
-from fractalgen.files import replacing, write_json
+from fractalgen.files import write_json, write_tensors
 
 ENDING = ".safetensors"  # of a corpus in one file; any other name is a folder's
 MEGABYTE = 1_000_000
@@ -142,8 +141,6 @@ def write_index(folder: Path, name: str, shards: int) -> list[str]:
     Returns:
         the styles, of which the array has the numbers.
     """
-    from safetensors.numpy import save_file
-
     styles: dict[str, int] = {}
     parts = []
     for number in range(shards):
@@ -162,7 +159,5 @@ def write_index(folder: Path, name: str, shards: int) -> list[str]:
         )
     arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     arrays["ids.offsets"] = np.concatenate([[0], np.cumsum(arrays["ids.offsets"])])
-    metadata = {"fractalgen": json.dumps({"format": INDEX_FORMAT, "version": VERSION})}
-    with replacing(folder / name) as temporary:
-        save_file(arrays, temporary, metadata)
+    write_tensors(folder / name, arrays, {"format": INDEX_FORMAT, "version": VERSION})
     return list(styles)

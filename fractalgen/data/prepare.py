@@ -8,6 +8,7 @@ chorales is read too, see :mod:`fractalgen.data.chorales`; what else is read, :m
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import fields, replace
@@ -46,7 +47,7 @@ def prepare(config: PrepareConfig) -> Summary:
 
     A file that cannot be used never stops the run.  Into a folder, finished shards stay where a run is interrupted;
     the same command goes on behind them, and reads files that were added.  Raises ``UserError`` when nothing usable is
-    left or a path is wrong; then nothing is written.
+    left or a path is wrong; then no corpus is written.
     """
     check_bounds(config)
     for word in config.tracks:
@@ -65,16 +66,19 @@ def prepare(config: PrepareConfig) -> Summary:
     source = Source(config.data)
     if config.report:
         _check_target(Path(config.report), "--report")
-    ledger = _ledger_of(out, config) if folder else Ledger()
     try:
-        summary, losses = _prepare(config, source, ledger, folder)
-    finally:
-        nothing = folder and not ledger.shards()
-        ledger.close()
-        if nothing:  # no shard was finished
-            (out / LEDGER).unlink(missing_ok=True)
-            if not any(out.iterdir()):
-                out.rmdir()
+        ledger = _ledger_of(out, config) if folder else Ledger()
+        try:
+            summary, losses = _prepare(config, source, ledger, folder)
+        finally:
+            nothing = folder and not ledger.shards()
+            ledger.close()
+            if nothing:  # no shard was finished
+                (out / LEDGER).unlink(missing_ok=True)
+                if not any(out.iterdir()):
+                    out.rmdir()
+    except sqlite3.Error as error:
+        raise UserError(f"--out {out}: {LEDGER} cannot be written, or is damaged ({error})") from error
     print_summary(summary, config)
     losses.print()
     return summary
@@ -172,8 +176,8 @@ def _ledger_of(folder: Path, config: PrepareConfig) -> Ledger:
     except UserError:
         ledger.close()
         raise
-    for left in folder.glob(".*.safetensors"):  # of a run that was killed while it wrote a shard
-        left.unlink()
+    for left in (*folder.glob(".*.safetensors"), *folder.glob(".tmp??????")):  # of a run that was killed
+        left.unlink()  # while it wrote a shard; the second kind is that of the library
     return ledger
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -120,8 +121,9 @@ def fingerprint(song: Song) -> bytes:
 
 
 def shown_name(name: str) -> str:
-    """A file name that can be printed, also when its bytes are not valid Unicode."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    """A file name that can be printed on one line, also when its bytes are not valid Unicode."""
+    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return re.sub(r"[\x00-\x1f\x7f]", lambda sign: f"\\x{ord(sign[0]):02x}", text)
 
 
 def beat_map_of(file: Path) -> Path | None:

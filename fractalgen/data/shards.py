@@ -18,8 +18,9 @@ from typing import Any, Generic, TypeVar, cast, overload
 import numpy as np
 import numpy.typing as npt
 
-from fractalgen.data.corpus_file import SPLITS, VERSION, Split, damage_told, map_corpus, map_file
+from fractalgen.data.corpus_file import SPLITS, VERSION, Split, damage_told, map_corpus, map_file, settings_damage
 from fractalgen.errors import UserError, reason, shown
+from fractalgen.music import MAX_STEPS
 
 MANIFEST, FOLDER_FORMAT, INDEX_FORMAT = "manifest.json", "fractalgen-corpus-folder", "fractalgen-corpus-index"
 OPEN = 256  # shards that are mapped at a time
@@ -77,7 +78,7 @@ class Names(Sequence[str]):
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         index %= len(self)
-        return self.text[self.offsets[index] : self.offsets[index + 1]].tobytes().decode()
+        return self.text[self.offsets[index] : self.offsets[index + 1]].tobytes().decode(errors="replace")
 
 
 class Shards:
@@ -91,18 +92,18 @@ class Shards:
         self.folder = folder
         self.manifest = read_manifest(folder)
         with damage_told(folder):
-            shards, styles = self.manifest["shards"], self.manifest["styles"]
-            index = folder / str(self.manifest["index"])
-            _, arrays = map_file(index, INDEX_FORMAT)
+            if damage := settings_damage(self.manifest):
+                raise UserError(damage)
+            self.first = [0, *accumulate(int(shard["songs"]) for shard in self.manifest["shards"])]
+            styles, index = self.manifest["styles"], folder / str(self.manifest["index"])
+        _, arrays = map_file(index, INDEX_FORMAT)
+        with damage_told(index):
+            if damage := _index_damage(arrays, self.first[-1], styles):
+                raise UserError(damage)
             self.song_ids = Names(arrays["ids.text"], arrays["ids.offsets"])
             self.splits: Coded[Split] = Coded(arrays["songs.split"], SPLITS)
             self.styles: Coded[str] = Coded(arrays["songs.style"], styles)
             self.flat, self.lengths = arrays["songs.flat"], arrays["songs.num_steps"]
-            self.first = [0, *accumulate(int(shard["songs"]) for shard in shards)]
-            if {len(self.song_ids), len(self.splits), len(self.styles), len(self.flat), len(self.lengths)} != {
-                self.first[-1]
-            }:
-                raise UserError(f"{index.name} does not list {self.first[-1]} songs")
         self._shard = lru_cache(OPEN)(self._map)  # a mapped shard costs some kilobytes
 
     def at(self, index: int) -> tuple[dict[str, npt.NDArray[Any]], int]:
@@ -117,6 +118,28 @@ class Shards:
         if len(metadata["songs"]) != expected:
             raise UserError(f"corpus {path}: has {len(metadata['songs'])} songs, {MANIFEST} says {expected}")
         return tensors
+
+
+def _index_damage(arrays: dict[str, npt.NDArray[Any]], songs: int, styles: Any) -> str:
+    """What does not fit together in the index of so many songs, or nothing."""
+    if not isinstance(styles, list) or not all(isinstance(style, str) for style in styles):
+        return f"the styles in {MANIFEST} are no list of names"
+    for name, lowest, highest in (
+        ("songs.split", 0, len(SPLITS) - 1),
+        ("songs.style", 0, len(styles) - 1),
+        ("songs.flat", 0, 1),
+        ("songs.num_steps", 1, MAX_STEPS),
+    ):
+        if arrays[name].shape != (songs,):
+            return f"{name} is {arrays[name].shape}, {MANIFEST} says {songs} songs"
+        if songs and not lowest <= arrays[name].min() <= arrays[name].max() <= highest:
+            return f"{name} is not from {lowest} to {highest}"
+    offsets = arrays["ids.offsets"]
+    if offsets.shape != (songs + 1,) or offsets[0] != 0 or offsets[-1] != len(arrays["ids.text"]):
+        return f"ids.offsets does not cut ids.text into {songs} names"
+    if (offsets[1:] < offsets[:-1]).any():
+        return "ids.offsets goes back"
+    return ""
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ Files come in the order of their paths, one after the other, so that a million o
 from __future__ import annotations
 
 import os
+import posixpath
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -155,7 +156,7 @@ def _members(stream: Any) -> Iterator[tuple[str, str, bytes]]:
     """Music in a tar archive, which is read once from begin to end, such as Aria-MIDI's."""
     with tarfile.open(fileobj=stream, mode="r|*") as archive:
         for member in archive:
-            name = member.name.removeprefix("./")
+            name = posixpath.normpath(f"/{member.name}").lstrip("/")  # no name leads out of the archive
             base = name.rpartition("/")[2]
             if member.isfile() and base[:2] != "._" and _is_music(base.lower()):
                 file = archive.extractfile(member)

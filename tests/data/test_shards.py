@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 
 from fractalgen.config import PrepareConfig
 from fractalgen.data import corpus as corpora
@@ -22,8 +23,9 @@ from fractalgen.data import ledger
 from fractalgen.data.corpus import Corpus
 from fractalgen.data.crops import CropDataset, ValidCrops
 from fractalgen.data.prepare import LEDGER, Summary, prepare
-from fractalgen.data.shards import shard_path
+from fractalgen.data.shards import INDEX_FORMAT, shard_path
 from fractalgen.errors import UserError
+from fractalgen.files import write_tensors
 from tests.midi_files import midi, scale, tempo
 
 SMALL = 0.002  # megabytes: a few of these songs
@@ -210,12 +212,25 @@ def damage_index(folder: Path) -> None:
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
+def damage_settings(folder: Path) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"velocity_bins": 0}))
+
+
+def damage_splits(folder: Path) -> None:
+    (index,) = folder.glob("index-*")
+    arrays = load_file(index)
+    write_tensors(index, arrays | {"songs.split": arrays["songs.split"] + 9}, {"format": INDEX_FORMAT, "version": 1})
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
         (damage_length, "shard-00001.safetensors: damaged .truncated"),
         (damage_notes, "damaged .a note lies outside"),
-        (damage_index, "does not list 25 songs"),
+        (damage_index, "says 25 songs"),
+        (damage_splits, "songs.split is not from 0 to 2"),
+        (damage_settings, "velocity_bins is not a number"),
     ],
 )
 def test_a_damaged_folder_is_told(music: Path, damage: Callable[[Path], None], message: str) -> None:
@@ -228,6 +243,36 @@ def test_a_damaged_folder_is_told(music: Path, damage: Callable[[Path], None], m
 
     with pytest.raises(UserError, match=message):
         first_of_second()
+
+
+def test_a_full_disk_is_told_in_one_line(music: Path) -> None:
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for out in ("one.safetensors", "many"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, before[1]))
+        try:
+            with pytest.raises(UserError, match=r"cannot be written"):
+                run(music, out, shard_megabytes=1)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert not (music.parent / out).exists()
+
+
+def test_a_damaged_ledger_is_told_and_stays(music: Path) -> None:
+    ledger_file = run(music, "out")[1].path / LEDGER
+    pages = bytearray(ledger_file.read_bytes())
+    for place in range(3 * 4096, len(pages), 4096):
+        pages[place : place + 512] = b"\xff" * 512
+    ledger_file.write_bytes(pages)
+    with pytest.raises(UserError, match=r"ledger.sqlite cannot be written, or is damaged"):
+        run(music, "out")
+    assert ledger_file.exists()
+
+
+def test_a_corpus_can_be_read_by_others(music: Path) -> None:
+    corpus = run(music, "out")[1]
+    modes = {path.stat().st_mode for path in corpus.path.iterdir() if path.name != LEDGER}
+    assert len(modes) == 1
 
 
 def test_more_notes_than_32_bits_count(music: Path, monkeypatch: pytest.MonkeyPatch) -> None:

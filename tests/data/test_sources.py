@@ -69,6 +69,14 @@ def test_archives(tmp_path: Path, expected: dict[str, list[int]]) -> None:
     assert "cut.tar\tdamaged after" in report.read_text()
 
 
+def test_odd_names_in_an_archive(tmp_path: Path) -> None:
+    """No name leads out of the archive or breaks a line."""
+    names = ["/abs.mid", "../../up.mid", "a\nb.mid", "./x/../in.mid"]
+    inside = dict(zip(names, FILES.values(), strict=False))
+    found = songs(archive(tmp_path / "odd.tar", inside, "w"), tmp_path)
+    assert list(found) == ["abs.mid", "up.mid", "a\\x0ab.mid", "in.mid"]
+
+
 def test_tables(tmp_path: Path, expected: dict[str, list[int]]) -> None:
     """In GigaMIDI's layout, and in the one that data sets of Hugging Face have."""
     names, contents = list(FILES), list(FILES.values())
