@@ -79,8 +79,7 @@ def test_a_run_that_was_interrupted_goes_on(
 @pytest.mark.filterwarnings("ignore")  # of the cluster
 def test_a_cluster_composes_the_same(generate: Callable[..., dict[str, bytes]]) -> None:
     distributed = pytest.importorskip("distributed")
-    with distributed.LocalCluster(
-        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None
-    ) as cluster:
+    settings = {"n_workers": 1, "threads_per_worker": 2, "processes": False, "dashboard_address": None}
+    with distributed.LocalCluster(**settings, protocol="tcp", host="127.0.0.1") as cluster:
         there = generate("there", "--save_gif", "--scheduler", cluster.scheduler_address)
     assert there == generate("here", "--save_gif")
