@@ -185,7 +185,8 @@ class _Cluster:
             raise missing(f"--scheduler {address}", "Dask", "cluster") from error
         self.address, self.killed = address, KilledWorker
         with self._told():
-            if urlsplit(address if "://" in address else f"tcp://{address}").port is None:  # Dask would wait
+            parts = urlsplit(address if "://" in address else f"tcp://{address}")
+            if parts.port is None and parts.scheme != "inproc":  # Dask would wait
                 raise ValueError("not of the form tcp://HOST:8786")
             self.client = Client(address, timeout=patience, set_as_default=False)
         self.executor: Executor = self.client.get_executor(pure=False)
