@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from fractalgen.config import RenderConfig
-from fractalgen.errors import UserError
+from fractalgen.errors import UserError, missing
 from fractalgen.files import replacing
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.render.animations import Film, delays, film
@@ -128,7 +128,7 @@ def check_ffmpeg() -> ModuleType:
 
         imageio_ffmpeg.get_ffmpeg_exe()
     except (ImportError, RuntimeError) as error:
-        raise UserError("MP4 needs imageio-ffmpeg: pip install imageio-ffmpeg") from error
+        raise missing("MP4", "imageio-ffmpeg", "mp4") from error
     return imageio_ffmpeg
 
 

@@ -239,5 +239,5 @@ def test_files_that_are_no_traces(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_without_the_video_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (path,) = saved(tmp_path, "a")
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
-    with pytest.raises(UserError, match="MP4 needs imageio-ffmpeg: pip install imageio-ffmpeg"):
+    with pytest.raises(UserError, match=r"MP4 needs imageio-ffmpeg: pip install 'fractalgen-piano\[mp4\]'"):
         run(path, format="mp4")
