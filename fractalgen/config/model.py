@@ -7,14 +7,16 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from fractalgen.config.fields import FARTHEST, MOST_BLOCKS, MOST_LEVELS, WIDEST, ConfigError, Generator, ScanOrder
 from fractalgen.errors import quoted, shown
 from fractalgen.music import MAX_STEPS
-from fractalgen.music.bars import BarLayout
 from fractalgen.music.labels import Attribute
-from fractalgen.music.tokens import Meters
+
+if TYPE_CHECKING:
+    from fractalgen.music.bars import BarLayout
+    from fractalgen.music.tokens import Meters
 
 PLANNER_HEADS = 4
 OLD_NAMES = {"future_context": "listens"}
@@ -245,6 +247,8 @@ class ModelConfig:
         Raises:
             ConfigError: columns are no bars, and the steps do not fill them.
         """
+        from fractalgen.music.bars import BarLayout  # needs NumPy, which --help does without
+
         if self.bar_columns:
             return BarLayout.of(meters, steps, self.steps_per_quarter, self.column)
         self.check_width(steps)

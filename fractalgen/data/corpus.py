@@ -19,7 +19,7 @@ from tqdm import tqdm
 from fractalgen.data import attributes
 from fractalgen.data.analysis import Analysis, estimated_chords
 from fractalgen.data.corpus_file import FORMAT, SPLITS, VERSION, Split, check_notes, damage_told, map_corpus
-from fractalgen.data.shards import Coded, Shards
+from fractalgen.data.shards import MANIFEST, Coded, Shards
 from fractalgen.data.song import Song
 from fractalgen.errors import UserError
 from fractalgen.files import ASSETS, write_tensors
@@ -149,7 +149,8 @@ class Corpus:
         """
         path = Path(path_or_name)
         embedded = ASSETS / f"{path_or_name}.safetensors"
-        if not path.exists() and path.name == str(path_or_name) and embedded.exists():
+        there = path.is_file() or (path / MANIFEST).exists()  # a folder of the same name may be anything
+        if not there and path.name == str(path_or_name) and embedded.exists():
             path = embedded
         return cls(path)
 
