@@ -8,11 +8,12 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
-
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any
 
 from fractalgen.errors import UserError, reason
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 ASSETS = Path(__file__).parent / "assets"
 
