@@ -10,10 +10,13 @@ if [ $# -eq 0 ] || [ "$1" = --fast ]; then
     "$PYTHON" -m ruff format --check .
     "$PYTHON" -m ruff check .
 fi
+# A process for each core, four at most: a test may need a gigabyte.  A file of tests stays in one process.
+SPREAD=(--numprocesses auto --maxprocesses 4 --dist loadfile)
 if [ $# -eq 0 ]; then
     "$PYTHON" -m mypy
+    set -- "${SPREAD[@]}"
 elif [ "$1" = --fast ]; then
     shift
-    set -- -m "not slow" "$@"
+    set -- "${SPREAD[@]}" -m "not slow" "$@"
 fi
 exec "$PYTHON" -m pytest "$@"
