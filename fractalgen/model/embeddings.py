@@ -49,7 +49,7 @@ class Place(nn.Module):
 
     def forward(self, grid: Grid) -> Float[Tensor, "n d"]:
         """One vector per patch of the grid, in scan order."""
-        angles = self.pace * torch.arange(grid.cols, device=self.row.device)[:, None] * self.frequencies
+        angles = torch.arange(grid.cols, device=self.row.device)[:, None] * (self.pace * self.frequencies)
         col = self.col(torch.cat([angles.sin(), angles.cos()], -1))
         return grid.number(self.row[:, None] + col)
 
