@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# All checks: format, lint, types, tests.  --fast: format, lint and the fast tests, in less than a minute.
+# All checks: format, lint, types, tests.  --fast: format, lint and the fast tests, in a minute or a few.
 # Other arguments go to pytest, which runs alone then (bash run_tests.sh -k midi).
 # Does its own set-up the first time.
 set -euo pipefail
