@@ -6,7 +6,7 @@ import functools
 import threading
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
+from fractalgen.seeds import stream
 
 if TYPE_CHECKING:
     from fractalgen.api import FractalGen
@@ -28,8 +28,8 @@ def parts(num_samples: int, seed: int) -> list[Part]:
     """The parts of so many samples; the seed of the first one is ``seed`` itself."""
     found = []
     for number, first in enumerate(range(0, num_samples, SIZE)):
-        own = int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0] >> np.uint64(1))
-        found.append(Part(first, min(SIZE, num_samples - first), own if number else seed))
+        own = stream(seed, number) if number else seed
+        found.append(Part(first, min(SIZE, num_samples - first), own))
     return found
 
 

@@ -157,11 +157,11 @@ class _Machine:
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(workers, _SPAWN, _end_with_parent)
+    return ProcessPoolExecutor(workers, _SPAWN, end_with_parent)
 
 
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for work for ever."""
+def end_with_parent() -> None:
+    """End this process when the one that started it is gone, however it ended: it would wait for work for ever."""
     parent = parent_process()
     assert parent is not None
 

@@ -20,7 +20,7 @@ from fractalgen.model.network import FractalNetwork
 
 
 class PretrainedModel(FractalNetwork):
-    """A network with weights that have a past.
+    """A network that is loaded, saved and shared, with what is known of its weights.
 
     ``facts``: what the file says about them (step, corpus, licence ...).  ``card``: their model card, if there is one.
     """

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -23,17 +22,13 @@ from fractalgen.data.labeller import chosen
 from fractalgen.errors import UserError
 from fractalgen.model.masking import drop_labels, drop_plans, random_known
 from fractalgen.model.plans import Plans
+from fractalgen.seeds import stream
 
 Batch = dict[str, Any]
 """Tensors by name, of one crop or of a batch; and ``told``, the same of what a training step shows the model."""
 CROPS, MASKS, VALIDATION, HIDDEN = range(4)  # streams of random numbers
 KEY_TOLD = 0.8  # share of the training crops whose plans are drawn in a given key
 GRACE = 60  # seconds that a worker outlives SIGTERM
-
-
-def stream(*numbers: int) -> int:
-    """A seed for the random stream named by non-negative ``numbers``; streams of different names are independent."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def outlive_signals(worker: int) -> None:

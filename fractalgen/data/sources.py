@@ -19,9 +19,10 @@ import fsspec
 
 from fractalgen.data.reading import BEAT_MAP, MOST_BYTES, Skipped, SourceFile, shown_name
 from fractalgen.errors import UserError, missing, reason
+from fractalgen.music.musicxml import SCORE_ENDINGS
 
 MIDI_ENDINGS = (".mid", ".midi", ".kar", ".rmi", ".smf")  # each also packed: .mid.gz
-SCORE_ENDINGS = (".musicxml", ".mxl")
+SCORES = tuple(ending for ending in SCORE_ENDINGS if ending != ".xml")  # which may be anything in a folder
 OTHER_ENDINGS = (".abc", ".gp", ".gp3", ".gp4", ".gp5", ".gpx", ".mscx", ".mscz", ".mus", ".sib")
 ARCHIVE_ENDINGS = (".tar", ".tar.gz", ".tgz")
 TABLE_ENDINGS = (".parquet",)
@@ -138,7 +139,7 @@ class Source:
 
 
 def _is_music(lower: str) -> bool:
-    return lower.removesuffix(".gz").endswith(MIDI_ENDINGS) or lower.endswith(SCORE_ENDINGS)
+    return lower.removesuffix(".gz").endswith(MIDI_ENDINGS) or lower.endswith(SCORES)
 
 
 def _style(folder: PurePosixPath) -> str:

@@ -32,12 +32,12 @@ from fractalgen.music.midi import MidiEvents, nearest_steps, read_midi
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.plan import Span, spans_of
 from fractalgen.music.voices import hands, merged_voices
+from fractalgen.parallel import end_with_parent
 from fractalgen.render import sound
 from fractalgen.render.page import save_html
 from fractalgen.render.video import check_ffmpeg
 from fractalgen.studio.document import TICKS, Document
 from fractalgen.studio.midi_file import write_document
-from fractalgen.studio.worker import end_with_parent
 from fractalgen.trace import Trace
 
 T = TypeVar("T")

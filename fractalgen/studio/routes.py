@@ -285,10 +285,9 @@ def whole(project: Project) -> dict[str, Any]:
 def _download(name: str, kind: str, write: Callable[[Path], None]) -> FileResponse:
     """A file that is written now and removed when it has been sent."""
     folder = Path(tempfile.mkdtemp(prefix="fractalgen-"))
-    try:
+    with contextlib.ExitStack() as undo:
+        undo.callback(shutil.rmtree, folder, ignore_errors=True)
         write(folder / name)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+        undo.pop_all()
     task = BackgroundTask(shutil.rmtree, folder, ignore_errors=True)
     return FileResponse(folder / name, media_type=kind, filename=name, background=task)

@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import multiprocessing
-import multiprocessing.connection
-import os
 import signal
 import tempfile
 import threading
@@ -24,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from fractalgen.config import StudioConfig
 from fractalgen.errors import UserError
+from fractalgen.parallel import end_with_parent
 from fractalgen.studio.document import Document, Result
 from fractalgen.studio.request import Request
 
@@ -228,18 +227,6 @@ def answer(questions: Connection, models: Models) -> None:
             except Exception:  # noqa: BLE001  the job itself will tell
                 traceback.print_exc()
             questions.send(mistake)
-
-
-def end_with_parent() -> None:
-    """End this process when that which started it is gone, however it went."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def wait() -> None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 class Models:

@@ -19,12 +19,13 @@ from torch.nn.utils import clip_grad_norm_
 from fractalgen import checkpoint
 from fractalgen.api import FractalGen
 from fractalgen.config import ModelConfig, TrainConfig
-from fractalgen.data.loaders import MASKS, VALIDATION, Batch, stream
+from fractalgen.data.loaders import MASKS, VALIDATION, Batch
 from fractalgen.errors import UserError
 from fractalgen.files import replacing
 from fractalgen.model.losses import NLL
 from fractalgen.model.plans import Plans
 from fractalgen.model.transformer import Transformer
+from fractalgen.seeds import stream
 from fractalgen.training.distributed import load_weights, sharded_model
 from fractalgen.training.metrics import Tally
 from fractalgen.training.optimisers import make_optimizer

@@ -19,9 +19,10 @@ from fractalgen.api import FractalGen, load_pretrained
 from fractalgen.checkpoint import find_model, read_checkpoint
 from fractalgen.config import TrainConfig
 from fractalgen.config.yaml_files import read_config
-from fractalgen.data.loaders import CropData, Endless, SeededCrops, stream
+from fractalgen.data.loaders import CropData, Endless, SeededCrops
 from fractalgen.errors import UserError
 from fractalgen.model.losses import NLL
+from fractalgen.seeds import stream
 from fractalgen.training import command as training
 from fractalgen.training.command import train
 from fractalgen.training.metrics import Tally
