@@ -24,7 +24,8 @@ def start_from(model: FractalNetwork, name_or_path: str) -> None:
 
     Wider windows, more echoes, other labels, plans, columns that are bars, and future context may be new.  Their
     weights are zero at first, so that the new model gives music without labels and plan, in 4/4, exactly the likelihood
-    of the old one.  The grid may be some times finer, see :func:`.on_finer_grid`.
+    of the old one.  A level may change from AR to MAR or back; it keeps the transformer of the old one.  The grid may
+    be some times finer, see :func:`.on_finer_grid`.
 
     Raises:
         UserError: no such model, or one of another architecture.
@@ -37,7 +38,7 @@ def start_from(model: FractalNetwork, name_or_path: str) -> None:
     weights = model.state_dict()
     old, found = on_finer_grid(new, old, found, weights)
     agree(name_or_path, "steps_per_quarter", old.steps_per_quarter, new.steps_per_quarter)
-    for name in ("patch", "width", "depth", "heads", "generator"):
+    for name in ("patch", "width", "depth", "heads"):
         agree(name_or_path, name, *([getattr(level, name) for level in config.levels] for config in (old, new)))
     agree(
         name_or_path, "steps of a patch", *([level.region[1] for level in config.levels[1:]] for config in (old, new))
@@ -48,6 +49,8 @@ def start_from(model: FractalNetwork, name_or_path: str) -> None:
         agree(name_or_path, name, getattr(old, name), getattr(new, name))
 
     for level, before in zip(model.levels, old.levels, strict=True):
+        if before.generator != new.levels[level.index].generator:
+            keep_generator("root." + "child." * level.index + "generator.", weights, found)
         if isinstance(level, FractalLevel) and before is not new.levels[level.index]:  # which is a new level
             path = "root." + "child." * level.index
             widen_windows(level, before.context, f"{path}surroundings", weights, found)
@@ -80,6 +83,13 @@ def agree(source: str, what: str, there: Any, here: Any) -> None:
     """Refuse a model of another architecture."""
     if there != here:
         raise UserError(f"--init_from {source}: another architecture ({what} {there} there, {here} here)")
+
+
+def keep_generator(name: str, weights: dict[str, Tensor], found: dict[str, Tensor]) -> None:
+    """Take only the transformer of a generator of another kind; the parameters of this kind stay as they are."""
+    for key in [key for key in found if key.startswith(name) and key not in weights]:
+        del found[key]
+    found |= {key: value for key, value in weights.items() if key.startswith(name) and key not in found}
 
 
 def widen_windows(
