@@ -19,6 +19,7 @@ from fractalgen.config import PrepareConfig
 from fractalgen.data.corpus import Corpus
 from fractalgen.data.prepare import prepare
 from fractalgen.errors import UserError
+from tests.dask_cluster import dask_cluster
 from tests.midi_files import midi, scale
 from tests.two_hosts import Host, two_hosts
 
@@ -72,17 +73,14 @@ def test_a_scheduler_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_cluster_makes_the_same_corpus(tmp_path: Path) -> None:
-    distributed = pytest.importorskip("distributed")
     for number in range(40):
         path = tmp_path / "music" / f"{number}.mid"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(midi(scale(4, 240, 40 + number)) if number % 9 else b"bad")
     settings = {"data": str(tmp_path / "music"), "shard_megabytes": 0.001}
     made = {}
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None, protocol="tcp", host="127.0.0.1"
-    ) as cluster:
-        for name, scheduler in (("here", None), ("there", cluster.scheduler_address)):
+    with dask_cluster(workers=2) as address:
+        for name, scheduler in (("here", None), ("there", address)):
             prepare(PrepareConfig(out=str(tmp_path / name), scheduler=scheduler, **settings))  # type: ignore[arg-type]
             files = (tmp_path / name).iterdir()
             made[name] = {path.name: path.read_bytes() for path in files if path.suffix != ".sqlite"}

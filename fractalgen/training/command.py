@@ -41,6 +41,7 @@ EXPECTED_WARNINGS = (
     r"The dirpath has changed from",  # a run resumed into another folder
     r"Experiment logs directory .* exists and is not empty",  # its table is continued
     r"(GPU|TPU) available but not used",  # --accelerator decides
+    r"The `srun` command is available on your system but is not used",  # a machine of a SLURM cluster trains alone, too
     # a moving average may end where a run continues
     r".*callbacks used to create the checkpoint need to be provided.*\['AveragedWeights'\]",
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # inside Lightning, for newer versions of PyTorch

@@ -10,6 +10,7 @@ import pytest
 from fractalgen import bulk, cli
 from fractalgen.compose import parts
 from tests import tiny
+from tests.dask_cluster import dask_cluster
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +77,7 @@ def test_a_run_that_was_interrupted_goes_on(
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # of the cluster
 def test_a_cluster_composes_the_same(generate: Callable[..., dict[str, bytes]]) -> None:
-    distributed = pytest.importorskip("distributed")
-    settings = {"n_workers": 1, "threads_per_worker": 2, "processes": False, "dashboard_address": None}
-    with distributed.LocalCluster(**settings, protocol="tcp", host="127.0.0.1") as cluster:
-        there = generate("there", "--save_gif", "--scheduler", cluster.scheduler_address)
+    with dask_cluster(workers=1, threads=2) as address:
+        there = generate("there", "--save_gif", "--scheduler", address)
     assert there == generate("here", "--save_gif")

@@ -5,10 +5,8 @@ from __future__ import annotations
 import csv
 import multiprocessing
 import os
-import socket
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -54,17 +52,21 @@ def process(rank: int, ports: list[int], works: tuple[Callable[[], object], ...]
         names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_PORT")
         values = (rank, rank, 2, 2, 0, port)
         os.environ |= {name: str(value) for name, value in zip(names, values, strict=True)}
-        os.environ |= {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_RUN_ID": "test"}
+        os.environ |= {
+            "MASTER_ADDR": "127.0.0.1",
+            "TORCHELASTIC_RUN_ID": "test",
+            "TORCHELASTIC_USE_AGENT_STORE": "True",
+        }
         work()
 
 
 def two_processes(*works: Callable[[], object]) -> None:
-    """Run each of ``works`` in two processes, which have this one's modules already."""
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in works]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        ports = [probe.getsockname()[1] for probe in probes]
+    """Run each of ``works`` in two processes, which have this one's modules already.
+
+    This process keeps the stores at which they meet, as torchrun does, each at a free port.
+    """
+    stores = [torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False) for _ in works]
+    ports = [store.port for store in stores]
     context = multiprocessing.get_context("fork")
     pair = [context.Process(target=process, args=(rank, ports, works)) for rank in range(2)]
     for one in pair:
@@ -145,6 +147,16 @@ def test_a_process_that_draws_for_long_is_waited_for(
         "attributes": None,
     }
     two_processes(lambda: run(tmp_path, corpus, **{**changes, "reveal_share": 0.0, "max_steps": 3}))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no SLURM")
+def test_a_machine_of_a_slurm_cluster_trains_alone(
+    corpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "srun").touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    plain = {"plan_width": 0, "attributes": None, "reveal_share": 0.0, "max_steps": 1}
+    assert len(curve(run(tmp_path, corpus, **plain))) == 2
 
 
 def test_muon_needs_whole_matrices(corpus: str, tmp_path: Path) -> None:
