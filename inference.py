@@ -2,7 +2,7 @@
 
 import sys
 
-from fractalgen.cli import main
+from fractalgen.__main__ import main
 
 if __name__ == "__main__":
     sys.exit(main(["generate", *sys.argv[1:]]))

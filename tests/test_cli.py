@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
 import sys
 import time
@@ -233,6 +234,14 @@ def test_every_way_to_start_refuses_an_unknown_flag(start: list[str], tmp_path: 
     assert run.stdout == ""
     assert list(tmp_path.iterdir()) == []
     assert time.perf_counter() - before < 20
+
+
+@pytest.mark.parametrize("start", [["inference.py"], ["-m", "fractalgen"]], ids=" ".join)
+def test_an_interruption_while_modules_load_is_silent(start: list[str], tmp_path: Path):
+    (tmp_path / "yaml.py").write_text("import signal, time\nsignal.raise_signal(signal.SIGINT)\ntime.sleep(9)\n")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    run = subprocess.run([sys.executable, *start], capture_output=True, cwd=ROOT, env=environment, check=False)
+    assert (run.returncode, run.stdout, run.stderr) == (130, b"", b"")
 
 
 def test_package_names_are_loaded_on_first_use():
