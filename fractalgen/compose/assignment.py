@@ -162,7 +162,7 @@ def assignment(cfg: GenerateConfig, model: ModelConfig, seed: int) -> Assignment
     kept = None
     if cfg.mode == "accompany" and voice in VOICES:
         kept = voice_of(events, voice, path, model, may_rest=bool(changes))
-    said += [f"{path}: {line}" for line in remarks(events)]
+    said += [f"{path}: {line}" for line in remarks(events, cfg.mode)]
     roll = PianoRoll.from_events(events, model.velocity_bins)
     cut = None
     parts = [score_bars(cfg.compose_bars, roll)] if cfg.compose_bars else []
@@ -264,9 +264,12 @@ def voice_of(events: MidiEvents, voice: str, path: Path, model: ModelConfig, may
     return replace(roll, tokens=tokens_from_notes(notes[mine], 0, roll.width))
 
 
-def remarks(events: MidiEvents) -> list[str]:
+def remarks(events: MidiEvents, mode: str) -> list[str]:
     """Remarks about the given music, one line each."""
     lines = list(events.remarks)
+    if events.drums:
+        kept = "end where the piece goes on" if mode == "conditional" else "stay as they are"
+        lines.append(f"the model does not hear the {events.drums} notes of drums; they {kept}")
     if events.pedalled:
         lines.append(f"the pedal lengthens {events.pedalled} notes (--pedal ignore: they end with their key)")
     merged, moved = events.misplaced()

@@ -8,18 +8,16 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-import numpy as np
-import numpy.typing as npt
 from tqdm import tqdm
 
 from fractalgen.bulk import parts
-from fractalgen.compose.assignment import Assignment, resolve_lead_sheet
+from fractalgen.compose.assignment import resolve_lead_sheet
 from fractalgen.compose.composition import Composition, check_flags
 from fractalgen.compose.output import free_names
 from fractalgen.compose.parts import Order, from_cluster, is_complete, write_part
 from fractalgen.compose.recipe import read_recipe
 from fractalgen.compose.wishes import key_source
-from fractalgen.config import GenerateConfig, ModelConfig, SamplingConfig
+from fractalgen.config import GenerateConfig, SamplingConfig
 from fractalgen.errors import Stopped
 from fractalgen.evaluation import statistics_table
 from fractalgen.files import writable_folder
@@ -48,7 +46,7 @@ def generate(cfg: GenerateConfig) -> int:
     folder = writable_folder(cfg.output_dir)
     names = dict(zip(chosen, free_names(cfg, folder, len(chosen)), strict=True))
     print(f"{model.checkpoint_id} on {model.device}: {len(chosen)} x {work.width} steps, seed {job.seed}")
-    for line in [*work.remarks, *asked_lines(job.cfg, model.config, work, job.labels)]:
+    for line in [*work.remarks, *asked_lines(job)]:
         print(line)
     left = dict(names)
 
@@ -100,8 +98,9 @@ def generate(cfg: GenerateConfig) -> int:
     return 1 if failures else 0
 
 
-def asked_lines(cfg: GenerateConfig, config: ModelConfig, work: Assignment, labels: npt.NDArray[np.int64]) -> list[str]:
+def asked_lines(job: Composition) -> list[str]:
     """The labels and what they mean for this model, one line each."""
+    cfg, config, work = job.cfg, job.model.config, job.work
     lines = []
     if cfg.like is not None and (maker := read_recipe(cfg.like).get("made_by")):
         lines.append(f"as {cfg.like}, made by {maker}")
@@ -111,16 +110,18 @@ def asked_lines(cfg: GenerateConfig, config: ModelConfig, work: Assignment, labe
         lines.append(f"--plan_temperature {cfg.plan_temperature:g}: not used; this model was trained without plans")
     if work.changes and cfg.lead_sheet:
         lines.append(f"--lead_sheet {cfg.lead_sheet}: {len(work.changes)} chords, melody: --voice {cfg.voice}")
-    for attribute, column in zip(config.attributes, labels.T.tolist(), strict=True):
+    for attribute, column in zip(config.attributes, job.labels.T.tolist(), strict=True):
         if len(set(column)) > 1 or not column[0]:
             continue  # the key of each piece stands in the table
         if attribute.name == "meter" and cfg.meter is None:
             continue
-        wish = getattr(cfg, attribute.name)
+        wish = getattr(job.asked, attribute.name)
         meant = attribute.describe(column[0])
         if attribute.name == "key" and wish is None:
             meant += f" ({key_source(cfg, work)})"
-        lines.append(f"{attribute.name}: {meant}" + (f" (asked for: {wish})" if attribute.edges else ""))
+        if attribute.edges:
+            meant += " (default under given chords)" if wish is None else f" (asked for: {wish})"
+        lines.append(f"{attribute.name}: {meant}")
         if attribute.name == "polyphony":
             lines.append("models obey --polyphony only weakly; --max_polyphony is exact")
         if attribute.name == "tempo" and work.template is not None:

@@ -113,7 +113,8 @@ class MidiEvents:
     ``changes``: the tempi as the file has them, (ticks, microseconds a quarter).  ``key``: sharps (flats below 0) and
     whether it is minor, as the first key signature says.  ``pedalled``: how many notes of the roll the pedal lengthens.
     ``remarks``: what is missing or was completed, each in one line.  ``origin``: the beat of the beat map at step 0.
-    ``voices``: what the name of each note's track says of it, see :mod:`fractalgen.music.voices`.
+    ``voices``: what the name of each note's track says of it, see :mod:`fractalgen.music.voices`.  ``drums``: how many
+    notes of drums are left out.
     """
 
     onset: npt.NDArray[np.float64]
@@ -132,6 +133,7 @@ class MidiEvents:
     remarks: tuple[str, ...] = ()
     origin: int = 0
     voices: npt.NDArray[np.uint8] | None = None
+    drums: int = 0
 
     @property
     def grid_distance(self) -> float:
@@ -186,6 +188,7 @@ def read_midi(
     file = read_file(path)
     found, _ = file.notes()
     melodic = found[found[:, 1] != DRUMS]
+    drums = len(found) - len(melodic)
     marks = [mark for mark in file.meta(0x06) if mark[1].startswith(END_MARKER.encode())]
     if not len(melodic) and not marks:
         why = f"only drums ({len(found)} notes), which are left out" if len(found) else "no notes"
@@ -258,6 +261,7 @@ def read_midi(
         tuple(remarks),
         origin,
         voices_of_tracks(melodic[:, 0], file.name),
+        drums,
     )
 
 

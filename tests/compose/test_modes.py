@@ -13,9 +13,11 @@ import pytest
 from fractalgen import FractalGen, PianoRoll, Trace, cli
 from fractalgen.compose.assignment import assignment
 from fractalgen.config import GenerateConfig
+from fractalgen.music.midi_events import read_file
+from fractalgen.music.midi_parser import DRUMS
 from fractalgen.music.tokens import ONSET, SILENCE
 from tests import tiny
-from tests.midi_files import meter, midi, off, on, tempo
+from tests.midi_files import meter, midi, off, on, scale, tempo
 
 ErrorLine = Callable[..., str]
 BAR = 480 * 4
@@ -120,6 +122,26 @@ def test_accompany_keeps_the_voice_and_composes_under_it(both_sides: str, source
     assert np.array_equal(above.tokens[kept], np.where(np.arange(128)[:, None] < 43, given.tokens, SILENCE)[kept])
     assert kept[:40].all()
     assert not kept[43:].any()
+
+
+@pytest.mark.parametrize(
+    ("flags", "notes", "kept"),
+    [
+        ("--mode inpainting --mask bars=1:2 --input_midi", 4, "stay as they are"),
+        ("--mode conditional --condition_bars 1 --bars 1 --condition_midi", 2, "end where the piece goes on"),
+    ],
+)
+def test_drums_and_controllers_stay(
+    both_sides: str, tmp_path: Path, flags: str, notes: int, kept: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drums = b"".join(on(0, 36, channel=9) + off(960, 36, channel=9) for _ in range(4))
+    path = tmp_path / "drums.mid"
+    path.write_bytes(midi(bytes([0, 0xB0, 7, 99]) + scale(8), drums))
+    compose(both_sides, tmp_path, *flags.split(), path)
+    assert f"the model does not hear the 4 notes of drums; they {kept}" in capsys.readouterr().out
+    file = read_file(next(path for path in tmp_path.glob("*_000.mid")))
+    assert (file.notes()[0][:, 1] == DRUMS).sum() == notes
+    assert b"\xb0\x07\x63" in [event.data for event in file.tracks[0]]
 
 
 @pytest.mark.parametrize("mode", ["accompany", "variation"])

@@ -165,6 +165,18 @@ def test_guidance_and_labels_that_nobody_asked_for(
     assert (found.cfg, found.density, found.polyphony) == expected  # this model knows no polyphony
 
 
+def test_defaults_are_told_from_wishes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edges = {"edges": (1.0, 5.0, 9.0), "ranks": (0.0, 0.5, 1.0), "unit": "notes"}
+    attributes = tuple(Attribute(name, **edges) for name in ("density", "polyphony"))  # type: ignore[arg-type]
+    config = replace(tiny.model_config(), future_context=True, plan_width=8, attributes=attributes)
+    model = tiny.save_model(tmp_path / "model.safetensors", config)
+    sheet = lead_sheet(tmp_path / "sheet.mid")
+    compose(model, tmp_path, "--mode", "accompany", "--lead_sheet", sheet, "--density", 0.2, "--compose_bars", 1)
+    printed = capsys.readouterr().out
+    assert "density: 1 to 5 notes (asked for: 0.2)" in printed
+    assert "polyphony: 5 to 9 notes (default under given chords)" in printed
+
+
 def test_an_introduction_has_chords_and_no_melody(planner: str, tmp_path: Path) -> None:
     notes = b"".join(on(0, pitch, 50) for pitch in (36, 48, 52, 55))
     notes += b"".join(off(1920 if pitch == 36 else 0, pitch) for pitch in (36, 48, 52, 55))
