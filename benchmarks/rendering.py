@@ -13,6 +13,7 @@ The samples are crops of the embedded chorales, recorded as if an AR model had c
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import resource
 import subprocess
@@ -37,37 +38,17 @@ from fractalgen.files import write_json
 from fractalgen.render.command import ENDINGS
 from fractalgen.trace import Trace
 from fractalgen.trace.views import Frame
+from tests import tiny
 
-PATCHES = (128, 16, 4, 1)
 SAMPLES, WIDTH, LONG = 4, 256, 2400
 REPEATS = 3  # the fastest of so many runs counts: other work on the machine only ever adds time
 
 
 def recorded(tokens: NDArray[np.uint8]) -> Trace:
     """A roll (128, T) as a sampler in column-major order would have recorded it, chances (made up) included."""
-    pitches, width = tokens.shape
-    decided = np.full((len(PATCHES), pitches, width), -1, np.int16)
-    patch = PATCHES[1]
-    rank = np.arange((pitches // patch) * (width // patch)).reshape(width // patch, -1).T
-    decided[0] = rank.repeat(patch, 0).repeat(patch, 1)
-    for level, (size, child) in enumerate(zip(PATCHES[1:], (*PATCHES[2:], 1), strict=True), start=1):
-        sounds = tokens.reshape(pitches // size, size, width // size, size).any(axis=(1, 3))
-        local = np.arange((size // child) ** 2).reshape(size // child, -1).T.repeat(child, 0).repeat(child, 1)
-        inside = sounds.repeat(size, 0).repeat(size, 1)
-        decided[level] = np.where(inside, np.tile(local, (pitches // size, width // size)), -1)
-    chances = np.random.default_rng(0).integers(0, 256, tokens.shape) * (decided[1] >= 0)
-    return Trace(
-        tokens=tokens,
-        decided=decided,
-        steps=np.stack([np.arange(rank.size), np.zeros(rank.size)], 1).astype(np.int16),
-        known=np.zeros(tokens.shape, bool),
-        generators=("ar",) * len(PATCHES),
-        patch_sizes=PATCHES,
-        scan_order="column_major",
-        num_iter_list=(8, 4, 2, 1),
-        seconds=np.linspace(0.2, 0.2 * rank.size, rank.size).astype(np.float32),
-        chances=chances.astype(np.uint8),
-    )
+    trace = tiny.trace(tokens)
+    chances = np.random.default_rng(0).integers(0, 256, tokens.shape) * (trace.decided[1] >= 0)
+    return dataclasses.replace(trace, chances=chances.astype(np.uint8))
 
 
 def chorales() -> list[NDArray[np.uint8]]:

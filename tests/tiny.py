@@ -84,26 +84,49 @@ def save_model(path: Path, config: ModelConfig, gate_bias: float = -2) -> str:
     return str(path)
 
 
+def trace(
+    tokens: np.ndarray,
+    patches: tuple[int, ...] = (128, 16, 4, 1),
+    kind: str = "ar",
+    order: str = "column_major",
+    known: np.ndarray | None = None,
+    moments: int = 0,
+    **changes: Any,
+) -> Trace:
+    """A made-up record of a roll, as a sampler would leave it.
+
+    ``moments``: steps of the first level (0: one for each patch); MAR levels take two in each iteration.
+    """
+    known = np.zeros(tokens.shape, bool) if known is None else known
+    decided = np.full((len(patches), *tokens.shape), -1, np.int16)
+    for level, size in enumerate(patches):
+        high, wide = size, size if level else tokens.shape[1]
+        child = patches[min(level + 1, len(patches) - 1)]
+        rank = np.arange((high // child) * (wide // child))
+        rank = rank.reshape(wide // child, -1).T if order == "column_major" else rank.reshape(high // child, -1)
+        regions = tokens.reshape(tokens.shape[0] // high, high, tokens.shape[1] // wide, wide)
+        inside = np.tile(rank.repeat(child, 0).repeat(child, 1), (regions.shape[0], regions.shape[2]))
+        sounds = regions.any(axis=(1, 3)).repeat(high, 0).repeat(wide, 1)
+        decided[level] = np.where(sounds | (level == 0), inside, -1)
+    count = int(decided[0].max()) + 1
+    if moments:
+        decided[0], count = decided[0].astype(int) * moments // count, moments
+    number = np.arange(count)
+    steps = (number, np.zeros(count)) if kind == "ar" else (number // 2, number % 2)
+    fields: dict[str, Any] = {
+        "tokens": tokens,
+        "decided": np.where(known, np.int16(-1), decided),
+        "steps": np.stack(steps, 1).astype(np.int16),
+        "known": known,
+        "generators": (kind,) * len(patches),
+        "patch_sizes": patches,
+        "scan_order": order,
+        "num_iter_list": (8, 4, 2, 1)[: len(patches)],
+        "seconds": np.linspace(0.1, 1.0, count, dtype=np.float32),
+    }
+    return Trace(**(fields | changes))
+
+
 def intermediates(rolls: np.ndarray) -> Intermediates:
     """A made-up record of rolls (n, 128, T), composed in reading order."""
-    patches = 8 * (rolls.shape[2] // 16)
-    decided = np.zeros((4, *rolls.shape[1:]), np.int16)
-    decided[0] = np.arange(patches).reshape(8, -1).repeat(16, 0).repeat(16, 1)
-    steps = np.stack([np.arange(patches), np.zeros(patches)], 1).astype(np.int16)
-    return Intermediates(
-        [
-            Trace(
-                tokens=roll,
-                decided=decided,
-                steps=steps,
-                known=np.zeros(roll.shape, bool),
-                generators=("ar",) * 4,
-                patch_sizes=(128, 16, 4, 1),
-                scan_order="row_major",
-                num_iter_list=(8, 4, 2, 1),
-                velocity_bins=32,
-                seconds=np.arange(patches, dtype=np.float32),
-            )
-            for roll in rolls
-        ]
-    )
+    return Intermediates([trace(roll, order="row_major") for roll in rolls])

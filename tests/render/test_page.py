@@ -20,6 +20,7 @@ from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.tokens import HOLD, ONSET
 from fractalgen.render.page import LEGIBLE, MODULES, PAPERS, PIANO, PLAYER, page, save_html
 from fractalgen.trace import Trace
+from tests import tiny
 
 PATCHES = (128, 16, 4, 1)
 LEVELS = len(PATCHES)
@@ -34,40 +35,11 @@ def made_up(kind: str = "ar", width: int = 64, known_until: int = 0, notes: int 
     for pitch, start in zip(rng.integers(40, 80, notes), rng.integers(0, width // 4, notes) * 4, strict=True):
         tokens[pitch, start : start + 3] = rng.integers(8, 34), HOLD, HOLD
     tokens[60, :6] = HOLD  # a note from before the piece
-    decided = np.full((LEVELS, 128, width), -1, np.int16)
-    for level, size in enumerate(PATCHES[:-1]):
-        child = PATCHES[level + 1]
-        for row in range(0, 128, size):
-            for column in range(0, width, size if level else width):
-                block = (slice(row, row + size), slice(column, column + (size if level else width)))
-                if level == 0 or tokens[block].any():
-                    rows, columns = size // child, decided[level][block].shape[1] // child
-                    ranks = np.arange(rows * columns).reshape(columns, rows).T  # column-major
-                    decided[level][block] = ranks.repeat(child, 0).repeat(child, 1)
-    decided[3][tokens > 0] = 0
-    count = 8 * width // 16
-    steps = np.stack([np.arange(count), np.zeros(count)], 1)
-    if kind == "mar":  # four iterations of two batches
-        decided[0] = decided[0] * 8 // count
-        count, steps = 8, np.stack([np.arange(8) // 2, np.arange(8) % 2], 1)
-    known = np.zeros((128, width), bool)
-    known[:, :known_until] = True
-    decided[:, known] = -1
-    fields: dict[str, Any] = {
-        "tokens": tokens,
-        "decided": decided,
-        "steps": steps.astype(np.int16),
-        "known": known,
-        "generators": (kind,) * LEVELS,
-        "patch_sizes": PATCHES,
-        "scan_order": "column_major",
-        "num_iter_list": (8, 4, 2, 1),
-        "seconds": np.linspace(0.1, 2.0, count).astype(np.float32),
-        "seed": 7,
-        "checkpoint": "made-up",
-        "settings": {"temperature": 0.9, "tempo": 90.0},
-    }
-    return Trace(**(fields | changes))
+    facts: dict[str, Any] = {"seed": 7, "checkpoint": "made-up", "settings": {"temperature": 0.9, "tempo": 90.0}}
+    count = 8 if kind == "mar" else 8 * width // 16  # four iterations of two batches
+    facts["seconds"] = np.linspace(0.1, 2.0, count).astype(np.float32)
+    known = np.broadcast_to(np.arange(width) < known_until, tokens.shape)
+    return dataclasses.replace(tiny.trace(tokens, kind=kind, known=known, moments=count), **facts | changes)
 
 
 class Tags(HTMLParser):

@@ -19,6 +19,7 @@ from fractalgen.render.colours import INK, LINE, LUMA, RAMP, on_silence
 from fractalgen.render.roll import outline, roll_pixels
 from fractalgen.trace import Trace
 from fractalgen.trace.views import Frame
+from tests import tiny
 from tests.render.test_render_files import with_chances
 from tests.trace.test_trace import made_up
 
@@ -42,18 +43,7 @@ def whole_keyboard(width: int = 64) -> Trace:
     tokens[[0, 1, 12, 60, 126, 127]] = 25
     tokens[:, [0, 16, width - 1]] = 33
     tokens[60, 1:16] = 1
-    decided = np.zeros((2, 128, width), np.int16)
-    return Trace(
-        tokens=tokens,
-        decided=decided,
-        steps=np.zeros((1, 2), np.int16),
-        known=np.zeros(tokens.shape, bool),
-        generators=("ar", "ar"),
-        patch_sizes=(128, 1),
-        scan_order="column_major",
-        num_iter_list=(1, 1),
-        seconds=np.ones(1, np.float32),
-    )
+    return tiny.trace(tokens, (128, 1), moments=1)
 
 
 @pytest.mark.parametrize(

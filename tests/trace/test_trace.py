@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,48 +15,17 @@ from hypothesis import strategies as st
 from fractalgen.errors import UserError
 from fractalgen.music.tokens import velocities
 from fractalgen.trace import Intermediates, Trace
-
-PATCHES = (16, 8, 4, 1)
+from tests import tiny
 
 
 def made_up(seed: int = 0, kind: str = "ar", known_until: int = 0, width: int = 16) -> Trace:
-    """A consistent record of a random roll, as a sampler would leave it."""
+    """A record of a random roll of 16 pitches."""
     rng = np.random.default_rng(seed)
-    height, levels = PATCHES[0], len(PATCHES)
-    tokens = np.where(rng.random((height, width)) < 0.1, rng.integers(2, 34, (height, width)), 0).astype(np.uint8)
+    tokens = np.where(rng.random((16, width)) < 0.1, rng.integers(2, 34, (16, width)), 0).astype(np.uint8)
     tokens[:8, :8] = 0  # one patch that stays silent
-    known = np.zeros((height, width), bool)
-    known[:, :known_until] = True
-    decided = np.full((levels, height, width), -1, np.int16)
-    steps: list[tuple[int, int]] = []
-    for column in range(0, width, PATCHES[1]):
-        for row in range(0, height, PATCHES[1]):
-            block = (slice(row, row + PATCHES[1]), slice(column, column + PATCHES[1]))
-            decided[0][block] = len(steps)
-            steps.append((len(steps), 0) if kind == "ar" else (len(steps) // 2, len(steps) % 2))
-    for level in range(1, levels):
-        size, child = PATCHES[level], 1 if level == levels - 1 else PATCHES[level + 1]
-        for row in range(0, height, size):
-            for column in range(0, width, size):
-                block = (slice(row, row + size), slice(column, column + size))
-                if tokens[block].any():
-                    numbers = np.arange((size // child) ** 2).reshape(size // child, -1)
-                    decided[level][block] = numbers.repeat(child, 0).repeat(child, 1)
-    decided[0][known] = -1
-    return Trace(
-        tokens=tokens,
-        decided=decided,
-        steps=np.array(steps, np.int16),
-        known=known,
-        generators=(kind,) * levels,
-        patch_sizes=PATCHES,
-        scan_order="column_major",
-        num_iter_list=(4, 2, 2, 1),
-        seconds=np.linspace(0.1, 1.0, len(steps)).astype(np.float32),
-        seed=seed,
-        checkpoint="made-up",
-        settings={"temperature": 0.9},
-    )
+    known = np.broadcast_to(np.arange(width) < known_until, tokens.shape)
+    facts: dict[str, Any] = {"seed": seed, "checkpoint": "made-up", "settings": {"temperature": 0.9}}
+    return tiny.trace(tokens, (16, 8, 4, 1), kind, known=known, num_iter_list=(4, 2, 2, 1), **facts)
 
 
 @given(seed=st.integers(0, 2**32 - 1), kind=st.sampled_from(["ar", "mar"]), columns=st.integers(1, 6))

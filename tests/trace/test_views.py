@@ -12,6 +12,7 @@ from fractalgen.errors import UserError
 from fractalgen.music.tokens import velocities
 from fractalgen.trace import Trace
 from fractalgen.trace.views import MOMENTS, ZoomedPatch, block_means
+from tests import tiny
 from tests.trace.test_trace import made_up
 
 
@@ -22,27 +23,7 @@ def deep(
     tokens = np.zeros((16, 16), np.uint8)
     for pitch, step in notes:
         tokens[pitch, step] = 20
-    decided = np.full((len(levels), 16, 16), -1, np.int16)
-    for level, size in enumerate(levels):
-        child = levels[level + 1] if level + 1 < len(levels) else 1
-        for row in range(0, 16, size):
-            for column in range(0, 16, size):
-                block = (slice(row, row + size), slice(column, column + size))
-                if level == 0 or tokens[block].any():
-                    numbers = np.arange((size // child) ** 2).reshape(size // child, -1)
-                    decided[level][block] = numbers.repeat(child, 0).repeat(child, 1)
-    count = int(decided[0].max()) + 1
-    return Trace(
-        tokens=tokens,
-        decided=decided,
-        steps=np.stack([np.arange(count), np.zeros(count)], 1).astype(np.int16),
-        known=np.zeros((16, 16), bool),
-        generators=(kind,) * len(levels),
-        patch_sizes=levels,
-        scan_order="row_major",
-        num_iter_list=(1,) * len(levels),
-        seconds=np.arange(1, count + 1, dtype=np.float32),
-    )
+    return tiny.trace(tokens, levels, kind, "row_major", num_iter_list=(1,) * len(levels))
 
 
 def test_ar_labels_count_what_is_composed() -> None:
