@@ -5,7 +5,9 @@ Few batches are under way at a time, so that neither items nor results fill the 
 
 from __future__ import annotations
 
+import faulthandler
 import os
+import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import chain, islice
 from multiprocessing import get_context, parent_process
-from threading import Thread
+from threading import Thread, current_thread, main_thread
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
@@ -119,6 +121,34 @@ def _ordered(
                         raise
                     results.append(killed(item))
         yield from results
+
+
+def within(seconds: float, function: Callable[[Item], Result], item: Item) -> Result:
+    """``function(item)``, which may take so many seconds.
+
+    Longer calls end with a ``UserError``, where the function runs in the main thread of a process on Linux or macOS.
+    Elsewhere the process ends, if it is a worker: then the item is one that kills its worker.  On Windows and in
+    threads of other processes there is no limit.
+    """
+    if hasattr(signal, "setitimer") and current_thread() is main_thread():
+
+        def stop(*interrupted: Any) -> None:
+            raise UserError(f"takes more than {seconds:g} seconds")
+
+        before = signal.signal(signal.SIGALRM, stop)
+        signal.setitimer(signal.ITIMER_REAL, seconds, 1)  # once more where a library has caught the error
+        try:
+            return function(item)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+    if parent_process() is None:
+        return function(item)
+    faulthandler.dump_traceback_later(seconds, exit=True)
+    try:
+        return function(item)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _each(function: Callable[[Item], Result], items: list[Item]) -> list[Result]:

@@ -71,8 +71,8 @@ def test_prepare_lists_bad_files_and_keeps_the_good(midi: bytes, tmp_path: Path,
     [
         (None, "no such file or folder"),
         ([], "no MIDI file in it"),
-        (["text.mid"], "no usable music (1 files skipped; first: text.mid: "),
-        (["truncated.mid"], "no usable music (1 files skipped; first: truncated.mid: "),
+        (["text.mid"], "no usable music (1 file skipped; first: text.mid: "),
+        (["truncated.mid"], "no usable music (1 file skipped; first: truncated.mid: "),
         (["empty.mid", "header.mid"], "no usable music (2 files skipped; first: empty.mid: "),
     ],
 )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,41 @@ def test_items_are_taken_as_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> 
         assert len(taken) <= done + 8 + 3 * 4
     assert len(taken) == 200
     assert list(parallel.ordered(squared, range(5), nothing, num_workers=2)) == [0, 1, 4, 9, 16]
+
+
+def stubborn(seconds: float) -> str:
+    """As a library that goes on after an error."""
+    for _ in range(2):
+        with suppress(UserError):
+            time.sleep(seconds)
+    return "done"
+
+
+def in_a_thread(seconds: float) -> str:
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(parallel.within, 0.05, stubborn, seconds).result()
+
+
+def ended(seconds: float) -> str:
+    return "its worker ended"
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers")
+def test_a_call_that_takes_too_long() -> None:
+    with pytest.raises(UserError, match=r"takes more than 0.05 seconds"):
+        parallel.within(0.05, time.sleep, 20)
+    assert parallel.within(20, stubborn, 0) == "done"
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    begin = time.monotonic()
+    assert parallel.within(0.05, stubborn, 20) == "done"
+    assert time.monotonic() < begin + 10
+    assert in_a_thread(0.1) == "done"  # this process is nobody's worker
+
+
+@pytest.mark.slow
+def test_a_thread_of_a_worker_that_takes_too_long() -> None:
+    results = parallel.ordered(in_a_thread, (0, 20, 0), ended, num_workers=2, batch=1, few=1)
+    assert list(results) == ["done", "its worker ended", "done"]
 
 
 def test_a_scheduler_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:

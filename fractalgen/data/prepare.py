@@ -25,13 +25,13 @@ from fractalgen.data.ledger import Ledger
 from fractalgen.data.lists import Listed, read_manifest, read_splits
 from fractalgen.data.merging import merge
 from fractalgen.data.packing import ENDING, Pack, ShardWriter, split_by_hash
-from fractalgen.data.reading import Read, Skipped, SourceFile, kills, read_source
+from fractalgen.data.reading import Read, Skipped, SourceFile, files, kills, read_source
 from fractalgen.data.sources import MIDI_ENDINGS, Source
 from fractalgen.data.summary import SHOWN, Losses, Summary, print_summary
 from fractalgen.errors import UserError
 from fractalgen.files import ASSETS, replacing
 from fractalgen.music.midi_tracks import programs
-from fractalgen.parallel import ordered
+from fractalgen.parallel import ordered, within
 
 __all__ = ["Summary", "prepare", "split_by_hash"]
 
@@ -39,6 +39,7 @@ OF_A_RUN = {"data", "out", "report", "licence", "splits", "manifest", "style", "
 OF_A_RUN |= {"num_workers", "scheduler", "shard_megabytes"}
 """Flags that may differ between the runs that fill one folder."""
 PATIENCE = 1000  # songs after which a manifest that names none of them is given up
+LONGEST = 300  # seconds that reading a file may take
 LEDGER = "ledger.sqlite"
 
 
@@ -183,33 +184,36 @@ def _ledger_of(folder: Path, config: PrepareConfig) -> Ledger:
 
 def _read(source: Source, config: PrepareConfig, ledger: Ledger) -> Iterator[Read]:
     """The songs of all files that were not read before, in the order of the files."""
-    count = source.count()
-    if count == 0:
-        endings = ", ".join(MIDI_ENDINGS)
-        raise UserError(f"--data {config.data}: no MIDI file in it ({endings}, also packed: .gz)")
     number = ledger.source(source.address, Path(config.data).name, config.licence)
     at_work: deque[SourceFile] = deque()
-    with tqdm(desc="reading", total=count, unit="file", disable=None) as bar:
+    known = done = 0
+    with tqdm(desc="reading", total=source.size or None, unit="B", unit_scale=True, disable=None) as bar:
 
         def new_files() -> Iterator[SourceFile]:
+            nonlocal known
             for file in source:
                 if isinstance(file, Skipped):
                     ledger.tell("skipped", file.file, file.reason)
                 elif ledger.knows(number, file):
-                    bar.update()
+                    known += 1
                 else:
                     at_work.append(file)
                     yield file
 
-        read = partial(read_source, config=config)
+        read = partial(within, LONGEST, partial(read_source, config=config))
         results = ordered(read, new_files(), kills, num_workers=config.num_workers, scheduler=config.scheduler)
-        for result in results:
-            bar.update()
-            ledger.add_file(number, at_work.popleft())
+        for done, result in enumerate(results, 1):
+            file = at_work.popleft()
+            bar.set_postfix_str(f"{known + done:,} files", refresh=False)
+            bar.update(file.end - bar.n)
+            ledger.add_file(number, file)
             if isinstance(result, Skipped):
                 ledger.tell("skipped", result.file, result.reason)
             else:
                 yield from _new_songs([result], ledger, config.keep_duplicates)
+        bar.update(source.size - bar.n)
+    if not known + done:
+        raise _nothing(config, ledger)
 
 
 def _new_songs(reads: Iterable[Read], ledger: Ledger, keep_duplicates: bool = True) -> Iterator[Read]:
@@ -222,8 +226,12 @@ def _new_songs(reads: Iterable[Read], ledger: Ledger, keep_duplicates: bool = Tr
 
 
 def _nothing(config: PrepareConfig, ledger: Ledger) -> UserError:
-    first = "".join(f"; first: {entry.file}: {entry.reason}" for entry in ledger.told("skipped", 1))
-    return UserError(f"--data {config.data}: no usable music ({ledger.count('skipped')} files skipped{first})")
+    for first in ledger.told("skipped", 1):
+        skipped = files(ledger.count("skipped"))
+        return UserError(
+            f"--data {config.data}: no usable music ({skipped} skipped; first: {first.file}: {first.reason})"
+        )
+    return UserError(f"--data {config.data}: no MIDI file in it ({', '.join(MIDI_ENDINGS)}, also packed: .gz)")
 
 
 def _write_report(path: Path, ledger: Ledger) -> None:

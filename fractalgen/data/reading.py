@@ -35,6 +35,7 @@ class SourceFile(NamedTuple):
     """A file that may become a song: a path, an address of fsspec, or its content, taken out of an archive.
 
     ``name``: its path in the source.  ``style``: of the folder it is in.  ``stamp`` changes when the file does.
+    ``end``: bytes of the source up to the end of this file.
     """
 
     name: str
@@ -42,6 +43,7 @@ class SourceFile(NamedTuple):
     stamp: str
     path: str = ""
     content: bytes | None = None
+    end: int = 0
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,11 @@ def shown_name(name: str) -> str:
     """A file name that can be printed on one line, also when its bytes are not valid Unicode."""
     text = os.fsencode(name).decode("utf-8", "backslashreplace")
     return re.sub(r"[\x00-\x1f\x7f]", lambda sign: f"\\x{ord(sign[0]):02x}", text)
+
+
+def files(count: int) -> str:
+    """So many files, in words."""
+    return f"{count:,} file{'s' * (count != 1)}"
 
 
 def beat_map_of(file: Path) -> Path | None:

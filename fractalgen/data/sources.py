@@ -1,7 +1,7 @@
 """The source files of a corpus: folders, archives and tables of them, here or at any address that fsspec knows.
 
-Files come in the order of their paths, one after the other, so that a million of them takes no memory.  Archives
-(``.tar``, ``.tar.gz``) and tables (``.parquet``) are read in place, as the folders that they stand for.
+Files come in the order of their paths, one after the other.  A folder is listed first.  Archives (``.tar``,
+``.tar.gz``) and tables (``.parquet``) are read in place, as the folders that they stand for.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cached_property
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import fsspec
 
-from fractalgen.data.reading import BEAT_MAP, MOST_BYTES, Skipped, SourceFile, shown_name
+from fractalgen.data.reading import BEAT_MAP, MOST_BYTES, Skipped, SourceFile, files, shown_name
 from fractalgen.errors import UserError, missing, reason
 from fractalgen.music.musicxml import SCORE_ENDINGS
 
@@ -30,6 +31,25 @@ PACKED = (*ARCHIVE_ENDINGS, *TABLE_ENDINGS)
 CONTENTS = ("music", "midi", "content", "bytes", "file")  # columns with the bytes of files, the usual names first
 NAMES = ("md5", "file_name", "filename", "path", "name", "id", "__key__")  # columns with their names
 ROWS = 64  # of a table, in memory at a time
+
+
+class Entry(NamedTuple):
+    """A file or an archive of a source.
+
+    ``path``: below the root.  ``name``: for the file system.  ``size``: in bytes.  ``beat_map``: whether one makes its
+    folder that of a song.
+    """
+
+    path: str
+    name: str
+    size: int
+    stamp: str
+    beat_map: bool
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether it has other files in it."""
+        return self.path.lower().endswith(PACKED)
 
 
 class Source:
@@ -56,36 +76,34 @@ class Source:
         self.address = address if self.remote else self.root
 
     def __iter__(self) -> Iterator[SourceFile | Skipped]:
-        for entry in self._entries():
+        before = 0
+        for entry in self._entries:
             if isinstance(entry, Skipped):
                 yield entry
-            elif entry["path"].lower().endswith(PACKED):
-                yield from self._unpacked(entry)
+                continue
+            if entry.is_packed:
+                for file in self._unpacked(entry):
+                    yield file if isinstance(file, Skipped) else file._replace(end=before + file.end)
             else:
-                folder = PurePosixPath(entry["path"]).parent
-                if entry["beat_map"]:  # a song's own folder is no style
+                folder = PurePosixPath(entry.path).parent
+                if entry.beat_map:  # a song's own folder is no style
                     folder = folder.parent
-                path = self._address(entry["name"])
-                yield SourceFile(shown_name(entry["path"]), _style(folder), _stamp(entry), path)
+                path, end = self._address(entry.name), before + entry.size
+                yield SourceFile(shown_name(entry.path), _style(folder), entry.stamp, path, end=end)
+            before += entry.size
 
-    def count(self) -> int | None:
-        """Number of files, or None if nobody knows how many there are in an archive; 0: none that could be music."""
-        number = 0
-        for entry in self._entries():
-            if not isinstance(entry, Skipped):
-                if entry["path"].lower().endswith(PACKED):
-                    return None
-                number += 1
-        return number
+    @property
+    def size(self) -> int:
+        """Bytes of all files and archives."""
+        return sum(entry.size for entry in self._entries if isinstance(entry, Entry))
 
-    def _entries(self) -> Iterator[dict[str, Any] | Skipped]:
-        """Files with their ``path`` below the root, and ``beat_map``: whether one makes their folder that of a song."""
+    @cached_property
+    def _entries(self) -> list[Entry | Skipped]:
         if self.is_folder:
-            yield from self._walk(self.root, "", set())
-        else:
-            yield {**self.fs.info(self.root), "path": self.root.rpartition("/")[2], "beat_map": False}
+            return list(self._walk(self.root, "", set()))
+        return [_entry(self.fs.info(self.root), self.root.rpartition("/")[2])]
 
-    def _walk(self, folder: str, below: str, seen: set[str]) -> Iterator[dict[str, Any] | Skipped]:
+    def _walk(self, folder: str, below: str, seen: set[str]) -> Iterator[Entry | Skipped]:
         """Music in a folder and its sub-folders, unreadable folders, and music files in other formats, sorted.
 
         Links are followed, each folder once.  POP909's ``versions`` folders are left out (drafts of the same songs),
@@ -113,29 +131,37 @@ class Source:
             elif name[:2] == "._":
                 continue
             elif _is_music(lower) or lower.endswith(PACKED):
-                yield {**entry, "path": path, "beat_map": bool(song) and PurePosixPath(name).stem == song}
+                if entry["type"] == "other":  # reading a pipe would wait for a writer
+                    yield Skipped(shown_name(path), "not a regular file")
+                else:
+                    yield _entry(entry, path, bool(song) and PurePosixPath(name).stem == song)
             elif lower.endswith(OTHER_ENDINGS):
                 yield Skipped(shown_name(path), "not MIDI; export it as MIDI from a notation program")
 
     def _address(self, path: str) -> str:
         return str(self.fs.unstrip_protocol(path)) if self.remote else path
 
-    def _unpacked(self, entry: dict[str, Any]) -> Iterator[SourceFile | Skipped]:
+    def _unpacked(self, entry: Entry) -> Iterator[SourceFile | Skipped]:
         """The files of an archive or a table.  In a folder their names begin with that of the archive."""
-        path = shown_name(entry["path"])
+        path = shown_name(entry.path)
         before, folder = (f"{path}/", PurePosixPath(path).parent) if self.is_folder else ("", PurePosixPath())
         number = 0
         try:
-            with self.fs.open(entry["name"], "rb") as stream:
-                members = _rows(stream) if path.lower().endswith(TABLE_ENDINGS) else _members(stream)
-                for name, stamp, content in members:
+            with self.fs.open(entry.name, "rb") as stream:
+                members = _rows(stream) if path.lower().endswith(TABLE_ENDINGS) else _members(stream, entry.size)
+                for name, stamp, content, share in members:
                     number += 1
                     style = _style(folder / PurePosixPath(name).parent)
-                    yield SourceFile(before + name, style, stamp, content=content)
+                    yield SourceFile(before + name, style, stamp, content=content, end=int(share * entry.size))
         except UserError as error:
             yield Skipped(path, str(error))
         except (OSError, EOFError, ValueError, zlib.error, tarfile.TarError) as error:
-            yield Skipped(path, f"damaged after {number} files ({reason(error)})")
+            yield Skipped(path, f"damaged after {files(number)} ({reason(error)})")
+
+
+def _entry(info: dict[str, Any], path: str, beat_map: bool = False) -> Entry:
+    """What fsspec tells of a file; a server may keep its size to itself."""
+    return Entry(path, info["name"], info.get("size") or 0, _stamp(info), beat_map)
 
 
 def _is_music(lower: str) -> bool:
@@ -153,8 +179,11 @@ def _stamp(entry: dict[str, Any]) -> str:
     return f"{entry.get('size')} {changed}"
 
 
-def _members(stream: Any) -> Iterator[tuple[str, str, bytes]]:
-    """Music in a tar archive, which is read once from begin to end, such as Aria-MIDI's."""
+def _members(stream: Any, size: int) -> Iterator[tuple[str, str, bytes, float]]:
+    """Music in a tar archive, which is read once from begin to end, such as Aria-MIDI's.
+
+    Each file comes with its name, its stamp, and the share of the ``size`` bytes of the archive that is read by then.
+    """
     with tarfile.open(fileobj=stream, mode="r|*") as archive:
         for member in archive:
             name = posixpath.normpath(f"/{member.name}").lstrip("/")  # no name leads out of the archive
@@ -162,13 +191,15 @@ def _members(stream: Any) -> Iterator[tuple[str, str, bytes]]:
             if member.isfile() and base[:2] != "._" and _is_music(base.lower()):
                 file = archive.extractfile(member)
                 assert file is not None
-                yield shown_name(name), f"{member.size} {member.mtime}", file.read(MOST_BYTES)
+                content = file.read(MOST_BYTES)
+                yield shown_name(name), f"{member.size} {member.mtime}", content, stream.tell() / max(size, 1)
 
 
-def _rows(stream: Any) -> Iterator[tuple[str, str, bytes]]:
+def _rows(stream: Any) -> Iterator[tuple[str, str, bytes, float]]:
     """Music in a Parquet table with a column of bytes, such as GigaMIDI's, whose columns are ``md5`` and ``music``.
 
-    The data sets of Hugging Face also keep {"bytes", "path"} in one column.
+    The data sets of Hugging Face also keep {"bytes", "path"} in one column.  Each file comes as with :func:`_members`;
+    the share is that of the rows.
     """
     try:
         import pyarrow as arrow
@@ -199,6 +230,7 @@ def _rows(stream: Any) -> Iterator[tuple[str, str, bytes]]:
                 if isinstance(value, dict):
                     value, name = value["bytes"], name or value.get("path")
                 value = value or b""
-                yield shown_name(str(name or f"row {number}")), f"{len(value)}", value[:MOST_BYTES]
+                share = number / table.metadata.num_rows
+                yield shown_name(str(name or f"row {number}")), f"{len(value)}", value[:MOST_BYTES], share
     except arrow.ArrowException as error:
         raise UserError(f"not a Parquet table, or damaged ({reason(error)})") from error

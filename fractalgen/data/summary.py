@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from fractalgen.config import PrepareConfig
 from fractalgen.data.corpus_file import Split
-from fractalgen.data.reading import Read, Skipped
+from fractalgen.data.reading import Read, Skipped, files
 
 SHOWN = 20  # skipped files listed on the terminal
 SHOWN_GRIDS = 3  # of those that would keep notes, the ones that fit most files
@@ -59,7 +59,7 @@ class Losses:
             )
         if self.lossy:
             line = (
-                f"{self.lossy} files: {self.merged:,} notes merged with others, "
+                f"{files(self.lossy)}: {self.merged:,} notes merged with others, "
                 f"{self.moved:,} moved by more than a quarter of a step"
             )
             if self.grids:
@@ -80,6 +80,5 @@ def print_summary(summary: Summary, config: PrepareConfig) -> None:
         if count > SHOWN:
             print(f"{what} {count - SHOWN} more ({config.report or '--report FILE lists them all'})")
     splits = ", ".join(f"{name} {count}" for name, count in summary.splits.items())
-    print(
-        f"{config.out}: {summary.songs} songs ({splits}), {summary.notes:,} notes; {summary.num_skipped} files skipped"
-    )
+    songs = f"{summary.songs} song{'s' * (summary.songs != 1)}"
+    print(f"{config.out}: {songs} ({splits}), {summary.notes:,} notes; {files(summary.num_skipped)} skipped")

@@ -132,7 +132,7 @@ def test_nothing_is_written_when_nothing_is_usable(tmp_path: Path) -> None:
     (bad / "a.mid").write_bytes(b"text")
     out = tmp_path / "c.safetensors"
     for data, part in {
-        str(bad): "1 files skipped; first: a.mid: not a MIDI file",
+        str(bad): "1 file skipped; first: a.mid: not a MIDI file",
         str(empty): "no MIDI file in it",
         str(tmp_path / "absent"): "no such file or folder",
         "": "--data is missing",

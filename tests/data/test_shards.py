@@ -175,7 +175,7 @@ def test_mistakes_are_told_and_leave_nothing(music: Path) -> None:
     for out, settings, message in (
         ("good", {"velocity_bins": 8}, "--velocity_bins 8: the songs in .*good have --velocity_bins 32"),
         ("other", {}, "--out .*other: has other files in it"),
-        ("new", {"data": str(music.parent / "empty")}, "no usable music .1 files skipped; first: bad.mid: not a MIDI"),
+        ("new", {"data": str(music.parent / "empty")}, "no usable music .1 file skipped; first: bad.mid: not a MIDI"),
         (
             "new",
             {"merge": (str(corpus.path),), "data": ""},

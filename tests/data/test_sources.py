@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 import tarfile
 from pathlib import Path
@@ -12,11 +13,14 @@ import fsspec
 import numpy as np
 import pyarrow
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 from pyarrow import parquet
 
 from fractalgen.config import PrepareConfig
 from fractalgen.data.corpus import Corpus
 from fractalgen.data.prepare import prepare
+from fractalgen.data.reading import SourceFile
+from fractalgen.data.sources import Source
 from fractalgen.errors import UserError
 from tests.midi_files import midi, scale
 
@@ -67,6 +71,61 @@ def test_archives(tmp_path: Path, expected: dict[str, list[int]]) -> None:
     report = tmp_path / "report.tsv"
     assert 0 < len(songs(cut, tmp_path, report=str(report))) < 8
     assert "cut.tar\tdamaged after" in report.read_text()
+
+
+def test_how_far_reading_is(tmp_path: Path, expected: dict[str, list[int]]) -> None:
+    """Each file says where in the source it ends; archives end where their last block does."""
+    for source, exact in (
+        (tmp_path / "folder", True),
+        (archive(tmp_path / "a.tar", FILES, "w"), False),
+        (archive(tmp_path / "a.tar.gz", FILES, "w:gz"), False),
+        (table(tmp_path / "a.parquet", md5=list(FILES), music=list(FILES.values())), True),
+    ):
+        found = Source(str(source))
+        ends = [file.end for file in found if isinstance(file, SourceFile)]
+        assert len(ends) == 8
+        assert ends == sorted(ends)
+        assert 0 < ends[0] <= ends[-1] <= found.size
+        assert ends[-1] == found.size or not exact
+    size = found.size
+    (tmp_path / "folder" / "b.parquet").write_bytes((tmp_path / "a.parquet").read_bytes())
+    assert [file.end for file in Source(str(tmp_path / "folder")) if isinstance(file, SourceFile)][-8] > size // 8
+
+
+def test_a_folder_is_listed_once(
+    tmp_path: Path, expected: dict[str, list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = []
+    ls = LocalFileSystem.ls
+
+    def spy(self: LocalFileSystem, path: str, **settings: Any) -> Any:
+        listed.append(path)
+        return ls(self, path, **settings)
+
+    monkeypatch.setattr(LocalFileSystem, "ls", spy)
+    assert songs(tmp_path / "folder", tmp_path) == expected
+    assert len(listed) == len(set(listed)) == 4
+
+
+def test_nothing_to_read(tmp_path: Path) -> None:
+    for name, files, message in (
+        ("a.tar", {"readme.txt": b"x"}, r"a.tar: no MIDI file in it \(.mid, "),
+        ("b.tar", {"bad.mid": b"x"}, r"no usable music \(1 file skipped; first: bad.mid: not a MIDI file"),
+    ):
+        with pytest.raises(UserError, match=message):
+            songs(archive(tmp_path / name, files, "w"), tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "score.mscz").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"1 file skipped; first: score.mscz: not MIDI; export it"):
+        songs(tmp_path / "folder", tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_a_pipe_is_no_file(tmp_path: Path, expected: dict[str, list[int]]) -> None:
+    os.mkfifo(tmp_path / "folder" / "pipe.mid")
+    report = tmp_path / "report.tsv"
+    assert songs(tmp_path / "folder", tmp_path, report=str(report)) == expected
+    assert report.read_text() == "pipe.mid\tnot a regular file\n"
 
 
 def test_odd_names_in_an_archive(tmp_path: Path) -> None:
