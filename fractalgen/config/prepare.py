@@ -35,7 +35,7 @@ class PrepareConfig:
     out: str = setting(
         "corpus.safetensors",
         "packed corpus to write: a file, if the name ends in .safetensors, or a folder of shards, where a run goes on"
-        " behind an earlier one",
+        " behind an earlier one; always on a disk of this machine",
     )
     splits: str | None = setting(
         None, "JSON file {train: [ids], valid: [ids], test: [ids]} (default: split by a hash of the name)"
@@ -61,7 +61,7 @@ class PrepareConfig:
         "only these tracks: names (* stands for any text), numbers from 0, or General MIDI programs from 0 as"
         " program:A-B; e.g. melody 2 program:0-7",
     )
-    merge: tuple[str, ...] = setting((), "packed corpora to put together, in place of --data")
+    merge: tuple[str, ...] = setting((), "packed corpora to put together into one file, in place of --data")
     restrike: bool = setting(False, "strike all sounding notes again at every step: chords without holds")
     licence: str = setting("unknown", "licence of the music, stored in the corpus")
     report: str | None = setting(None, "file for the list of skipped files (tab separated: file, reason)")

@@ -145,8 +145,13 @@ class Corpus:
         """Open a packed corpus, a file or a folder, by path, or an embedded one by name (``chorales``).
 
         Raises:
-            UserError: it is missing, not a corpus, damaged, or of a newer version.
+            UserError: it is missing, not a corpus, damaged, of a newer version, or not on this machine.
         """
+        if "://" in os.fspath(path_or_name):
+            raise UserError(
+                f"corpus {path_or_name}: must be on a disk of this machine, because its files are mapped into memory; "
+                "copy it there first"
+            )
         path = Path(path_or_name)
         embedded = ASSETS / f"{path_or_name}.safetensors"
         there = path.is_file() or (path / MANIFEST).exists()  # a folder of the same name may be anything

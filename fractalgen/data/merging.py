@@ -30,7 +30,10 @@ def merge(config: PrepareConfig) -> Summary:
             told = " ".join(value) if isinstance(value, tuple) else value
             raise UserError(f"--{item.name} {told}: not together with --merge {config.merge[0]}")
     if Path(config.out).suffix != ENDING:
-        raise UserError(f"--out {config.out}: --merge writes one file; its name must end in {ENDING}")
+        raise UserError(
+            f"--out {config.out}: --merge writes one file; its name must end in {ENDING} (a folder takes more music "
+            "by another `fractalgen prepare --data` into it)"
+        )
     corpora = [Corpus.open(path) for path in config.merge]
     first = corpora[0]
     songs: list[Song] = []

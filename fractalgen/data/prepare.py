@@ -57,7 +57,7 @@ def prepare(config: PrepareConfig) -> Summary:
         raise UserError(f"--tracks {' '.join(config.tracks)}: the chorales in --data {config.data} have no tracks")
     out = Path(config.out)
     folder = out.suffix != ENDING
-    _check_target(out, "--out", folder)
+    _check_target(config.out, "--out", folder)
     if config.merge:
         return merge(config)
     if not config.data:
@@ -66,7 +66,7 @@ def prepare(config: PrepareConfig) -> Summary:
         raise UserError(f"--num_workers {config.num_workers}: not together with --scheduler {config.scheduler}")
     source = Source(config.data)
     if config.report:
-        _check_target(Path(config.report), "--report")
+        _check_target(config.report, "--report")
     try:
         ledger = _ledger_of(out, config) if folder else Ledger()
         try:
@@ -242,8 +242,11 @@ def _write_report(path: Path, ledger: Ledger) -> None:
             report.write(f"{entry.file}\tread, but {entry.reason}\n".encode())
 
 
-def _check_target(path: Path, flag: str, as_folder: bool = False) -> None:
+def _check_target(target: str, flag: str, as_folder: bool = False) -> None:
     """Refuse what cannot be written, before the time-consuming reading starts."""
+    path = Path(target)
+    if "://" in target:
+        raise UserError(f"{flag} {target}: must be on a disk of this machine; copy it to its address afterwards")
     if path.is_dir() and not as_folder:
         raise UserError(f"{flag} {path}: is a folder; name a file in it")
     if path.is_file() and as_folder:
