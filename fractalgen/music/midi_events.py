@@ -13,7 +13,7 @@ from __future__ import annotations
 import struct
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import gcd
@@ -317,6 +317,14 @@ def midi_bytes(tracks: list[list[Event]], ticks_per_quarter: int) -> bytes:
             before = tick
         content += [b"MTrk", len(body).to_bytes(4, "big"), bytes(body)]
     return b"".join(content)
+
+
+def note_events(notes: Iterable[Sequence[int]], channel: int) -> list[Event]:
+    """The events of notes (start, stop, pitch, velocity), in order of time; what ends comes before what begins."""
+    rows = []
+    for start, stop, pitch, velocity in notes:
+        rows += [(start, 1, bytes([0x90 | channel, pitch, velocity])), (stop, 0, bytes([0x80 | channel, pitch, 0]))]
+    return [Event(tick, data) for tick, _, data in sorted(rows)]
 
 
 def microseconds(tempo: float) -> int:

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 from fractalgen.errors import UserError, reason, shown
 from fractalgen.music.chords import NO_CHORD, Chord, nearest_quality, spelled
-from fractalgen.music.midi_events import key_event, meter_event, midi_bytes, tempo_event, text_event
+from fractalgen.music.midi_events import key_event, meter_event, midi_bytes, note_events, tempo_event, text_event
 from fractalgen.music.midi_parser import END_OF_TRACK, Event
 from fractalgen.music.musicxml import KINDS, TICKS, load_library
 from fractalgen.music.notation import DYNAMICS
@@ -117,7 +117,7 @@ class _Tracks:
             under = next((part for part, _, _ in found if part.recurse().getElementsByClass("Harmony")), found[0][0])
             found = [(part, "Melody" if part is under else name, notes) for part, name, notes in found]
         tracks = [conductor] + [
-            [(0, text_event(0x03, name)), *_struck(notes, channel % 15 + (channel % 15 > 8))]
+            [(0, text_event(0x03, name)), *note_events(notes, channel % 15 + (channel % 15 > 8))]
             for channel, (_, name, notes) in enumerate(found)
         ]
         end = max(_ticks(score.highestTime), *(tick for track in tracks for tick, _ in track), 0)
@@ -219,10 +219,3 @@ def _counted(length: Fraction, unit: int) -> tuple[int, int] | None:
         if beats.denominator == 1 and 1 <= beats <= 255 and one <= 64:
             return int(beats), one
     return None
-
-
-def _struck(notes: list[list[int]], channel: int) -> list[tuple[int, bytes]]:
-    """The events of notes; what ends comes before what begins."""
-    on = [(start, bytes([0x90 | channel, pitch, velocity])) for start, _, pitch, velocity in notes]
-    off = [(stop, bytes([0x80 | channel, pitch, 0])) for _, stop, pitch, _ in notes]
-    return sorted(off + on)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from fractalgen.errors import UserError
 from fractalgen.files import replacing
 from fractalgen.music.midi import END_MARKER, BeatMap, MidiEvents, nearest_steps, read_midi
-from fractalgen.music.midi_events import meter_event, midi_bytes, tempo_event, text_event
+from fractalgen.music.midi_events import meter_event, midi_bytes, note_events, tempo_event, text_event
 from fractalgen.music.midi_parser import END_OF_TRACK, Event
 from fractalgen.music.tokens import (
     DEFAULT_METER,
@@ -222,15 +222,13 @@ class PianoRoll:
             parts = {"Right hand": right, "Left hand": ~right}
         pianos = []
         for name, mine in parts.items():
-            rows = []
             part = notes[mine]
-            for (pitch, start, length, _), loudness in zip(
-                part.tolist(), midi_velocity(part["velocity"], self.velocity_bins).tolist(), strict=True
-            ):
-                rows.append((start * ticks, 1, bytes([0x90, pitch, loudness])))
-                rows.append(((start + length) * ticks, 0, bytes([0x80, pitch, 0])))
-            events = [Event(tick, data) for tick, _, data in sorted(rows)]
-            pianos.append([Event(0, text_event(0x03, name)), Event(0, b"\xc0\x00"), *events])
+            loud = midi_velocity(part["velocity"], self.velocity_bins).tolist()
+            rows = [
+                (start * ticks, (start + length) * ticks, pitch, velocity)
+                for (pitch, start, length, _), velocity in zip(part.tolist(), loud, strict=True)
+            ]
+            pianos.append([Event(0, text_event(0x03, name)), Event(0, b"\xc0\x00"), *note_events(rows, 0)])
         held = np.flatnonzero(self.tokens[:, :1] == HOLD)
         pianos[-1].append(Event(self.width * ticks, text_event(0x06, " ".join([END_MARKER, *map(str, held)]))))
         tracks = [[*events, Event(self.width * ticks, END_OF_TRACK)] for events in (conductor, *pianos)]

@@ -26,6 +26,7 @@ from fractalgen.music.midi_events import (
     Pedals,
     TickGrid,
     midi_bytes,
+    note_events,
     read_file,
     text_event,
 )
@@ -266,12 +267,9 @@ def _new_track(
         events.append(Event(0, text_event(0x01, note)))
     if not used[channel]:  # else no channel is free, and the program of a part that stays is not to change
         events.append(Event(0, bytes([0xC0 | channel, 0])))
-    rows = []
-    for pitch, start, end, velocity in added:
-        rows.append((start, 1, bytes([0x90 | channel, pitch, velocity])))
-        rows.append((end, 0, bytes([0x80 | channel, pitch, 0])))
-    rows += [(grid.tick(step), 2, text_event(0x06, text)) for step, text in markers]
-    events += [Event(tick, data) for tick, _, data in sorted(rows)]
+    notes = note_events([(start, end, pitch, velocity) for pitch, start, end, velocity in added], channel)
+    marks = sorted(Event(grid.tick(step), text_event(0x06, text)) for step, text in markers)
+    events += sorted([*notes, *marks], key=lambda event: event.tick)
     held = np.flatnonzero(roll.tokens[:, :1] == HOLD)
     end = grid.tick(roll.width)
     return [*events, Event(end, text_event(0x06, " ".join([END_MARKER, *map(str, held)]))), Event(end, END_OF_TRACK)]

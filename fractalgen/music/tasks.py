@@ -32,12 +32,10 @@ class Task:
     ``known``: int16 (128, W), tokens, and below 0 where a cell is to be composed: -1, or -2 where a given note ends and
     may not be held on; W is a multiple of the patch.
     ``width``: the steps of the piece that comes out, at most W.
-    ``extended``: how many cells are composed although nobody asked for them: the rest of notes that the region cuts.
     """
 
     known: npt.NDArray[np.int16]
     width: int
-    extended: int = 0
 
     @property
     def composed(self) -> Plane:
@@ -156,7 +154,7 @@ def _compose(tokens: npt.NDArray[np.uint8], region: Plane, patch: int) -> Task:
     composed = region | _rest(tokens, region)
     known = np.zeros((PITCHES, whole_patches(width, patch)), np.int16)
     known[:, :width] = np.where(composed, UNKNOWN, tokens.astype(np.int16))
-    return Task(_ended(known, tokens), width, int((composed & ~region).sum()))
+    return Task(_ended(known, tokens), width)
 
 
 def _rest(tokens: npt.NDArray[np.uint8], cells: Plane) -> Plane:

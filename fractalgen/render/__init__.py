@@ -17,12 +17,12 @@ from pathlib import Path
 
 from fractalgen.config import RenderConfig
 from fractalgen.music.pianoroll import PianoRoll
-from fractalgen.render.animations import film, write_apng, write_gif, write_webp
+from fractalgen.render.animations import film, write_gif
 from fractalgen.render.colours import INK, KNOWN, LINE, RAMP, SAME, TINTS, palette
 from fractalgen.render.command import run_render
 from fractalgen.render.roll import HOLD_SHADE, Cells, Source
 from fractalgen.render.settings import check_settings
-from fractalgen.render.stills import image, poster, save_png, save_poster, write_frames
+from fractalgen.render.stills import image, poster, save_png, write_frames
 from fractalgen.render.video import WIDEST, write_mp4, write_music_mp4
 from fractalgen.trace.views import Frame
 
@@ -42,29 +42,16 @@ __all__ = [
     "palette",
     "poster",
     "run_render",
-    "save_apng",
     "save_frames",
     "save_gif",
     "save_mp4",
     "save_png",
-    "save_poster",
-    "save_webp",
 ]
 
 
 def save_gif(frames: Sequence[Frame], path: str | Path, cfg: RenderConfig, fps: float | None = None) -> None:
     """Write an animated GIF; delays are rounded to 1/100 s so that their sum stays right."""
     write_gif(film(frames, cfg), path, fps or cfg.gif_fps)
-
-
-def save_apng(frames: Sequence[Frame], path: str | Path, cfg: RenderConfig, fps: float | None = None) -> None:
-    """Write an animated PNG, which keeps the colours of a GIF and is a picture of its first frame elsewhere."""
-    write_apng(film(frames, cfg), path, fps or cfg.gif_fps)
-
-
-def save_webp(frames: Sequence[Frame], path: str | Path, cfg: RenderConfig, fps: float | None = None) -> None:
-    """Write an animated WebP without loss; equal frames in a row become one that lasts as long."""
-    write_webp(film(frames, cfg), path, fps or cfg.gif_fps)
 
 
 def save_mp4(

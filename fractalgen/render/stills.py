@@ -51,11 +51,6 @@ def poster(trace: Trace, cfg: RenderConfig, view: View = "hierarchical") -> Imag
     return coloured(*poster_pixels(trace.frames(view), cfg))
 
 
-def save_poster(trace: Trace, path: str | Path, cfg: RenderConfig, view: View = "hierarchical") -> None:
-    """Write :func:`poster` as a PNG file."""
-    _write(poster(trace, cfg, view), path)
-
-
 def poster_pixels(
     frames: Sequence[Frame], cfg: RenderConfig, title: str | None = None, tinted: bool = False
 ) -> tuple[Pixels, Pixels]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import io
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -234,10 +233,3 @@ def test_files_that_are_no_traces(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         made_up().save(tmp_path / "new.npz")
     with pytest.raises(UserError, match=r"new.npz: trace version 99; this program reads up to 2: update FractalGen"):
         run(str(tmp_path / "new.npz"))
-
-
-def test_without_the_video_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (path,) = saved(tmp_path, "a")
-    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
-    with pytest.raises(UserError, match=r"MP4 needs imageio-ffmpeg: pip install 'fractalgen-piano\[mp4\]'"):
-        run(path, format="mp4")

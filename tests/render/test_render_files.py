@@ -25,7 +25,7 @@ from tests.render.test_render import frame_of
 from tests.trace.test_trace import made_up
 
 PLAIN = RenderConfig()
-SAVE = {"gif": render.save_gif, "apng": render.save_apng, "webp": render.save_webp}
+WRITE = {"gif": animations.write_gif, "apng": animations.write_apng, "webp": animations.write_webp}
 needs_ffmpeg = pytest.mark.skipif(
     importlib.util.find_spec("imageio_ffmpeg") is None, reason="imageio-ffmpeg is not installed"
 )
@@ -38,14 +38,14 @@ def with_chances(kind: str = "ar", known: int = 0) -> Trace:
     return dataclasses.replace(trace, chances=chances)
 
 
-@pytest.mark.parametrize("form", SAVE)
+@pytest.mark.parametrize("form", WRITE)
 @pytest.mark.parametrize(
     ("view", "kind"), [("process", "mar"), ("hierarchical", "ar"), ("levels", "ar"), ("density", "ar")]
 )
 def test_files_hold_what_was_drawn(form: str, view: Any, kind: str, tmp_path: Path) -> None:
     """Frame by frame and pixel by pixel, labels included."""
     frames = with_chances(kind).frames(view=view, record_interval=1)
-    SAVE[form](frames, tmp_path / "a", PLAIN)
+    WRITE[form](animations.film(frames, PLAIN), tmp_path / "a", 2.0)
     canvas = Canvas(frames[-1], PLAIN)
     expected = [canvas.colours[canvas.draw(frame)] for frame in frames]
     if form == "webp":  # equal frames become one
@@ -58,24 +58,25 @@ def test_files_hold_what_was_drawn(form: str, view: Any, kind: str, tmp_path: Pa
     assert sum(durations) == 500 * len(frames)
 
 
-@pytest.mark.parametrize("form", SAVE)
+@pytest.mark.parametrize("form", WRITE)
 def test_durations_add_up(form: str, tmp_path: Path) -> None:
     frames = made_up(width=64).frames()
-    SAVE[form](frames, tmp_path / "a", PLAIN, 5.0)
+    film = animations.film(frames, PLAIN)
+    WRITE[form](film, tmp_path / "a", 5.0)
     assert decoded(tmp_path / "a")[1] == [200] * len(frames)
-    SAVE[form](frames, tmp_path / "b", dataclasses.replace(PLAIN, gif_fps=3.0))
+    WRITE[form](film, tmp_path / "b", 3.0)
     durations = decoded(tmp_path / "b")[1]
     assert set(durations) <= {330, 340, 333, 334}
     assert abs(sum(durations) - 1000 * len(frames) / 3) < 10
-    SAVE[form](frames[:2], tmp_path / "c", dataclasses.replace(PLAIN, gif_fps=0.01))
+    WRITE[form](dataclasses.replace(film, length=2), tmp_path / "c", 0.01)
     assert decoded(tmp_path / "c")[1] == [100_000] * 2
 
 
-@pytest.mark.parametrize("form", SAVE)
+@pytest.mark.parametrize("form", WRITE)
 def test_a_frame_that_changes_nothing_keeps_its_turn(form: str, tmp_path: Path) -> None:
     frame = made_up().frames()[-1]
     other = dataclasses.replace(frame, output=1 - frame.output, tokens=None)
-    SAVE[form]([frame, frame, other, frame], tmp_path / "a", PLAIN)
+    WRITE[form](animations.film([frame, frame, other, frame], PLAIN), tmp_path / "a", 2.0)
     pictures, durations, _ = decoded(tmp_path / "a")
     assert durations == ([1000, 500, 500] if form == "webp" else [500] * 4)
     assert np.array_equal(pictures[0], pictures[-1])
@@ -108,19 +109,19 @@ def test_a_film_is_drawn_once_and_in_order(tmp_path: Path) -> None:
 
 
 def test_pictures_that_are_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    frames = made_up(width=64).frames()
-    for name, write in (("MAX_GIF_SIDE", render.save_gif), ("MAX_WEBP_SIDE", render.save_webp)):
+    film = animations.film(made_up(width=64).frames(), PLAIN)
+    for name, write in (("MAX_GIF_SIDE", animations.write_gif), ("MAX_WEBP_SIDE", animations.write_webp)):
         monkeypatch.setattr(animations, name, 200)
         with pytest.raises(UserError, match=r"--gif_scale 4: 256 pixels a side; a .* has at most 200"):
-            write(frames, tmp_path / "a", PLAIN)
+            write(film, tmp_path / "a", 2.0)
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("form", SAVE)
+@pytest.mark.parametrize("form", WRITE)
 def test_a_failed_write_leaves_nothing(form: str, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(UserError, match="cannot be written"):
-        SAVE[form](made_up().frames(), tmp_path / "folder", PLAIN)
+        WRITE[form](animations.film(made_up().frames(), PLAIN), tmp_path / "folder", 2.0)
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
@@ -138,7 +139,7 @@ def test_png_and_frames(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("scale", "columns"), [(4, 4), (3, 2), (1, 1)])
-def test_a_poster_has_the_piece_and_four_stages(scale: int, columns: int, tmp_path: Path) -> None:
+def test_a_poster_has_the_piece_and_four_stages(scale: int, columns: int) -> None:
     trace, cfg = made_up(width=64), RenderConfig(gif_scale=scale, no_gif_labels=True)
     frames = trace.frames(view="hierarchical")
     stages = stills.stages(frames)
@@ -152,9 +153,6 @@ def test_a_poster_has_the_piece_and_four_stages(scale: int, columns: int, tmp_pa
         left = (index % columns) * (side + gap)
         seen = picture[top : top + 16 * small.gif_scale, left : left + side]
         assert np.array_equal(seen, np.asarray(render.image(stage, small)))
-    render.save_poster(trace, tmp_path / "a.png", cfg)
-    with Image.open(tmp_path / "a.png") as file:
-        assert np.array_equal(np.asarray(file), picture)
 
 
 def test_stages_of_a_process_are_evenly_spread() -> None:
