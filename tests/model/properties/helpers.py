@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import torch
@@ -77,3 +78,22 @@ def random_rolls(batch: int, pitches: int, width: int, velocity_bins: int, seed:
         hold = sounding & (draws[:, :, step] > 0.5)
         rolls[:, :, step] = torch.where(onset, 2 + velocity[:, :, step], hold.long())
     return rolls
+
+
+def assert_drawn_from(drawn: Tensor, rolls: Tensor, probability: Tensor, slack: float = 1.0, least: int = 3) -> None:
+    """Pearson's chi-square of ``drawn`` rolls, all of them among ``rolls``, within five sigma of its mean.
+
+    Rare rolls are pooled; there are ``least`` degrees of freedom or more.
+    """
+    _, number = torch.cat([rolls, drawn]).flatten(1).unique(dim=0, return_inverse=True)
+    observed = torch.bincount(number[len(rolls) :], minlength=int(number.max()) + 1)[number[: len(rolls)]].double()
+    assert observed.sum() == len(drawn)
+    assert observed[probability == 0].sum() == 0
+    expected = probability * len(drawn)
+    common = expected >= 5
+    observed, expected = (torch.cat([x[common], x[~common].sum()[None]]) for x in (observed, expected))
+    keep = expected > 0
+    chi_square = ((observed - expected)[keep] ** 2 / expected[keep]).sum().item()
+    freedom = int(keep.sum()) - 1
+    assert freedom >= least
+    assert chi_square < slack * (freedom + 5 * math.sqrt(2 * freedom))

@@ -11,7 +11,7 @@ from fractalgen.api import FractalGen
 from fractalgen.model.degrees import lowest_degree, raised
 from fractalgen.model.level import FractalLevel
 from fractalgen.music.labels import KEYS, Attribute
-from tests.model.properties.helpers import every_roll, random_model, random_rolls, tiny_config
+from tests.model.properties.helpers import assert_drawn_from, every_roll, random_model, random_rolls, tiny_config
 
 KEY = Attribute("key", KEYS)
 
@@ -88,11 +88,7 @@ def test_probabilities_given_a_key_sum_to_one_and_the_sampler_draws_from_them(ge
         generator=torch.Generator().manual_seed(3),
         **settings,  # type: ignore[arg-type]
     )
-    observed = torch.bincount((tokens.flatten(1) * 3 ** torch.arange(3, -1, -1)).sum(1), minlength=81).double()
-    expected = probability * count
-    common = expected >= 5
-    chi_square = ((observed - expected)[common] ** 2 / expected[common]).sum().item()
-    assert chi_square < common.sum().item() + 5 * (2 * common.sum().item()) ** 0.5
+    assert_drawn_from(tokens, rolls, probability)
 
 
 def test_guidance_keeps_the_degrees_of_its_two_streams_apart() -> None:

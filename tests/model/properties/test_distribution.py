@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fractalgen.api import FractalGen
 from fractalgen.config import MarOrder
-from tests.model.properties.helpers import every_roll, random_model, random_rolls, tiny_config
+from tests.model.properties.helpers import assert_drawn_from, every_roll, random_model, random_rolls, tiny_config
 
 MIXES = ["ar ar ar", "ar ar mar", "mar mar ar", "mar ar mar", "ar mar ar", "mar mar mar"]
 ITERATIONS = (2, 3, 1)
@@ -201,32 +201,18 @@ def assert_frequencies(
     count: int = 20_000,
     mar_order: MarOrder = "random",
 ) -> None:
-    """Pearson's chi-square of ``count`` samples against exact probabilities, within five sigma of its mean."""
+    """``count`` samples have these probabilities of all rolls of two pitches."""
     assert probability.sum().item() == pytest.approx(1.0, abs=0.02)
-    vocabulary = model.config.vocabulary
-    generator = torch.Generator().manual_seed(seed)
-    known = None if known is None else known.expand(count, -1, -1)
     tokens, _ = model.sample(
         count,
         num_iter_list=ITERATIONS,
-        generator=generator,
+        generator=torch.Generator().manual_seed(seed),
         width=width,
-        known=known,
+        known=None if known is None else known.expand(count, -1, -1),
         candidates=candidates,
         mar_order=mar_order,
     )
-    place = vocabulary ** torch.arange(tokens[0].numel() - 1, -1, -1)
-    observed = torch.bincount((tokens.flatten(1) * place).sum(1), minlength=len(probability)).double()
-    expected = probability * count
-    assert observed[probability == 0].sum() == 0
-    common = expected >= 5
-    observed = torch.cat([observed[common], observed[~common].sum()[None]])
-    expected = torch.cat([expected[common], expected[~common].sum()[None]])
-    keep = expected > 0
-    chi_square = ((observed - expected)[keep] ** 2 / expected[keep]).sum().item()
-    freedom = int(keep.sum()) - 1
-    assert freedom >= 10
-    assert chi_square < slack * (freedom + 5 * math.sqrt(2 * freedom))
+    assert_drawn_from(tokens, every_roll(2, width, model.config.vocabulary), probability, slack, least=10)
 
 
 @pytest.mark.parametrize("generators", ["mar mar ar", "mar ar ar", "ar mar mar"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 
 from fractalgen.config import ConfigError
 from fractalgen.model.sampling.windows import drop_orphans
-from tests.model.properties.helpers import every_roll, random_model, tiny_config
+from tests.model.properties.helpers import assert_drawn_from, every_roll, random_model, tiny_config
 
 MIXES = ["ar ar ar ar", "mar ar ar ar", "mar mar mar mar", "ar mar ar mar"]
 PATCHES = (16, 8, 4, 1)
@@ -87,14 +86,7 @@ def test_probabilities_under_limits_are_those_of_the_model_renormalised_at_every
     assert probability.sum().item() == pytest.approx(1.0, abs=1e-9)
     count = 20_000
     tokens, _ = model.sample(count, num_iter_list=(2, 3, 1), allowed=allowed, generator=seeded(), width=2)
-    place = 3 ** torch.arange(3, -1, -1)
-    observed = torch.bincount((tokens.flatten(1) * place).sum(1), minlength=81).double()
-    expected = torch.zeros(81, dtype=torch.float64)
-    expected[(rolls.flatten(1) * place).sum(1)] = probability * count
-    assert observed[expected == 0].sum() == 0
-    common = expected >= 5
-    chi_square = ((observed - expected)[common] ** 2 / expected[common]).sum().item()
-    assert chi_square < int(common.sum()) + 5 * math.sqrt(2 * int(common.sum()))
+    assert_drawn_from(tokens, rolls, probability)
 
 
 @pytest.mark.parametrize(
@@ -130,14 +122,7 @@ def test_a_hold_that_is_ruled_out_leaves_its_probability_to_the_rest(generators:
     given[:, 0, 1] = -2
     settings: Any = {"num_iter_list": schedule or (2, 3, 1), "mar_order": "scan", "candidates": 1}
     tokens, _ = model.sample(count, known=given, generator=seeded(), width=2, **settings)
-    place = 3 ** torch.arange(3, -1, -1)
-    observed = torch.bincount((tokens.flatten(1) * place).sum(1), minlength=81).double()
-    expected = torch.zeros(81, dtype=torch.float64)
-    expected[(rolls.flatten(1) * place).sum(1)] = bound * count
-    assert observed[expected == 0].sum() == 0
-    common = expected >= 5
-    chi_square = ((observed - expected)[common] ** 2 / expected[common]).sum().item()
-    assert chi_square < int(common.sum()) + 5 * math.sqrt(2 * int(common.sum()))
+    assert_drawn_from(tokens, rolls, bound)
 
 
 @pytest.mark.slow

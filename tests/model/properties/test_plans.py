@@ -15,7 +15,7 @@ from fractalgen.model.harmony import chord_table, seen_from
 from fractalgen.model.plans import Plans
 from fractalgen.music.chords import CODES, NO_CHORD, UNTOLD, parse_chord
 from fractalgen.sampling import draw_plans, sample_rolls
-from tests.model.properties.helpers import every_roll, random_model, random_rolls, tiny_config
+from tests.model.properties.helpers import assert_drawn_from, every_roll, random_model, random_rolls, tiny_config
 from tests.model.properties.test_distribution import ITERATIONS, MIXES, same_order
 
 C, F_SHARP_M7, B_FLAT_OVER_D = (parse_chord(text) for text in ("C", "F#m7", "Bb/D"))
@@ -100,25 +100,6 @@ def test_probabilities_given_known_cells_and_a_plan_sum_to_one(
     assert total.item() == pytest.approx(1.0, abs=1e-9)
 
 
-def numbers_of(drawn: Tensor, rolls: Tensor) -> Tensor:
-    """Where each drawn roll (2, 4) is among ``rolls``; -1 if nowhere."""
-    code = (3 ** torch.arange(8)).view(2, 4)
-    place = torch.full((3**8,), -1)
-    place[(rolls * code).flatten(1).sum(1)] = torch.arange(len(rolls))
-    return place[(drawn * code).flatten(1).sum(1)]
-
-
-def assert_frequencies(number: Tensor, expected: Tensor, degrees: int) -> None:
-    """A chi-square test of drawn numbers against expected probabilities, with more than so many degrees of freedom."""
-    count = len(number)
-    found = torch.bincount(number[number >= 0], minlength=len(expected)).double()
-    often = expected * count >= 5
-    chi = ((found - expected * count) ** 2 / (expected * count))[often].sum()
-    free = int(often.sum()) - 1
-    assert free > degrees
-    assert chi < free + 5 * (2 * free) ** 0.5
-
-
 def test_tokens_of_steps_that_do_not_exist_are_not_looked_at() -> None:
     model = model_with_plans()
     gone = torch.tensor(ABSENT["short"])
@@ -158,9 +139,7 @@ def test_samples_are_drawn_from_the_likelihood_under_a_plan(generators: str, abs
         absent=gone,
         generator=torch.Generator().manual_seed(4),
     )
-    number = numbers_of(drawn.masked_fill(gone, 0), rolls)
-    assert (number >= 0).all()
-    assert_frequencies(number, expected, degrees=20)
+    assert_drawn_from(drawn.masked_fill(gone, 0), rolls, expected, least=20)
 
 
 def test_recording_changes_no_bit_and_a_plan_changes_the_music() -> None:
@@ -331,10 +310,7 @@ def test_samples_beside_given_cells_in_short_bars(generators: str, known_first: 
         absent=gone,
         generator=torch.Generator().manual_seed(4),
     )
-    number = numbers_of(drawn.masked_fill(gone, 0), rolls)
-    allowed = expected.sum().item()
-    assert (number >= 0).double().mean().item() == pytest.approx(allowed, abs=0.02)
-    assert_frequencies(number, expected, degrees=5)
+    assert_drawn_from(drawn.masked_fill(gone, 0), rolls, expected, least=5)
 
 
 def test_guidance_of_the_planner_strengthens_the_key() -> None:
