@@ -34,7 +34,7 @@ from fractalgen.data.corpus import SPLITS, Corpus
 from fractalgen.data.crops import Excerpts, evenly
 from fractalgen.devices import resolve_device
 from fractalgen.errors import UserError
-from fractalgen.evaluation.likelihood import Scores, Window, plan_summary, score, sliding_windows
+from fractalgen.evaluation.likelihood import Scores, Window, check_fits, plan_summary, score, sliding_windows
 from fractalgen.files import write_json
 from fractalgen.model.losses import LossTerms, wide
 from fractalgen.model.regions import Condition, Regions
@@ -139,8 +139,7 @@ def run(args: argparse.Namespace) -> None:
     corpus = Corpus.open(args.data)
     model = load_pretrained(args.model, resolve_device(args.device))
     config = model.config
-    if (corpus.velocity_bins, corpus.steps_per_quarter) != (config.velocity_bins, config.steps_per_quarter):
-        raise UserError(f"--model {args.model}: made for other velocity bins or steps than {args.data}")
+    check_fits(corpus, args.data, model)
     stride = args.stride or config.crop_length // 2
     if stride < 0 or stride % config.column or stride > config.crop_length:
         raise UserError(f"--stride {args.stride}: a multiple of {config.column}, {config.crop_length} at most")

@@ -41,6 +41,7 @@ from fractalgen.data.corpus import SPLITS, Corpus
 from fractalgen.data.crops import evenly
 from fractalgen.devices import autocast, choose_precision
 from fractalgen.errors import UserError
+from fractalgen.evaluation.likelihood import check_fits
 from fractalgen.evaluation.statistics import ratio_error
 from fractalgen.files import write_json
 from fractalgen.model.grid import Grid, Margin, surround, windows
@@ -189,7 +190,7 @@ def decide(
         return Decided(logs.gather(1, token[:, None])[:, 0], token[:, None], best == token)
     assert isinstance(level.generator, MaskedAutoregressive)
     assert regions.given is not None
-    device, patch = step.device, level.patch
+    device, patch, steps = step.device, level.patch, level.steps
     grid = level.grid(regions.canvas)
     canvas, given = regions.canvas.clone(), regions.given.clone()
     cells = torch.zeros(len(step), grid.rows * patch, dtype=torch.long, device=device)
@@ -204,7 +205,7 @@ def decide(
         z = level.generator.transformer(x + level.base(asked, grid, kept), causal=False)
         forced = sounds[:, None] & undecided & (undecided.sum(1, keepdim=True) == 1)
         odds = wide(level.gate(z)[..., 0]).masked_fill(filled | forced, float("inf"))
-        children = numbers(grid, device)[:, step[active] // patch].T
+        children = numbers(grid, device)[:, step[active] // steps].T
         odds = odds.gather(1, children)
 
         matters = odds.sigmoid() >= SURE
@@ -226,7 +227,7 @@ def decide(
             level.child,
             below,
             inside,
-            step[mine] % patch,
+            step[mine] % steps,
             likely[mine] * gate.sigmoid(),
             None if truth is None else truth[mine].gather(1, rows),
             kept,
@@ -252,11 +253,11 @@ def decide(
 
 def touched(level: FractalLevel, grid: Grid, changed: Bool[Tensor, "b ch cw"]) -> Bool[Tensor, "b n"]:
     """The children in whose context a cell of the canvas ``changed``."""
-    margin, context, patch = level.margin, level.context, level.patch
+    margin, context, size = level.margin, level.context, (level.patch, level.steps)
     top, left = margin.pitch - context.pitch, margin.past - context.past
     near = changed[:, top : changed.shape[1] - top, left : changed.shape[2] - margin.future + context.future]
-    size = (patch + 2 * context.pitch, patch + context.past + context.future)
-    found = F.max_pool2d(near[:, None].float(), size, stride=patch)[:, 0] > 0
+    window = (size[0] + 2 * context.pitch, size[1] + context.past + context.future)
+    found = F.max_pool2d(near[:, None].float(), window, stride=size)[:, 0] > 0
     return (found.transpose(1, 2) if grid.order == "column_major" else found).flatten(1)
 
 
@@ -274,7 +275,7 @@ def frame_log_probabilities(
     beyond those that an ordering names.
     """
     config, device, level = model.config, model.device, model.root
-    patch, margin, count = config.patch, level.margin, len(rolls)
+    patch, column, margin, count = config.patch, config.column, level.margin, len(rolls)
     by_length = sorted(range(count), key=lambda row: -len(orderings[row].frames))
     lengths = torch.tensor([len(orderings[row].frames) for row in by_length])
     tokens = rolls[by_length].to(device, torch.int8)  # the largest code is 67
@@ -289,7 +290,7 @@ def frame_log_probabilities(
     canvas = surround(tokens.masked_fill(hidden, config.vocabulary), margin, config.vocabulary + 1)
     plans = None
     if model.planner is not None:
-        plans = Plans.free(count, rolls.shape[2] // patch, config.pitches, patch, device)
+        plans = Plans.free(count, rolls.shape[2] // column, config.pitches, column, device)
     cond = model.condition(None, count, plans)
     result = torch.zeros(count, frames.shape[0], device=device, dtype=cond.vector.dtype)
     grid, kept = level.grid(canvas), {}  # type: ignore[var-annotated]
@@ -309,14 +310,14 @@ def frame_log_probabilities(
             changed = torch.ones_like(undecided) if before is None else touched(level, grid, canvas != before[:active])
             x = inputs(level, regions, grid, undecided, changed, None if x is None else x[:active])
             before = canvas.clone()
-            child = numbers(grid, device)[row, now // patch]
+            child = numbers(grid, device)[row, now // column]
             z = output_at(level.generator.transformer, x + base[:active], child)
             cells = row[:, None] * patch + torch.arange(patch, device=device)
             mine = truth.gather(1, cells)
             gate = wide(level.gate(z)[:, 0]).masked_fill(filled[every, child], float("inf"))
             below = parts(level, regions, cond, grid, z, every, child)
             last = turn + 1 == len(groups)
-            logs, picks = group_log_probabilities(level.child, *below, gate, now % patch, mine, kept, pick=not last)
+            logs, picks = group_log_probabilities(level.child, *below, gate, now % column, mine, kept, pick=not last)
             result[:active, number] += logs
             given[every[:, None], cells, now[:, None]] = picks.to(given)
             canvas[every[:, None], cells + margin.pitch, now[:, None] + margin.past] = picks.to(canvas)
@@ -404,11 +405,7 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(
             f"--checkpoint {args.checkpoint}: its levels are {kinds}; the protocol needs mar at every level"
         )
-    for name in ("velocity_bins", "steps_per_quarter"):
-        if getattr(corpus, name) != getattr(config, name):
-            raise UserError(
-                f"--data {args.data}: {name} {getattr(corpus, name)}, the model has {getattr(config, name)}"
-            )
+    check_fits(corpus, args.data, model)
     pitches = np.concatenate([corpus.notes(song)["pitch"] for song in corpus.indices("train") or range(len(corpus))])
     groups = sorted(set((pitches // config.patch).tolist()))
     songs = evenly(corpus.indices(args.split), args.songs)

@@ -29,6 +29,7 @@ from fractalgen.config import SamplingConfig
 from fractalgen.data.corpus import SPLITS, Corpus
 from fractalgen.data.crops import ValidCrops, evenly
 from fractalgen.errors import UserError
+from fractalgen.evaluation.likelihood import check_fits
 from fractalgen.evaluation.notes import crop_tokens
 from fractalgen.evaluation.statistics import compare, music_statistics
 from fractalgen.files import write_json
@@ -117,8 +118,9 @@ def run(args: argparse.Namespace) -> None:
     add_row("bars 1 to 4 again", real[..., gap.start - (gap.stop - gap.start) : gap.start])
     for name in args.models:
         model = load_pretrained(name)
-        if model.config.crop_length < width or model.config.velocity_bins != corpus.velocity_bins:
-            raise UserError(f"--models {name}: made for other rolls than {args.data}")
+        check_fits(corpus, args.data, model)
+        if model.config.crop_length < width:
+            raise UserError(f"--models {name}: crops of {model.config.crop_length} steps, {width} are needed")
         tokens = torch.from_numpy(real.astype(np.int64))
         known = torch.ones(tokens.shape[1:], dtype=torch.bool)
         known[:, gap] = False

@@ -34,7 +34,7 @@ from fractalgen.data.corpus import SPLITS, Corpus
 from fractalgen.data.crops import ValidCrops, every_other_song
 from fractalgen.devices import resolve_device
 from fractalgen.errors import UserError
-from fractalgen.evaluation.likelihood import Scores, crop_windows, score
+from fractalgen.evaluation.likelihood import Scores, check_fits, crop_windows, score
 from fractalgen.evaluation.notes import crop_tokens
 from fractalgen.evaluation.statistics import STATISTICS, Comparison, Statistics, compare, music_statistics, ratio_error
 from fractalgen.files import write_json
@@ -65,10 +65,7 @@ def run(args: argparse.Namespace) -> None:
     model = load_pretrained(args.checkpoint, resolve_device(args.device))
     if model.config.is_autoregressive:
         raise UserError(f"--checkpoint {args.checkpoint}: all its levels are AR, there are no iterations to choose")
-    for name in ("velocity_bins", "steps_per_quarter"):
-        mine, theirs = getattr(model.config, name), getattr(corpus, name)
-        if mine != theirs:
-            raise UserError(f"--checkpoint {args.checkpoint}: {name} {mine}, --data {args.data} has {theirs}")
+    check_fits(corpus, args.data, model)
     known, other = halves(corpus, args, model.config.crop_length)
     todo = schedules(model, args.num_iter_list, args.mar_order)
     rows: dict[str, Figures] = {label(one): {"num_iter_list": one.iterations, "mar_order": one.order} for one in todo}
@@ -103,7 +100,7 @@ def schedules(model: FractalGen, lists: Sequence[Sequence[int]] | None, orders: 
     """
     config = model.config
     if lists is None:
-        patches = config.pitches * config.crop_length // config.patch**2
+        patches = config.pitches // config.patch * config.columns
         lists = [[2**power] for power in range(patches.bit_length())]
     default = config.fit_iterations(SamplingConfig.num_iter_list)
 

@@ -27,6 +27,7 @@ from fractalgen.config import SamplingConfig
 from fractalgen.data.corpus import Corpus
 from fractalgen.data.crops import Excerpts, evenly
 from fractalgen.errors import UserError
+from fractalgen.evaluation.likelihood import check_fits
 from fractalgen.files import write_json
 from fractalgen.music.bars import BarLayout, main_meter, meter_label, parse_meter
 from fractalgen.music.chord_estimate import estimate_chords
@@ -34,10 +35,19 @@ from fractalgen.music.chords import QUALITIES, Chord
 from fractalgen.music.form import bar_features
 from fractalgen.music.keys import key_between
 from fractalgen.music.labels import KEYS
+from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.plan import Plan, bars_to_end, plan_of, unit_chords
 from fractalgen.music.planning import ending_on_tonic, piece_plan
 from fractalgen.music.tasks import accompaniment, inpainting
-from fractalgen.music.tokens import ONSET, PITCHES, grid_steps, steps_of_bars, tokens_from_notes
+from fractalgen.music.tokens import (
+    DEFAULT_METER,
+    DEFAULT_TEMPO,
+    ONSET,
+    PITCHES,
+    grid_steps,
+    steps_of_bars,
+    tokens_from_notes,
+)
 from fractalgen.music.voices import MELODY
 from fractalgen.rolls import compose_rolls, layout_of
 
@@ -77,7 +87,7 @@ def columns_of(layout: BarLayout, tokens: Tokens) -> Tokens:
 
 def heard_chords(tokens: Tokens, layout: BarLayout) -> npt.NDArray[np.int64]:
     """The chords of the units of a layout, estimated."""
-    beats = np.arange(0, tokens.shape[1], 4)
+    beats = np.arange(0, tokens.shape[1], layout.patch // 4)
     codes = estimate_chords(tokens, beats, layout.starts)
     return unit_chords(layout, tuple(zip(beats.tolist(), codes.tolist(), strict=True)))
 
@@ -92,7 +102,7 @@ def of_corpus(corpus: Corpus, songs: Sequence[int]) -> dict[str, Any]:
         starts, codes = np.array(corpus.chords(song)).T
         wanted.append(codes[np.maximum(np.searchsorted(starts, beats, side="right") - 1, 0)])
         found.append(estimate_chords(tokens, beats, corpus.downbeats(song)))
-        layout = BarLayout.of(meters, steps, corpus.steps_per_quarter, 16)
+        layout = BarLayout.of(meters, steps, corpus.steps_per_quarter, 4 * corpus.steps_per_quarter)
         plan = plan_of(layout, tokens, meters, corpus.steps_per_quarter, corpus.chords(song))
         features = bar_features(columns_of(layout, tokens))
         chords = plan.chords.reshape(len(plan), -1)
@@ -121,8 +131,18 @@ class Bench:
     """A model and what it composes here; ``cfg``: scale of guidance."""
 
     def __init__(self, model: FractalGen, args: argparse.Namespace) -> None:
-        self.model, self.args = model, args
+        self.model, self.args, self.grid, self.bar = model, args, model.config.steps_per_quarter, model.config.column
+        self.layout = self.bars(BARS)
         self.key = next((i for i, one in enumerate(model.config.attributes) if one.name == "key"), None)
+
+    def bars(self, count: int) -> BarLayout:
+        """So many bars of 4/4."""
+        return BarLayout.of((DEFAULT_METER,), count * self.bar, self.grid, self.bar)
+
+    def excerpt(self, corpus: Corpus, song: int, start: int) -> PianoRoll:
+        """As many bars of a song as :attr:`layout` has."""
+        tokens = corpus.tokens(song, start, start + self.layout.num_steps)
+        return replace(corpus.roll(song), tokens=tokens, tempos=(DEFAULT_TEMPO,), time_signatures=())
 
     def labels(self, key: str | None) -> npt.NDArray[np.int64]:
         """Labels with a key alone."""
@@ -159,10 +179,7 @@ class Bench:
 
 def of_chords(bench: Bench, corpus: Corpus, excerpts: list[tuple[int, int]]) -> list[dict[str, Any]]:
     """Chords of real excerpts are given; which are heard in what is composed under them, and in the music itself."""
-    rows = []
-    patch = bench.model.config.patch
-    layout = BarLayout.of(((0, 4, 4),), BARS * patch, 4, patch)
-    jobs = []
+    rows, jobs, layout = [], [], bench.layout
     for song, start in excerpts:
         changes = [(step - start, code) for step, code in corpus.chords(song)]
         chords = unit_chords(layout, tuple(changes))
@@ -187,9 +204,8 @@ def free_plan(layout: BarLayout) -> Plan:
 
 def of_form(bench: Bench) -> list[dict[str, Any]]:
     """Likeness of bars of later sections to the bars at the same place of the first, and to that place in B."""
-    patch = bench.model.config.patch
-    layout = BarLayout.of(((0, 4, 4),), 32 * patch, 4, patch)
-    plan = piece_plan(layout, 4, form=FORM)
+    layout = bench.bars(32)
+    plan = piece_plan(layout, bench.grid, form=FORM)
     rows = []
     for cfg in bench.args.cfg:
         like: dict[str, list[float]] = {"second A": [], "third A": [], "B": []}
@@ -204,19 +220,18 @@ def of_form(bench: Bench) -> list[dict[str, Any]]:
 
 def of_endings(bench: Bench, corpus: Corpus) -> list[dict[str, Any]]:
     """How songs end, and pieces of 16 bars whose plan ends on the tonic, as those of ``fractalgen generate`` do."""
-    patch = bench.model.config.patch
-    layout = BarLayout.of(((0, 4, 4),), BARS * patch, 4, patch)
+    layout = bench.layout
     songs, composed = [], []
     for song in corpus.indices("valid"):
         steps = corpus.num_steps(song)
         key = key_between(corpus.keys(song), steps - layout.num_steps, steps)
         if key is not None and steps >= layout.num_steps:
-            songs.append(ending(corpus.tokens(song, steps - layout.num_steps, steps), KEYS.index(key) % 12, patch))
+            songs.append(ending(corpus.tokens(song, steps - layout.num_steps, steps), KEYS.index(key) % 12, bench.bar))
     for seed in tqdm(range(bench.args.num_samples), desc="endings", unit="piece"):
         key = KEYS[seed % 24]
         plan = ending_on_tonic(free_plan(layout), layout, key)
         tokens = bench.compose(layout, plan, bench.args.cfg[0], seed + 1000, key)
-        composed.append(ending(tokens, KEYS.index(key) % 12, patch))
+        composed.append(ending(tokens, KEYS.index(key) % 12, bench.bar))
     names = ("something sounds in the last bar", "the tonic is its lowest note", "at most half of the notes of others")
     return [
         {"": what, **dict(zip(names, np.mean(rows, axis=0).tolist(), strict=True))}
@@ -240,8 +255,7 @@ def ending(tokens: Tokens, tonic: int, bar: int) -> tuple[bool, bool, bool]:
 
 def of_accompaniments(bench: Bench, corpus: Corpus, excerpts: list[tuple[int, int]]) -> dict[str, Any]:
     """Melodies of real excerpts are given with their chords; what is composed under them, beside what was written."""
-    patch = bench.model.config.patch
-    layout = BarLayout.of(((0, 4, 4),), BARS * patch, 4, patch)
+    layout = bench.layout
     written = composed = changed = pieces = 0
     heard, wanted = [], []
     for seed, (song, start) in enumerate(tqdm(excerpts, desc="accompaniments", unit="piece")):
@@ -250,9 +264,8 @@ def of_accompaniments(bench: Bench, corpus: Corpus, excerpts: list[tuple[int, in
         melody = tokens_from_notes(notes[voices == MELODY], start, stop)
         if not (melody >= ONSET).any():
             continue
-        whole = corpus.roll(song)
-        roll = replace(whole, tokens=corpus.tokens(song, start, stop), tempos=((0, 120.0),), time_signatures=())
-        task = accompaniment(roll, replace(roll, tokens=melody), "below", patch)
+        roll = bench.excerpt(corpus, song, start)
+        task = accompaniment(roll, replace(roll, tokens=melody), "below", bench.bar)
         changes = tuple((max(0, step - start), code) for step, code in corpus.chords(song) if step < stop)
         chords = unit_chords(layout, changes)
         plan = replace(free_plan(layout), chords=chords)
@@ -274,17 +287,14 @@ def of_accompaniments(bench: Bench, corpus: Corpus, excerpts: list[tuple[int, in
 
 def of_gaps(bench: Bench, corpus: Corpus, excerpts: list[tuple[int, int]]) -> dict[str, float]:
     """Bars 5 to 8 of 16 are composed anew: low notes a bar, and bars with a bass on the downbeat, inside and around."""
-    patch = bench.model.config.patch
-    layout = BarLayout.of(((0, 4, 4),), BARS * patch, 4, patch)
+    layout = bench.layout
     inside, around, down_inside, down_around = [], [], [], []
     gap = slice(4, 8)
     for seed, (song, start) in enumerate(tqdm(excerpts, desc="gaps", unit="piece")):
-        tokens = corpus.tokens(song, start, start + layout.num_steps)
-        roll = replace(corpus.roll(song), tokens=tokens, tempos=((0, 120.0),), time_signatures=())
         region = np.zeros((PITCHES, layout.num_steps), bool)
-        region[:, gap.start * patch : gap.stop * patch] = True
-        task = inpainting(roll, [region], patch)
-        plan = piece_plan(layout, 4, known=task.known, meters=((0, 4, 4),))
+        region[:, gap.start * bench.bar : gap.stop * bench.bar] = True
+        task = inpainting(bench.excerpt(corpus, song, start), [region], bench.bar)
+        plan = piece_plan(layout, bench.grid, known=task.known, meters=(DEFAULT_METER,))
         key = key_between(corpus.keys(song), start, start + layout.num_steps)
         filled = bench.compose(layout, plan, bench.args.cfg[0], seed, key, task.known)
         low = columns_of(layout, filled)[:, :LOW] >= ONSET
@@ -309,7 +319,8 @@ def of_meters(bench: Bench, corpus: Corpus) -> list[dict[str, Any]]:
         if len(songs) < LEAST_SONGS:
             continue
         real = [on_downbeats(corpus.tokens(song), corpus.downbeats(song)) for song in songs]
-        layout = layout_of(model.config, steps_of_bars(BARS, 4, *parse_meter(name)), meters=((0, *parse_meter(name)),))
+        meter = parse_meter(name)
+        layout = layout_of(model.config, steps_of_bars(BARS, bench.grid, *meter), meters=((0, *meter),))
         composed = []
         for seed in tqdm(range(bench.args.num_samples), desc=f"meter {name}", unit="piece"):
             labels = bench.labels(KEYS[seed % 24])
@@ -326,13 +337,13 @@ def on_downbeats(tokens: Tokens, downbeats: npt.NDArray[np.integer]) -> float:
     return float(np.any(tokens[:LOW, downbeats] >= ONSET, axis=0).mean())
 
 
-def chosen_excerpts(corpus: Corpus, songs: Sequence[int], count: int, patch: int) -> list[tuple[int, int]]:
+def chosen_excerpts(corpus: Corpus, songs: Sequence[int], count: int, bar: int) -> list[tuple[int, int]]:
     """Excerpts (song, first step) of 16 bars of 4/4: one a song, or more where there are fewer songs than ``count``."""
-    excerpts = Excerpts(corpus, BARS * patch, (), patch=patch, bar_columns=True, plans=False)
+    excerpts = Excerpts(corpus, BARS * bar, (), patch=bar, bar_columns=True, plans=False)
     rounds: list[list[tuple[int, int]]] = []
     for song in songs:
         starts = excerpts.all_starts(song)
-        fitting = [start for start in starts[1:] + starts[:1] if (excerpts.window(song, start).lengths == patch).all()]
+        fitting = [start for start in starts[1:] + starts[:1] if (excerpts.window(song, start).lengths == bar).all()]
         for number, start in enumerate(fitting):
             if number == len(rounds):
                 rounds.append([])
@@ -355,8 +366,9 @@ def run(args: argparse.Namespace) -> None:
         model = load_pretrained(args.model)
         if not model.config.plan_width:
             raise UserError(f"--model {args.model}: it was trained without plans")
+        check_fits(corpus, args.data, model)
         bench = Bench(model, args)
-        excerpts = chosen_excerpts(corpus, songs, args.num_samples, model.config.patch)
+        excerpts = chosen_excerpts(corpus, songs, args.num_samples, bench.bar)
         result["model"] = model.checkpoint_id
         print(f"\n{model.checkpoint_id}: {args.num_samples} pieces each")
         parts = {
@@ -364,7 +376,7 @@ def run(args: argparse.Namespace) -> None:
             "form": lambda: of_form(bench),
             "endings": lambda: of_endings(bench, corpus),
             "accompaniments": lambda: of_accompaniments(
-                bench, corpus, chosen_excerpts(corpus, songs, args.accompaniments or args.num_samples, 16)
+                bench, corpus, chosen_excerpts(corpus, songs, args.accompaniments or args.num_samples, bench.bar)
             ),
             "gaps": lambda: of_gaps(bench, corpus, excerpts),
             "meters": lambda: of_meters(bench, corpus),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -47,15 +47,16 @@ def read_only(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def one_error_line(capsys: pytest.CaptureFixture[str]):
-    """Runs a command line and returns the single line that its mistake prints."""
+    """Runs a command line, by default of ``fractalgen``, and returns the single line that its mistake prints."""
     from fractalgen import cli
 
-    def run(*arguments: object) -> str:
-        assert cli.main([str(argument) for argument in arguments]) == 2
-        lines = capsys.readouterr().err.splitlines()
-        assert len(lines) == 1, lines
-        assert lines[0].startswith("fractalgen: error: ")
-        return lines[0]
+    def run(*arguments: object, main: Callable[[list[str]], int] = cli.main) -> str:
+        capsys.readouterr()  # what was printed before
+        assert main([str(argument) for argument in arguments]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert ": error: " in line
+        assert main is not cli.main or line.startswith("fractalgen: error: ")
+        return str(line)
 
     return run
 

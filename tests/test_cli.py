@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +19,11 @@ from fractalgen.config import GenerateConfig, SamplingConfig, TrainConfig
 from fractalgen.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
+ErrorLine = Callable[..., str]
 
 
 def parse(*arguments: str) -> Any:
     return cli.parse(arguments)[1]
-
-
-def error_line(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The single line that a mistake prints."""
-    assert cli.main(arguments) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    lines = captured.err.splitlines()
-    assert len(lines) == 1, captured.err
-    assert lines[0].startswith("fractalgen: error: ")
-    return lines[0]
 
 
 @pytest.fixture
@@ -90,12 +81,12 @@ def test_null_on_the_command_line_wins_over_the_file(yaml_file: Any):
     assert parse("generate", "--config", yaml_file(seed=3), "--seed", "none").seed is None
 
 
-def test_a_flag_that_stands_for_another_is_refused_beside_it(capsys: pytest.CaptureFixture[str], yaml_file: Any):
+def test_a_flag_that_stands_for_another_is_refused_beside_it(one_error_line: ErrorLine, yaml_file: Any):
     expected = "--quality fast and --num_iter_list 9 4 2 1: give only one of them"
     numbers = ["--num_iter_list", "9", "4", "2", "1"]
-    assert expected in error_line(capsys, "generate", *numbers, "--quality", "fast")
+    assert expected in one_error_line("generate", *numbers, "--quality", "fast")
     both = ["--config", yaml_file(num_iter_list=[9, 4, 2, 1], quality="fast")]
-    assert expected in error_line(capsys, "generate", *both)
+    assert expected in one_error_line("generate", *both)
     assert parse("generate", *both, "--quality", "none").num_iter_list == (9, 4, 2, 1)
 
 
@@ -163,8 +154,8 @@ def test_resolved_configuration_reads_back(yaml_file: Any):
         ([], "COMMAND"),
     ],
 )
-def test_mistakes_give_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str], expected: str):
-    assert expected in error_line(capsys, *arguments)
+def test_mistakes_give_one_line(one_error_line: ErrorLine, arguments: list[str], expected: str):
+    assert expected in one_error_line(*arguments)
 
 
 @pytest.mark.parametrize(
@@ -181,15 +172,15 @@ def test_mistakes_give_one_line(capsys: pytest.CaptureFixture[str], arguments: l
         ("\0", "cannot be read"),
     ],
 )
-def test_mistakes_in_a_file_give_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str, expected: str):
+def test_mistakes_in_a_file_give_one_line(one_error_line: ErrorLine, tmp_path: Path, text: str, expected: str):
     path = tmp_path / "settings.yaml"
     path.write_text(text)
-    assert expected in error_line(capsys, "train", "--config", str(path))
+    assert expected in one_error_line("train", "--config", str(path))
 
 
-def test_a_needed_setting_is_asked_for(capsys: pytest.CaptureFixture[str]):
-    assert "--data is missing" in error_line(capsys, "prepare")
-    assert "--traces is needed" in error_line(capsys, "render")
+def test_a_needed_setting_is_asked_for(one_error_line: ErrorLine):
+    assert "--data is missing" in one_error_line("prepare")
+    assert "--traces is needed" in one_error_line("render")
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)

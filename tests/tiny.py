@@ -73,14 +73,19 @@ def model_config(folder: Path = Path(), **changes: Any) -> ModelConfig:
     return train_config(folder, **changes).model_config()
 
 
-def save_model(path: Path, config: ModelConfig, gate_bias: float = -2) -> str:
-    """Save a random model that is nearly as sparse as music, so that few cells are drawn."""
+def random_model(config: ModelConfig, gate_bias: float = -2) -> FractalGen:
+    """A random model that is nearly as sparse as music, so that few cells are drawn."""
     torch.manual_seed(0)
-    model = FractalGen(config)
+    model = FractalGen(config).eval()
     for level in model.modules():
         if isinstance(level, FractalLevel):
             torch.nn.init.constant_(level.gate.bias, gate_bias)
-    save_pretrained(model, path, {})
+    return model
+
+
+def save_model(path: Path, config: ModelConfig, gate_bias: float = -2, facts: dict[str, Any] | None = None) -> str:
+    """Save a :func:`random_model`."""
+    save_pretrained(random_model(config, gate_bias), path, facts)
     return str(path)
 
 
@@ -102,7 +107,7 @@ def trace(
     for level, size in enumerate(patches):
         high, wide = size, size if level else tokens.shape[1]
         child = patches[min(level + 1, len(patches) - 1)]
-        rank = np.arange((high // child) * (wide // child))
+        rank: np.ndarray = np.arange((high // child) * (wide // child))
         rank = rank.reshape(wide // child, -1).T if order == "column_major" else rank.reshape(high // child, -1)
         regions = tokens.reshape(tokens.shape[0] // high, high, tokens.shape[1] // wide, wide)
         inside = np.tile(rank.repeat(child, 0).repeat(child, 1), (regions.shape[0], regions.shape[2]))

@@ -139,10 +139,9 @@ def chosen_splits(cfg: EvaluateConfig, corpus: Corpus) -> list[Split]:
 
 def check_against_model(cfg: EvaluateConfig, corpus: Corpus, model: FractalGen) -> None:
     """Refuse what this model cannot score (UserError naming both values)."""
-    for name in ("velocity_bins", "steps_per_quarter"):
-        if getattr(corpus, name) != getattr(model.config, name):
-            there = getattr(model.config, name)
-            raise UserError(f"--data {cfg.data}: {name} {getattr(corpus, name)}, {model.checkpoint_id} has {there}")
+    from fractalgen.evaluation.likelihood import check_fits
+
+    check_fits(corpus, cfg.data, model)
     model.iterations(cfg.num_iter_list)
     patch, length = model.config.column, model.config.crop_length
     if cfg.stride % patch or cfg.stride > length:

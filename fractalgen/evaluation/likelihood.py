@@ -17,6 +17,7 @@ from fractalgen.config import MarOrder, Precision, SamplingConfig
 from fractalgen.data.corpus import Corpus
 from fractalgen.data.crops import Excerpts, ValidCrops
 from fractalgen.devices import autocast
+from fractalgen.errors import UserError
 from fractalgen.evaluation.statistics import ratio_error
 from fractalgen.model.plans import Plans
 from fractalgen.music.bars import BarLayout
@@ -26,6 +27,18 @@ if TYPE_CHECKING:
     from fractalgen.model.network import FractalNetwork
 
 Floats = npt.NDArray[np.float64]
+
+
+def check_fits(corpus: Corpus, data: str, model: FractalNetwork) -> None:
+    """Refuse a corpus, ``--data``, of other tokens or another grid than the model's.
+
+    Raises:
+        UserError: names both values.
+    """
+    for name in ("velocity_bins", "steps_per_quarter"):
+        here, there = getattr(corpus, name), getattr(model.config, name)
+        if here != there:
+            raise UserError(f"--data {data}: {name} {here}, {model.checkpoint_id} has {there}")
 
 
 class Window(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,7 @@ from benchmarks import train_note_events
 from benchmarks.compare import BASELINE, OURS, main, nearer
 from benchmarks.compare_tables import markdown, number
 from benchmarks.note_events import NoteEventConfig, NoteEventTransformer, decode, encode, sample
-from fractalgen.api import FractalGen, load_pretrained
-from fractalgen.checkpoint import save_pretrained
+from fractalgen.api import load_pretrained
 from fractalgen.data.corpus import Corpus, write_corpus
 from fractalgen.data.crops import ValidCrops
 from fractalgen.evaluation import note_statistics
@@ -27,6 +27,8 @@ from fractalgen.evaluation.statistics import STATISTICS
 from fractalgen.music.measures import note_count
 from tests import tiny
 from tests.data import test_plans
+
+ErrorLine = Callable[..., str]
 
 LIMIT, SAMPLES = 4, 2
 BARS: dict[str, Any] = {"patch": 16, "bar_columns": True}  # of the tiny model
@@ -49,19 +51,9 @@ def save_baseline(path: Path, **sizes: int) -> Path:
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("compare")
-    torch.manual_seed(1)
-    model = FractalGen(tiny.model_config())
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.endswith("gate.bias"):
-                parameter.fill_(-2.0)  # mostly silence: untrained, half of the patches would sound, and take long
-    ours = save_pretrained(
-        model,
-        folder / "ours.safetensors",
-        {"step": 5, "train": {"batch_size": 2, "accumulate_grad_batches": 3}},
-        torch.float32,
-    )
-    return {"checkpoint": ours, "baseline": save_baseline(folder / "notes.pt"), "folder": folder}
+    facts = {"step": 5, "train": {"batch_size": 2, "accumulate_grad_batches": 3}}
+    ours = tiny.save_model(folder / "ours.safetensors", tiny.model_config(), facts=facts)
+    return {"checkpoint": Path(ours), "baseline": save_baseline(folder / "notes.pt"), "folder": folder}
 
 
 @pytest.fixture(scope="module")
@@ -221,20 +213,16 @@ def test_likelihood_only(files: dict[str, Path], capsys: pytest.CaptureFixture[s
         (["--markdown", "."], "--markdown ."),
     ],
 )
-def test_mistakes(files: dict[str, Path], extra: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*common(files), *extra]) == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1
-    assert message in lines[0]
+def test_mistakes(files: dict[str, Path], extra: list[str], message: str, one_error_line: ErrorLine) -> None:
+    assert message in one_error_line(*common(files), *extra, main=main)
 
 
-def test_models_that_do_not_fit(files: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_models_that_do_not_fit(files: dict[str, Path], tmp_path: Path, one_error_line: ErrorLine) -> None:
     for name, sizes, parts in (
         ("long", {"steps": 64}, ("crop length 64", f"has {tiny.WIDTH}")),
         ("loud", {"velocity_bins": 8}, ("velocity_bins 8", "has 32")),
         ("waltz", {"steps_per_bar": 12}, ("steps per bar 12", "has 16")),
     ):
         path = save_baseline(tmp_path / f"{name}.pt", **sizes)
-        assert main([*common(files), "--baseline", str(path)]) == 2
-        message = capsys.readouterr().err
+        message = one_error_line(*common(files), "--baseline", path, main=main)
         assert all(part in message for part in (f"--baseline {path}", *parts)), message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +28,8 @@ from fractalgen.evaluation.likelihood import score, sliding_windows
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.tokens import ONSET, velocity_bin
 from tests import tiny
+
+ErrorLine = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
@@ -139,17 +142,13 @@ def test_the_command_beside_the_plain_score(tmp_path: Path, capsys: pytest.Captu
         ("--model absent", "absent"),
     ],
 )
-def test_mistakes(flags: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes(flags: str, message: str, tmp_path: Path, one_error_line: ErrorLine) -> None:
     data = tiny.corpus(tmp_path / "songs.safetensors")
     path = tiny.save_model(tmp_path / "model.safetensors", tiny.model_config())
-    assert main(["--data", str(data), "--model", path, *flags.split()]) == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1
-    assert message in lines[0]
+    assert message in one_error_line("--data", data, "--model", path, *flags.split(), main=main)
 
 
-def test_a_last_level_that_decides_all_at_once_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_last_level_that_decides_all_at_once_is_refused(tmp_path: Path, one_error_line: ErrorLine) -> None:
     path = tiny.save_model(tmp_path / "mar.safetensors", tiny.model_config(generator_types=("mar",) * 4))
     data = tiny.corpus(tmp_path / "songs.safetensors")
-    assert main(["--data", str(data), "--model", path, "--split", "valid"]) == 2
-    assert "last level" in capsys.readouterr().err
+    assert "last level" in one_error_line("--data", data, "--model", path, "--split", "valid", main=main)

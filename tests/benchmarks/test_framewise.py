@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
@@ -15,16 +16,19 @@ from fractalgen.checkpoint import save_pretrained
 from fractalgen.data.corpus import Corpus
 from tests.model.properties.helpers import every_roll, random_model, random_rolls, tiny_config
 
-
-def model() -> FractalGen:
-    return random_model(tiny_config("mar mar mar mar", patches=(8, 4, 2, 1), width=8))
+ErrorLine = Callable[..., str]
 
 
-def test_the_probabilities_of_everything_a_frame_may_hold_sum_to_one() -> None:
+def model(grid: int = 4) -> FractalGen:
+    return random_model(tiny_config("mar mar mar mar", patches=(8, 4, 2, 1), width=2 * grid, grid=grid))
+
+
+@pytest.mark.parametrize("grid", [4, 8])  # steps a quarter
+def test_the_probabilities_of_everything_a_frame_may_hold_sum_to_one(grid: int) -> None:
     """One frame of four cells is open, everything else is known: 3 ** 4 frames."""
-    rolls = random_rolls(1, 8, 8, 1, seed=1).repeat(3**4, 1, 1)
+    rolls = random_rolls(1, 8, 2 * grid, 1, seed=1).repeat(3**4, 1, 1)
     rolls[:, 4:, 0] = every_roll(4, 1, 3)[..., 0]
-    logs = frame_log_probabilities(model(), rolls, draw(1, 1, 1) * len(rolls), [1])
+    logs = frame_log_probabilities(model(grid), rolls, draw(1, 1, 1) * len(rolls), [1])
     assert torch.cat(logs).exp().sum().item() == pytest.approx(1.0, abs=1e-9)
 
 
@@ -40,14 +44,14 @@ def test_the_second_group_of_a_frame_depends_on_the_pick_not_on_the_truth() -> N
     torch.testing.assert_close(ratio, ratio[:1].expand_as(ratio))
 
 
-@pytest.mark.parametrize("frame", [0, 3, 6])
-def test_the_last_group_has_the_probability_that_the_sampler_gives_it(frame: int) -> None:
+@pytest.mark.parametrize(("frame", "grid"), [(0, 4), (3, 4), (6, 4), (13, 8)])
+def test_the_last_group_has_the_probability_that_the_sampler_gives_it(frame: int, grid: int) -> None:
     """All other frames are known; the first level's child is open, and below it children are drawn one by one."""
-    net, roll = model(), random_rolls(1, 8, 8, 1, seed=3)
-    known = torch.ones(1, 8, 8, dtype=torch.bool)
+    net, roll, width = model(grid), random_rolls(1, 8, 2 * grid, 1, seed=3), 2 * grid
+    known = torch.ones(1, 8, width, dtype=torch.bool)
     known[:, 4:, frame] = False
-    order = torch.cat([torch.arange(8)[torch.arange(8) != frame], torch.tensor([frame])])
-    logs = frame_log_probabilities(net, roll, [Ordering(order, torch.zeros(8, 1, dtype=torch.long))], [1])[0]
+    order = torch.cat([torch.arange(width)[torch.arange(width) != frame], torch.tensor([frame])])
+    logs = frame_log_probabilities(net, roll, [Ordering(order, torch.zeros(width, 1, dtype=torch.long))], [1])[0]
     nats = net.nll(roll, num_iter_list=[1, 2, 2, 1], known=known, mar_order="scan").total
     assert -logs[frame].item() == pytest.approx(nats.item(), abs=1e-9)
 
@@ -116,7 +120,7 @@ def test_whole_songs_cost_what_their_parts_do_and_less_with_averaged_probabiliti
     assert mean == pytest.approx([nats[0] + nats[1], nats[2]])
 
 
-def test_other_models_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_other_models_are_refused(tmp_path: Path, one_error_line: ErrorLine) -> None:
     path = save_pretrained(random_model(tiny_config("mar ar ar")), tmp_path / "a.safetensors")
-    assert main(["--checkpoint", str(path), "--data", "chorales"]) == 2
-    assert "its levels are mar ar ar; the protocol needs mar at every level" in capsys.readouterr().err
+    line = one_error_line("--checkpoint", path, "--data", "chorales", main=main)
+    assert "its levels are mar ar ar; the protocol needs mar at every level" in line

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
-import torch
 
 from benchmarks.harmonising import main, task_of
-from fractalgen import FractalGen, PianoRoll
-from fractalgen.checkpoint import save_pretrained
+from fractalgen import PianoRoll
 from fractalgen.data.corpus import Corpus
-from fractalgen.model.level import FractalLevel
 from tests import tiny
+
+ErrorLine = Callable[..., str]
 
 
 def test_the_soprano_is_given_and_silence_after_the_end() -> None:
@@ -30,22 +29,18 @@ def test_the_soprano_is_given_and_silence_after_the_end() -> None:
     assert (known[:, 8:] == 0).all()
 
 
-@pytest.mark.parametrize("future_context", [True, False])
-def test_the_whole_benchmark(future_context: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    torch.manual_seed(0)
-    model = FractalGen(replace(tiny.model_config(), crop_length=64, future_context=future_context))
-    for level in model.modules():
-        if isinstance(level, FractalLevel):
-            torch.nn.init.constant_(level.gate.bias, -3)  # as sparse as music
-    save_pretrained(model, tmp_path / "model.safetensors", {})
-    arguments = ["--checkpoint", tmp_path / "model.safetensors", "--songs", 3, "--midi", tmp_path, "--json"]
-    status = main([*map(str, arguments), str(tmp_path / "out.json")])
-    if not future_context:
-        assert status == 2
-        assert "an AR model without future context cannot follow a soprano" in capsys.readouterr().err
-        return
-    assert status == 0
-    result = json.loads((tmp_path / "out.json").read_text())
+def test_a_model_that_cannot_follow(tmp_path: Path, one_error_line: ErrorLine) -> None:
+    model = tiny.save_model(tmp_path / "model.safetensors", tiny.model_config())
+    line = one_error_line("--checkpoint", model, main=main)
+    assert "an AR model without future context cannot follow a soprano" in line
+
+
+def test_the_whole_benchmark(tmp_path: Path) -> None:
+    config = replace(tiny.model_config(), crop_length=64, future_context=True)
+    model = tiny.save_model(tmp_path / "model.safetensors", config, gate_bias=-3)
+    out = tmp_path / "out.json"
+    assert main(["--checkpoint", model, "--songs", "3", "--midi", str(tmp_path), "--json", str(out)]) == 0
+    result = json.loads(out.read_text())
     assert (result["sopranos"], result["identical"]) == (3, 3)
     assert set(result["rows"]) == {"Bach", "model"}
     written = sorted(tmp_path.glob("*.mid"))

@@ -12,8 +12,6 @@ import torch
 
 from benchmarks.infilling import agreement, bits_per_note, distance, held, main
 from fractalgen import FractalGen
-from fractalgen.checkpoint import save_pretrained
-from fractalgen.model.level import FractalLevel
 from tests import tiny
 
 
@@ -49,14 +47,11 @@ def test_bits_per_note_counts_the_gap_alone() -> None:
 
 @pytest.mark.slow
 def test_the_whole_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    torch.manual_seed(0)
-    for name, future_context in (("past_only", False), ("future_context", True)):
-        model = FractalGen(replace(tiny.model_config(), crop_length=256, future_context=future_context))
-        for level in model.modules():
-            if isinstance(level, FractalLevel):
-                torch.nn.init.constant_(level.gate.bias, -3)  # as sparse as music
-        save_pretrained(model, tmp_path / f"{name}.safetensors", {})
-    models = [str(tmp_path / f"{name}.safetensors") for name in ("past_only", "future_context")]
+    config = replace(tiny.model_config(), crop_length=256)
+    models = [
+        tiny.save_model(tmp_path / f"{name}.safetensors", replace(config, future_context=sees), gate_bias=-3)
+        for name, sees in (("past_only", False), ("future_context", True))
+    ]
     out = tmp_path / "out.json"
     assert main(["--data", "chorales", "--songs", "2", "--models", *models, "--json", str(out)]) == 0
     rows = json.loads(out.read_text())["rows"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +23,16 @@ from fractalgen.data.crops import ValidCrops
 from fractalgen.evaluation.likelihood import Scores
 from fractalgen.evaluation.notes import crop_tokens
 from fractalgen.evaluation.statistics import music_statistics
-from fractalgen.model.level import FractalLevel
 from fractalgen.model.schedule import Schedule
 from tests import tiny
 
-
-def sparse(model: FractalGen) -> FractalGen:
-    """The same, nearly as sparse as music, so that few cells are drawn."""
-    for level in model.modules():
-        if isinstance(level, FractalLevel):
-            torch.nn.init.constant_(level.gate.bias, -3)
-    return model.eval()
+ErrorLine = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
 def model() -> FractalGen:
     """MAR at the first level, whose 16 patches are all there are in 32 steps."""
-    torch.manual_seed(0)
-    return sparse(FractalGen(tiny.model_config(generator_types=("mar", "ar", "ar", "ar"))))
+    return tiny.random_model(tiny.model_config(generator_types=("mar", "ar", "ar", "ar")), gate_bias=-3)
 
 
 @pytest.fixture(scope="module")
@@ -201,19 +194,14 @@ def test_the_whole_benchmark(
     ],
 )
 def test_mistakes_are_told_in_one_line(
-    model: FractalGen, corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: str, message: str
+    model: FractalGen, corpus: Corpus, tmp_path: Path, one_error_line: ErrorLine, flags: str, message: str
 ) -> None:
     checkpoint = save_pretrained(model, tmp_path / "mar.safetensors")
-    assert main(["--checkpoint", str(checkpoint), "--data", str(corpus.path), *flags.split()]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert message in line
+    assert message in one_error_line("--checkpoint", checkpoint, "--data", corpus.path, *flags.split(), main=main)
 
 
-def test_a_model_that_does_not_fit_the_corpus(
-    corpus: Corpus, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_model_that_does_not_fit_the_corpus(corpus: Corpus, tmp_path: Path, one_error_line: ErrorLine) -> None:
     config = tiny.train_config(tmp_path, generator_types=("mar",) * 4).model_config(velocity_bins=8)
-    checkpoint = save_pretrained(FractalGen(config), tmp_path / "coarse.safetensors")
-    assert main(["--checkpoint", str(checkpoint), "--data", str(corpus.path)]) == 2
-    expected = f"--checkpoint {checkpoint}: velocity_bins 8, --data {corpus.path} has 32"
-    assert expected in capsys.readouterr().err
+    path = tiny.save_model(tmp_path / "coarse.safetensors", config)
+    line = one_error_line("--checkpoint", path, "--data", corpus.path, main=main)
+    assert f"--data {corpus.path}: velocity_bins 32, coarse-" in line

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from fractalgen.evaluation.notes import crop_tokens
 from fractalgen.music.measures import note_count
 from fractalgen.music.tokens import orphan_holds
 from tests import tiny
+from tests.model.properties.helpers import assert_drawn_from
+
+ErrorLine = Callable[..., str]
 
 TINY: dict[str, Any] = {"steps_per_bar": 2, "width": 16, "depth": 2, "heads": 2, "max_notes": 8}
 
@@ -98,17 +102,9 @@ def test_frequencies_of_samples_are_the_probabilities() -> None:
     model = model_of(pitches=2, steps=2, velocity_bins=1)
     rolls = all_rolls(model.config)
     with torch.no_grad():
-        expected = 1500 * torch.exp(-torch.stack(list(model.nll(rolls).values())).sum(0)).numpy()
-    drawn = sample(model, 1500, seed=1, batch_size=1500)
-    index = {roll.numpy().tobytes(): i for i, roll in enumerate(rolls)}
-    counts = np.bincount([index[roll.tobytes()] for roll in drawn], minlength=len(rolls))
-    common = expected >= 5
-    counts = np.append(counts[common], counts[~common].sum())
-    expected = np.append(expected[common], expected[~common].sum())
-    chi = float(((counts - expected) ** 2 / expected).sum())
-    freedom = int(common.sum())
-    assert freedom > 10
-    assert chi < freedom + 4 * math.sqrt(2 * freedom)
+        probability = torch.exp(-torch.stack(list(model.nll(rolls).values())).sum(0))
+    drawn = torch.from_numpy(sample(model, 1500, seed=1, batch_size=1500))
+    assert_drawn_from(drawn, rolls, probability, slack=0.8, least=10)
 
 
 def test_samples_are_rolls_and_depend_on_seed_and_temperature_only() -> None:
@@ -220,24 +216,8 @@ class TestCommands:
         report = tmp_path / "report.json"
         data = arguments[2]
         capsys.readouterr()
-        assert (
-            main(
-                [
-                    "evaluate",
-                    "--precision",
-                    "32",
-                    "--checkpoint",
-                    whole,
-                    "--data",
-                    data,
-                    "--split",
-                    "valid",
-                    "--json",
-                    str(report),
-                ]
-            )
-            == 0
-        )
+        flags = f"--precision 32 --checkpoint {whole} --data {data} --split valid --json {report}"
+        assert main(["evaluate", *flags.split()]) == 0
         result = json.loads(report.read_text())
         assert json.loads(capsys.readouterr().out) == result
         crops = ValidCrops(Corpus.open(data), "valid", tiny.WIDTH)
@@ -266,22 +246,18 @@ class TestCommands:
         ],
     )
     def test_mistakes(
-        self, tmp_path: Path, arguments: list[str], extra: list[str], message: str, capsys: pytest.CaptureFixture[str]
+        self, tmp_path: Path, arguments: list[str], extra: list[str], message: str, one_error_line: ErrorLine
     ) -> None:
         out = tmp_path / "out.pt"
-        assert main([*arguments, "--out", str(out), *extra]) == 2
-        lines = capsys.readouterr().err.splitlines()
-        assert len(lines) == 1
-        assert message in lines[0]
+        assert message in one_error_line(*arguments, "--out", out, *extra, main=main)
         assert not out.exists()
 
     def test_files_are_not_overwritten_nor_trusted(
-        self, tmp_path: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
+        self, tmp_path: Path, arguments: list[str], one_error_line: ErrorLine
     ) -> None:
         out = tmp_path / "out.pt"
         out.write_bytes(b"precious")
-        assert main([*arguments, "--out", str(out), "--max_steps", "1"]) == 2
-        assert "--resume" in capsys.readouterr().err
+        assert "--resume" in one_error_line(*arguments, "--out", out, "--max_steps", "1", main=main)
         assert out.read_bytes() == b"precious"
-        assert main(["evaluate", "--checkpoint", str(out), "--data", arguments[2]]) == 2
-        assert "out.pt: not a checkpoint" in capsys.readouterr().err
+        line = one_error_line("evaluate", "--checkpoint", out, "--data", arguments[2], main=main)
+        assert "out.pt: not a checkpoint" in line

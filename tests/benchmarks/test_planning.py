@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 
 from benchmarks.planning import agreement, main, same_roots
-from fractalgen import FractalGen
-from fractalgen.checkpoint import save_pretrained
 from fractalgen.data.corpus import write_corpus
 from fractalgen.music.chords import NO_CHORD, parse_chord
 from fractalgen.music.labels import KEYS, Attribute
@@ -43,11 +41,11 @@ def test_the_whole_benchmark(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     config = replace(
         tiny.model_config(), future_context=True, plan_width=8, attributes=(Attribute("key", KEYS), METERS)
     )
-    tiny.save_model(tmp_path / "model.safetensors", config, gate_bias=-3)
-    save_pretrained(FractalGen(replace(config, plan_width=0)), tmp_path / "plain.safetensors", {})
+    model = tiny.save_model(tmp_path / "model.safetensors", config, gate_bias=-3)
+    plain = tiny.save_model(tmp_path / "plain.safetensors", replace(config, plan_width=0))
     out = tmp_path / "out.json"
     flags = ["--data", str(data), "--num_samples", "2", "--cfg", "1", "2", "--json", str(out)]
-    assert main([*flags, "--model", str(tmp_path / "model.safetensors")]) == 0
+    assert main([*flags, "--model", model]) == 0
     result = json.loads(out.read_text())
     assert result["corpus"]["chords"]["quality"] == 1.0  # these chords were estimated
     assert result["corpus"]["bars that come back"] > 0.8
@@ -58,5 +56,5 @@ def test_the_whole_benchmark(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert result["accompaniments"]["pieces"] == 2
     assert result["gaps"]["bass on downbeats around"] == 1.0
     assert [(row["meter"], row["songs"]) for row in result["meters"]] == [("4/4", 1.0)]
-    assert main([*flags, "--model", str(tmp_path / "plain.safetensors")]) == 2
+    assert main([*flags, "--model", plain]) == 2
     assert "was trained without plans" in capsys.readouterr().err

@@ -301,26 +301,6 @@ def test_a_shipped_model_that_does_not_exist(one_error_line: ErrorLine):
     assert "pop909-ar" in line
 
 
-@pytest.mark.parametrize("name", ["model.ckpt", "model.safetensors", "model.txt"])
-@pytest.mark.parametrize(
-    "content", [b"", b"hello, I am no checkpoint\n", bytes(range(256)) * 8], ids=["empty", "text", "bytes"]
-)
-def test_a_checkpoint_that_is_none(tmp_path: Path, one_error_line: ErrorLine, name: str, content: bytes):
-    path = tmp_path / name
-    path.write_bytes(content)
-    line = one_error_line("generate", "--checkpoint", path, "--output_dir", tmp_path / "out")
-    assert f"--checkpoint {path}: not a FractalGen checkpoint" in line
-    assert names(tmp_path) == {name}
-
-
-def test_a_truncated_checkpoint(checkpoint: str, tmp_path: Path, one_error_line: ErrorLine):
-    path = tmp_path / "model.safetensors"
-    whole = Path(checkpoint).read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
-    assert f"--checkpoint {path}" in one_error_line("generate", "--checkpoint", path, "--output_dir", tmp_path / "out")
-    assert names(tmp_path) == {"model.safetensors"}
-
-
 def test_a_read_only_output_folder(checkpoint: str, tmp_path: Path, read_only: Path, one_error_line: ErrorLine):
     for folder in (read_only, read_only / "sub", Path(checkpoint), Path(checkpoint) / "sub"):
         line = one_error_line("generate", "--checkpoint", checkpoint, "--output_dir", folder)
