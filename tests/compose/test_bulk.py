@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from fractalgen import bulk, cli
 from fractalgen.compose import parts
+from fractalgen.config import EvaluateConfig
+from fractalgen.evaluation.command import samples
 from tests import tiny
 from tests.dask_cluster import dask_cluster
 
@@ -77,7 +81,21 @@ def test_a_run_that_was_interrupted_goes_on(
 
 
 @pytest.mark.slow
-def test_a_cluster_composes_the_same(generate: Callable[..., dict[str, bytes]]) -> None:
-    with dask_cluster(workers=1, threads=2) as address:
+def test_a_cluster_composes_the_same(generate: Callable[..., dict[str, bytes]], checkpoint: str) -> None:
+    settings: dict[str, Any] = {
+        "data": "",
+        "checkpoint": checkpoint,
+        "num_samples": 5,
+        "batch_size": 2,
+        "device": "cpu",
+    }
+    model = bulk.loaded_model(checkpoint, None, "cpu")
+    with dask_cluster(workers=2, threads=2) as address:
         there = generate("there", "--save_gif", "--scheduler", address)
+        drawn_there = samples(EvaluateConfig(**settings, scheduler=address), model)
     assert there == generate("here", "--save_gif")
+    drawn = samples(EvaluateConfig(**settings), model)
+    assert [len(part.tokens) for part in drawn] == [2, 2, 1]
+    for one, other in zip(drawn, drawn_there, strict=True):
+        assert np.array_equal(one.tokens, other.tokens)
+        assert [roll.tokens.tobytes() for roll in one.rolls] == [roll.tokens.tobytes() for roll in other.rolls]
