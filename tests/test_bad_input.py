@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from fractalgen import PianoRoll, cli
-from fractalgen.errors import UserError
 
 ErrorLine = Callable[..., str]
 
@@ -39,19 +38,6 @@ def damaged(midi: bytes) -> dict[str, bytes]:
         "truncated.mid": midi[:24],
         "header.mid": midi[:14],
     }
-
-
-@pytest.mark.parametrize("name", damaged(b""))
-def test_a_damaged_midi_file_is_a_user_error_that_names_it(name: str, midi: bytes, tmp_path: Path):
-    path = tmp_path / name
-    path.write_bytes(damaged(midi)[name])
-    with pytest.raises(UserError, match=name):
-        PianoRoll.from_midi(path)
-
-
-def test_a_missing_midi_file_is_a_user_error_that_names_it(tmp_path: Path):
-    with pytest.raises(UserError, match=r"absent\.mid"):
-        PianoRoll.from_midi(tmp_path / "absent.mid")
 
 
 def test_prepare_lists_bad_files_and_keeps_the_good(midi: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -115,13 +101,3 @@ def test_train_mistakes(tmp_path: Path, read_only: Path, one_error_line: ErrorLi
         assert not out.exists(), flags
     for folder in (read_only, read_only / "sub", text / "sub"):
         assert f"--output_dir {folder}" in one_error_line("train", "--output_dir", folder)
-
-
-@pytest.mark.parametrize("content", [None, b"", b"hello", b"PK\x03\x04 hello"])
-def test_render_of_something_else(content: bytes | None, tmp_path: Path, one_error_line: ErrorLine):
-    path = tmp_path / "a.trace.npz"
-    if content is not None:
-        path.write_bytes(content)
-    before = sorted(tmp_path.rglob("*"))
-    assert str(path) in one_error_line("render", path)
-    assert sorted(tmp_path.rglob("*")) == before

@@ -18,28 +18,15 @@ from pathlib import Path
 from fractalgen.config import RenderConfig
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.render.animations import film, write_gif
-from fractalgen.render.colours import INK, KNOWN, LINE, RAMP, SAME, TINTS, palette
 from fractalgen.render.command import run_render
-from fractalgen.render.roll import HOLD_SHADE, Cells, Source
 from fractalgen.render.settings import check_settings
 from fractalgen.render.stills import image, poster, save_png, write_frames
 from fractalgen.render.video import WIDEST, write_mp4, write_music_mp4
 from fractalgen.trace.views import Frame
 
 __all__ = [
-    "HOLD_SHADE",
-    "INK",
-    "KNOWN",
-    "LINE",
-    "RAMP",
-    "SAME",
-    "TINTS",
-    "Cells",
-    "RenderConfig",
-    "Source",
     "check_settings",
     "image",
-    "palette",
     "poster",
     "run_render",
     "save_frames",

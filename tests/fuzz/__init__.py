@@ -52,6 +52,7 @@ from fractalgen.render.stills import image
 from fractalgen.trace import Trace
 from fractalgen.training.fine_tuning import start_from
 from tests import tiny
+from tests.midi_files import delta
 
 LIMIT_SECONDS = 5
 LIMIT_MEGABYTES = 1000
@@ -206,13 +207,6 @@ def midi_files(_: Path) -> list[bytes]:
     return [path.read_bytes() for path in sorted(folder.iterdir()) if path.suffix in (".mid", ".kar", ".rmi", ".gz")]
 
 
-def _variable(number: int) -> bytes:
-    out = [number & 0x7F]
-    while number := number >> 7:
-        out.append(number & 0x7F | 0x80)
-    return bytes(reversed(out))
-
-
 def midi_grammar(_: bytes, rng: random.Random) -> bytes:
     """A file whose chunks are well formed and whose events are not."""
 
@@ -222,7 +216,7 @@ def midi_grammar(_: bytes, rng: random.Random) -> bytes:
         )
         if status in (0xF0, 0xF7):
             body = rng.randbytes(rng.randrange(6))
-            return bytes([status]) + _variable(rng.choice((len(body), len(body), 0, 1, 2**21))) + body
+            return bytes([status]) + delta(rng.choice((len(body), len(body), 0, 1, 2**21))) + body
         if status == 0xFF:
             kind = rng.choice((0x00, 0x01, 0x03, 0x06, 0x2F, 0x51, 0x54, 0x58, 0x59, 0x7F, rng.randrange(256)))
             body = rng.choice((b"", rng.randbytes(rng.randrange(8)), bytes(5), b"\x07\xa1\x20"))
@@ -240,7 +234,7 @@ def midi_grammar(_: bytes, rng: random.Random) -> bytes:
                 case 0x06 if rng.random() < 0.5:
                     held = " ".join(rng.choice(("0", "60", "127", "128", "9" * 9, "9" * 5000)) for _ in range(3))
                     body = f"{END_MARKER} {held}".encode()
-            return bytes([status, kind]) + _variable(rng.choice((len(body), len(body), 0, 300))) + body
+            return bytes([status, kind]) + delta(rng.choice((len(body), len(body), 0, 300))) + body
         if status < 0x80:
             return bytes([status, rng.randrange(256)])  # running status
         pitch = rng.choice((0, 60, 60, 61, 127, 64, 123, 255))
@@ -249,9 +243,7 @@ def midi_grammar(_: bytes, rng: random.Random) -> bytes:
     def track(most: int) -> bytes:
         waits = (0, 0, 1, 120, 480, 480, 2**14, 2**21, 2**28 - 1)
         weights = (8, 8, 4, 8, 8, 8, 1, 0.1, 0.05)
-        body = b"".join(
-            _variable(rng.choices(waits, weights)[0]) + event() for _ in range(rng.choice((0, 1, 5, 40, most)))
-        )
+        body = b"".join(delta(rng.choices(waits, weights)[0]) + event() for _ in range(rng.choice((0, 1, 5, 40, most))))
         body += rng.choice((b"\x00\xff\x2f\x00", b"", b"\x87\xff\xff\x7f\xff\x2f\x00"))
         length = rng.choice((len(body), len(body), len(body), 0, len(body) + 9, 2**32 - 1))
         return rng.choice((b"MTrk", b"MTrk", b"MTrk", b"XFIH")) + struct.pack(">I", length) + body
@@ -272,7 +264,7 @@ def _many_events(rng: random.Random) -> bytes:
         lambda: bytes([0xB0, rng.choice((120, 121, 123)), 0]),
         lambda: b"\xff\x51\x03" + rng.randbytes(3),
         lambda: b"\xff\x58\x04" + bytes([rng.randrange(1, 256), rng.randrange(7), 24, 8]),
-        lambda: b"\xff\x06" + _variable(len(END_MARKER)) + END_MARKER.encode(),
+        lambda: b"\xff\x06" + delta(len(END_MARKER)) + END_MARKER.encode(),
         lambda: b"\xff\x03\x04name",
         lambda: bytes([0x90 | rng.randrange(16), 60, 64]),
     ]
@@ -588,6 +580,9 @@ YAML_VALUES = (
         "*h",
     ),
 )
+ALIASES = "\n".join(["a0: &a0 [x, x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12))])
+MERGED = ALIASES.replace("[x, x]", "{x: 1}").replace(" [*", " {<<: [*").replace("]", "]}")
+"""Lists in lists, and mappings merged into mappings: each is nine times the one before."""
 YAML_LINES = (
     "1: 2",
     "[1]: 2",
@@ -598,8 +593,8 @@ YAML_LINES = (
     "%YAML 9.9",
     "a: &x [*x]",
     "<<: [1]",
-    "\n".join(["a0: &a0 [x, x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12))]),
-    "\n".join(["a0: &a0 {x: 1}", *(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}" for n in range(1, 12))]),
+    ALIASES,
+    MERGED,
     "scan_order: &a [&b [&c [&d [&e [x, x, x], *e, *e, *e, *e], *d, *d, *d, *d], *c, *c, *c, *c], *b, *b, *b, *b]",
     "\n".join(f"k{n}: 1" for n in range(5000)),
     "? " * 2000,

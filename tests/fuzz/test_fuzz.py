@@ -23,7 +23,7 @@ from fractalgen.music.midi_parser import END_OF_TRACK, Event
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.trace import Trace
 from tests import tiny
-from tests.fuzz import KINDS, run
+from tests.fuzz import ALIASES, KINDS, MERGED, run
 
 COUNTS = {"midi": 200, "trace": 300, "corpus": 300, "checkpoint": 40, "yaml": 60}
 
@@ -58,12 +58,6 @@ def test_a_recipe_that_is_nested_deeply(tmp_path: Path) -> None:
 def test_the_marker_of_a_stranger(tmp_path: Path) -> None:
     path = midi(tmp_path / "a.mid", 6, f"{END_MARKER} 60 {'9' * 5000} 128")
     assert PianoRoll.from_midi(path).tokens[60, :16].tolist() == [1] * 16
-
-
-ALIASES = "\n".join(["a0: &a0 [x, x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12))])
-MERGED = "\n".join(
-    ["a0: &a0 {x: 1}", *(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}" for n in range(1, 12))]
-)
 
 
 @pytest.mark.parametrize("text", [ALIASES, MERGED, "data: " + "[" * 20_000, "- " * 5000])

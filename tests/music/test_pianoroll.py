@@ -149,6 +149,7 @@ def read(tmp_path: Path, content: bytes) -> PianoRoll:
         (b"", "empty file"),
         (b"These are not notes, but words." * 9, "not a MIDI file"),
         (midi(scale())[:9], "truncated"),
+        (midi(scale())[:14], "damaged or truncated (no track in it)"),
         (midi(b""), "no notes"),
         (midi(on(0, 36, channel=9) + off(99, 36, channel=9)), "only drums"),
         (midi(scale(), division=0xE728), "SMPTE"),

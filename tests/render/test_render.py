@@ -14,6 +14,8 @@ from fractalgen import render
 from fractalgen.config import RenderConfig
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.tokens import velocities
+from fractalgen.render.colours import KNOWN, LINE, RAMP, TINTS, palette
+from fractalgen.render.roll import HOLD_SHADE
 from fractalgen.trace.views import Frame
 from tests.decoding import decoded
 from tests.trace.test_trace import made_up
@@ -25,8 +27,8 @@ def levels(picture: np.ndarray, cfg: RenderConfig, rows: int) -> np.ndarray:
     """Ramp positions 0..1 of each cell's middle, pitch upward; the roll is the lowest part of the picture."""
     scale = cfg.gif_scale
     roll = picture[-rows * scale :][scale // 2 :: scale, scale // 2 :: scale][::-1].astype(int)
-    ramp = render.palette(cfg.gif_cmap)[: render.RAMP].astype(int)
-    return np.abs(roll[:, :, None] - ramp).sum(-1).argmin(-1) / (render.RAMP - 1)
+    ramp = palette(cfg.gif_cmap)[:RAMP].astype(int)
+    return np.abs(roll[:, :, None] - ramp).sum(-1).argmin(-1) / (RAMP - 1)
 
 
 @pytest.mark.parametrize("kind", ["ar", "mar"])
@@ -43,9 +45,9 @@ def test_a_decoded_gif_equals_the_trace_cell_by_cell(kind: str, view: str, tmp_p
         expected = np.asarray(render.image(frame, PLAIN).convert("RGB"))
         assert np.array_equal(picture[-16 * 4 :], expected[-16 * 4 :])
         held = frame.tokens == 1 if frame.tokens is not None else np.zeros_like(frame.output, bool)
-        wanted = np.where(held, frame.output * render.HOLD_SHADE, frame.output)
+        wanted = np.where(held, frame.output * HOLD_SHADE, frame.output)
         # neighbouring steps of the ramp may share a colour
-        assert np.abs(levels(picture, PLAIN, 16) - wanted).max() <= 1.0 / (render.RAMP - 1)
+        assert np.abs(levels(picture, PLAIN, 16) - wanted).max() <= 1.0 / (RAMP - 1)
 
 
 def test_pitch_goes_up_and_time_to_the_right() -> None:
@@ -53,9 +55,9 @@ def test_pitch_goes_up_and_time_to_the_right() -> None:
     tokens[0, 0], tokens[127, 15] = 33, 17
     picture = np.asarray(render.image(PianoRoll(tokens), PLAIN).convert("RGB"))
     assert picture.shape == (512, 64, 3)
-    top = render.palette("viridis")[render.RAMP - 1]
+    top = palette("viridis")[RAMP - 1]
     assert np.abs(picture[-1, 0].astype(int) - top).max() < 12  # the loudest bin's middle, nearly yellow
-    silence = render.palette("viridis")[0]
+    silence = palette("viridis")[0]
     assert np.array_equal(picture[0, 0], silence)
     assert not np.array_equal(picture[0, -1], silence)
 
@@ -66,7 +68,7 @@ def test_a_held_note_is_one_and_a_repeated_one_is_two() -> None:
     tokens[70, 0:4:2], tokens[70, 1:4:2] = 22, 1
     picture = np.asarray(render.image(PianoRoll(tokens), PLAIN).convert("RGB"))
     held, struck = picture[4 * (127 - 60) + 2, :16], picture[4 * (127 - 70) + 2, :16]
-    silence = render.palette("viridis")[0]
+    silence = palette("viridis")[0]
     assert not (held == silence).all(-1).any()
     assert (struck == silence).all(-1).sum() == 1
 
@@ -104,18 +106,18 @@ def test_known_notes_have_a_ramp_of_their_own() -> None:
     middle = drawn(plane, 3, known)[1::3, 1::3]
     # pitch 0 is the lowest row; 128 + 0.6 * 94 = 184.4, 0.6 * 127 = 76.2, 0.01 * 127 = 1.27
     assert middle.tolist() == [[184, 0, 76, 1], [222, 0, 127, 0]]
-    colours = render.palette("viridis", known=True)
+    colours = palette("viridis", known=True)
     assert len(colours) == 256
-    assert np.array_equal(colours[[0, 127]], render.palette("viridis")[[0, 223]])
-    assert np.array_equal(colours[224:], render.palette("viridis")[224:])
-    assert tuple(colours[222]) in render.TINTS
+    assert np.array_equal(colours[[0, 127]], palette("viridis")[[0, 223]])
+    assert np.array_equal(colours[224:], palette("viridis")[224:])
+    assert tuple(colours[222]) in TINTS
 
 
 def test_known_and_composed_notes_share_their_holds_and_gaps() -> None:
     tokens = np.array([[33, 1, 33, 1, 33, 1, 33, 1]])
     known = np.array([[True] * 4 + [False] * 4])
     row = drawn(frame_of(tokens, known), 4)[1]
-    struck, held = 0.5 + 31 / 64, render.HOLD_SHADE
+    struck, held = 0.5 + 31 / 64, HOLD_SHADE
     loud = velocities(tokens, 32)[0, 0]
     assert abs(loud - struck) < 0.01
     given, given_hold = (128 + round(94 * loud * shade) for shade in (1.0, held))
@@ -195,11 +197,11 @@ def test_a_line_runs_round_what_was_composed(cells: str, picture: str) -> None:
     known = art(cells, "#")[::-1]
     silence = np.zeros(known.shape, np.float32)
     pixels = drawn(silence, 3, known)
-    assert np.array_equal(pixels == render.LINE, art(picture, "-"))
-    assert not pixels[pixels != render.LINE].any()
+    assert np.array_equal(pixels == LINE, art(picture, "-"))
+    assert not pixels[pixels != LINE].any()
     for scale in (1, 2):
         assert not drawn(silence, scale, known).any()
-    assert (drawn(silence, 12, known) == render.LINE).sum() > (drawn(silence, 6, known) == render.LINE).sum()
+    assert (drawn(silence, 12, known) == LINE).sum() > (drawn(silence, 6, known) == LINE).sum()
 
 
 def test_the_line_lies_behind_the_notes() -> None:
@@ -209,13 +211,13 @@ def test_the_line_lies_behind_the_notes() -> None:
     pixels = drawn(plane, 3, known)
     assert (pixels[6:9, 0:3] == 222).all()
     assert (pixels[6:9, 3:6] == 127).all()
-    assert (pixels == render.LINE).sum() == 20 - 5
+    assert (pixels == LINE).sum() == 20 - 5
 
 
 def test_a_roll_that_is_known_throughout() -> None:
     tokens = made_up().tokens
     pixels = drawn(frame_of(tokens, np.ones(tokens.shape, bool)), 4)
-    assert set(np.unique(pixels)) <= {0, *range(render.KNOWN, render.LINE)}
+    assert set(np.unique(pixels)) <= {0, *range(KNOWN, LINE)}
     assert np.array_equal(pixels > 0, drawn(frame_of(tokens, None), 4) > 0)
 
 
@@ -239,7 +241,7 @@ def test_files_show_known_cells_as_the_pictures_do(view: str, tmp_path: Path) ->
     seen = [drawn(frame, 4) for frame in frames]
     inside = np.kron(known[::-1], np.ones((4, 4), bool))
     assert all(np.array_equal(pixels[inside], seen[-1][inside]) for pixels in seen)
-    assert (seen[-1] == render.LINE).any()
+    assert (seen[-1] == LINE).any()
     # a finished roll, told which cells were given
     roll = np.zeros((128, 16), np.uint8)
     roll[:16] = trace.tokens
@@ -278,10 +280,10 @@ def oklab(colours: np.ndarray, vision: np.ndarray) -> np.ndarray:
     "cmap", ["viridis", "magma", "gray", "inferno", "cividis", "gray_r", "Blues", "hot", "velocity"]
 )
 def test_known_notes_are_told_from_composed_ones(cmap: str, vision: str, light: bool) -> None:
-    colours = oklab(render.palette(cmap, known=True, light=light).astype(float), VISION[vision])
-    given, own, silence = colours[render.KNOWN : render.LINE], colours[40 : render.KNOWN], colours[0]
+    colours = oklab(palette(cmap, known=True, light=light).astype(float), VISION[vision])
+    given, own, silence = colours[KNOWN:LINE], colours[40:KNOWN], colours[0]
     assert np.linalg.norm(given[:, None] - own, axis=-1).min() > 0.05
     assert np.linalg.norm(given - silence, axis=-1).min() > 0.15
-    assert np.linalg.norm(colours[render.LINE] - silence) > 0.15
+    assert np.linalg.norm(colours[LINE] - silence) > 0.15
     if vision == "usual" and cmap not in ("gray", "gray_r"):  # muted: a map that has colours has stronger ones
         assert np.hypot(*given[:, 1:].T).max() < np.hypot(*own[:, 1:].T).max()

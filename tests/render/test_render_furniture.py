@@ -15,7 +15,7 @@ from fractalgen.config import RenderConfig
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.render import furniture, text
 from fractalgen.render.canvas import Canvas
-from fractalgen.render.colours import INK, LINE, LUMA, RAMP, on_silence
+from fractalgen.render.colours import INK, LINE, LUMA, RAMP, on_silence, palette
 from fractalgen.render.roll import outline, roll_pixels
 from fractalgen.trace import Trace
 from fractalgen.trace.views import Frame
@@ -214,23 +214,23 @@ def test_letters_fit_into_the_strip() -> None:
 
 @pytest.mark.parametrize("cmap", ["viridis", "gray_r", "Blues", "hot", "velocity"])
 def test_silence_is_dark_or_light_as_the_theme_is(cmap: str) -> None:
-    light = render.palette(cmap, light=True)
+    light = palette(cmap, light=True)
     assert light[0].tolist() == [255, 255, 255]
     assert light[RAMP].tolist() == [255, 255, 255]  # paper
     assert light[INK] @ LUMA < 30
     assert light[RAMP - 1] @ LUMA < 120  # the loudest note
-    named = render.palette(cmap, "navy", light=True)
+    named = palette(cmap, "navy", light=True)
     assert named[RAMP].tolist() == [0, 0, 128]
     assert np.array_equal(named[:RAMP], light[:RAMP])
-    assert render.palette(cmap)[RAMP].tolist() == [0, 0, 0]
+    assert palette(cmap)[RAMP].tolist() == [0, 0, 0]
 
 
 def test_the_velocity_map_grows_brighter() -> None:
-    brightness = render.palette("velocity")[:RAMP] @ LUMA
+    brightness = palette("velocity")[:RAMP] @ LUMA
     assert brightness[0] == 0
     assert brightness[-1] > 230
     assert (np.diff(brightness) > -1).all()
-    colours = render.palette("velocity").astype(int)
+    colours = palette("velocity").astype(int)
     assert colours[60, 2] > colours[60, 0]  # soft notes are cool
     assert colours[200, 0] > colours[200, 2]  # loud ones warm
 

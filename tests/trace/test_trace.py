@@ -193,7 +193,7 @@ def test_a_newer_trace_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with monkeypatch.context() as future:
         future.setattr("fractalgen.trace.record.VERSION", 99)
         made_up().save(tmp_path / "new.npz")
-    with pytest.raises(UserError, match="trace version 99"):
+    with pytest.raises(UserError, match="trace version 99; this program reads up to 2: update FractalGen"):
         Trace.load(tmp_path / "new.npz")
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fractalgen import render
+from fractalgen.config import RenderConfig
 from fractalgen.evaluation.health import FINDINGS
 from fractalgen.trace import Intermediates
 from fractalgen.training.loggers import EventLog
@@ -108,7 +109,7 @@ def test_pictures_and_statistics(stage: Any, capsys: pytest.CaptureFixture[str])
         for key in ("density", "notes", "pitch_min", "pitch_max", "silence", "polyphony", "hold_share")
         for kind in ("generated", "real")
     }
-    config = render.RenderConfig()
+    config = RenderConfig()
     traces = tiny.intermediates(np.stack([tiny.tokens(0), tiny.tokens(1)])).traces
     for name, trace in zip(names, traces, strict=True):
         roll = tiny.PianoRoll(trace.tokens)
@@ -158,7 +159,7 @@ def test_the_animation_plays_in_the_image_tab(stage: Any) -> None:
         assert gif.n_frames == len(frames) == 9  # type: ignore[attr-defined]
         for index, frame in enumerate(frames):
             gif.seek(index)
-            expected = np.asarray(render.image(frame, render.RenderConfig()).convert("RGB"))
+            expected = np.asarray(render.image(frame, RenderConfig()).convert("RGB"))
             height, width = 128 * 4, tiny.WIDTH * 4
             shown = np.asarray(gif.convert("RGB"))
             assert np.array_equal(shown[-height:, :width], expected[-height:, :width])
