@@ -1,5 +1,5 @@
 /* The page of one trace: one roll, two clocks, the process and the music.  No library; nothing is fetched. */
-import { clamp, pitchName } from "./notes.js";
+import { clamp, minutes, pitchName } from "./notes.js";
 import { Music } from "./music.js";
 import { Trace } from "./trace.js";
 import { GUTTER, Roll } from "./roll.js";
@@ -7,7 +7,6 @@ import { GUTTER, Roll } from "./roll.js";
 const SPEEDS = [0.25, 0.5, 1, 2, 4, 8];
 const $ = (id) => document.getElementById(id);
 const make = (tag, properties) => Object.assign(document.createElement(tag), properties);
-const minutes = (time) => `${Math.floor(time / 60)}:${String(Math.floor(time % 60)).padStart(2, "0")}`;
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const piece = JSON.parse($("piece").textContent), scroller = $("scroller"), canvas = $("roll");
 

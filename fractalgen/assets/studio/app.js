@@ -1,5 +1,6 @@
 /** The studio: what is open, what is chosen, and what a person can do with it. */
 import { Refused, Socket, get, post, request, upload } from "./api.js";
+import { minutes } from "../player/notes.js";
 import * as dialogs from "./dialogs.js";
 import { say, toast } from "./dialogs.js";
 import * as edit from "./document.js";
@@ -802,9 +803,8 @@ class Studio {
   #clock() {
     const { shown, cursor } = this,
       { bar, beat, step } = edit.place(shown, cursor);
-    const time = (seconds) => `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
     $("place").textContent = `${bar} . ${beat} . ${step}`;
-    $("time").textContent = `${time(edit.seconds(shown, cursor))} / ${time(edit.seconds(shown, shown.length))}`;
+    $("time").textContent = `${minutes(edit.seconds(shown, cursor))} / ${minutes(edit.seconds(shown, shown.length))}`;
   }
 
   #floatRegion() {
