@@ -32,36 +32,3 @@ from fractalgen.config.render import RenderCommandConfig, RenderConfig
 from fractalgen.config.sampling import SamplingConfig, sampling_settings
 from fractalgen.config.studio import StudioConfig
 from fractalgen.config.train import TrainConfig
-
-__all__ = [
-    "DEFAULT_MODEL",
-    "FARTHEST",
-    "MOST_BLOCKS",
-    "MOST_LEVELS",
-    "WIDEST",
-    "CfgSchedule",
-    "ConfigError",
-    "DiagnoseConfig",
-    "EvaluateConfig",
-    "ExportConfig",
-    "GenerateConfig",
-    "Generator",
-    "LevelConfig",
-    "MarOrder",
-    "ModelConfig",
-    "Pedal",
-    "Precision",
-    "PrepareConfig",
-    "RenderCommandConfig",
-    "RenderConfig",
-    "SamplingConfig",
-    "SavedPrecision",
-    "ScanOrder",
-    "StudioConfig",
-    "TrainConfig",
-    "View",
-    "bounds",
-    "check_bounds",
-    "sampling_settings",
-    "setting",
-]

@@ -17,16 +17,8 @@ class EvaluateConfig(SamplingConfig):
         "most used": ("data", "model", "checkpoint", "split", "num_samples", "report", "json"),
         "likelihood": ("limit", "stride", "scheduled"),
         "sampling": (
-            *(
-                "temperature",
-                "plan_temperature",
-                "filter_threshold",
-                "cfg",
-                "cfg_schedule",
-                "candidates",
-                "max_polyphony",
-            ),
-            *("num_iter_list", "mar_order", "batch_generate_size", "seed"),
+            *("temperature", "plan_temperature", "filter_threshold", "cfg", "cfg_schedule", "candidates"),
+            *("max_polyphony", "num_iter_list", "mar_order", "batch_generate_size", "seed"),
         ),
         "computation": ("batch_size", "device", "precision", "threads", "scheduler"),
     }

@@ -35,17 +35,8 @@ class GenerateConfig(SamplingConfig, RenderConfig):
         ),
         "files": (
             *("save_html", "save_mp4", "save_wav", "save_musicxml", "soundfont", "page_piano", "save_trace"),
-            *(
-                "save_frames",
-                "hands",
-                "gif_view",
-                "gif_samples",
-                "record_interval",
-                "overwrite",
-                "resume",
-                "like",
-                "sample",
-            ),
+            *("save_frames", "hands", "gif_view", "gif_samples", "record_interval"),
+            *("overwrite", "resume", "like", "sample"),
         ),
         "pictures": PICTURES,
     }

@@ -3,5 +3,3 @@
 from __future__ import annotations
 
 from fractalgen.evaluation.notes import note_statistics, statistics_table
-
-__all__ = ["note_statistics", "statistics_table"]

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from fractalgen.music.chords import NO_CHORD, QUALITIES, UNTOLD, Chord
 from fractalgen.music.tokens import ONSET, SILENCE
+from fractalgen.music.viterbi import best_path
 
 # Found by agreement with the chords that POP909 annotates in its training songs; see `python -m benchmarks.planning`.
 CHORD_CHANGE = 0.22  # what a change of chord costs on a downbeat, where a beat fits its chord by up to 1
@@ -79,16 +80,7 @@ def estimate_chords(
     within = np.arange(count) - np.searchsorted(beats, downbeats[np.maximum(place, 0)])
     change = CHORD_CHANGE + np.where(within == 0, 0.0, np.where(within % 2 == 0, WEAK_BEAT, 2 * WEAK_BEAT))
 
-    best, sources = fit[0], np.zeros((count, len(roots)), np.int64)
-    for beat in range(1, count):
-        jump = int(best.argmax())
-        stays = best >= best[jump] - change[beat]
-        sources[beat] = np.where(stays, np.arange(len(roots)), jump)
-        best = np.maximum(best, best[jump] - change[beat]) + fit[beat]
-    path = np.zeros(count, np.int64)
-    path[-1] = best.argmax()
-    for beat in range(count - 1, 0, -1):
-        path[beat - 1] = sources[beat, path[beat]]
+    path = best_path(fit, change)
 
     codes = np.zeros(count, np.int64)
     borders = np.flatnonzero(np.r_[True, path[1:] != path[:-1], True])

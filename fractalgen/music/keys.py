@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from fractalgen.music.labels import KEYS
 from fractalgen.music.tokens import SILENCE
+from fractalgen.music.viterbi import best_path
 
 Keys = tuple[tuple[int, str], ...]
 Value = TypeVar("Value")
@@ -49,16 +50,7 @@ def key_changes(tokens: npt.NDArray[Any], steps_per_quarter: int = 4) -> Keys:
     # the histogram is turned, not the profile: so transposed music gives the very same sums, of another key
     fit = (classes.T[:, _TURNS][:, None] * _CENTRED[:, None]).sum(-1).reshape(-1, len(KEYS))
 
-    best, sources = fit[0], []
-    for scores in fit[1:]:
-        jump = int(best.argmax())
-        stays = best >= best[jump] - KEY_CHANGE
-        sources.append(np.where(stays, np.arange(len(KEYS)), jump))
-        best = np.maximum(best, best[jump] - KEY_CHANGE) + scores
-    path = [int(best.argmax())]
-    for source in reversed(sources):
-        path.append(int(source[path[-1]]))
-    path.reverse()
+    path = best_path(fit, KEY_CHANGE).tolist()
     return tuple((i * window, KEYS[key]) for i, key in enumerate(path) if i == 0 or key != path[i - 1])
 
 

@@ -24,17 +24,6 @@ from fractalgen.render.stills import image, poster, save_png, write_frames
 from fractalgen.render.video import WIDEST, write_mp4, write_music_mp4
 from fractalgen.trace.views import Frame
 
-__all__ = [
-    "check_settings",
-    "image",
-    "poster",
-    "run_render",
-    "save_frames",
-    "save_gif",
-    "save_mp4",
-    "save_png",
-]
-
 
 def save_gif(frames: Sequence[Frame], path: str | Path, cfg: RenderConfig, fps: float | None = None) -> None:
     """Write an animated GIF; delays are rounded to 1/100 s so that their sum stays right."""

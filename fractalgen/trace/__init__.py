@@ -1,5 +1,3 @@
 """How a roll was composed: the record, and views of it."""
 
 from fractalgen.trace.replay import Intermediates, Trace
-
-__all__ = ["Intermediates", "Trace"]
