@@ -104,7 +104,9 @@ def weights_changed(trainer: Trainer) -> None:
     model = sharded_model(trainer)
     if model is None or model._handle is None or not hasattr(model._handle.flat_param, "_local_shard"):
         return  # nothing was gathered yet
-    model._handle.reshard(free_unsharded_flat_param=True)  # as after a step of training; there is no public way
+    # As after a step of training.  There is no public way: `summon_full_params` keeps what was gathered before it, and
+    # so does the outermost unit after a pass without gradients.  `fully_shard` has `reshard`, but is not this strategy.
+    model._handle.reshard(free_unsharded_flat_param=True)
 
 
 @contextmanager
