@@ -10,13 +10,14 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from fractalgen import FractalGen, PianoRoll, Trace, cli
+from fractalgen import FractalGen, PianoRoll, Trace
 from fractalgen.compose.assignment import assignment
 from fractalgen.config import GenerateConfig
 from fractalgen.music.midi_events import read_file
 from fractalgen.music.midi_parser import DRUMS
 from fractalgen.music.tokens import ONSET, SILENCE
 from tests import tiny
+from tests.compose import test_plan
 from tests.midi_files import meter, midi, off, on, scale, tempo
 
 ErrorLine = Callable[..., str]
@@ -50,22 +51,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def compose(checkpoint: str, folder: Path, *flags: object) -> tuple[PianoRoll, Trace]:
     """One piece and its trace."""
-    arguments = [
-        "generate",
-        "--checkpoint",
-        checkpoint,
-        "--output_dir",
-        folder,
-        "--seed",
-        1,
-        "--save_trace",
-        "--overwrite",
-        *flags,
-    ]
-    assert cli.main([str(argument) for argument in arguments]) == 0
-    mode = flags[flags.index("--mode") + 1] if "--mode" in flags else "unconditional"
-    trace = Trace.load(folder / f"{mode}_000.trace.npz")
-    return PianoRoll.from_midi(folder / f"{mode}_000.mid"), trace
+    path, trace = test_plan.compose(checkpoint, folder, *flags)
+    return PianoRoll.from_midi(path), trace
 
 
 def test_conditional_goes_on_after_the_beginning(both_sides: str, source: Path, tmp_path: Path) -> None:
