@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, s
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ("--no-sandbox", "--disable-gpu", "--force-color-profile=srgb", "--autoplay-policy=user-gesture-required")
-PATIENCE = 30.0  # seconds for one answer: machines of CI are slow
+PATIENCE = 60.0  # seconds for one answer: machines of CI are slow
 
 # An ear between the page and the loudspeaker: `peak()` is the loudest sample of the last fifth of a second.
 EAR = """

@@ -187,12 +187,24 @@ class Project:
             number = max(self.states) + 1
             if number >= MOST_STATES:
                 raise UserError(f"this project has {MOST_STATES:,} states, the most there may be; go on in a copy")
-            label = " ".join(label.split())[: 4 * MOST_TEXT]
-            state = State(number, parent, label, kind, time.time(), group)
+            state = State(number, parent, shortened(label), kind, time.time(), group)
             if trace is not None and trace.is_file():
                 os.replace(trace, self.folder / TRACES / f"{number}.trace.npz")
             self._write({"state": asdict(state), "head": head, "document": document.to_json()})
             return state
+
+    def edit(self, parent: int, label: str, document: Document) -> State:
+        """A state that was made by hand, the head.  A page that missed the answer sends it again: it is there once.
+
+        Raises:
+            UserError: as for :meth:`add`.
+        """
+        with self.lock:
+            head, label = self.states[self.head], shortened(label)
+            same = (head.parent, head.label, head.kind) == (parent, label, "edit")
+            if same and self.document(head.id) == document:
+                return head
+            return self.add(parent, label, "edit", document)
 
     def move(self, state: int) -> None:
         """Make a state the head.
@@ -241,6 +253,11 @@ class Project:
             for state in self.states:
                 if (trace := self.trace(state)) is not None:
                     archive.write(trace, f"{TRACES}/{trace.name}", zipfile.ZIP_STORED)
+
+
+def shortened(label: str) -> str:
+    """A label as a state has it."""
+    return " ".join(label.split())[: 4 * MOST_TEXT]
 
 
 def checked_name(name: Any) -> str:

@@ -157,7 +157,7 @@ def _states(app: FastAPI, studio: Studio) -> None:
     def edit(project: str, body: Edit) -> dict[str, Any]:
         """A new state that was made by hand; it becomes the head."""
         found = projects.get(project)
-        state = found.add(body.parent, body.label, "edit", Document.from_json(body.document))
+        state = found.edit(body.parent, body.label, Document.from_json(body.document))
         changed(found, state)
         return {"state": asdict(state)}
 

@@ -57,6 +57,17 @@ def test_states_are_a_tree_and_the_head_moves_in_it(projects: Projects, piece: D
         project.add(9, "x", "edit", piece)
 
 
+def test_an_edit_that_is_sent_again_is_there_once(projects: Projects, piece: Document) -> None:
+    project = projects.create("a")
+    one = project.edit(0, "draw", piece)
+    assert project.edit(0, "  draw ", piece) == one
+    assert again(project).edit(0, "draw", piece) == one
+    others = project.edit(0, "draw", Document(480)), project.edit(one.id, "draw", piece), project.edit(0, "draw", piece)
+    assert [state.id for state in others] == [2, 3, 4]
+    project.move(0)
+    assert project.edit(0, "draw", piece).id == 5  # drawn again after an undo
+
+
 @pytest.mark.parametrize("torn", [1, 20, 200])
 def test_a_torn_last_line_is_not_there_and_the_history_goes_on(projects: Projects, piece: Document, torn: int) -> None:
     project = projects.create("a")

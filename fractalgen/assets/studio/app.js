@@ -4,7 +4,7 @@ import { minutes } from "../player/notes.js";
 import * as dialogs from "./dialogs.js";
 import { say, toast } from "./dialogs.js";
 import * as edit from "./document.js";
-import { $, el, press, setIcon } from "./dom.js";
+import { $, el, gather, press, setIcon } from "./dom.js";
 import { Project } from "./history.js";
 import * as i18n from "./i18n.js";
 import { t } from "./i18n.js";
@@ -26,6 +26,12 @@ const GRIDS = [
   ["1/32", 60],
 ];
 const METERS = ["4/4", "3/4", "2/4", "6/8", "12/8", "6/4", "5/4", "3/2"];
+const NARROW = [
+  // what the transport has no room for stands with the settings
+  ["(min-width: 40rem) and (max-width: 60rem) and (max-height: 32rem)", ".tempo"],
+  ["(max-width: 60rem)", ".meter"],
+  ["(max-width: 68rem)", ".volume"],
+];
 const CHORDS = ["", "m", "7", "maj7", "m7", "dim", "sus4", "6", "m7b5"];
 
 class Studio {
@@ -63,6 +69,7 @@ class Studio {
         (matchMedia("(prefers-color-scheme: light)").matches ? "light" : "dark"),
     );
     i18n.translate();
+    gather($("narrow"), $("facts"), NARROW);
     this.#connect();
     listenToKeys(this);
     this.info = await until(() => get("/info"));
@@ -472,9 +479,8 @@ class Studio {
   async undo(by) {
     if (this.composing) return;
     this.show(null);
-    const { label } = this.project.states.get(this.project.head) ?? {};
-    await Promise.resolve(by < 0 ? this.project.undo() : this.project.redo()).catch((error) => this.complain(error));
-    if (by < 0) say(t("undone", { label: i18n.stateName(label ?? "") }));
+    const left = await (by < 0 ? this.project.undo() : this.project.redo()).catch((error) => this.complain(error));
+    if (by < 0 && left) say(t("undone", { label: i18n.stateName(left.label) }));
   }
 
   // ---- composing ----
@@ -849,6 +855,7 @@ class Studio {
     socket.addEventListener("open", () => this.#back());
     player.addEventListener("frame", () => this.#frame());
     player.addEventListener("state", () => this.refresh());
+    player.addEventListener("silent", () => toast(t("silent")));
     keyboard.addEventListener("change", () => this.refresh());
     keyboard.addEventListener("recorded", ({ detail }) => {
       const { piece, ids } = edit.add(this.piece, detail);

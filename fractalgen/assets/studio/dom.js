@@ -22,5 +22,18 @@ export function icon(name, kind = "") {
   return svg;
 }
 
+/** Keeps elements in `box` while their media query holds, and before `home` otherwise: `[[query, selector]]`. */
+export function gather(box, home, rules) {
+  const media = rules.map(([query]) => matchMedia(query));
+  const place = () =>
+    rules.forEach(([, selector], i) => {
+      const element = document.querySelector(selector);
+      if (media[i].matches) box.append(element);
+      else home.before(element);
+    });
+  for (const one of media) one.addEventListener("change", place);
+  place();
+}
+
 export const setIcon = (button, name) => button.querySelector("use").setAttribute("href", `#i-${name}`);
 export const press = (button, on) => button.setAttribute("aria-pressed", on);

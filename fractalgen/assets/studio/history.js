@@ -31,13 +31,22 @@ export class Project extends EventTarget {
   #last = new Map(); // of each state the child that was visited last
   #sending = null;
   #temporary = 0;
+  #moves = Promise.resolve(); // one after the other: a piece may have to be loaded first
+  #moving = 0; // how many are not done
+  #done = 0; // edits and moves: an answer of the server that was asked for before one is too old
 
   get piece() {
     return this.pieces.get(this.head);
   }
 
+  /** Whether something is left to load or to save. */
+  get busy() {
+    return this.queue.length > 0 || this.#moving > 0;
+  }
+
   async open(id) {
     const answer = await get(`/projects/${encodeURIComponent(id)}`);
+    this.#done++;
     Object.assign(this, { id: answer.id, name: answer.name, queue: storage.load(answer.id) });
     this.#last.clear();
     this.#numbers.clear();
@@ -67,11 +76,13 @@ export class Project extends EventTarget {
 
   /** What the server has, after somebody else changed it. */
   async refresh() {
-    if (this.queue.length) return;
-    const answer = await get(`/projects/${this.id}`);
-    if (this.queue.length) return;
-    this.#take(answer);
-    this.#changed();
+    while (!this.queue.length) {
+      const done = this.#done,
+        answer = await get(`/projects/${this.id}`);
+      if (done !== this.#done) continue;
+      this.#take(answer);
+      return this.#changed();
+    }
   }
 
   #take({ states, head, redo, document }) {
@@ -92,6 +103,7 @@ export class Project extends EventTarget {
   /** An edit is a new state.  Edits with the same `merge`, shortly one after the other, are one state. */
   commit(label, piece, { merge = null } = {}) {
     const before = this.queue.at(-1);
+    this.#done++;
     if (merge && before?.merge === merge && before.id === this.head && !before.sent) {
       Object.assign(before, { document: write(piece), due: Date.now() + 500 });
     } else {
@@ -116,11 +128,38 @@ export class Project extends EventTarget {
   }
 
   undo() {
-    return this.canUndo && this.go(this.states.get(this.head).parent);
+    return this.#move(() => this.states.get(this.head)?.parent);
   }
 
   redo() {
-    return this.canRedo && this.go(this.#next());
+    return this.#move(() => this.#next());
+  }
+
+  /** Returns to any state. */
+  go(id) {
+    return this.#move(() => this.number(id));
+  }
+
+  /** Moves to the state that `where()` names when its turn comes; resolves to the state that was left, if one was. */
+  #move(where) {
+    const move = async () => {
+      const id = where(),
+        left = this.states.get(this.head),
+        done = this.#done;
+      if (id == null) return null;
+      await this.load(id);
+      if (done !== this.#done) return null; // an edit came first
+      this.#done++;
+      this.#visit(id);
+      this.queue.push({ head: id, due: 0 });
+      this.#changed();
+      this.#send();
+      return left;
+    };
+    this.#moving++;
+    const moved = this.#moves.then(move).finally(() => this.#moving--);
+    this.#moves = moved.catch(() => {});
+    return moved;
   }
 
   #next() {
@@ -128,15 +167,6 @@ export class Project extends EventTarget {
     if (this.states.has(last)) return last;
     const children = [...this.states.values()].filter(({ parent }) => parent === this.head);
     return children.at(-1)?.id;
-  }
-
-  /** Returns to any state. */
-  async go(id) {
-    await this.load(id);
-    this.#visit(id);
-    this.queue.push({ head: id, due: 0 });
-    this.#changed();
-    this.#send();
   }
 
   /** The piece of a state. */
@@ -155,6 +185,7 @@ export class Project extends EventTarget {
 
   /** Resolves when the server knows everything. */
   async saved() {
+    await this.#moves;
     for (const item of this.queue) item.due = 0;
     while (this.queue.length) {
       await this.#send();
@@ -174,7 +205,7 @@ export class Project extends EventTarget {
   }
 
   #changed() {
-    storage.save(this.id, this.queue);
+    if (this.queue.length) storage.save(this.id, this.queue); // another page may have kept something
     this.dispatchEvent(new Event("change"));
   }
 

@@ -3,9 +3,10 @@ import { Piano } from "../player/piano.js";
 import { QUARTER, bars, barEnd, seconds } from "./document.js";
 
 const STRIDE = 120; // ticks that are planned together
+const PATIENCE = 3000; // milliseconds in which sound must begin
 const ahead = () => (document.hidden ? 1.3 : 0.15); // seconds: a page in the background is woken once a second
 
-/** Events: "state" (playing or not), "frame" while it plays. */
+/** Events: "state" (playing or not), "frame" while it plays, "silent" if the browser does not begin. */
 export class Player extends EventTarget {
   playing = false;
   looping = false;
@@ -70,6 +71,10 @@ export class Player extends EventTarget {
     this.#restart();
     clearInterval(this.timer);
     this.timer = setInterval(() => this.#schedule(), 40);
+    clearTimeout(this.doubt);
+    this.doubt = setTimeout(() => {
+      if (this.playing && this.context.state !== "running") this.dispatchEvent(new Event("silent"));
+    }, PATIENCE);
     this.dispatchEvent(new Event("state"));
     this.#frame();
   }

@@ -23,6 +23,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     config = tiny.model_config(plan_width=8, crop_length=64, attributes=("key",))
     checkpoint = tiny.save_model(folder / "tiny.safetensors", replace(config, future_context=True), -1.5)
     running = Server(folder / "projects", "--checkpoint", checkpoint, "--device", "cpu")
+    running.warm()
     yield running
     running.kill()
 

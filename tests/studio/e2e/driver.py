@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from playwright.sync_api import Browser, BrowserContext, Locator
+from playwright.sync_api import Browser, BrowserContext, Locator, expect
 
 from fractalgen.studio.document import Document, Note
 from tests.browser import EAR, Tab, until
@@ -20,6 +20,17 @@ BAR = 4 * 480
 
 # Nothing is known from other tests; what a page keeps over a reload stays.
 NEW = "sessionStorage.known ?? localStorage.clear(); sessionStorage.known = true;"
+
+
+# What a page asks for takes half a second more from now on; what it sends does not.
+SLOW_SERVER = """
+const quick = fetch;
+fetch = async (path, request) => {
+  if (request.method === "GET") await new Promise((after) => setTimeout(after, 500));
+  return quick(path, request);
+};
+null;
+"""
 
 
 class Server:
@@ -42,6 +53,14 @@ class Server:
         self.url, self.port = found[0], found[1]
         self.client = httpx2.Client(base_url=self.url, timeout=120)
         self.get("info")  # answers as soon as the models are there
+
+    def warm(self) -> None:
+        """Wait until the worker has read the model and composed with it: the first piece takes longest."""
+        project = self.project()
+        self.post(f"projects/{project}/compose", state=0, mode="new", flags={"bars": 1})
+        while self.get("jobs"):
+            time.sleep(0.02)
+        self.client.delete(f"/api/projects/{project}")
 
     def kill(self) -> None:
         """End it as a power failure would."""
@@ -100,6 +119,7 @@ class StudioTab(Tab):
     def ready(self) -> None:
         """Wait until the page can be used."""
         self.page.wait_for_selector("body[data-ready]")
+        self.rest()
 
     def js(self, expression: str) -> Any:
         """The value of an expression in the page."""
@@ -118,8 +138,8 @@ class StudioTab(Tab):
         assert self.js("studio.player.piano.samples.length") == 30
 
     def rest(self) -> None:
-        """Wait until nothing is composed and everything is saved."""
-        self.until("studio.job === null && !studio.project.queue.length")
+        """Wait until nothing is composed, everything is saved, and the controls say so."""
+        self.until("studio.job === null && !studio.project.busy && !studio.refreshing")
 
     def button(self, name: str | re.Pattern[str], within: str = "body") -> Locator:
         """A button by what it is called, or a part of that."""
@@ -129,6 +149,11 @@ class StudioTab(Tab):
         """Press and release keys, one after the other."""
         for key in keys:
             self.page.keyboard.press(key)
+
+    def stop(self) -> None:
+        """Stop playing, unless the piece has ended."""
+        if self.js("studio.playing"):
+            self.press("Space")
 
     def fill(self, label: str, text: str) -> None:
         """Write into a field of the panel and leave it."""
@@ -165,6 +190,20 @@ class StudioTab(Tab):
     def mark(self, first: int, last: int) -> None:
         """Mark whole bars by a drag on the ruler."""
         self.drag(self.lane((first - 0.8) * BAR, 14), self.lane((last - 0.2) * BAR, 14))
+
+    def drop(self, name: str, content: bytes) -> None:
+        """Drop a file on the page, and wait until it is opened."""
+        data = self.page.evaluate_handle(
+            "([name, bytes]) => { const data = new DataTransfer();"
+            " data.items.add(new File([new Uint8Array(bytes)], name)); return data; }",
+            [name, list(content)],
+        )
+        for kind in ("dragenter", "dragover"):
+            self.page.dispatch_event("#roll", kind, {"dataTransfer": data})
+        expect(self.page.get_by_text("Drop it")).to_be_visible()
+        self.page.dispatch_event("#roll", "drop", {"dataTransfer": data})
+        self.page.get_by_text(f"Opened {name}").wait_for()
+        self.rest()
 
     def document(self) -> dict[str, Any]:
         """The piece as it is saved."""
