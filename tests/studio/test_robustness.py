@@ -83,6 +83,13 @@ def served(model: str, folder: Path) -> Iterator[Server]:
             server.end(signal.SIGKILL)
 
 
+@pytest.fixture(scope="module")
+def server(model_path: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One that is not killed before the end."""
+    with served(model_path, tmp_path_factory.mktemp("projects")) as running:
+        yield running
+
+
 def gone(pid: int) -> bool:
     """Whether a process has ended (or waits for nothing but to be noticed)."""
     try:
@@ -126,46 +133,44 @@ def test_a_killed_server_loses_nothing(model_path: str, tmp_path: Path) -> None:
         assert server.end(signal.SIGINT) == 0
 
 
-def test_twenty_pages_get_what_is_theirs(model_path: str, tmp_path: Path) -> None:
-    async def page(server: Server, project: str) -> list[dict[str, Any]]:
+def test_twenty_pages_get_what_is_theirs(server: Server) -> None:
+    async def page(project: str) -> list[dict[str, Any]]:
         messages: list[dict[str, Any]] = []
         async with websockets.connect(f"{server.url.replace('http', 'ws')}/api/live?project={project}") as socket:
-            await asyncio.to_thread(server.compose, project, num_samples=2, flags={"bars": 2})
+            await asyncio.to_thread(server.compose, project, num_samples=2, flags={"bars": 1})
             while not messages or messages[-1]["type"] not in ("done", "error"):
                 messages.append(json.loads(await socket.recv()))
         return messages
 
-    async def pages(server: Server, projects: list[str]) -> list[list[dict[str, Any]]]:
-        return await asyncio.gather(*(page(server, project) for project in projects))
+    async def pages(projects: list[str]) -> list[list[dict[str, Any]]]:
+        return await asyncio.gather(*map(page, projects))
 
-    with served(model_path, tmp_path) as server:
-        projects = [server.project() for _ in range(20)]
-        for messages in asyncio.run(pages(server, projects)):
-            jobs = {message["job"] for message in messages if "job" in message}
-            assert len(jobs) == 1
-            assert [message["type"] for message in messages].count("patch") == 32
-            assert len(messages[-1]["states"]) == 2
-            positions = [message["position"] for message in messages if message["type"] == "queued"]
-            assert positions == sorted(positions, reverse=True)
-        for project in projects:
-            assert len(server.client.get(f"/api/projects/{project}").json()["states"]) == 3
-
-
-def test_memory_stays_flat(model_path: str, tmp_path: Path) -> None:
-    with served(model_path, tmp_path) as server:
-        project = server.project()
-        pids = [server.process.pid, *server.children()]
-        sizes = []
-        for number in range(100):
-            server.compose(project, flags={"bars": 4, "seed": number}, num_samples=1 + number % 2)
-            server.idle()
-            server.client.get(f"/api/projects/{project}/states/{number + 1}")
-            server.client.put(f"/api/projects/{project}/head", json={"state": number})
-            sizes.append(resident(pids))
-        assert sizes[-1] < 1.05 * sizes[29], sizes
+    projects = [server.project() for _ in range(20)]
+    for messages in asyncio.run(pages(projects)):
+        jobs = {message["job"] for message in messages if "job" in message}
+        assert len(jobs) == 1
+        assert [message["type"] for message in messages].count("patch") == 16
+        assert len(messages[-1]["states"]) == 2
+        positions = [message["position"] for message in messages if message["type"] == "queued"]
+        assert positions == sorted(positions, reverse=True)
+    for project in projects:
+        assert len(server.client.get(f"/api/projects/{project}").json()["states"]) == 3
 
 
-def test_reaper_gets_a_piece(model_path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_stays_flat(server: Server) -> None:
+    project = server.project()
+    pids = [server.process.pid, *server.children()]
+    sizes = []
+    for number in range(100):
+        server.compose(project, flags={"bars": 1, "seed": number}, num_samples=1 + number % 2)
+        server.idle()
+        server.client.get(f"/api/projects/{project}/states/{number + 1}")
+        server.client.put(f"/api/projects/{project}/head", json={"state": number})
+        sizes.append(resident(pids))
+    assert sizes[-1] < 1.05 * sizes[29], sizes
+
+
+def test_reaper_gets_a_piece(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[tuple[str, ...]] = []
     fake = ModuleType("reaper_python")
     inputs = ["2,,", "2,H moll,"]
@@ -179,10 +184,9 @@ def test_reaper_gets_a_piece(model_path: str, tmp_path: Path, monkeypatch: pytes
         setattr(fake, name, function)
     monkeypatch.setitem(sys.modules, "reaper_python", fake)
     script = Path(__file__).parents[2] / "scripts" / "reaper_compose.py"
-    with served(model_path, tmp_path) as server:
-        monkeypatch.setenv("FRACTALGEN_STUDIO", server.url)
-        runpy.run_path(str(script))
-        runpy.run_path(str(script))
+    monkeypatch.setenv("FRACTALGEN_STUDIO", server.url)
+    runpy.run_path(str(script))
+    runpy.run_path(str(script))
     roll = PianoRoll.from_midi(shown[0][1])
     assert (roll.width, round(roll.tempos[0][1])) == (32, 96)
     assert shown[1][0] == "say"
