@@ -175,6 +175,7 @@ def main() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         server = Server(folder, "--model", options.model, "--device", "cpu")
         stack.callback(server.kill)
+        server.warm()
         browser = stack.enter_context(chromium())
         robot = Robot(StudioTab(browser, server, width=1000, height=600, reduced_motion="reduce"), options.seed)
         sizes = []
