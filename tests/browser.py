@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ("--no-sandbox", "--disable-gpu", "--force-color-profile=srgb", "--autoplay-policy=user-gesture-required")
 PATIENCE = 60.0  # seconds for one answer: machines of CI are slow
+expect.set_options(timeout=1000 * PATIENCE)
 
 # An ear between the page and the loudspeaker: `peak()` is the loudest sample of the last fifth of a second.
 EAR = """
