@@ -201,9 +201,11 @@ def read_model(path: Path, flag: str = "checkpoint") -> tuple[dict[str, Any], Mo
     """
     header, weights = read_checkpoint(path, flag)
     config = read_config(header, path, flag)
+    numbers, least = sum(value.numel() for value in weights.values()), config.least_parameters
+    if numbers < least:  # such a header may ask for more memory than there is
+        raise UserError(f"--{flag} {path}: damaged checkpoint ({numbers} weights for a model of more than {least})")
     try:
-        with torch.device("meta"):  # shapes only: a damaged header may ask for more memory than there is
-            wanted = {name: value.shape for name, value in FractalNetwork(config).state_dict().items()}
+        wanted = {name: value.shape for name, value in FractalNetwork(config).state_dict().items()}
     except (ValueError, OverflowError, RuntimeError) as error:
         raise UserError(f"--{flag} {path}: damaged checkpoint ({_first_line(error)})") from error
     found = {name: value.shape for name, value in weights.items()}

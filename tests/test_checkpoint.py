@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +172,23 @@ def test_damaged_contents(model: FractalGen, tmp_path: Path) -> None:
     refused(lightning_file(tmp_path / "a.ckpt", model, model={"levels": 3}), "damaged checkpoint")
     other = model.config.to_dict() | {"velocity_bins": 16}
     refused(lightning_file(tmp_path / "b.ckpt", model, model=other), "2 weights are not those of this program's model")
+
+
+@pytest.mark.parametrize("change", [{"width": 16_384}, {"depth": 256}, {"context": [4_096, 4_096, 4_096]}])
+def test_a_header_that_asks_for_more_memory_than_there_is(
+    model: FractalGen, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    for level in range(len(model.config.levels)):
+        header = json.loads(json.dumps(model.config.to_dict()))
+        header["levels"][level] |= change
+        if level < len(model.config.levels) - 1 or "context" in change:
+            refused(lightning_file(tmp_path / "a.ckpt", model, model=header), "weights for a model of more than")
+
+
+def test_a_model_is_loaded_without_the_compiler() -> None:
+    """Which PyTorch imports for arithmetic on its "meta" device; it takes longer than all the rest."""
+    code = "import sys, fractalgen; fractalgen.FractalGen.from_pretrained(); print('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 class Trap:

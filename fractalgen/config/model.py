@@ -182,6 +182,17 @@ class ModelConfig:
         return self.levels[1].region[1]
 
     @property
+    def least_parameters(self) -> int:
+        """Fewer numbers than these are no model of this configuration, which has not many times as many."""
+        pitch, past, future = self.levels[-1].context
+        least = self.plan_width**2 + (1 + 2 * pitch) * (1 + past + future)
+        for level, child in itertools.pairwise(self.levels):
+            pitch, past, future = level.context
+            window = (child.region[0] + 2 * pitch) * (child.region[1] + past + future)
+            least += level.width * (level.depth * level.width + window)
+        return least
+
+    @property
     def is_autoregressive(self) -> bool:
         """Whether all levels above the single cells are AR, so that the likelihood is exact."""
         return all(level.generator == "ar" for level in self.levels[:-1])

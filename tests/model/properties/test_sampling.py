@@ -137,11 +137,9 @@ def test_looking_ahead_draws_the_very_same_music(
     known[:, 8:, 8:] = torch.where(rolls[:, 8:, 8:] > 0, rolls[:, 8:, 8:], -1)
     allowed = torch.arange(16)[:, None].expand(-1, 16) % 4 != 1
     cases: list[dict[str, Any]] = [
-        {},
-        {"known": known},
+        {"filter_threshold": 0.3},
         {"known": known, "allowed": allowed},
         {"cond_list": [torch.full((5,), 2)], "cfg": 2.5, "cfg_schedule": "linear", "temperature": 1.3},
-        {"filter_threshold": 0.3},
         {"max_polyphony": 3, "known": torch.where(known > 0, -1, known)},
     ]
     passes: list[int] = []
