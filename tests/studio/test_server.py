@@ -5,14 +5,17 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import time
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 from starlette.testclient import TestClient, WebSocketTestSession
 
 from fractalgen import PianoRoll, Trace
+from fractalgen.files import ASSETS
 from fractalgen.studio.document import Document
 from fractalgen.studio.exports import KINDS
 from fractalgen.studio.service import Studio
@@ -261,8 +264,24 @@ def test_the_page_and_its_files_are_served(client: TestClient) -> None:
     page = client.get("/")
     assert page.headers["content-type"].startswith("text/html")
     assert "script-src 'self'" in page.headers["content-security-policy"]
-    assert client.get("/static/studio/app.js").headers["content-type"].startswith("text/javascript")
     assert client.get("/static/piano/samples.json").status_code == 200
+
+
+def test_every_script_is_served_and_imports_go_one_way(client: TestClient) -> None:
+    served = set()
+
+    def follow(path: str, *importers: str) -> None:
+        assert path not in importers, f"a circle of imports: {' '.join(importers)} {path}"
+        if path in served:
+            return
+        served.add(path)
+        answer = client.get(path)
+        assert answer.headers["content-type"].startswith("text/javascript"), path
+        for name in re.findall(r'^import [^;]* from "(.+)";$', answer.text, re.MULTILINE):
+            follow(urljoin(path, name), *importers, path)
+
+    follow("/static/studio/app.js")
+    assert served >= {f"/static/studio/{path.name}" for path in (ASSETS / "studio").glob("*.js")}
 
 
 def test_a_folder_that_is_full_is_told(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,19 +1,13 @@
-/** Menus, the list of states, the list of projects, the help sheet, messages, files that come and go. */
+/** Messages, the list of states, the list of projects, the help sheet, the menu of the selection. */
 import { $, el, icon, press } from "./dom.js";
 import { get, request } from "./api.js";
-import { barRange } from "./document.js";
 import { bare, current, stateName, t } from "./i18n.js";
 
-const DOWNLOADS = ["mid", "musicxml", "wav", "mp4", "gif", "html", "project"];
-const TYPES = { mid: "audio/midi" };
-
-export function toast(text, kind = "info", action = null) {
+export function toast(text, kind = "info") {
   const message = el(
     "div",
     { className: `toast ${kind}` },
     el("span", { textContent: text }),
-    action &&
-      el("button", { className: "text", textContent: action.text, onclick: () => (action.run(), message.remove()) }),
     el("button", { "aria-label": t("close"), onclick: () => message.remove() }, icon("close")),
   );
   $("toasts").append(message);
@@ -24,71 +18,6 @@ export function toast(text, kind = "info", action = null) {
 
 /** Tells those who do not see the page. */
 export const say = (text) => ($("live").textContent = text);
-
-// ---- taking away ----
-
-const safe = (name) => name.replace(/[^\p{L}\p{N} ._-]+/gu, "_").trim() || "piece";
-
-/** Address and name of a file of the piece, or of its bars in a region. */
-export function file(project, kind, region = null) {
-  if (kind === "project") return { href: `/api/projects/${project.id}/file`, name: `${safe(project.name)}.fractalgen` };
-  const range = region && barRange(project.piece, region);
-  const href = `/api/projects/${project.id}/states/${project.number(project.head)}/${kind}${range ? `?bars=${range}` : ""}`;
-  return { href, name: `${safe(project.name)}${range ? ` bars ${range}` : ""}.${kind}` };
-}
-
-/** Makes a link that can be dragged into another program as a file. */
-export function draggable(link, place, saved) {
-  link.addEventListener("pointerenter", saved); // the server must know the piece before it is dropped
-  link.addEventListener("dragstart", (event) => {
-    const { href, name, kind = "mid" } = place();
-    event.dataTransfer.setData(
-      "DownloadURL",
-      `${TYPES[kind] ?? "application/octet-stream"}:${name}:${new URL(href, location)}`,
-    );
-    event.dataTransfer.setData("text/uri-list", `${new URL(href, location)}`);
-    event.dataTransfer.effectAllowed = "copy";
-  });
-}
-
-export function fillTakeMenu(studio) {
-  const { project, region } = studio,
-    menu = $("take-menu");
-  const link = (kind, part = null) => {
-    const { href, name } = file(project, kind, part),
-      drag = kind === "mid";
-    const entry = el(
-      "a",
-      {
-        href,
-        download: name,
-        id: `take-${kind}${part ? "-region" : ""}`,
-        draggable: drag,
-        className: drag ? "drags" : "",
-        onclick: async (event) => {
-          event.preventDefault();
-          menu.hidePopover();
-          await studio.download(kind, part);
-        },
-      },
-      icon(drag ? "drag" : "file"),
-      el("span", { textContent: t(`take.${kind}`) }),
-      el("small", { textContent: part ? t("bars", { n: barRange(project.piece, part) }) : t(`take.${kind}.help`) }),
-    );
-    if (drag)
-      draggable(
-        entry,
-        () => file(project, kind, part),
-        () => project.saved(),
-      );
-    return entry;
-  };
-  menu.replaceChildren(
-    ...(region ? [link("mid", region), el("hr")] : []),
-    ...DOWNLOADS.map((kind) => link(kind)),
-    el("p", { className: "soft", textContent: t("take.drag") }),
-  );
-}
 
 // ---- history ----
 
@@ -243,7 +172,12 @@ export function showHelp() {
           "dl",
           {},
           ...rows.map(([keys, what]) =>
-            el("div", {}, el("dt", {}, ...keys.split(" ").map(key)), el("dd", { textContent: what.startsWith("help.") ? t(what) : bare(t(what)) })),
+            el(
+              "div",
+              {},
+              el("dt", {}, ...keys.split(" ").map(key)),
+              el("dd", { textContent: what.startsWith("help.") ? t(what) : bare(t(what)) }),
+            ),
           ),
         ),
       ),

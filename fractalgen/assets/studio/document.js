@@ -20,12 +20,16 @@ export const empty = () => ({
   sections: [],
 });
 
+export const idsOf = (notes) => new Set(notes.map(({ id }) => id));
+/** The tick at which the last of some notes ends, or 0. */
+export const endOf = (notes) => notes.reduce((most, { start, duration }) => Math.max(most, start + duration), 0);
+
 const byTime = (one, other) => one.start - other.start || one.pitch - other.pitch;
 
 /** Notes in order, and whole bars that hold them all. */
 function settled(piece) {
   const notes = piece.notes.toSorted(byTime);
-  const end = notes.reduce((most, { start, duration }) => Math.max(most, start + duration), 0);
+  const end = endOf(notes);
   return { ...piece, notes, length: end > piece.length ? barEnd(piece, end) : piece.length };
 }
 
@@ -120,7 +124,7 @@ export const nextId = (piece) => piece.notes.reduce((most, { id }) => Math.max(m
 export function add(piece, notes) {
   const first = nextId(piece);
   const added = notes.map((note, i) => ({ velocity: 80, hand: -1, locked: 0, ...note, id: first + i }));
-  return { piece: settled({ ...piece, notes: [...piece.notes, ...added] }), ids: new Set(added.map(({ id }) => id)) };
+  return { piece: settled({ ...piece, notes: [...piece.notes, ...added] }), ids: idsOf(added) };
 }
 
 export const remove = (piece, ids) => ({ ...piece, notes: piece.notes.filter(({ id }) => !ids.has(id)) });

@@ -3,67 +3,64 @@ import { $ } from "./dom.js";
 import * as edit from "./document.js";
 import { showHelp } from "./dialogs.js";
 
-const own = { INPUT: /./, SELECT: /./, TEXTAREA: /./, SUMMARY: /^( |Enter)$/, BUTTON: /^( |Enter)$/, A: /^Enter$/ }; // keys of the control
+// keys that belong to the control that has the focus
+const own = { INPUT: /./, SELECT: /./, TEXTAREA: /./, SUMMARY: /^( |Enter)$/, BUTTON: /^( |Enter)$/, A: /^Enter$/ };
 
-export function listen(studio) {
-  const longer = (by) => studio.change("resize", (piece, ids) => edit.resize(piece, ids, by), { merge: "resize" });
+/** What the keys do: alone, with shift, with alt, and with control (or command). */
+function shortcuts(studio) {
+  const { composer, editor, player, roll, strip, tools, transport, view } = studio;
+  const longer = (by) => editor.change("resize", (piece, ids) => edit.resize(piece, ids, by), { merge: "resize" });
   const louder = (by) =>
-    studio.change("velocity", (piece, ids) => edit.setVelocity(piece, ids, ({ velocity }) => velocity + by), {
+    editor.change("velocity", (piece, ids) => edit.setVelocity(piece, ids, ({ velocity }) => velocity + by), {
       merge: "velocity",
     });
-  const moved = (done, other) => (done ? studio.tell() : other?.());
+  const moved = (done, other) => (done ? editor.tell() : other?.());
   const time = (by) =>
-    moved(studio.nudge(by * studio.tools.grid, 0), () =>
-      studio.seek(studio.tools.snap(studio.cursor) + by * studio.tools.grid),
-    );
+    moved(editor.nudge(by * tools.grid, 0), () => transport.seek(tools.snap(studio.cursor) + by * tools.grid));
   const scroll = (by) => $("roll-box").scrollBy({ top: by });
-  const flip = (object, name) => () => {
-    object[name] = !object[name];
-    studio.refresh();
-  };
 
   const plain = {
-    " ": () => studio.toggle(),
+    " ": () => transport.toggle(),
     Home: () => $("start").click(),
     End: () => {
-      studio.seek(studio.shown.length);
-      studio.roll.reveal(studio.cursor);
+      transport.seek(studio.shown.length);
+      roll.reveal(studio.cursor);
     },
-    l: () => studio.toggleLoop(),
-    m: flip(studio.player, "metronome"),
-    p: flip(studio.player, "sustain"),
-    ",": () => studio.bar(-1),
-    ".": () => studio.bar(1),
-    r: () => studio.compose({ mode: "region" }),
-    a: () => studio.compose({ mode: "region", num_samples: 3 }),
-    v: () => studio.compose({ mode: "vary" }),
-    c: () => studio.compose({ mode: "continue" }),
-    w: () => studio.replay(),
-    1: () => studio.setTool("select"),
-    2: () => studio.setTool("draw"),
-    3: () => studio.setTool("erase"),
-    Delete: () => studio.remove(),
-    Backspace: () => studio.remove(),
-    q: () => studio.quantise(),
-    k: () => studio.toggleLock(),
-    n: () => studio.step(1),
-    N: () => studio.step(-1),
-    Enter: () => studio.addNote(),
+    l: () => transport.toggleLoop(),
+    m: () => studio.flip(player, "metronome"),
+    p: () => studio.flip(player, "sustain"),
+    ",": () => transport.bar(-1),
+    ".": () => transport.bar(1),
+    r: () => composer.compose({ mode: "region" }),
+    a: () => composer.compose({ mode: "region", num_samples: 3 }),
+    v: () => composer.compose({ mode: "vary" }),
+    c: () => composer.compose({ mode: "continue" }),
+    w: () => composer.replay(),
+    1: () => tools.setKind("select"),
+    2: () => tools.setKind("draw"),
+    3: () => tools.setKind("erase"),
+    Delete: () => editor.remove(),
+    Backspace: () => editor.remove(),
+    q: () => editor.quantise(),
+    k: () => editor.toggleLock(),
+    n: () => editor.step(1),
+    N: () => editor.step(-1),
+    Enter: () => editor.addNote(),
     ArrowLeft: () => time(-1),
     ArrowRight: () => time(1),
-    ArrowUp: () => moved(studio.nudge(0, 1), () => scroll(-40)),
-    ArrowDown: () => moved(studio.nudge(0, -1), () => scroll(40)),
-    "+": () => studio.roll.zoom(1.4),
-    "=": () => studio.roll.zoom(1.4),
-    "-": () => studio.roll.zoom(1 / 1.4),
-    0: () => studio.roll.fit(),
-    h: () => studio.toggleHistory(),
-    t: () => studio.toggleTheme(),
+    ArrowUp: () => moved(editor.nudge(0, 1), () => scroll(-40)),
+    ArrowDown: () => moved(editor.nudge(0, -1), () => scroll(40)),
+    "+": () => roll.zoom(1.4),
+    "=": () => roll.zoom(1.4),
+    "-": () => roll.zoom(1 / 1.4),
+    0: () => roll.fit(),
+    h: () => view.toggleHistory(),
+    t: () => view.toggleTheme(),
     "?": () => showHelp(),
     Escape: () => {
-      if (studio.tools.cancel()) return;
-      if (studio.job !== null) studio.stop();
-      else if (studio.strip.shown !== null) studio.show(null);
+      if (tools.cancel()) return;
+      if (studio.job !== null) composer.stop();
+      else if (strip.shown !== null) strip.show(null);
       else {
         studio.setRegion(null);
         studio.select();
@@ -71,25 +68,29 @@ export function listen(studio) {
     },
   };
   const shifted = {
-    ArrowUp: () => moved(studio.nudge(0, 12)),
-    ArrowDown: () => moved(studio.nudge(0, -12)),
-    ArrowLeft: () => moved(longer(-studio.tools.grid)),
-    ArrowRight: () => moved(longer(studio.tools.grid)),
+    ArrowUp: () => moved(editor.nudge(0, 12)),
+    ArrowDown: () => moved(editor.nudge(0, -12)),
+    ArrowLeft: () => moved(longer(-tools.grid)),
+    ArrowRight: () => moved(longer(tools.grid)),
   };
   const alt = { ArrowUp: () => moved(louder(4)), ArrowDown: () => moved(louder(-4)) };
   const control = {
-    z: () => studio.undo(-1),
-    Z: () => studio.undo(1),
-    y: () => studio.undo(1),
-    c: () => studio.copy(),
-    x: () => studio.copy(true),
-    v: () => studio.paste(),
-    d: () => studio.duplicate(),
-    a: () => studio.selectAll(),
-    Enter: () => studio.compose(),
+    z: () => studio.undo(),
+    Z: () => studio.redo(),
+    y: () => studio.redo(),
+    c: () => editor.copy(),
+    x: () => editor.copy(true),
+    v: () => editor.paste(),
+    d: () => editor.duplicate(),
+    a: () => editor.selectAll(),
+    Enter: () => composer.compose(),
     s: () => studio.project.saved(),
   };
+  return { plain, shifted, alt, control };
+}
 
+export function listen(studio) {
+  const { plain, shifted, alt, control } = shortcuts(studio);
   document.addEventListener("keydown", (event) => {
     const { target, key } = event,
       command = event.ctrlKey || event.metaKey;

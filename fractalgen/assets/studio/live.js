@@ -3,7 +3,7 @@
  * pitches by a quarter and their cells appear in the order in which the model decided them, until the notes stand there.
  */
 import { QUARTER } from "./document.js";
-import { shade } from "./roll.js";
+import { shade } from "./shades.js";
 
 const FLASH = 260,
   LOWER = 420,

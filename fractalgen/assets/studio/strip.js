@@ -1,7 +1,9 @@
 /** Alternatives side by side: each is seen in small, heard, taken or put away. */
+import { toast } from "./dialogs.js";
+import { barStart } from "./document.js";
 import { $, el, icon } from "./dom.js";
 import { t } from "./i18n.js";
-import { miniature } from "./roll.js";
+import { miniature } from "./shades.js";
 
 export class Strip {
   shown = null; // the state whose piece the roll shows for the moment
@@ -56,18 +58,53 @@ export class Strip {
     this.paint();
   }
 
+  /** The roll shows a state for the moment, or the piece (null) again. */
+  async show(id) {
+    if (id !== null) await this.studio.project.load(id);
+    this.shown = id;
+    this.studio.select();
+  }
+
+  /** The roll shows one of the samples that are being composed. */
+  showSample(sample) {
+    const { live } = this.studio;
+    live.shownSample = sample;
+    live.frontier = Math.max(0, ...live.samples[sample].patches.map(({ tick }) => tick));
+    this.studio.refresh();
+  }
+
+  async audition(id) {
+    await this.show(id);
+    const { piece, region, player } = this.studio;
+    player.play(region ? barStart(piece, region.start) : 0);
+  }
+
+  async accept(id) {
+    await this.studio.go(id);
+    toast(t("strip.accepted"));
+  }
+
+  reject(id) {
+    this.#hide(id);
+    this.show(this.shown === id ? null : this.shown);
+  }
+
   dismiss() {
     this.#hide(...this.choices.map(({ id }) => id));
-    this.studio.show(null);
+    this.show(null);
   }
 
   #card(choice, letter) {
     const { studio } = this,
       live = choice.sample !== undefined;
     const current = live ? studio.live.shownSample === choice.sample : this.shown === choice.id;
-    const look = () => (live ? studio.showSample(choice.sample) : studio.show(current ? null : choice.id));
+    const look = () => (live ? this.showSample(choice.sample) : this.show(current ? null : choice.id));
     const canvas = el("canvas", { data: live ? { sample: choice.sample } : { state: choice.id } });
     const name = t("strip.name", { letter });
+    const button = (text, properties, ...content) => {
+      const label = t(`strip.${text}`, { letter });
+      return el("button", { title: label, "aria-label": label, ...properties }, ...content);
+    };
     return el(
       "article",
       { className: `card ${current ? "current" : ""}`, "aria-label": name },
@@ -81,42 +118,16 @@ export class Strip {
         el(
           "div",
           { className: "tools" },
-          el(
-            "button",
-            {
-              title: t("strip.listen", { letter }),
-              "aria-label": t("strip.listen", { letter }),
-              onclick: () => studio.audition(choice.id),
-            },
-            icon("play"),
-          ),
-          el(
-            "button",
-            {
-              className: "text accept",
-              title: t("strip.accept.help", { letter }),
-              "aria-label": t("strip.accept.help", { letter }),
-              onclick: () => studio.accept(choice.id),
-            },
+          button("listen", { onclick: () => this.audition(choice.id) }, icon("play")),
+          button(
+            "accept.help",
+            { className: "text accept", onclick: () => this.accept(choice.id) },
             icon("check"),
             el("span", { textContent: t("strip.accept") }),
           ),
-          el(
-            "button",
-            {
-              title: t("strip.reject", { letter }),
-              "aria-label": t("strip.reject", { letter }),
-              onclick: () => this.reject(choice.id),
-            },
-            icon("close"),
-          ),
+          button("reject", { onclick: () => this.reject(choice.id) }, icon("close")),
         ),
     );
-  }
-
-  reject(id) {
-    this.#hide(id);
-    this.studio.show(this.shown === id ? null : this.shown);
   }
 
   async paint() {

@@ -1,0 +1,46 @@
+/** The field in which a chord or a section is written. */
+import * as edit from "./document.js";
+import { $, el } from "./dom.js";
+import { label, t } from "./i18n.js";
+
+const KINDS = ["", "m", "7", "maj7", "m7", "dim", "sus4", "6", "m7b5"];
+const NAMES = {
+  chords: [..."CDEFGAB"].flatMap((root) => KINDS.map((kind) => root + kind)).concat("N.C."),
+  sections: [..."ABCD"],
+};
+
+/** Opens the field at a tick of a lane ("chords" or "sections"). */
+export function editLane(studio, lane, tick) {
+  if (!studio.editable) return;
+  const form = $("lane-editor"),
+    input = $("lane-text"),
+    before = studio.piece[lane].find(([at]) => at === tick)?.[1] ?? "";
+  $("lane-names").replaceChildren(...NAMES[lane].map((name) => el("option", { value: name })));
+  label(input, t(`lane.${lane}.edit`));
+  input.value = before;
+  form.hidden = false;
+  form.style.left = `${Math.min(studio.roll.x(tick), studio.roll.width - 150)}px`;
+  form.style.top = lane === "chords" ? "44px" : "22px";
+  const done = (keep) => {
+    if (form.hidden) return;
+    form.hidden = true;
+    $("roll-box").focus({ preventScroll: true });
+    const text = input.value.trim(),
+      name = text || "–";
+    if (keep && text !== before) studio.commit(lane, edit.setLane(studio.piece, lane, tick, text), { name });
+  };
+  form.onsubmit = (event) => (event.preventDefault(), done(true));
+  input.onblur = () => done(true);
+  input.onkeydown = (event) => {
+    event.stopPropagation();
+    if (event.key === "Escape") done(false);
+    if (event.key !== "Tab") return;
+    event.preventDefault();
+    done(true);
+    const at = edit.bars(studio.piece).find((bar) => bar.tick > tick).tick;
+    studio.roll.reveal(at);
+    editLane(studio, lane, at);
+  };
+  input.focus();
+  input.select();
+}
