@@ -1,17 +1,15 @@
 """The command ``fractalgen``, also as ``python -m fractalgen``."""
 
-import os
-import signal
 import sys
 from collections.abc import Sequence
 
+from fractalgen.errors import silent_interrupts
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command, see :func:`fractalgen.cli.main`; Ctrl-C while the modules load ends the process silently."""
-    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
-    from fractalgen import cli
-
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Run one command, see :func:`fractalgen.cli.main`."""
+    with silent_interrupts():
+        from fractalgen import cli
     return cli.main(arguments)
 
 

@@ -33,7 +33,7 @@ from fractalgen.config import (
 )
 from fractalgen.config.values import BOOLEANS, convert, describe, field_types, members
 from fractalgen.config.yaml_files import one_line, read_config
-from fractalgen.errors import Stopped, UserError, quoted, shown
+from fractalgen.errors import Stopped, UserError, quoted, shown, silent_interrupts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,7 +184,11 @@ def parse(arguments: Sequence[str]) -> tuple[Command, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit status is 0, 1 (something went wrong and was reported) or 2 (the user's mistake)."""
+    """Run one command and return the exit status.
+
+    0; 1: something went wrong and was reported; 2: the user's mistake; 130: Ctrl-C; 128 more than its number: another
+    signal, after which the run was saved.
+    """
     # Threads that wait sleep instead of spinning (read when torch is loaded): training on all cores beside other work
     # takes a quarter of the time.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -194,8 +198,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         command, config = parse(sys.argv[1:] if arguments is None else arguments)
-        module, function = command.target.split(":")
-        status = getattr(import_module(module), function)(config)
+        name, function = command.target.split(":")
+        with silent_interrupts():
+            module = import_module(name)
+        status = getattr(module, function)(config)
         return status if isinstance(status, int) else 0
     except UserError as error:
         return _fail(one_line(error))

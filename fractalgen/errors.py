@@ -4,11 +4,29 @@ what is quoted in one is shortened.
 
 from __future__ import annotations
 
+import os
 import re
 import reprlib
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import current_thread, main_thread
+
+
+@contextmanager
+def silent_interrupts() -> Iterator[None]:
+    """Ctrl-C ends the process at once and silently, with status 130: for the time in which modules are loaded.
+
+    Where Ctrl-C is ignored or handled otherwise, as in the background jobs of a script, that stays.
+    """
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler and current_thread() is main_thread()
+    if usual:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    try:
+        yield
+    finally:
+        if usual:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class UserError(ValueError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ import yaml
 
 from fractalgen import cli
 from fractalgen.config import GenerateConfig, SamplingConfig, TrainConfig
-from fractalgen.errors import UserError
+from fractalgen.errors import UserError, silent_interrupts
 
 ROOT = Path(__file__).resolve().parent.parent
 ErrorLine = Callable[..., str]
@@ -227,12 +228,25 @@ def test_every_way_to_start_refuses_an_unknown_flag(start: list[str], tmp_path: 
     assert time.perf_counter() - before < 20
 
 
-@pytest.mark.parametrize("start", [["inference.py"], ["-m", "fractalgen"]], ids=" ".join)
-def test_an_interruption_while_modules_load_is_silent(start: list[str], tmp_path: Path):
-    (tmp_path / "yaml.py").write_text("import signal, time\nsignal.raise_signal(signal.SIGINT)\ntime.sleep(9)\n")
+@pytest.mark.parametrize("module", ["yaml", "torch"])
+@pytest.mark.parametrize("start", [["inference.py"], ["-m", "fractalgen", "generate"]], ids=" ".join)
+def test_an_interruption_while_modules_load_has_no_traceback(start: list[str], module: str, tmp_path: Path):
+    text = "import signal, time\nsignal.raise_signal(signal.SIGINT)\ntime.sleep(9)\nraise ValueError('it went on')\n"
+    (tmp_path / f"{module}.py").write_text(text)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     run = subprocess.run([sys.executable, *start], capture_output=True, cwd=ROOT, env=environment, check=False)
-    assert (run.returncode, run.stdout, run.stderr) == (130, b"", b"")
+    assert (run.returncode, run.stdout) == (130, b"")
+    assert run.stderr in (b"", b"fractalgen: interrupted\n")  # which is told once the command has begun
+
+
+def test_where_interruptions_are_ignored_they_stay_so():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with silent_interrupts():
+            signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_package_names_are_loaded_on_first_use():

@@ -268,8 +268,8 @@ def remarks(events: MidiEvents, mode: str) -> list[str]:
     """Remarks about the given music, one line each."""
     lines = list(events.remarks)
     if events.drums:
-        kept = "end where the piece goes on" if mode == "conditional" else "stay as they are"
-        lines.append(f"the model does not hear the {events.drums} notes of drums; they {kept}")
+        kept = "the continuation has none" if mode == "conditional" else "they stay as they are"
+        lines.append(f"the model does not hear drums ({events.drums} notes); {kept}")
     if events.pedalled:
         lines.append(f"the pedal lengthens {events.pedalled} notes (--pedal ignore: they end with their key)")
     merged, moved = events.misplaced()

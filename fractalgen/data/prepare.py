@@ -246,7 +246,7 @@ def _check_target(target: str, flag: str, as_folder: bool = False) -> None:
     """Refuse what cannot be written, before the time-consuming reading starts."""
     path = Path(target)
     if "://" in target:
-        raise UserError(f"{flag} {target}: must be on a disk of this machine; copy it to its address afterwards")
+        raise UserError(f"{flag} {target}: must be a path, not an address; copy it there afterwards")
     if path.is_dir() and not as_folder:
         raise UserError(f"{flag} {path}: is a folder; name a file in it")
     if path.is_file() and as_folder:

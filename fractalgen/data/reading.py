@@ -197,4 +197,4 @@ def read_source(file: SourceFile, config: PrepareConfig) -> Read | Skipped:
 
 def kills(file: SourceFile) -> Skipped:
     """What is told of a file that takes its worker along."""
-    return Skipped(file.name, "kills the MIDI reader")
+    return Skipped(file.name, "ends the process that reads it: a crash, or more time than there is")

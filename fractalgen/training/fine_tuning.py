@@ -24,7 +24,7 @@ def start_from(model: FractalNetwork, name_or_path: str) -> None:
 
     Wider windows, more echoes, other labels, plans, columns that are bars, and future context may be new.  Their
     weights are zero at first, so that the new model gives music without labels and plan, in 4/4, exactly the likelihood
-    of the old one.  A level may change from AR to MAR or back; it keeps the transformer of the old one.  The grid may
+    of the old one.  A level above the last may change from AR to MAR or back; it keeps the transformer.  The grid may
     be some times finer, see :func:`.on_finer_grid`.
 
     Raises:
@@ -43,6 +43,7 @@ def start_from(model: FractalNetwork, name_or_path: str) -> None:
     agree(
         name_or_path, "steps of a patch", *([level.region[1] for level in config.levels[1:]] for config in (old, new))
     )
+    agree(name_or_path, "generator of the last level", old.levels[-1].generator, new.levels[-1].generator)
     if any(old.levels[-1].context):
         agree(name_or_path, "context of the last level", old.levels[-1].context, new.levels[-1].context)
     for name in ("velocity_bins", "scan_order"):

@@ -175,7 +175,7 @@ def test_mistakes_are_told_and_leave_nothing(music: Path) -> None:
     for out, settings, message in (
         ("good", {"velocity_bins": 8}, "--velocity_bins 8: the songs in .*good have --velocity_bins 32"),
         ("other", {}, "--out .*other: has other files in it"),
-        ("new", {"report": "s3://bucket/new.tsv"}, "--report s3://bucket/new.tsv: must be on a disk of this machine"),
+        ("new", {"report": "s3://bucket/new.tsv"}, "--report s3://bucket/new.tsv: must be a path, not an address"),
         ("new", {"data": str(music.parent / "empty")}, "no usable music .1 file skipped; first: bad.mid: not a MIDI"),
         (
             "new",
@@ -187,7 +187,7 @@ def test_mistakes_are_told_and_leave_nothing(music: Path) -> None:
         with pytest.raises(UserError, match=message):
             run(music, out, shard_megabytes=256.0, **settings)
         assert not (music.parent / "new").exists()
-    with pytest.raises(UserError, match="--out s3://bucket/new: must be on a disk of this machine"):
+    with pytest.raises(UserError, match="--out s3://bucket/new: must be a path, not an address"):
         prepare(PrepareConfig(data=str(music), out="s3://bucket/new"))
     with pytest.raises(UserError, match="corpus s3://bucket/new: must be on a disk of this machine"):
         Corpus.open("s3://bucket/new")

@@ -117,6 +117,10 @@ def test_a_level_of_another_kind_keeps_the_transformer(tmp_path: Path, old: str,
             {"last": (2, 2, 1)},
             r"another architecture \(context of the last level \(1, 2, 1\) there, \(2, 2, 1\) here\)",
         ),
+        (
+            {"levels": tiny_config("ar ar ar mar", patches=(8, 4, 2, 1), width=16).levels},
+            "of the last level ar there, mar",
+        ),
         ({"velocity_bins": 2}, r"--init_from .*: another architecture \(velocity_bins 1 there, 2 here\)"),
         (
             {"levels": tiny_config("ar ar ar", patches=(8, 2, 1)).levels},
