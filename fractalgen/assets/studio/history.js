@@ -34,6 +34,7 @@ export class Project extends EventTarget {
   #moves = Promise.resolve(); // one after the other: a piece may have to be loaded first
   #moving = 0; // how many are not done
   #done = 0; // edits and moves: an answer of the server that was asked for before one is too old
+  #edits = 0; // and projects opened: a move that was asked for before one is too old
 
   get piece() {
     return this.pieces.get(this.head);
@@ -47,6 +48,7 @@ export class Project extends EventTarget {
   async open(id) {
     const answer = await get(`/projects/${encodeURIComponent(id)}`);
     this.#done++;
+    this.#edits++;
     Object.assign(this, { id: answer.id, name: answer.name, queue: storage.load(answer.id) });
     this.#last.clear();
     this.#numbers.clear();
@@ -104,6 +106,7 @@ export class Project extends EventTarget {
   commit(label, piece, { merge = null } = {}) {
     const before = this.queue.at(-1);
     this.#done++;
+    this.#edits++;
     if (merge && before?.merge === merge && before.id === this.head && !before.sent) {
       Object.assign(before, { document: write(piece), due: Date.now() + 500 });
     } else {
@@ -142,13 +145,13 @@ export class Project extends EventTarget {
 
   /** Moves to the state that `where()` names when its turn comes; resolves to the state that was left, if one was. */
   #move(where) {
+    const edits = this.#edits;
     const move = async () => {
       const id = where(),
-        left = this.states.get(this.head),
-        done = this.#done;
-      if (id == null) return null;
+        left = this.states.get(this.head);
+      if (id == null || edits !== this.#edits) return null;
       await this.load(id);
-      if (done !== this.#done) return null; // an edit came first
+      if (edits !== this.#edits) return null; // an edit came first
       this.#done++;
       this.#visit(id);
       this.queue.push({ head: id, due: 0 });
@@ -171,11 +174,12 @@ export class Project extends EventTarget {
 
   /** The piece of a state. */
   async load(id) {
-    if (!this.pieces.has(id)) {
+    const { pieces } = this; // another project may be opened meanwhile
+    if (!pieces.has(id)) {
       const { document } = await get(`/projects/${this.id}/states/${this.number(id)}`);
-      this.pieces.set(id, read(document));
+      pieces.set(id, read(document));
     }
-    return this.pieces.get(id);
+    return pieces.get(id);
   }
 
   /** The server's number of a state. */
@@ -223,7 +227,7 @@ export class Project extends EventTarget {
       if (item.due > Date.now()) continue;
       item.sent = true;
       try {
-        if (item.document) await this.#sendEdit(project, item);
+        if (item.document) await this.#sendEdit(project, queue, item);
         else await put(`/projects/${project}/head`, { state: this.number(item.head) });
         this.online = true;
       } catch (error) {
@@ -244,8 +248,14 @@ export class Project extends EventTarget {
     this.dispatchEvent(new Event("status"));
   }
 
-  async #sendEdit(project, { id, parent, label, document }) {
+  async #sendEdit(project, queue, { id, parent, label, document }) {
     const { state } = await post(`/projects/${project}/states`, { parent: this.number(parent), label, document });
+    const number = typeof state === "object" ? state.id : state;
+    for (const item of queue) {
+      if (item.parent === id) item.parent = number;
+      if (item.head === id) item.head = number;
+    }
+    if (this.id !== project) return; // another one was opened meanwhile
     this.#adopt(id, typeof state === "object" ? state : { ...this.states.get(id), id: state });
   }
 
@@ -257,10 +267,6 @@ export class Project extends EventTarget {
     this.pieces.set(state.id, this.pieces.get(id));
     this.pieces.delete(id);
     for (const one of this.states.values()) if (one.parent === id) one.parent = state.id;
-    for (const item of this.queue) {
-      if (item.parent === id) item.parent = state.id;
-      if (item.head === id) item.head = state.id;
-    }
     if (this.head === id) this.head = state.id;
     for (const [up, down] of this.#last) {
       if (down === id) this.#last.set(up, state.id);

@@ -297,6 +297,21 @@ def test_nothing_is_lost_while_the_page_waits_for_the_server(open_studio: Opener
     assert tab.js("studio.piece.notes.every(({ locked }) => locked)")
 
 
+def test_an_edit_comes_before_what_was_to_be_undone(open_studio: Opener) -> None:
+    tab = open_studio(song(4))
+    for _ in range(2):
+        tab.press("Control+a", "ArrowUp")
+        tab.rest()
+    before = tab.document()
+    tab.page.reload()
+    tab.ready()
+    tab.js(SLOW_SERVER)
+    tab.press("Control+z", "Control+z", "Control+a", "k")
+    tab.rest()
+    assert places(tab.document()) == places(before)
+    assert tab.js("studio.piece.notes.every(({ locked }) => locked)")
+
+
 @pytest.fixture
 def own_server(server: Server, tmp_path: Path) -> Any:
     """A studio that may be killed."""
