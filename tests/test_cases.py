@@ -224,7 +224,7 @@ def test_merged_and_moved_notes_are_counted_with_the_grid_that_keeps_them(
     out = tmp_path / "corpus.safetensors"
     prepare(PrepareConfig(data=str(CASES / "trill.mid"), out=str(out), allow_off_grid=True))
     assert (
-        f"1 files: {merged} notes merged with others, {moved} moved by more than a quarter of a step; --steps_per_"
+        f"1 file: {merged} notes merged with others, {moved} moved by more than a quarter of a step; --steps_per_"
         in (capsys.readouterr().out)
     )
 
