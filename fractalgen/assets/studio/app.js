@@ -1,6 +1,6 @@
 /** Start-up: the parts of the page are connected, and the project that was open last is opened. */
 import { Refused, get } from "./api.js";
-import { connect } from "./controls.js";
+import { connect, fillSelects } from "./controls.js";
 import { toast } from "./dialogs.js";
 import { $, gather } from "./dom.js";
 import { newProject } from "./files.js";
@@ -56,5 +56,6 @@ listenToKeys(studio);
 studio.info = await until(() => get("/info"));
 studio.panel = new Panel(studio.info, $("settings"), $("modes"), () => studio.piece);
 studio.panel.addEventListener("change", () => studio.refresh());
+fillSelects(studio);
 await openFirst(studio);
 document.body.dataset.ready = "true";

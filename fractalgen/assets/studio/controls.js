@@ -31,7 +31,6 @@ export function connect(studio) {
   connectMenus(studio);
   connectPage(studio);
   acceptDrops(studio);
-  fillSelects(studio);
 }
 
 // ---- events of the parts ----
@@ -158,8 +157,8 @@ function regionButtons(studio) {
 
 // ---- fields, tools, menus ----
 
-function fillSelects({ tools, panel }) {
-  const chosen = Number(panel?.values.samples ?? 1);
+export function fillSelects({ tools, panel }) {
+  const chosen = Number(panel.values.samples ?? 1);
   $("grid").replaceChildren(...GRIDS.map(([name, ticks]) => new Option(name, ticks, false, ticks === tools.grid)));
   $("samples").replaceChildren(...[1, 2, 3, 4].map((n) => new Option(t("samples.n", { n }), n, false, n === chosen)));
   i18n.translate();

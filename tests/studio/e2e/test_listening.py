@@ -38,7 +38,7 @@ def test_a_selection_is_looped(open_studio: Opener) -> None:
         "new Promise((after) => { window.seen = []; (function look() { seen.push(studio.cursor);"
         " seen.length > 2 && seen.at(-1) < seen.at(-2) - 900 ? after() : requestAnimationFrame(look); })(); })"
     )
-    assert tab.js("seen.every((tick) => tick >= 2 * 1920 && tick < 3 * 1920)")
+    assert tab.js("seen.every((tick) => tick >= 2 * 1920 && tick <= 3 * 1920)")
     tab.press("l", "Space")
     tab.press("Space")
     tab.until("studio.cursor > 3 * 1920")

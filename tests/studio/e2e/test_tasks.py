@@ -188,10 +188,13 @@ def test_scores_chords_and_projects_are_opened_too(open_studio: Opener, tmp_path
     assert tab.document()["chords"] == [[0, "C"], [BAR, "F"], [BAR + 960, "G7"], [2 * BAR, "Am"], [3 * BAR, "C"]]
     tab.drop("score.musicxml", score)
     assert {note[:2] for note in places(tab.document())} == {note[:2] for note in places(song(4).to_json())}
+    tab.js("studio.strip.show(1)")
     tab.page.set_input_files("#file", {"name": "a.fractalgen", "mimeType": "application/zip", "buffer": file})
     tab.until(f"studio.project.id !== '{tab.project}'")
     tab.project = tab.js("studio.project.id")
     assert places(tab.document()) == places(song(4).to_json())
+    tab.mark(1, 2)
+    expect(tab.page.locator("#region-bar")).to_be_visible()
 
 
 def test_chords_are_given(open_studio: Opener) -> None:
@@ -267,11 +270,17 @@ def test_a_midi_file_is_dragged_out_of_the_page(open_studio: Opener, tmp_path: P
 def test_the_page_is_reloaded(open_studio: Opener) -> None:
     tab = open_studio(song(4))
     start = tab.document()
+    samples = tab.page.locator("#samples")
+    samples.select_option("3")
+    tab.page.locator("#roll-box").focus()
     tab.press("Control+a", "ArrowUp")
     tab.page.reload()  # at once: what is not saved yet is kept by the browser
     tab.ready()
     after = tab.document()
     assert places(after) == {(pitch + 1, *rest) for pitch, *rest in places(start)}
+    expect(samples).to_have_value("3")
+    samples.select_option("1")  # later pages keep it
+    tab.page.locator("#roll-box").focus()
     tab.press("Control+z")
     assert tab.document() == start
     tab.press("Control+y")
