@@ -183,7 +183,7 @@ class ModelConfig:
 
     @property
     def least_parameters(self) -> int:
-        """Fewer numbers than these are no model of this configuration, which has not many times as many."""
+        """A lower bound of the number of parameters, in all but odd configurations a tenth of it."""
         pitch, past, future = self.levels[-1].context
         least = self.plan_width**2 + (1 + 2 * pitch) * (1 + past + future)
         for level, child in itertools.pairwise(self.levels):

@@ -31,8 +31,8 @@ def merge(config: PrepareConfig) -> Summary:
             raise UserError(f"--{item.name} {told}: not together with --merge {config.merge[0]}")
     if Path(config.out).suffix != ENDING:
         raise UserError(
-            f"--out {config.out}: --merge writes one file; its name must end in {ENDING} (a folder takes more music "
-            "by another `fractalgen prepare --data` into it)"
+            f"--out {config.out}: --merge writes one file; its name must end in {ENDING} (to add music to "
+            "a folder of shards, run `fractalgen prepare --data` with it once more)"
         )
     corpora = [Corpus.open(path) for path in config.merge]
     first = corpora[0]

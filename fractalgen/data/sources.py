@@ -131,10 +131,7 @@ class Source:
             elif name[:2] == "._":
                 continue
             elif _is_music(lower) or lower.endswith(PACKED):
-                if entry["type"] == "other":  # reading a pipe would wait for a writer
-                    yield Skipped(shown_name(path), "not a regular file")
-                else:
-                    yield _entry(entry, path, bool(song) and PurePosixPath(name).stem == song)
+                yield _entry(entry, path, bool(song) and PurePosixPath(name).stem == song)
             elif lower.endswith(OTHER_ENDINGS):
                 yield Skipped(shown_name(path), "not MIDI; export it as MIDI from a notation program")
 
@@ -159,8 +156,10 @@ class Source:
             yield Skipped(path, f"damaged after {files(number)} ({reason(error)})")
 
 
-def _entry(info: dict[str, Any], path: str, beat_map: bool = False) -> Entry:
+def _entry(info: dict[str, Any], path: str, beat_map: bool = False) -> Entry | Skipped:
     """What fsspec tells of a file; a server may keep its size to itself."""
+    if info["type"] == "other":  # reading a pipe would wait for a writer
+        return Skipped(shown_name(path), "not a regular file")
     return Entry(path, info["name"], info.get("size") or 0, _stamp(info), beat_map)
 
 

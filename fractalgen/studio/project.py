@@ -194,7 +194,8 @@ class Project:
             return state
 
     def edit(self, parent: int, label: str, document: Document) -> State:
-        """A state that was made by hand, the head.  A page that missed the answer sends it again: it is there once.
+        """A state that was made by hand, the head.  A page that missed the answer sends it again: it is there once,
+        if no other state has become the head since.
 
         Raises:
             UserError: as for :meth:`add`.

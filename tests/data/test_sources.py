@@ -126,6 +126,10 @@ def test_a_pipe_is_no_file(tmp_path: Path, expected: dict[str, list[int]]) -> No
     report = tmp_path / "report.tsv"
     assert songs(tmp_path / "folder", tmp_path, report=str(report)) == expected
     assert report.read_text() == "pipe.mid\tnot a regular file\n"
+    os.mkfifo(tmp_path / "pipe.tar")
+    for pipe in (tmp_path / "folder" / "pipe.mid", tmp_path / "pipe.tar"):
+        with pytest.raises(UserError, match="not a regular file"):
+            songs(pipe, tmp_path)
 
 
 def test_odd_names_in_an_archive(tmp_path: Path) -> None:
