@@ -131,7 +131,7 @@ def within(seconds: float, function: Callable[[Item], Result], item: Item) -> Re
     Elsewhere the process ends, if it is a worker: then the item is one that kills its worker.  On Windows and in
     threads of other processes there is no limit.
     """
-    if sys.platform != "win32" and current_thread() is main_thread():
+    if sys.platform != "win32" and hasattr(signal, "setitimer") and current_thread() is main_thread():
 
         def stop(*interrupted: Any) -> None:
             raise UserError(f"takes more than {seconds:g} seconds")

@@ -234,7 +234,14 @@ def test_an_interruption_while_modules_load_has_no_traceback(start: list[str], m
     text = "import signal, time\nsignal.raise_signal(signal.SIGINT)\ntime.sleep(9)\nraise ValueError('it went on')\n"
     (tmp_path / f"{module}.py").write_text(text)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    run = subprocess.run([sys.executable, *start], capture_output=True, cwd=ROOT, env=environment, check=False)
+    run = subprocess.run(
+        [sys.executable, *start],
+        capture_output=True,
+        cwd=ROOT,
+        env=environment,
+        check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # the tests may run in the background
+    )
     assert (run.returncode, run.stdout) == (130, b"")
     assert run.stderr in (b"", b"fractalgen: interrupted\n")  # which is told once the command has begun
 
