@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import safe_open
@@ -24,6 +24,8 @@ from fractalgen.errors import UserError, quoted, shown
 from fractalgen.files import ASSETS, replacing
 from fractalgen.hub import CARD_FILE, MODEL_FILE, SCHEME, download, is_address
 from fractalgen.model.network import FractalNetwork
+
+Network = TypeVar("Network", bound=FractalNetwork)
 
 FORMAT = "fractalgen"
 VERSION = 1
@@ -193,8 +195,10 @@ def read_config(header: Mapping[str, Any], path: Path, flag: str = "checkpoint")
         raise UserError(f"--{flag} {path}: damaged checkpoint ({_first_line(error)})") from error
 
 
-def read_model(path: Path, flag: str = "checkpoint") -> tuple[dict[str, Any], ModelConfig, dict[str, Tensor]]:
-    """Header, configuration and weights of a checkpoint, which fit each other.
+def read_model(
+    path: Path, kind: type[Network], flag: str = "checkpoint"
+) -> tuple[dict[str, Any], Network, dict[str, Tensor]]:
+    """Header, model and weights of a checkpoint, which fit each other; the model does not have the weights yet.
 
     Raises:
         UserError: as :func:`read_checkpoint`, or weights that are not those of this program's model.
@@ -205,9 +209,10 @@ def read_model(path: Path, flag: str = "checkpoint") -> tuple[dict[str, Any], Mo
     if numbers < least:  # such a header may ask for more memory than there is
         raise UserError(f"--{flag} {path}: damaged checkpoint ({numbers} weights for a model of more than {least})")
     try:
-        wanted = {name: value.shape for name, value in FractalNetwork(config).state_dict().items()}
+        model = kind(config)
     except (ValueError, OverflowError, RuntimeError) as error:
         raise UserError(f"--{flag} {path}: damaged checkpoint ({_first_line(error)})") from error
+    wanted = {name: value.shape for name, value in model.state_dict().items()}
     found = {name: value.shape for name, value in weights.items()}
     odd = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
     if odd:
@@ -218,7 +223,7 @@ def read_model(path: Path, flag: str = "checkpoint") -> tuple[dict[str, Any], Mo
         )
     if wild := [name for name, value in weights.items() if not torch.isfinite(value.float()).all()]:
         raise UserError(f"--{flag} {path}: damaged checkpoint (infinite or undefined numbers in {wild[0]})")
-    return header, config, weights
+    return header, model, weights
 
 
 def save_pretrained(
@@ -254,8 +259,7 @@ def export(cfg: ExportConfig) -> None:
     if not cfg.checkpoint:
         raise UserError("--checkpoint: which training checkpoint (.ckpt)?")
     path = find_model(cfg.checkpoint)
-    header, config, weights = read_model(path)
-    model = FractalNetwork(config)
+    header, model, weights = read_model(path, FractalNetwork)
     model.load_state_dict(weights)
     facts = {name: value for name, value in header.items() if name not in ("format", "version", "model")}
     train = facts.get("train")

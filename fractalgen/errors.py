@@ -1,5 +1,5 @@
-"""The exceptions that the command line turns into one line (a user's mistake, a run that was asked to stop), and how
-what is quoted in one is shortened.
+"""The exceptions that the command line turns into one line (a user's mistake, a run that was asked to stop), how what
+is quoted in one is shortened, and interruptions before a command begins.
 """
 
 from __future__ import annotations

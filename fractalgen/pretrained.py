@@ -53,8 +53,7 @@ class PretrainedModel(FractalNetwork):
             UserError: as there, in terms of the command line.
         """
         path = find_model(name_or_path)
-        header, config, weights = read_model(path)
-        model = cls(config)
+        header, model, weights = read_model(path, cls)
         model.load_state_dict(weights)
         model.checkpoint_id = f"{model_name(path)}-{weights_hash(weights)}"
         model.facts = {name: value for name, value in header.items() if name not in ("format", "version", "model")}

@@ -92,7 +92,7 @@ class Source:
                 yield SourceFile(shown_name(entry.path), _style(folder), entry.stamp, path, end=end)
             before += entry.size
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Bytes of all files and archives."""
         return sum(entry.size for entry in self._entries if isinstance(entry, Entry))

@@ -30,7 +30,9 @@ def start_from(model: FractalNetwork, name_or_path: str) -> None:
     Raises:
         UserError: no such model, or one of another architecture.
     """
-    _, old, found = read_model(find_model(name_or_path, flag="init_from"), flag="init_from")
+    with torch.random.fork_rng(devices=[]):  # the training draws the same numbers with and without a start
+        _, trained, found = read_model(find_model(name_or_path, flag="init_from"), FractalNetwork, "init_from")
+    old = trained.config
     found = {name: value.float() for name, value in found.items()}
     new = model.config
     if old.future_context and not new.future_context:
