@@ -250,13 +250,11 @@ export class Project extends EventTarget {
 
   async #sendEdit(project, queue, { id, parent, label, document }) {
     const { state } = await post(`/projects/${project}/states`, { parent: this.number(parent), label, document });
-    const number = typeof state === "object" ? state.id : state;
     for (const item of queue) {
-      if (item.parent === id) item.parent = number;
-      if (item.head === id) item.head = number;
+      if (item.parent === id) item.parent = state.id;
+      if (item.head === id) item.head = state.id;
     }
-    if (this.id !== project) return; // another one was opened meanwhile
-    this.#adopt(id, typeof state === "object" ? state : { ...this.states.get(id), id: state });
+    if (this.id === project) this.#adopt(id, state); // else another one was opened meanwhile
   }
 
   /** The server has numbered a state of this page. */
