@@ -94,7 +94,7 @@ def test_notes_that_are_never_ended_sound_to_the_end(tmp_path: Path, name: str, 
     assert len(told) == 1
     assert notes is None or len(roll.notes()) == notes
     file = read_file(CASES / name)
-    never = [note for note in map(NoteEvents._make, file.notes()[0].tolist()) if note.off == NEVER]
+    never = [note for row in file.notes()[0].tolist() if (note := NoteEvents(*row)).off == NEVER]
     assert len(never) == (notes or 3)
     struck = {(note.pitch, note.start) for note in never}
     assert all(note.end == file.end or (note.pitch, note.end) in struck for note in never)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from fractalgen.errors import UserError
 from fractalgen.music import MAX_STEPS
-from fractalgen.music.midi_events import Part, read_file
+from fractalgen.music.midi_events import MidiFile, Part, read_file
 from fractalgen.music.midi_parser import DRUMS, NEVER
 from fractalgen.music.tokens import Meters, Tempos, merge_notes, whole_bars
 from fractalgen.music.voices import voices_of_tracks
@@ -187,82 +187,84 @@ def read_midi(
     path = Path(path)
     file = read_file(path)
     found, _ = file.notes()
-    melodic = found[found[:, 1] != DRUMS]
-    drums = len(found) - len(melodic)
-    marks = [mark for mark in file.meta(0x06) if mark[1].startswith(END_MARKER.encode())]
-    if not len(melodic) and not marks:
+    notes = found[found[:, 1] != DRUMS]
+    drums = len(found) - len(notes)
+    mark = end_mark(file)
+    if not len(notes) and mark is None:
         why = f"only drums ({len(found)} notes), which are left out" if len(found) else "no notes"
         raise UserError("; ".join([f"{path}: {why}", *file.faults]))
-    quarter = file.ticks_per_quarter
-    _, _, pitch, velocity, start, ended, _, off = melodic.T
-    stop = ended
+    stop = notes[:, 5]
     if pedal and (pedals := file.pedals()).channels:
-        sounds = (pedals.heard(row[1], row[5], row[0], row[7]) for row in melodic.tolist())
-        stop = np.fromiter(sounds, np.int64, len(melodic))
-    changes = tuple(
-        (tick, int.from_bytes(data[:3], "big")) for tick, data in file.meta(0x51) if len(data) >= 3 and any(data[:3])
-    )
-    ticks = np.r_[start, stop, ended, file.end]
-    origin = 0
-    if beats is None or not len(melodic):
-        steps = ticks * steps_per_quarter / quarter  # halves are exact, whatever the two numbers are
-        tempos = _tempos(changes, quarter, steps_per_quarter)
-        meters = tuple(
-            (_step(tick * steps_per_quarter / quarter), data[0], 1 << data[1])
-            for tick, data in file.meta(0x58)
-            if len(data) >= 2 and data[0] and data[1] <= 6
-        )
-        meters = tuple({meter[0]: meter for meter in meters}.values())  # of several at one step the last one
-    else:
-        steps = beats.position(_seconds(changes, quarter, ticks)) * steps_per_quarter
-        origin = beats.origin(_step(steps[: len(start)].min()) / steps_per_quarter)
-        steps -= origin * steps_per_quarter
-        tempos, meters = beats.tempos(origin, steps_per_quarter), beats.meters(origin, steps_per_quarter)
-    onset, end, keys_up = steps[:-1].reshape(3, -1)
-    width = _step(marks[-1][0] * steps_per_quarter / quarter) if marks else 0
-    longest = max(width, end.max() if len(end) else 0)
+        sounds = (pedals.heard(row[1], row[5], row[0], row[7]) for row in notes.tolist())
+        stop = np.fromiter(sounds, np.int64, len(notes))
+    ticks = np.r_[notes[:, 4], stop, notes[:, 5], file.end]
+    steps, tempos, meters, origin = _placed(file, ticks, len(notes), steps_per_quarter, beats)
+    times = steps[:-1].reshape(3, -1)  # of each note: onset, end, and when its key comes up
+    width = 0 if mark is None else _step(mark[0] * steps_per_quarter / file.ticks_per_quarter)
+    longest = max(width, times[1].max(initial=0))
     if longest > MAX_STEPS:
         raise UserError(f"{path}: lasts {longest:,.0f} steps, more than the {MAX_STEPS:,} a roll may have")
-    if not marks:
-        width = int(nearest_steps(np.maximum(end, onset + 1)).max())
+    if mark is None:
+        width = int(nearest_steps(np.maximum(times[1], times[0] + 1)).max())
         width = whole_bars(meters, max(width, _step(steps[-1]) if steps[-1] <= MAX_STEPS else 0), steps_per_quarter)
     if tracks is not None:
-        mine = np.array([(row[0], row[1]) in tracks for row in melodic.tolist()], np.bool_)
+        mine = np.array([(row[0], row[1]) in tracks for row in notes.tolist()], np.bool_)
         if within is not None:
-            mine |= ~within[np.minimum(nearest_steps(onset), len(within) - 1)]
-        onset, end, keys_up, melodic = onset[mine], end[mine], keys_up[mine], melodic[mine]
-        pitch, velocity, stop, ended, off = (column[mine] for column in (pitch, velocity, stop, ended, off))
+            mine |= ~within[np.minimum(nearest_steps(times[0]), len(within) - 1)]
+        notes, stop, times = notes[mine], stop[mine], times[:, mine]
+    track, _, pitch, velocity, _, key_up, _, off = notes.T
     pedalled = 0
-    if (stop > ended).any():
-        short, long = (
-            merge_notes(pitch, nearest_steps(onset), nearest_steps(until), velocity) for until in (keys_up, end)
-        )
-        pedalled = int((long["duration"] > short["duration"]).sum())
+    if (stop > key_up).any():
+        start, long, short = nearest_steps(times)
+        plain, held = (merge_notes(pitch, start, until, velocity)["duration"] for until in (short, long))
+        pedalled = int((held > plain).sum())
     remarks = list(file.faults)
     if never := int((off == NEVER).sum()):
         remarks.append(f"notes that are never ended ({never}) sound until struck again or to the end of their track")
-    keys = [
-        (data[0] - 256 if data[0] > 127 else data[0], bool(data[1])) for _, data in file.meta(0x59) if len(data) == 2
-    ]
     return MidiEvents(
-        onset,
-        end,
-        pitch,
-        velocity,
-        tempos,
-        meters,
-        steps_per_quarter,
-        width,
-        tuple(int(key) for key in re.findall(rb"\b\d{1,3}\b", marks[-1][1])) if marks else (),
-        changes,
-        quarter,
-        next((key for key in keys if abs(key[0]) <= 7), None),
-        pedalled,
-        tuple(remarks),
-        origin,
-        voices_of_tracks(melodic[:, 0], file.name),
-        drums,
+        onset=times[0],
+        end=times[1],
+        pitch=pitch,
+        velocity=velocity,
+        tempos=tempos,
+        meters=meters,
+        steps_per_quarter=steps_per_quarter,
+        width=width,
+        held=() if mark is None else tuple(int(key) for key in re.findall(rb"\b\d{1,3}\b", mark[1])),
+        changes=file.tempos,
+        ticks_per_quarter=file.ticks_per_quarter,
+        key=file.key,
+        pedalled=pedalled,
+        remarks=tuple(remarks),
+        origin=origin,
+        voices=voices_of_tracks(track, file.name),
+        drums=drums,
     )
+
+
+def end_mark(file: MidiFile) -> tuple[int, bytes] | None:
+    """Tick and text of the marker that ends a file of :meth:`.PianoRoll.to_midi`; None in other files."""
+    marks = [mark for mark in file.meta(0x06) if mark[1].startswith(END_MARKER.encode())]
+    return marks[-1] if marks else None
+
+
+def _placed(
+    file: MidiFile, ticks: npt.NDArray[np.int64], notes: int, steps_per_quarter: int, beats: BeatMap | None
+) -> tuple[npt.NDArray[np.float64], Tempos, Meters, int]:
+    """Where ticks lie in steps, the tempi and meters by step, and the beat of the beat map at step 0.
+
+    The first ``notes`` of the ticks are onsets, of which a beat map has the first one in its first bar.
+    """
+    quarter = file.ticks_per_quarter
+    if beats is None or not notes:
+        # of several meters at one step the last one counts; halves of steps are exact, whatever the two numbers are
+        signs = {_step(tick * steps_per_quarter / quarter): sign for tick, *sign in file.meters}
+        meters: Meters = tuple((step, beat_count, unit) for step, (beat_count, unit) in signs.items())
+        return ticks * steps_per_quarter / quarter, _tempos(file.tempos, quarter, steps_per_quarter), meters, 0
+    steps = beats.position(_seconds(file.tempos, quarter, ticks)) * steps_per_quarter
+    origin = beats.origin(_step(steps[:notes].min()) / steps_per_quarter)
+    tempos, meters = beats.tempos(origin, steps_per_quarter), beats.meters(origin, steps_per_quarter)
+    return steps - origin * steps_per_quarter, tempos, meters, origin
 
 
 def _tempos(changes: Iterable[tuple[int, int]], ticks_per_quarter: int, steps_per_quarter: int) -> Tempos:

@@ -1,4 +1,4 @@
-"""Lossless reading and writing of MIDI files, event by event.
+"""Lossless reading of MIDI files, event by event.
 
 All files that other programs read can be read, and faults are listed in ``MidiFile.faults``: truncated files, a wrong
 number of tracks, running status after system exclusive messages, packets of those, RIFF containers, gzip.
@@ -10,10 +10,9 @@ nor how a file was divided into tracks.
 
 from __future__ import annotations
 
-import struct
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import gcd
@@ -24,30 +23,28 @@ import numpy as np
 
 from fractalgen.errors import UserError
 from fractalgen.music.midi_parser import (
-    _LONGEST,
-    _MOST_FAULTS,
-    _MOST_TICKS,
-    _MOST_TRACKS,
     DRUMS,
     NEVER,
     Columns,
     Event,
     Track,
-    _content,
-    _unpacked,
-    _variable,
     decode,
     is_score,
-    read_track,
+    meta_content,
+    parse_file,
+    unpacked,
 )
 
+MOST_TICKS = 0x7FFF  # a quarter note may have in a MIDI header
+LONGEST = 0x0FFFFFFF  # ticks between two events: four bytes of seven bits
 PEDAL = 64  # the controller of the sustaining pedal: values of 64 and above are down
 _RESET, _SILENCE = 121, (120, 123, 124, 125, 126, 127)  # controllers: the pedal is let go; all notes are ended
 Part: TypeAlias = tuple[int, int]  # what a voice is: a track, and a channel in it
 Key: TypeAlias = tuple[int, int]  # of an event: its track, and its place in that track
 
 
-class NoteEvents(NamedTuple):
+@dataclass
+class NoteEvents:
     """A note, in ticks, and the places of its two events in its track (``off`` is NEVER if it is never ended)."""
 
     track: int
@@ -126,13 +123,31 @@ class MidiFile:
 
     def meta(self, kind: int) -> list[tuple[int, bytes]]:
         """Tick and content of all meta events of a kind, in order of time."""
-        found = [(tick, _content(data)) for events in self._metas for tick, data in events if data[1] == kind]
+        found = [(tick, meta_content(data)) for events in self._metas for tick, data in events if data[1] == kind]
         return sorted(found, key=lambda event: event[0])
 
     def name(self, track: int) -> str:
         """The name of a track; empty where it has none."""
-        names = (_content(data) for _, data in self._metas[track] if data[1] == 0x03)
+        names = (meta_content(data) for _, data in self._metas[track] if data[1] == 0x03)
         return " ".join(decode(next(names, b"")).split())
+
+    @property
+    def tempos(self) -> tuple[tuple[int, int], ...]:
+        """Changes of tempo: (tick, microseconds a quarter)."""
+        found = [(tick, data) for tick, data in self.meta(0x51) if len(data) >= 3 and any(data[:3])]
+        return tuple((tick, int.from_bytes(data[:3], "big")) for tick, data in found)
+
+    @property
+    def meters(self) -> tuple[tuple[int, int, int], ...]:
+        """Changes of meter: (tick, beats, unit)."""
+        found = [(tick, data) for tick, data in self.meta(0x58) if len(data) >= 2 and data[0] and data[1] <= 6]
+        return tuple((tick, data[0], 1 << data[1]) for tick, data in found)
+
+    @property
+    def key(self) -> tuple[int, bool] | None:
+        """The first key signature: sharps (flats below 0), and whether it is minor."""
+        keys = [(data[0] - 256 * (data[0] > 127), bool(data[1])) for _, data in self.meta(0x59) if len(data) == 2]
+        return next((key for key in keys if abs(key[0]) <= 7), None)
 
     def multiplied(self, path: Path, steps_per_quarter: int) -> MidiFile:
         """The same in ticks of which whole numbers make a time step.
@@ -144,11 +159,11 @@ class MidiFile:
         """
         ticks = self.ticks_per_quarter
         factor = steps_per_quarter // gcd(ticks, steps_per_quarter)
-        if ticks * factor > _MOST_TICKS:
+        if ticks * factor > MOST_TICKS:
             factor = 1
             if ticks <= steps_per_quarter:
                 raise UserError(f"{path}: {ticks} ticks a quarter note are too few for {steps_per_quarter} time steps")
-        if self.end * factor > _LONGEST:
+        if self.end * factor > LONGEST:
             raise UserError(f"{path}: too long to be edited ({self.end * factor:,} ticks of {ticks * factor})")
         return MidiFile(
             ticks * factor, [replace(track, tick=track.tick * factor) for track in self.columns], self.faults
@@ -270,84 +285,5 @@ def read_file(path: Path) -> MidiFile:
 
         content = read_musicxml(path)
     else:
-        content = _unpacked(path)
-    if not content:
-        raise UserError(f"{path}: empty file")
-    if content[:4] != b"MThd":
-        raise UserError(f"{path}: not a MIDI file (it does not begin with MThd)")
-    if len(content) < 14:
-        raise UserError(f"{path}: truncated (its header has {len(content)} of 14 bytes)")
-    kind, count, division = struct.unpack(">HHH", content[8:14])
-    if kind == 2 and count > 1:
-        raise UserError(f"{path}: type 2, several sequences in one file; save each as type 0 or 1")
-    if division == 0:
-        raise UserError(f"{path}: its header gives 0 ticks per quarter note")
-    if division & 0x8000:
-        raise UserError(f"{path}: its ticks are parts of SMPTE frames, not musical time")
-    tracks: list[Track] = []
-    faults: list[str] = []
-    place = content.find(b"MTrk", 14)
-    while 0 <= place <= len(content) - 8:
-        start, stop = place + 8, place + 8 + int.from_bytes(content[place + 4 : place + 8], "big")
-        if content[place : place + 4] == b"MTrk":
-            track, fault = read_track(content[start:stop])
-            if fault or stop > len(content):
-                fault = fault or "is cut off"
-                faults.append(f"track {len(tracks)} {fault} at tick {track.end}, what follows in it is missing")
-            tracks.append(track)
-        place = stop
-        if len(tracks) > _MOST_TRACKS:
-            raise UserError(f"{path}: more than {_MOST_TRACKS:,} tracks, too many for a piece of music")
-    if not tracks:
-        raise UserError(f"{path}: damaged or truncated (no track in it)")
-    if len(faults) > _MOST_FAULTS:
-        faults = [*faults[:_MOST_FAULTS], f"{len(faults) - _MOST_FAULTS} more tracks are damaged"]
-    if len(tracks) != count:
-        faults.append(f"the header says {count} tracks, there are {len(tracks)}")
-    return MidiFile(division, tracks, tuple(faults))
-
-
-def midi_bytes(tracks: list[list[Event]], ticks_per_quarter: int) -> bytes:
-    """A type 1 file of tracks, whose events are in order of time; each track says its own end."""
-    content = [b"MThd", struct.pack(">IHHH", 6, 1, len(tracks), ticks_per_quarter)]
-    for events in tracks:
-        body, before = bytearray(), 0
-        for tick, data in events:
-            body += _variable(tick - before) + data
-            before = tick
-        content += [b"MTrk", len(body).to_bytes(4, "big"), bytes(body)]
-    return b"".join(content)
-
-
-def note_events(notes: Iterable[Sequence[int]], channel: int) -> list[Event]:
-    """The events of notes (start, stop, pitch, velocity), in order of time; what ends comes before what begins."""
-    rows = []
-    for start, stop, pitch, velocity in notes:
-        rows += [(start, 1, bytes([0x90 | channel, pitch, velocity])), (stop, 0, bytes([0x80 | channel, pitch, 0]))]
-    return [Event(tick, data) for tick, _, data in sorted(rows)]
-
-
-def microseconds(tempo: float) -> int:
-    """Microseconds of a quarter note at so many a minute, as near as MIDI can say."""
-    return min(max(round(60e6 / tempo), 1), (1 << 24) - 1)
-
-
-def tempo_event(tempo: float) -> bytes:
-    """A meta event that holds a tempo in quarter notes a minute."""
-    return b"\xff\x51\x03" + microseconds(tempo).to_bytes(3, "big")
-
-
-def meter_event(beats: int, unit: int) -> bytes:
-    """A meta event that holds a time signature; ``unit`` is a power of two."""
-    return bytes([0xFF, 0x58, 4, beats, unit.bit_length() - 1, 24, 8])
-
-
-def key_event(sharps: int, minor: bool) -> bytes:
-    """A meta event that holds a key signature; flats count below 0."""
-    return bytes([0xFF, 0x59, 2, sharps % 256, minor])
-
-
-def text_event(kind: int, text: str) -> bytes:
-    """A meta event that holds a text: ``kind`` 1 text, 3 track name, 6 marker."""
-    content = text.encode()
-    return bytes([0xFF, kind]) + _variable(len(content)) + content
+        content = unpacked(path)
+    return MidiFile(*parse_file(path, content))

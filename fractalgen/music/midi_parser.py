@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,8 +18,6 @@ from fractalgen.errors import UserError
 DRUMS = 9  # the channel that General MIDI gives to percussion
 END_OF_TRACK = b"\xff\x2f\x00"
 NEVER = -1  # the place of an end that is not there
-_MOST_TICKS = 0x7FFF  # a quarter note may have in a MIDI header
-_LONGEST = 0x0FFFFFFF  # ticks between two events: four bytes of seven bits
 _MOST_BYTES, _MOST_TRACKS = 1 << 21, 1024  # over 500,000 events: no piece has so many, and reading them takes seconds
 _MOST_FAULTS = 3  # damaged tracks that are listed one by one
 _STATUS = [bytes([status]) for status in range(256)]
@@ -76,7 +75,7 @@ def is_score(path: Path) -> bool:
     return head[:4] == b"PK\x03\x04" or head.lstrip(b"\xef\xbb\xbf\xff\xfe\x00 \t\r\n")[:1] == b"<"
 
 
-def _unpacked(path: Path) -> bytes:
+def unpacked(path: Path) -> bytes:
     """The bytes of a file, out of gzip and RIFF."""
     try:
         with path.open("rb") as file:
@@ -95,7 +94,49 @@ def _unpacked(path: Path) -> bytes:
     return content
 
 
-def _content(meta: bytes) -> bytes:
+def parse_file(path: Path, content: bytes) -> tuple[int, list[Track], tuple[str, ...]]:
+    """Ticks of a quarter note, the tracks, and what is wrong with a file (``path``, for messages) of this content.
+
+    Raises:
+        UserError: it is no MIDI file, has no tracks, or ticks that are not musical time.
+    """
+    if not content:
+        raise UserError(f"{path}: empty file")
+    if content[:4] != b"MThd":
+        raise UserError(f"{path}: not a MIDI file (it does not begin with MThd)")
+    if len(content) < 14:
+        raise UserError(f"{path}: truncated (its header has {len(content)} of 14 bytes)")
+    kind, count, division = struct.unpack(">HHH", content[8:14])
+    if kind == 2 and count > 1:
+        raise UserError(f"{path}: type 2, several sequences in one file; save each as type 0 or 1")
+    if division == 0:
+        raise UserError(f"{path}: its header gives 0 ticks per quarter note")
+    if division & 0x8000:
+        raise UserError(f"{path}: its ticks are parts of SMPTE frames, not musical time")
+    tracks: list[Track] = []
+    faults: list[str] = []
+    place = content.find(b"MTrk", 14)
+    while 0 <= place <= len(content) - 8:
+        start, stop = place + 8, place + 8 + int.from_bytes(content[place + 4 : place + 8], "big")
+        if content[place : place + 4] == b"MTrk":
+            track, fault = read_track(content[start:stop])
+            if fault or stop > len(content):
+                fault = fault or "is cut off"
+                faults.append(f"track {len(tracks)} {fault} at tick {track.end}, what follows in it is missing")
+            tracks.append(track)
+        place = stop
+        if len(tracks) > _MOST_TRACKS:
+            raise UserError(f"{path}: more than {_MOST_TRACKS:,} tracks, too many for a piece of music")
+    if not tracks:
+        raise UserError(f"{path}: damaged or truncated (no track in it)")
+    if len(faults) > _MOST_FAULTS:
+        faults = [*faults[:_MOST_FAULTS], f"{len(faults) - _MOST_FAULTS} more tracks are damaged"]
+    if len(tracks) != count:
+        faults.append(f"the header says {count} tracks, there are {len(tracks)}")
+    return division, tracks, tuple(faults)
+
+
+def meta_content(meta: bytes) -> bytes:
     """What a meta event holds."""
     return meta[read_number(meta, 2)[1] :]
 
@@ -105,11 +146,32 @@ def read_track(content: bytes) -> tuple[Track, str]:
 
     An event without a status byte has that of the channel event before, also across other events.
     """
-    size = len(content)
-    byte = np.zeros(size + 8, np.int64)
-    byte[:size] = np.frombuffer(content, np.uint8)
-    # Were there an event at each byte: where its status is, behind a wait of one to four bytes, and where the next
-    # event begins if it has two bytes of data (negative: without a status of its own; 0: anything else).
+    byte = np.zeros(len(content) + 8, np.int64)
+    byte[: len(content)] = np.frombuffer(content, np.uint8)
+    behind, following = _if_events_began(byte, len(content))
+    starts, end, fault = _walk(content, following.tolist())
+    start = np.array(starts, np.int64)
+    begin = behind[start]
+    own = byte[begin] >= 0x80
+    going_on = np.maximum.accumulate(np.where(own & (byte[begin] < 0xF0), np.arange(len(start)), 0))
+    status = byte[np.where(own, begin, begin[going_on])]
+    wait = byte[start] & 0x7F
+    for later in (1, 2, 3):
+        wait = np.where(start + later < begin, wait << 7 | byte[start + later] & 0x7F, wait)
+    begin, stop = begin + own, np.r_[start[1:], end]
+    wrong = np.flatnonzero((status < 0xF0) & ((byte[begin] >= 0x80) | (byte[stop - 1] >= 0x80)))
+    if len(wrong):
+        fault = "has a status where data belong"
+    good = slice(wrong[0] if len(wrong) else None)
+    return Track(content, np.cumsum(wait)[good], status[good], begin[good], stop[good]), fault
+
+
+def _if_events_began(byte: Columns, size: int) -> tuple[Columns, Columns]:
+    """Of each of ``size`` bytes, as if an event began there: the place of its status, and how it goes on.
+
+    The status is behind a wait of one to four bytes.  An event of two bytes of data goes on at the place that the
+    second table names, the negative of it where the status is that of an event before.  Other events have 0 there.
+    """
     high = byte >= 0x80
     wide = high[:-3]
     behind = np.arange(1, size + 6) + wide
@@ -121,8 +183,16 @@ def read_track(content: bytes) -> tuple[Track, str]:
     status = byte[behind]
     two = (status >= 0x80) & (status < 0xF0) & (status >> 5 != 6)
     following = np.where(two, behind + 3, np.where(status < 0x80, -behind - 2, 0))
-    following = np.where(endless, 0, following).tolist()
+    return behind, np.where(endless, 0, following)
+
+
+def _walk(content: bytes, following: list[int]) -> tuple[list[int], int, str]:
+    """Where the events of a track begin, the place behind the last one, and what is wrong, if anything.
+
+    ``following``: see :func:`_if_events_began`; the events that it does not know are read here.
+    """
     starts: list[int] = []
+    size = len(content)
     place = running = 0  # the status that goes on; any of two bytes of data is as good
     fault = ""
     try:
@@ -152,21 +222,8 @@ def read_track(content: bytes) -> tuple[Track, str]:
     except IndexError:  # it ends in the middle of an event
         place = len(content) + 1
     if place > len(content):
-        place, fault = starts.pop(), fault or "is cut off"
-    start = np.array(starts, np.int64)
-    begin = behind[start]
-    own = byte[begin] >= 0x80
-    going_on = np.maximum.accumulate(np.where(own & (byte[begin] < 0xF0), np.arange(len(start)), 0))
-    status = byte[np.where(own, begin, begin[going_on])]
-    wait = byte[start] & 0x7F
-    for later in (1, 2, 3):
-        wait = np.where(start + later < begin, wait << 7 | byte[start + later] & 0x7F, wait)
-    begin, stop = begin + own, np.r_[start[1:], place]
-    wrong = np.flatnonzero((status < 0xF0) & (high[begin] | high[stop - 1]))
-    if len(wrong):
-        fault = "has a status where data belong"
-    good = slice(wrong[0] if len(wrong) else None)
-    return Track(content, np.cumsum(wait)[good], status[good], begin[good], stop[good]), fault
+        return starts[:-1], starts[-1], fault or "is cut off"
+    return starts, place, fault
 
 
 def read_number(content: bytes, place: int) -> tuple[int, int]:
@@ -181,10 +238,3 @@ def read_number(content: bytes, place: int) -> tuple[int, int]:
         if content[end] < 0x80:
             return value, end + 1
     raise IndexError
-
-
-def _variable(value: int) -> bytes:
-    digits = [value & 0x7F]
-    while value := value >> 7:
-        digits.append(value & 0x7F | 0x80)
-    return bytes(reversed(digits))

@@ -11,8 +11,8 @@ from xml.etree import ElementTree
 
 from fractalgen.errors import UserError, reason, shown
 from fractalgen.music.chords import NO_CHORD, Chord, nearest_quality, spelled
-from fractalgen.music.midi_events import key_event, meter_event, midi_bytes, note_events, tempo_event, text_event
 from fractalgen.music.midi_parser import END_OF_TRACK, Event
+from fractalgen.music.midi_writer import key_event, meter_event, midi_bytes, note_events, tempo_event, text_event
 from fractalgen.music.musicxml import KINDS, TICKS, load_library
 from fractalgen.music.notation import DYNAMICS
 from fractalgen.music.score_xml import MOST_BYTES, parse_score, unzipped

@@ -17,8 +17,8 @@ import numpy.typing as npt
 from fractalgen.errors import UserError
 from fractalgen.files import replacing
 from fractalgen.music.midi import END_MARKER, BeatMap, MidiEvents, nearest_steps, read_midi
-from fractalgen.music.midi_events import meter_event, midi_bytes, note_events, tempo_event, text_event
 from fractalgen.music.midi_parser import END_OF_TRACK, Event
+from fractalgen.music.midi_writer import meter_event, midi_bytes, note_events, tempo_event, text_event
 from fractalgen.music.tokens import (
     DEFAULT_METER,
     DEFAULT_TEMPO,
@@ -203,16 +203,10 @@ class PianoRoll:
         ``steps_per_quarter`` and ``velocity_bins``).  ``text``: a text event at the beginning.  The file appears whole
         or not at all.
         """
-
         ticks = max(1, 480 // self.steps_per_quarter)
-        times: list[tuple[int, bytes]] = []
-        for step, tempo in self.tempos:
-            times.append((step * ticks, tempo_event(tempo)))
-        for step, numerator, denominator in self.time_signatures:
-            times.append((step * ticks, meter_event(numerator, denominator)))
-        conductor = [Event(tick, data) for tick, data in sorted(times, key=lambda event: event[0])]
-        if text:
-            conductor.insert(0, Event(0, text_event(0x01, text)))
+        conductor = [Event(0, text_event(0x01, text))] if text else []
+        conductor += [Event(step * ticks, tempo_event(tempo)) for step, tempo in self.tempos]
+        conductor += [Event(step * ticks, meter_event(beats, unit)) for step, beats, unit in self.time_signatures]
         conductor += [Event(step * ticks, text_event(0x06, marker)) for step, marker in markers]
         conductor.sort(key=lambda event: event.tick)
         notes = self.notes()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,20 +17,9 @@ import numpy.typing as npt
 
 from fractalgen.files import replacing
 from fractalgen.music.midi import END_MARKER
-from fractalgen.music.midi_events import (
-    PEDAL,
-    Key,
-    MidiFile,
-    NoteEvents,
-    Part,
-    Pedals,
-    TickGrid,
-    midi_bytes,
-    note_events,
-    read_file,
-    text_event,
-)
+from fractalgen.music.midi_events import PEDAL, Key, MidiFile, NoteEvents, Part, Pedals, TickGrid, read_file
 from fractalgen.music.midi_parser import DRUMS, END_OF_TRACK, NEVER, Event
+from fractalgen.music.midi_writer import midi_bytes, note_events, text_event
 from fractalgen.music.pianoroll import Markers, PianoRoll
 from fractalgen.music.tokens import HOLD, ONSET, midi_velocity, velocity_bin
 from fractalgen.music.voices import LEFT
@@ -42,20 +31,12 @@ _Added = tuple[int, int, int, int]  # a note of the new track: pitch, ticks of i
 
 
 @dataclass
-class _Note:
-    """A note of the source (ticks), where its two events are in the track, and the time steps that it is heard."""
+class _Note(NoteEvents):
+    """A note of the source, and the time steps that it is heard."""
 
-    track: int
-    channel: int
-    pitch: int
-    velocity: int
-    start: int
-    end: int
-    on: int
-    off: int
-    step: int
-    stop: int = 0
-    moved: bool = False  # its end is not where it was
+    step: int = field(default=0, init=False)
+    stop: int = field(default=0, init=False)
+    moved: bool = field(default=False, init=False)  # its end is not where it was
 
 
 def splice_midi(
@@ -108,42 +89,49 @@ def splice_midi(
     rows, lone = file.notes()
     moved = file.pedals() if cut is None else file.pedals(grid.first(cut), grid.tick(cut))
     pedals = moved if pedal else Pedals({}, [])
-    notes = []
-    for row in map(NoteEvents._make, rows.tolist()):
-        each = _Note(*row, grid.step(row.start))
-        if each.off == NEVER and cut is not None:
-            each.end = min(each.end, grid.tick(cut))
-        heard = pedals.heard(each.channel, each.end, each.track, each.off)
-        each.stop = max(grid.step(heard), each.step + 1)
-        notes.append(each)
-    given = [
-        note
-        for note in notes
-        if note.channel != DRUMS
-        and (
-            tracks is None
-            or (note.track, note.channel) in tracks
-            or (within is not None and not within[min(note.step, len(within) - 1)])
-        )
-    ]
-    kept, added = _match(roll, composed, given, grid, pedals)
+    notes = _source_notes(rows.tolist(), grid, pedals, cut)
+    kept, added = _match(roll, composed, _voice(notes, tracks, within), grid, pedals)
     kept += [note for note in notes if note.channel == DRUMS]
     goes_on = any(step == cut for step, _, _ in roll.time_signatures)  # the meter that begins where the source is cut
     edited = _edit(file, notes, kept, lone, grid, cut, moved, goes_on)
-    name, left = TRACK_NAME, None
-    if hands:
-        notes_now = roll.notes()
-        lower = notes_now[hands_of(notes_now) == LEFT]
-        left = {(int(pitch), grid.tick(int(step))) for pitch, step in zip(lower["pitch"], lower["start"], strict=True)}
-        name = f"{TRACK_NAME} right hand"
-        others = [row for row in added if row[:2] in left]
-        added = [row for row in added if row[:2] not in left]
-    edited.append(_new_track(roll, added, grid, file.tracks, pedals, name, note, markers))
-    if left is not None:
-        edited.append(_new_track(roll, others, grid, file.tracks, pedals, f"{TRACK_NAME} left hand")[:-2])
+    if not hands:
+        edited.append(_new_track(roll, added, grid, file.tracks, pedals, TRACK_NAME, note, markers))
+    else:
+        whole = roll.notes()
+        lower = whole[hands_of(whole) == LEFT]
+        struck = {
+            (int(pitch), grid.tick(int(step))) for pitch, step in zip(lower["pitch"], lower["start"], strict=True)
+        }
+        left, right = ([row for row in added if (row[:2] in struck) == is_left] for is_left in (True, False))
+        edited.append(_new_track(roll, right, grid, file.tracks, pedals, f"{TRACK_NAME} right hand", note, markers))
+        edited.append(_new_track(roll, left, grid, file.tracks, pedals, f"{TRACK_NAME} left hand")[:-2])
         edited[-1].append(Event(max(grid.tick(roll.width), edited[-1][-1].tick), END_OF_TRACK))
     with replacing(path) as temporary:
         temporary.write_bytes(midi_bytes(edited, grid.ticks_per_quarter))
+
+
+def _source_notes(rows: list[list[int]], grid: TickGrid, pedals: Pedals, cut: int | None) -> list[_Note]:
+    """The notes of the source, and how long each is heard; what is never ended ends at step ``cut``."""
+    notes = []
+    for row in rows:
+        note = _Note(*row)
+        note.step = grid.step(note.start)
+        if note.off == NEVER and cut is not None:
+            note.end = min(note.end, grid.tick(cut))
+        heard = pedals.heard(note.channel, note.end, note.track, note.off)
+        note.stop = max(grid.step(heard), note.step + 1)
+        notes.append(note)
+    return notes
+
+
+def _voice(notes: list[_Note], tracks: Collection[Part] | None, within: npt.NDArray[np.bool_] | None) -> list[_Note]:
+    """The notes that are given: no drums, and of other tracks only what is struck outside of ``within``."""
+
+    def given(note: _Note) -> bool:
+        outside = within is not None and not within[min(note.step, len(within) - 1)]
+        return tracks is None or (note.track, note.channel) in tracks or outside
+
+    return [note for note in notes if note.channel != DRUMS and given(note)]
 
 
 def _match(

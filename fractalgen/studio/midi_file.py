@@ -13,17 +13,18 @@ from fractalgen.files import replacing
 from fractalgen.music.chords import flats_in, spelled
 from fractalgen.music.labels import SPELLED, signature_key, spell_key
 from fractalgen.music.lead_sheet import chord_markers
-from fractalgen.music.midi import END_MARKER, read_midi
-from fractalgen.music.midi_events import (
+from fractalgen.music.midi import END_MARKER, end_mark, read_midi
+from fractalgen.music.midi_events import TickGrid, read_file
+from fractalgen.music.midi_parser import DRUMS, END_OF_TRACK, Event, decode
+from fractalgen.music.midi_writer import (
     key_event,
     meter_event,
     microseconds,
     midi_bytes,
-    read_file,
+    note_events,
     tempo_event,
     text_event,
 )
-from fractalgen.music.midi_parser import DRUMS, END_OF_TRACK, Event, decode
 from fractalgen.music.tokens import whole_bars
 from fractalgen.music.voices import voices_of_tracks
 from fractalgen.studio.document import (
@@ -63,12 +64,9 @@ def midi_file(document: Document) -> bytes:
     conductor = [Event(tick, data) for tick, data in sorted(rows, key=itemgetter(0)) if tick <= document.length]
     tracks = [[*conductor, Event(document.length, END_OF_TRACK)]]
     for hand in [hand for hand in TRACKS if any(note.hand == hand for note in document.notes)] or [UNDECIDED]:
-        moves = []
-        for note in apart([note for note in document.notes if note.hand == hand]):
-            moves.append((note.start, 1, bytes([0x90, note.pitch, note.velocity])))
-            moves.append((note.end, 0, bytes([0x80, note.pitch, 0])))
         opening = [Event(0, text_event(0x03, TRACKS[hand])), Event(0, b"\xc0\x00")]
-        played = [Event(tick, data) for tick, _, data in sorted(moves)]
+        mine = apart(note for note in document.notes if note.hand == hand)
+        played = note_events([(note.start, note.end, note.pitch, note.velocity) for note in mine], 0)
         tracks.append([*opening, *played, Event(document.length, END_OF_TRACK)])
     tracks[-1].insert(-1, Event(document.length, text_event(0x06, END_MARKER)))
     return midi_bytes(tracks, TICKS)
@@ -104,9 +102,7 @@ def read_document(path: Path) -> tuple[Document, list[str]]:
     events = read_midi(path)
     remarks = list(events.remarks)
 
-    def ticks(tick: int) -> int:
-        return (2 * tick * TICKS + file.ticks_per_quarter) // (2 * file.ticks_per_quarter)
-
+    ticks = TickGrid(file.ticks_per_quarter, TICKS).step
     rows, _ = file.notes()
     if drums := int((rows[:, 1] == DRUMS).sum()):
         remarks.append(f"drums are left out ({drums} notes)")
@@ -123,16 +119,12 @@ def read_document(path: Path) -> tuple[Document, list[str]]:
         stop = ticks(pedals.heard(channel, end, track, off))
         hand = HANDS.get(voice, UNDECIDED)
         notes.append(Note(number, pitch, ticks(start), max(1, stop - ticks(start)), velocity, hand))
-    marks = [tick for tick, text in file.meta(0x06) if text.startswith(END_MARKER.encode())]
-    length = ticks(marks[-1]) if marks else events.width * STEP
+    mark = end_mark(file)
+    length = events.width * STEP if mark is None else ticks(mark[0])
     length = max([length, *(note.end for note in notes)])
-    length = length if marks else whole_bars(tuple((m[0] * STEP, *m[1:]) for m in events.meters), length, TICKS)
+    length = length if mark else whole_bars(tuple((m[0] * STEP, *m[1:]) for m in events.meters), length, TICKS)
     tempos = {ticks(tick): _quarters(quarter) for tick, quarter in events.changes}
-    meters = {
-        ticks(tick): (data[0], 1 << data[1])
-        for tick, data in file.meta(0x58)
-        if len(data) >= 2 and 1 <= data[0] <= 32 and data[1] <= 5
-    }
+    meters = {ticks(tick): (beats, unit) for tick, beats, unit in file.meters if beats <= 32 and unit <= 32}
     key = None if events.key in (None, (0, False)) else signature_key(events.key)
     try:
         chords = [(tick, spelled(code, flats_in(key))) for tick, code in chord_markers(path, TICKS)]

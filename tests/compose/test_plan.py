@@ -15,8 +15,9 @@ from fractalgen.compose.composition import with_defaults
 from fractalgen.config import GenerateConfig
 from fractalgen.music.chords import spelled
 from fractalgen.music.labels import KEYS, Attribute
-from fractalgen.music.midi_events import read_file, text_event
+from fractalgen.music.midi_events import read_file
 from fractalgen.music.midi_parser import decode
+from fractalgen.music.midi_writer import text_event
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.tokens import ONSET
 from fractalgen.trace import Trace

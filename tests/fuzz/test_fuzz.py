@@ -18,8 +18,8 @@ from fractalgen.config import GenerateConfig, ModelConfig, TrainConfig
 from fractalgen.data.corpus import Corpus
 from fractalgen.errors import UserError
 from fractalgen.music.midi import END_MARKER
-from fractalgen.music.midi_events import midi_bytes, text_event
 from fractalgen.music.midi_parser import END_OF_TRACK, Event
+from fractalgen.music.midi_writer import midi_bytes, text_event
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.trace import Trace
 from tests import tiny

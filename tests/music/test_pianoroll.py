@@ -220,7 +220,7 @@ def test_notes_are_those_that_symusic_reads(tmp_path: Path) -> None:
     path.write_bytes(midi(*tracks))
     score: Any = symusic.Score(path)
     theirs = sorted((n.time, n.end, n.pitch, n.velocity) for track in score.tracks for n in track.notes)
-    notes = map(NoteEvents._make, read_file(path).notes()[0].tolist())
+    notes = [NoteEvents(*row) for row in read_file(path).notes()[0].tolist()]
     assert sorted((n.start, n.end, n.pitch, n.velocity) for n in notes) == theirs
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +98,8 @@ def events_of(path: Path, steps_per_quarter: int = 4) -> tuple[TickGrid, list[li
 
 def notes_of(path: Path, steps_per_quarter: int = 4) -> Counter[tuple[int, ...]]:
     """Track, channel, start, end, pitch and velocity of notes."""
-    return Counter((t, c, start, end, p, v) for t, c, p, v, start, end, _, _ in events_of(path, steps_per_quarter)[2])
+    notes = events_of(path, steps_per_quarter)[2]
+    return Counter((t, c, start, end, p, v) for t, c, p, v, start, end, _, _ in map(astuple, notes))
 
 
 def others_of(path: Path, steps_per_quarter: int = 4) -> list[list[Event]]:
@@ -139,7 +140,7 @@ def test_what_is_kept_is_as_it_was(tmp_path: Path, content: bytes, data: st.Data
     before, after = notes_of(source, per_quarter), notes_of(path, per_quarter)
     grid, _, notes = events_of(source, per_quarter)
     pedals = read_file(source).multiplied(source, per_quarter).pedals()
-    for track_number, channel, pitch, velocity, start, end, _, off_place in notes:
+    for track_number, channel, pitch, velocity, start, end, _, off_place in map(astuple, notes):
         key = track_number, channel, start, end, pitch, velocity
         step = grid.step(start)
         stop = step + 1  # where the roll ends it: a pedal may hold it longer than its key is down
