@@ -6,7 +6,7 @@ import math
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -87,55 +87,32 @@ def compose_rolls(
     ):
         if not low <= value <= high:
             raise ConfigError(f"{name} {value}: must be from {low} to {high}")
+    wanted = label_rows(model.config, labels, num_samples)
+    seed = secrets.randbelow(2**31) if seed is None else seed
+    generator = torch.Generator(model.device).manual_seed(seed)
+    layout = layout_of(model.config, width, known, meters) if layout is None else layout
+    told = plan_rows(plan, num_samples, layout)
+    laid_known = None if known is None else torch.from_numpy(layout.lay(known.astype(np.int64), UNKNOWN))
+    laid_allowed = None if allowed is None else torch.from_numpy(layout.lay(allowed, False))
     rolls: list[PianoRoll] = []
     traces: list[Trace] = []
-    wanted = torch.zeros(0) if labels is None else torch.as_tensor(np.array(labels, np.int64))
-    wanted = wanted.expand(num_samples, wanted.shape[-1])
-    sizes = torch.tensor(model.config.label_sizes)
-    if wanted.numel() and (wanted.shape[1] != len(sizes) or bool(((wanted < 0) | (wanted >= sizes)).any())):
-        limits = " ".join(f"0-{size - 1}" for size in sizes.tolist()) or "none"
-        raise ConfigError(f"labels {wanted[0].tolist()}: this model's are {limits}, one per attribute")
-    generator = torch.Generator(model.device)
-    seed = secrets.randbelow(2**31) if seed is None else seed
-    generator.manual_seed(seed)
-    layout = layout_of(model.config, width, known, meters) if layout is None else layout
-    told = [plan] * num_samples if plan is None or isinstance(plan, Plan) else list(plan)
-    if len(told) != num_samples:
-        raise ConfigError(f"plan: {len(told)} plans for {num_samples} samples")
-    for one in told:
-        if one is not None and len(one) != len(layout):
-            raise ConfigError(f"plan: of {len(one)} columns, the piece has {len(layout)}")
-    absent = torch.from_numpy(~layout.exists)
-    laid_known = None if known is None else layout.lay(known.astype(np.int64), UNKNOWN)
-    laid_allowed = None if allowed is None else layout.lay(allowed, False)
     for first in range(0, num_samples, batch_size):
-        count = min(batch_size, num_samples - first)
+        own = slice(first, min(first + batch_size, num_samples))
+        count = own.stop - first
+        cond_list = list(wanted[own].unbind(1)) if wanted.any() else None
+        plans, planned = plans_of(model, sampling, layout, told[own], complete, cond_list, generator)
+        if watch is not None:
+            for sample, one in enumerate(planned, first):
+                watch.planned(sample, one)
 
         def advance(done: int, total: int, first: int = first, count: int = count) -> None:
             if progress:
                 patches = total // count
                 progress(first * patches + done, num_samples * patches)
 
-        given = None if laid_known is None else torch.from_numpy(laid_known).expand(count, -1, -1)
-        cond_list = list(wanted[first : first + count].unbind(1)) if wanted.any() else None
-        plans, planned = plans_of(model, sampling, layout, told[first : first + count], complete, cond_list, generator)
-        if watch is not None:
-            for sample, one in enumerate(planned, first):
-                watch.planned(sample, one)
-
         def decided(patch: DecidedPatch, first: int = first) -> None:
-            column = patch.time // layout.patch
-            steps = int(layout.lengths[column])
-            if watch is not None and steps:
-                watch.decided(
-                    replace(
-                        patch,
-                        sample=first + patch.sample,
-                        time=int(layout.starts[column]),
-                        tokens=patch.tokens[:, :steps],
-                        planes=patch.planes[..., :steps],
-                    )
-                )
+            if watch is not None and (real := in_piece(patch, layout)) is not None:
+                watch.decided(replace(real, sample=first + real.sample))
 
         tokens, intermediates = sample_rolls(
             model,
@@ -143,42 +120,83 @@ def compose_rolls(
             count,
             cond_list=cond_list,
             width=layout.width,
-            known=given,
+            known=None if laid_known is None else laid_known.expand(count, -1, -1),
             plans=plans,
-            absent=absent,
-            allowed=None if laid_allowed is None else torch.from_numpy(laid_allowed),
+            absent=torch.from_numpy(~layout.exists),
+            allowed=laid_allowed,
             generator=generator,
             return_intermediates=return_trace,
             progress=advance,
             watch=None if watch is None else decided,
         )
-        for roll in tokens.cpu().numpy().astype(np.uint8):
-            rolls.append(
-                PianoRoll(
-                    layout.strip(roll),
-                    steps_per_quarter=model.config.steps_per_quarter,
-                    velocity_bins=model.config.velocity_bins,
-                    tempos=((0, tempo),),
-                    time_signatures=meters,
-                )
-            )
+        grid = model.config.steps_per_quarter, model.config.velocity_bins
+        cells = layout.strip(tokens.cpu().numpy().astype(np.uint8))
+        rolls += [PianoRoll(roll, *grid, ((0, tempo),), meters) for roll in cells]
         if intermediates is not None:
-            recorded = {**vars(sampling), "width": layout.num_steps, "batch_size": batch_size, "tempo": tempo}
-            recorded["steps_per_quarter"] = model.config.steps_per_quarter
-            if meters != (DEFAULT_METER,):
-                recorded |= {"meters": meters, "steps_per_bar": rolls[-1].steps_per_bar}
-            if not layout.exists.all():
-                recorded["columns"] = layout.lengths.tolist()
-            of_plans = [{} if one is None else {"plan": one.to_dict()} for one in planned]
-            for trace, row, own in zip(
-                intermediates.traces, wanted[first : first + count].tolist(), of_plans, strict=True
-            ):
-                pairs = zip(model.config.attributes, row, strict=False)  # no row where nothing is asked for
-                asked = {attribute.name: attribute.describe(label) for attribute, label in pairs if label}
-                traces.append(replace(trace, seed=seed, settings={**trace.settings, **recorded, **asked, **own}))
+            facts = {**vars(sampling), "width": layout.num_steps, "batch_size": batch_size, "tempo": tempo}
+            facts |= facts_of_grid(rolls[-1], layout, meters)
+            for trace, row, drawn in zip(intermediates.traces, wanted[own].tolist(), planned, strict=True):
+                own_facts = asked_for(model.config, row) | ({} if drawn is None else {"plan": drawn.to_dict()})
+                traces.append(replace(trace, seed=seed, settings={**trace.settings, **facts, **own_facts}))
         if each_batch is not None and each_batch(first, rolls[first:], planned):
             break
     return rolls, traces
+
+
+def label_rows(config: ModelConfig, labels: npt.ArrayLike | None, num_samples: int) -> Int[Tensor, "n a"]:
+    """The labels of each sample, from one row of them for all, or a row for each; no columns where none are given.
+
+    Raises:
+        ConfigError: other labels than the model has.
+    """
+    wanted = torch.zeros(0) if labels is None else torch.as_tensor(np.array(labels, np.int64))
+    wanted = wanted.expand(num_samples, wanted.shape[-1])
+    sizes = torch.tensor(config.label_sizes)
+    if wanted.numel() and (wanted.shape[1] != len(sizes) or bool(((wanted < 0) | (wanted >= sizes)).any())):
+        limits = " ".join(f"0-{size - 1}" for size in sizes.tolist()) or "none"
+        raise ConfigError(f"labels {wanted[0].tolist()}: this model's are {limits}, one per attribute")
+    return wanted
+
+
+def plan_rows(plan: Plan | Sequence[Plan] | None, num_samples: int, layout: BarLayout) -> list[Plan | None]:
+    """What is told of each sample, from one plan for all, or a plan for each.
+
+    Raises:
+        ConfigError: another number of plans, or one of other columns than the layout has.
+    """
+    told: list[Plan | None] = [plan] * num_samples if plan is None or isinstance(plan, Plan) else [*plan]
+    if len(told) != num_samples:
+        raise ConfigError(f"plan: {len(told)} plans for {num_samples} samples")
+    for one in told:
+        if one is not None and len(one) != len(layout):
+            raise ConfigError(f"plan: of {len(one)} columns, the piece has {len(layout)}")
+    return told
+
+
+def in_piece(patch: DecidedPatch, layout: BarLayout) -> DecidedPatch | None:
+    """A patch without steps that do not exist, which begins at a step of the piece; None where nothing is left."""
+    column = patch.time // layout.patch
+    steps = int(layout.lengths[column])
+    if not steps:
+        return None
+    start, tokens, planes = int(layout.starts[column]), patch.tokens[:, :steps], patch.planes[..., :steps]
+    return replace(patch, time=start, tokens=tokens, planes=planes)
+
+
+def facts_of_grid(roll: PianoRoll, layout: BarLayout, meters: Meters) -> dict[str, Any]:
+    """What a trace keeps of the grid, and of its bars and columns where these are not the usual ones."""
+    facts: dict[str, Any] = {"steps_per_quarter": roll.steps_per_quarter}
+    if meters != (DEFAULT_METER,):
+        facts |= {"meters": meters, "steps_per_bar": roll.steps_per_bar}
+    if not layout.exists.all():
+        facts["columns"] = layout.lengths.tolist()
+    return facts
+
+
+def asked_for(config: ModelConfig, labels: Sequence[int]) -> dict[str, str]:
+    """Labels of a sample in words, by attribute; those that are unset are left out."""
+    pairs = zip(config.attributes, labels, strict=False)  # no labels where nothing is asked for
+    return {attribute.name: attribute.describe(label) for attribute, label in pairs if label}
 
 
 def layout_of(
@@ -217,12 +235,11 @@ def plans_of(
     nothing = replace(Plan.free(len(layout), config.column), left=bars_to_end(layout))
     given = [nothing if plan is None else plan for plan in told]
     number = np.arange(len(layout))
-    returns = np.stack([plan.returns for plan in given])
-    arrays = {
-        "chords": np.stack([plan.chords for plan in given]),
-        "back": np.where(returns >= 0, number - returns, np.where(returns == NEW, 0, -1)),
-        "left": np.stack([plan.left for plan in given]),
-    }
+    chords, returns, left = (
+        np.stack([getattr(plan, name) for plan in given]) for name in ("chords", "returns", "left")
+    )
+    back = np.where(returns >= 0, number - returns, np.where(returns == NEW, 0, -1))
+    arrays = {"chords": chords, "back": back, "left": left}
     free = Plans.free(len(given), len(layout), config.pitches, config.column, model.device)
     plans = replace(free, **{name: torch.from_numpy(array).to(model.device) for name, array in arrays.items()})
     if complete:

@@ -19,7 +19,7 @@ from fractalgen.model.plans import Plans
 from fractalgen.model.sampling.recorder import Composed, DecidedPatch, StepLog
 from fractalgen.model.sampling.token_sampler import TokenSampler
 from fractalgen.model.sampling.windows import Composer, compose
-from fractalgen.music.tokens import ABSENT, NO_HOLD, SILENCE
+from fractalgen.music.tokens import ABSENT, NO_HOLD, SILENCE, UNKNOWN
 from fractalgen.trace import Intermediates, Trace
 
 SHORT = np.iinfo(np.int16).max  # steps that a trace can count in half the space
@@ -105,15 +105,45 @@ def sample_rolls(
     config = model.config
     if width is None:
         width = config.crop_length if known is None else known.shape[-1]
-    config.check_width(width)
     window = config.crop_length if window is None else window
+    config.check_width(width)
     config.check_width(window, "window")
+    given = _given_cells(model, batch_size, width, known, absent)
+    if plans is None and model.planner is not None:
+        plans = Plans.free(batch_size, width // config.column, config.pitches, config.column, model.device)
+        if known is None:
+            plans = draw_plans(model, settings, plans, absent, cond_list, generator)
+    labelled = cond_list is not None and len(model.labels) > 0
+    guided = (labelled or plans is not None) and settings.cfg != 1.0
+    sampler = TokenSampler(settings, generator, model.device, streams=2 if guided else 1)
+    limits = _limits(given, allowed, settings.max_polyphony)
+    log = StepLog(batch_size * (config.pitches // config.patch) * (width // config.column), progress, watch)
+    with torch.inference_mode(), limited_threads(settings.threads):
+        composed = compose(
+            Composer(model, cond_list, sampler, log, return_intermediates, plans),
+            given,
+            window=window,
+            limits=limits,
+            candidates=settings.candidates if config.sees_past_only else 1,
+        )
+    tokens = composed.tokens.clone()  # an ordinary tensor again
+    return tokens, _intermediates(model, tokens, given, composed, log, settings) if return_intermediates else None
+
+
+def _given_cells(
+    model: FractalNetwork,
+    batch_size: int,
+    width: int,
+    known: Int[Tensor, "b p t"] | None,
+    absent: Bool[Tensor, " t"] | None,
+) -> Int[Tensor, "b p t"]:
+    """The cells that are known on the model's device, checked; elsewhere -1, -2, or -3 where steps are ``absent``."""
+    config = model.config
     if batch_size < 1:
         raise ConfigError(f"batch_size {batch_size}: must be at least 1")
     shape = (batch_size, config.pitches, width)
-    from_nothing = known is None
     if known is None:
-        known = torch.full(shape, -1, device=model.device)
+        known = torch.full(shape, UNKNOWN, device=model.device)
     if tuple(known.shape) != shape:
         raise ConfigError(f"known cells have the shape {tuple(known.shape)}, the samples {shape}")
     if known.min() < NO_HOLD or known.max() >= config.vocabulary:
@@ -121,28 +151,10 @@ def sample_rolls(
         raise ConfigError(f"known cells are -1, -2 or tokens below {config.vocabulary}, these are {found}")
     if absent is not None and tuple(absent.shape) != (width,):
         raise ConfigError(f"absent steps have the shape {tuple(absent.shape)}, the samples {width} steps")
-    if plans is None and model.planner is not None:
-        plans = Plans.free(batch_size, width // config.column, config.pitches, config.column, model.device)
-        if from_nothing:
-            plans = draw_plans(model, settings, plans, absent, cond_list, generator)
-    labelled = cond_list is not None and len(model.labels) > 0
-    guided = (labelled or plans is not None) and settings.cfg != 1.0
-    sampler = TokenSampler(settings, generator, model.device, streams=2 if guided else 1)
     known = known.to(model.device)
     if absent is not None and bool(absent.any()):
-        known = known.masked_fill(absent.to(model.device), ABSENT)
-    limits = _limits(known, allowed, settings.max_polyphony)
-    log = StepLog(batch_size * (config.pitches // config.patch) * (width // config.column), progress, watch)
-    with torch.inference_mode(), limited_threads(settings.threads):
-        composed = compose(
-            Composer(model, cond_list, sampler, log, return_intermediates, plans),
-            known,
-            window=window,
-            limits=limits,
-            candidates=settings.candidates if config.sees_past_only else 1,
-        )
-    tokens = composed.tokens.clone()  # an ordinary tensor again
-    return tokens, _intermediates(model, tokens, known, composed, log, settings) if return_intermediates else None
+        return known.masked_fill(absent.to(model.device), ABSENT)
+    return known
 
 
 def _limits(known: Int[Tensor, "b p t"], allowed: Bool[Tensor, "p t"] | None, polyphony: int) -> Limits | None:

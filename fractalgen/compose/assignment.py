@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +21,7 @@ from fractalgen.music import MAX_STEPS
 from fractalgen.music.bars import BarLayout, parse_meter
 from fractalgen.music.chords import Chords, flats_in
 from fractalgen.music.lead_sheet import chord_markers, melody_track
-from fractalgen.music.midi import MidiEvents, nearest_steps, read_midi
+from fractalgen.music.midi import MidiEvents, read_midi
 from fractalgen.music.midi_events import Part
 from fractalgen.music.midi_tracks import find_tracks
 from fractalgen.music.musicxml import SCORE_ENDINGS
@@ -39,9 +38,9 @@ from fractalgen.music.selection import (
     time_span,
 )
 from fractalgen.music.splice import splice_midi
-from fractalgen.music.tasks import Task, Voice, accompaniment, continuation, inpainting, variation, whole_patches
+from fractalgen.music.tasks import Plane, Task, Voice, accompaniment, continuation, inpainting, variation, whole_patches
 from fractalgen.music.tokens import PITCHES, TEMPO, Meters, steps_of_bars, tokens_from_notes
-from fractalgen.music.voices import MELODY, hands, melody_beside_chords, merged_voices
+from fractalgen.music.voices import MELODY, hands, melody_beside_chords
 
 if TYPE_CHECKING:
     from fractalgen.trace import Trace
@@ -137,18 +136,8 @@ def assignment(cfg: GenerateConfig, model: ModelConfig, seed: int) -> Assignment
     Raises:
         UserError: an input that cannot be read, or a region, length or limit that cannot be.
     """
-    patch = model.column
     if cfg.mode == "unconditional":
-        meter = (4, 4) if cfg.meter is None else parse_meter(cfg.meter)
-        meters: Meters = ((0, *meter),)
-        length = _length(cfg, cfg.tempo or TEMPO, model, *meter)
-        if length is None:
-            bars = model.columns if cfg.form is None else form_bars(cfg.form)
-            length = steps_of_bars(bars, model.steps_per_quarter, *meter) if model.bar_columns else model.crop_length
-        padded = length if cfg.target_width or model.bar_columns else whole_patches(length, patch)
-        layout = model.layout(meters, padded)
-        allowed = _allowed(cfg, model, padded)
-        return Assignment(None, length, layout, allowed, None, meters, partial(write_midi, hands=cfg.hands))
+        return _from_nothing(cfg, model)
     path = Path(cfg.condition_midi or cfg.input_midi or "")
     changes = lead_sheet_chords(cfg, model.steps_per_quarter)
     tracks: tuple[Part, ...] | None = None
@@ -157,84 +146,87 @@ def assignment(cfg: GenerateConfig, model: ModelConfig, seed: int) -> Assignment
     if cfg.mode == "accompany" and voice.startswith("track:"):
         tracks, named = find_tracks(path, voice.removeprefix("track:"))
         said.append(f"--voice {voice}: track {named}")
-    pedal = cfg.pedal == "follow"
-    events = read_midi(path, model.steps_per_quarter, tracks=tracks, pedal=pedal)
-    kept = None
-    if cfg.mode == "accompany" and voice in VOICES:
-        kept = voice_of(events, voice, path, model, may_rest=bool(changes))
+    reading: dict[str, Any] = {"tracks": tracks, "pedal": cfg.pedal == "follow"}
+    events = read_midi(path, model.steps_per_quarter, **reading)
     said += [f"{path}: {line}" for line in remarks(events, cfg.mode)]
     roll = PianoRoll.from_events(events, model.velocity_bins)
+    kept: PianoRoll | Voice = roll if tracks else cast("Voice", voice)
+    if cfg.mode == "accompany" and voice in VOICES:
+        kept = voice_of(events, voice, path, model, may_rest=bool(changes))
+    within = _within(cfg, roll)
+    if tracks and within is not None:
+        if (within != within[0]).any():
+            raise UserError(
+                f"--voice {voice} and --mask {flag_value(cfg.mask)}: beside a track, only rectangles of all pitches"
+            )
+        reading["within"] = within[0]  # outside of these bars the other tracks stay
+        roll = PianoRoll.from_events(read_midi(path, model.steps_per_quarter, **reading), model.velocity_bins)
     cut = None
-    parts = [score_bars(cfg.compose_bars, roll)] if cfg.compose_bars else []
-    parts += [parse_rectangle(text, roll) for text in cfg.mask]
-    within = np.any(parts, axis=0) if parts else None
-    if tracks and within is not None and (within != within[0]).any():
-        raise UserError(
-            f"--voice {voice} and --mask {flag_value(cfg.mask)}: beside a track, only rectangles of all pitches"
-        )
     if cfg.mode == "conditional":
-        cut, asked = roll.width, f"--condition_midi {path}"
-        if cfg.condition_bars is not None:
-            cut, asked = bars_to_steps(roll, cfg.condition_bars), f"--condition_bars {cfg.condition_bars}"
-        elif cfg.condition_length is not None:
-            cut, asked = cfg.condition_length, f"--condition_length {cfg.condition_length}"
-        tempo = [tempo for step, tempo in roll.tempos if step < max(cut, 1)][-1]
-        meter = [(beats, unit) for step, beats, unit in roll.time_signatures if step <= cut][-1]
-        length = _length(cfg, tempo, model, *meter)
-        if length is None and cfg.form is not None:
-            length = steps_to_form(cfg.form, roll.time_signatures, cut, model.steps_per_quarter)
-            if length < 1:
-                raise UserError(f"--form {cfg.form}: ends within the given beginning, {asked}")
-        task = continuation(roll, cut, length or model.crop_length, patch, asked)
-        roll = replace(  # the tempo and the meter at this point continue
-            roll,
-            tempos=events.tempos_before(cut),
-            time_signatures=tuple(event for event in roll.time_signatures if event[0] <= cut),
-        )
+        cut, task = _continuation(cfg, roll, model, path)
+        meters = tuple(event for event in roll.time_signatures if event[0] <= cut)
+        roll = replace(roll, tempos=events.tempos_before(cut), time_signatures=meters)  # at this point these continue
     elif cfg.mode == "inpainting":
         spans = [] if cfg.mask_start is None else [time_span(roll, cfg.mask_start, cfg.mask_end or 0)]
-        if within is not None:
-            spans.append(within)
-        task = inpainting(roll, spans, patch)
+        task = inpainting(roll, spans if within is None else [*spans, within], model.column)
+    elif cfg.mode == "accompany":
+        task = accompaniment(roll, kept, cfg.side, model.column, within)
     else:
-        if cfg.mode == "accompany":
-            wanted: Voice | PianoRoll = roll if tracks else _voice(voice) if kept is None else kept
-            if tracks and within is not None:  # outside of these bars the other tracks stay
-                given = read_midi(path, model.steps_per_quarter, tracks=tracks, pedal=pedal, within=within[0])
-                roll = PianoRoll.from_events(given, model.velocity_bins)
-            task = accompaniment(roll, wanted, cfg.side, patch, within)
-        else:
-            task = variation(roll, cfg.strength, np.random.default_rng(seed), (model.patch, patch), within)
-
+        task = variation(roll, cfg.strength, np.random.default_rng(seed), (model.patch, model.column), within)
     if model.bar_columns:  # no whole patches to fill up
         task = replace(task, known=task.known[:, : task.width])
 
-    def write(piece: PianoRoll, target: Path, note: str, markers: Markers = ()) -> None:
-        splice_midi(
-            path,
-            piece,
-            task.composed,
-            target,
-            cut=cut,
-            tracks=tracks,
-            within=None if within is None else within[0],
-            pedal=pedal,
-            note=note,
-            markers=markers,
-            hands=cfg.hands,
-        )
+    def write(piece: PianoRoll, target: Path, note: str, markers: Markers) -> None:
+        told: dict[str, Any] = {"note": note, "markers": markers, "hands": cfg.hands}
+        splice_midi(path, piece, task.composed, target, cut=cut, **reading, **told)
 
-    allowed = _allowed(cfg, model, task.known.shape[1])
+    width = task.known.shape[1]
+    allowed = _allowed(cfg, model, width)
     if allowed is not None and not (allowed & (task.known < 0)).any():
         raise UserError(f"{_limits(cfg)}: where something is to be composed, no cell may sound")
     meters = roll.time_signatures  # as the piece goes on
-    layout = model.layout(meters, task.known.shape[1])
+    layout = model.layout(meters, width)
     return Assignment(task, task.width, layout, allowed, roll, meters, write, events.key, changes, tuple(said))
 
 
-def write_midi(piece: PianoRoll, target: Path, note: str, markers: Markers = (), *, hands: bool) -> None:
-    """Write a piece that was composed from nothing."""
-    piece.to_midi(target, note, markers=markers, hands=hands)
+def _from_nothing(cfg: GenerateConfig, model: ModelConfig) -> Assignment:
+    """A piece of which nothing is given."""
+    meter = (4, 4) if cfg.meter is None else parse_meter(cfg.meter)
+    length = _length(cfg, cfg.tempo or TEMPO, model, *meter)
+    if length is None:
+        bars = model.columns if cfg.form is None else form_bars(cfg.form)
+        length = steps_of_bars(bars, model.steps_per_quarter, *meter) if model.bar_columns else model.crop_length
+    padded = length if cfg.target_width or model.bar_columns else whole_patches(length, model.column)
+    meters = ((0, *meter),)
+
+    def write(piece: PianoRoll, target: Path, note: str, markers: Markers) -> None:
+        piece.to_midi(target, note, markers=markers, hands=cfg.hands)
+
+    return Assignment(None, length, model.layout(meters, padded), _allowed(cfg, model, padded), None, meters, write)
+
+
+def _within(cfg: GenerateConfig, roll: PianoRoll) -> Plane | None:
+    """The cells (128, T) that ``--compose_bars`` and ``--mask`` name; None without them."""
+    parts = [score_bars(cfg.compose_bars, roll)] if cfg.compose_bars else []
+    parts += [parse_rectangle(text, roll) for text in cfg.mask]
+    return np.any(parts, axis=0) if parts else None
+
+
+def _continuation(cfg: GenerateConfig, roll: PianoRoll, model: ModelConfig, path: Path) -> tuple[int, Task]:
+    """The step at which a given beginning ends, and the task to continue from there."""
+    cut, asked = roll.width, f"--condition_midi {path}"
+    if cfg.condition_bars is not None:
+        cut, asked = bars_to_steps(roll, cfg.condition_bars), f"--condition_bars {cfg.condition_bars}"
+    elif cfg.condition_length is not None:
+        cut, asked = cfg.condition_length, f"--condition_length {cfg.condition_length}"
+    tempo = [tempo for step, tempo in roll.tempos if step < max(cut, 1)][-1]
+    meter = [(beats, unit) for step, beats, unit in roll.time_signatures if step <= cut][-1]
+    length = _length(cfg, tempo, model, *meter)
+    if length is None and cfg.form is not None:
+        length = steps_to_form(cfg.form, roll.time_signatures, cut, model.steps_per_quarter)
+        if length < 1:
+            raise UserError(f"--form {cfg.form}: ends within the given beginning, {asked}")
+    return cut, continuation(roll, cut, length or model.crop_length, model.column, asked)
 
 
 def lead_sheet_chords(cfg: GenerateConfig, steps_per_quarter: int) -> Chords:
@@ -252,9 +244,7 @@ def voice_of(events: MidiEvents, voice: str, path: Path, model: ModelConfig, may
     """
     roll = PianoRoll.from_events(events, model.velocity_bins)
     notes = roll.notes()
-    voices = np.zeros(len(notes), np.uint8)
-    if events.voices is not None:
-        voices = merged_voices(notes, events.pitch, nearest_steps(events.onset), events.voices)
+    voices = events.voices_of(notes)
     if voice == "melody":
         mine = voices == MELODY if (voices == MELODY).any() else melody_beside_chords(notes)
     else:
@@ -315,7 +305,3 @@ def _allowed(cfg: GenerateConfig, model: ModelConfig, width: int) -> npt.NDArray
 def _limits(cfg: GenerateConfig) -> str:
     names = [name for name in ("pitch_range", "scale", "silence") if getattr(cfg, name)]
     return " ".join(f"--{name} {flag_value(getattr(cfg, name))}" for name in names)
-
-
-def _voice(name: str) -> Voice:
-    return next(voice for voice in get_args(Voice) if voice == name)

@@ -21,11 +21,10 @@ from fractalgen.data.song import Song
 from fractalgen.errors import UserError, reason
 from fractalgen.music.chord_estimate import annotated_chords
 from fractalgen.music.chords import Chords, parse_harte
-from fractalgen.music.midi import BeatMap, nearest_steps, read_midi
+from fractalgen.music.midi import BeatMap, read_midi
 from fractalgen.music.midi_tracks import tracks_meant
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.tokens import Notes
-from fractalgen.music.voices import merged_voices
 
 BEAT_MAP, CHORDS = "beat_midi.txt", "chord_midi.txt"
 MOST_BYTES = 8 << 20  # of one file out of an archive or from far: longer ones are no music
@@ -180,10 +179,8 @@ def read_source(file: SourceFile, config: PrepareConfig) -> Read | Skipped:
                 f"{config.max_grid_distance:g} ({fits}keep it with --allow_off_grid)",
             )
         roll = PianoRoll.from_events(events, config.velocity_bins)
-        voices = None
+        voices = events.voices_of(roll.notes()) if events.voices.any() else None
         chords: Chords = ()
-        if events.voices is not None and events.voices.any():
-            voices = merged_voices(roll.notes(), events.pitch, nearest_steps(events.onset), events.voices)
         if beats is not None and (listed := path.with_name(CHORDS)).exists():
             chords = read_chords(listed, beats, events.origin, config.steps_per_quarter)
         song = replace(song_of(name, roll, config, chords, voices), style=file.style)

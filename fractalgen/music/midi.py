@@ -18,8 +18,8 @@ from fractalgen.errors import UserError
 from fractalgen.music import MAX_STEPS
 from fractalgen.music.midi_events import MidiFile, Part, read_file
 from fractalgen.music.midi_parser import DRUMS, NEVER
-from fractalgen.music.tokens import Meters, Tempos, merge_notes, whole_bars
-from fractalgen.music.voices import voices_of_tracks
+from fractalgen.music.tokens import Meters, Notes, Tempos, merge_notes, whole_bars
+from fractalgen.music.voices import merged_voices, voices_of_tracks
 
 # A marker at the last tick carries what notes alone cannot: the width, and which keys sounded from before step 0.
 END_MARKER = "FractalGen end of roll"
@@ -124,16 +124,16 @@ class MidiEvents:
     tempos: Tempos
     meters: Meters
     steps_per_quarter: int
-    width: int = 0
-    held: tuple[int, ...] = ()
-    changes: Changes = ()
-    ticks_per_quarter: int = 1
-    key: tuple[int, bool] | None = None
-    pedalled: int = 0
-    remarks: tuple[str, ...] = ()
-    origin: int = 0
-    voices: npt.NDArray[np.uint8] | None = None
-    drums: int = 0
+    width: int
+    held: tuple[int, ...]
+    changes: Changes
+    ticks_per_quarter: int
+    key: tuple[int, bool] | None
+    pedalled: int
+    remarks: tuple[str, ...]
+    origin: int
+    voices: npt.NDArray[np.uint8]
+    drums: int
 
     @property
     def grid_distance(self) -> float:
@@ -156,6 +156,10 @@ class MidiEvents:
                 if merged == 0 and moved <= len(self.onset) // 100:
                     return grid
         return None
+
+    def voices_of(self, notes: Notes) -> npt.NDArray[np.uint8]:
+        """What the names of tracks say of each note of the roll, to which others may have been merged."""
+        return merged_voices(notes, self.pitch, nearest_steps(self.onset), self.voices)
 
     def tempos_before(self, step: int) -> Tempos:
         """The tempi of a piece of which only the part before ``step`` is kept; the last tempo continues."""

@@ -28,10 +28,10 @@ from fractalgen.errors import UserError, shown
 from fractalgen.music import MAX_STEPS
 from fractalgen.music.bars import BarLayout
 from fractalgen.music.labels import spell_key
-from fractalgen.music.midi import MidiEvents, nearest_steps, read_midi
+from fractalgen.music.midi import MidiEvents, read_midi
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.plan import Span, spans_of
-from fractalgen.music.voices import hands, merged_voices
+from fractalgen.music.voices import hands
 from fractalgen.parallel import end_with_parent
 from fractalgen.render import sound
 from fractalgen.render.page import save_html
@@ -207,15 +207,12 @@ def score(document: Document, path: Path) -> None:
 
     roll, events = roll_of(document, 64, (12, 24))
     notes = roll.notes()
-    voices = np.zeros(len(notes), np.uint8)
-    if events.voices is not None:
-        voices = merged_voices(notes, events.pitch, nearest_steps(events.onset), events.voices)
     ticks = TICKS // roll.steps_per_quarter
     texts = [(tick // ticks, f"[{name}]") for tick, name in document.sections]
     texts += [(tick // ticks, name) for tick, name in document.chords]
     markers = sorted(((step, text) for step, text in texts if step < roll.width), key=itemgetter(0))
     key = spell_key(document.key) if document.key else None
-    write_musicxml(roll, path, markers=markers, key=key, title=path.stem, hands=hands(notes, voices))
+    write_musicxml(roll, path, markers=markers, key=key, title=path.stem, hands=hands(notes, events.voices_of(notes)))
 
 
 def lane(document: Document, trace: Trace) -> tuple[Span, ...]:

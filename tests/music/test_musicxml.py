@@ -307,7 +307,6 @@ def test_a_staff_with_chord_symbols_is_the_melody(tmp_path: Path) -> None:
     assert [decode(text) for _, text in read_file(path).meta(0x06)] == ["[A]", "Dm7", "G7"]
     write_musicxml(roll, path, key="F major")
     events = read_midi(path)
-    assert events.voices is not None
     assert events.voices.tolist() == [RIGHT, RIGHT, LEFT]
     assert events.key == (-1, False)
 
