@@ -33,11 +33,15 @@ def parts(num_samples: int, seed: int) -> list[Part]:
     return found
 
 
-@functools.lru_cache(maxsize=1)
-def loaded_model(checkpoint: str | None, name: str | None, device: str) -> FractalGen:
-    """The model that a process draws one part after the other from."""
+def load_model(checkpoint: str | None, name: str | None, device: str) -> FractalGen:
+    """The model that the flags ``--checkpoint``, ``--model`` and ``--device`` name."""
+    # Imported here and not above: torch takes seconds, and mistakes should be answered at once.
     from fractalgen.api import load_pretrained
     from fractalgen.checkpoint import find_model
     from fractalgen.devices import resolve_device
 
     return load_pretrained(find_model(checkpoint, name), resolve_device(device))
+
+
+loaded_model = functools.lru_cache(maxsize=1)(load_model)
+"""The model that a process draws one part after the other from."""

@@ -67,7 +67,7 @@ def ordered(
 
 class _Engine(Protocol):
     executor: Executor
-    broken: bool  # after the death of a worker all that was under way is lost
+    loses_work: bool  # after the death of a worker all that was under way is lost
 
     def __enter__(self) -> _Engine: ...
 
@@ -77,13 +77,13 @@ class _Engine(Protocol):
     def most(self) -> int:
         """Batches that may be under way."""
 
-    def died(self, error: BaseException) -> bool:
+    def is_death(self, error: BaseException) -> bool:
         """Whether the error says that a worker died; lost connections are raised as the user's errors."""
 
-    def renew(self) -> None:
+    def restart(self) -> None:
         """Get ready for work after the death of a worker."""
 
-    def alone(self, function: Callable[..., Any], item: Any) -> Any:
+    def run_alone(self, function: Callable[..., Any], item: Any) -> Any:
         """The result of one item, by which no other work is endangered."""
 
 
@@ -108,17 +108,17 @@ def _ordered(
         try:
             results = future.result()
         except (Exception, CancelledError) as error:
-            if not engine.died(error):
+            if not engine.is_death(error):
                 raise
-            engine.renew()
-            if engine.broken:
+            engine.restart()
+            if engine.loses_work:
                 under_way = deque(submit(waiting) for waiting, _ in under_way)
             results = []
             for item in some:
                 try:
-                    results.append(engine.alone(function, item))
+                    results.append(engine.run_alone(function, item))
                 except Exception as again:
-                    if not engine.died(again):
+                    if not engine.is_death(again):
                         raise
                     results.append(killed(item))
         yield from results
@@ -159,7 +159,7 @@ def _each(function: Callable[[Item], Result], items: list[Item]) -> list[Result]
 class _Machine:
     """Processes of this machine."""
 
-    broken = True
+    loses_work = True
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
@@ -175,14 +175,14 @@ class _Machine:
     def most(self) -> int:
         return AHEAD * self.workers
 
-    def died(self, error: BaseException) -> bool:
+    def is_death(self, error: BaseException) -> bool:
         return isinstance(error, BrokenProcessPool)
 
-    def renew(self) -> None:
+    def restart(self) -> None:
         self.executor.shutdown(cancel_futures=True)
         self.executor = _pool(self.workers)
 
-    def alone(self, function: Callable[..., Any], item: Any) -> Any:
+    def run_alone(self, function: Callable[..., Any], item: Any) -> Any:
         with _pool(1) as pool:
             return pool.submit(function, item).result()
 
@@ -206,7 +206,7 @@ def end_with_parent() -> None:
 class _Cluster:
     """The workers of a Dask cluster; they may come and go."""
 
-    broken = False  # the scheduler gives the work of a lost worker to others, and gives up only what kills several
+    loses_work = False  # the scheduler gives the work of a lost worker to others, and gives up only what kills several
 
     def __init__(self, address: str, patience: float) -> None:
         try:
@@ -245,7 +245,7 @@ class _Cluster:
             self.counted = time.monotonic()
         return AHEAD * max(self.workers, 4)  # some work waits for workers that are still on their way
 
-    def died(self, error: BaseException) -> bool:
+    def is_death(self, error: BaseException) -> bool:
         if isinstance(error, CancelledError):
             raise UserError(f"--scheduler {self.address}: the connection is lost") from error
         if isinstance(error, ImportError):
@@ -254,8 +254,8 @@ class _Cluster:
             ) from error
         return isinstance(error, self.killed)
 
-    def renew(self) -> None:
+    def restart(self) -> None:
         pass
 
-    def alone(self, function: Callable[..., Any], item: Any) -> Any:
+    def run_alone(self, function: Callable[..., Any], item: Any) -> Any:
         return self.executor.submit(function, item).result()

@@ -7,10 +7,11 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from tqdm import tqdm
 
-from fractalgen.bulk import parts
+from fractalgen.bulk import load_model, parts
 from fractalgen.compose.assignment import resolve_lead_sheet
 from fractalgen.compose.composition import Composition, check_flags
 from fractalgen.compose.output import free_names
@@ -34,42 +35,59 @@ def generate(cfg: GenerateConfig) -> int:
     a warning and exit status 1, the MIDI files stay.
     """
     check_flags(resolve_lead_sheet(cfg))
-    # Imported here and not above: torch takes seconds, and mistakes should be answered at once.
-    from fractalgen.api import load_pretrained
-    from fractalgen.checkpoint import find_model
-    from fractalgen.devices import resolve_device
-
-    model = load_pretrained(find_model(cfg.checkpoint, cfg.model), resolve_device(cfg.device))
-    job = Composition.prepare(cfg, model)
-    work = job.work
+    job = Composition.prepare(cfg, load_model(cfg.checkpoint, cfg.model, cfg.device))
     chosen = range(cfg.num_samples) if cfg.sample is None else range(cfg.sample, cfg.sample + 1)
     folder = writable_folder(cfg.output_dir)
     names = dict(zip(chosen, free_names(cfg, folder, len(chosen)), strict=True))
-    print(f"{model.checkpoint_id} on {model.device}: {len(chosen)} x {work.width} steps, seed {job.seed}")
-    for line in [*work.remarks, *asked_lines(job)]:
+    model = job.model
+    print(f"{model.checkpoint_id} on {model.device}: {len(chosen)} x {job.work.width} steps, seed {job.seed}")
+    for line in [*job.work.remarks, *asked_lines(job)]:
         print(line)
     left = dict(names)
+    orders = open_orders(cfg, job, left, folder)
+    with stopping(lambda: missing(names, left, folder)):
+        rows, failures = compose_orders(job, orders, names, left, folder)
+    if rows:
+        print(statistics_table(rows))
+    if len(rows) < len(names):
+        print(f"and {len(names) - len(rows)} more")
+    print(f"written to {folder}/")
+    pages = [name for name in names.values() if (folder / f"{name}.html").is_file()] if cfg.save_html else []
+    if pages:
+        print(f"to watch and hear it, open in a browser: {(folder / f'{pages[0]}.html').resolve().as_uri()}")
+    return 1 if failures else 0
 
-    def missing() -> str:
-        there = f"{len(names) - len(left)} of {len(names)} pieces are in {folder}/"
-        if len(left) > MOST_NAMED:
-            return f"{there}; not composed: {len(left)} from {next(iter(left.values()))} on"
-        return there + (f"; not composed: {', '.join(left.values())}" if left else "")
 
+def open_orders(cfg: GenerateConfig, job: Composition, left: dict[int, str], folder: Path) -> list[Order]:
+    """The parts to compose; with ``--resume`` those that are there are left out, and their pieces no more ``left``."""
     orders = []
     for part in parts(cfg.num_samples, job.seed):
-        own = {index: names[index] for index in range(part.first, part.first + part.size) if index in names}
+        own = {index: left[index] for index in range(part.first, part.first + part.size) if index in left}
         if cfg.resume and own and is_complete(job, own, folder):
             for index in own:
                 del left[index]
         elif own:
             orders.append(Order(dataclasses.replace(cfg, seed=job.seed), part, own))
+    return orders
+
+
+def compose_orders(
+    job: Composition, orders: list[Order], names: dict[int, str], left: dict[int, str], folder: Path
+) -> tuple[dict[str, dict[str, float]], int]:
+    """Compose the parts, under a bar of patches where there is one part, else under one of pieces.
+
+    ``left`` (of ``names``): the pieces that are to be written; a piece goes when it is.
+
+    Returns:
+        figures of the first pieces, and the number of pictures that failed.
+    """
+    scheduler = job.cfg.scheduler
     failures = 0
     rows: dict[str, dict[str, float]] = {}
-    with stopping(missing), ExitStack() as stack:
-        if cfg.scheduler is None and len(orders) == 1:
+    with ExitStack() as stack:
+        if scheduler is None and len(orders) == 1:
             progress = stack.enter_context(composing_bar())
-            results = iter([write_part(job, orders[0], folder, lambda index: left.pop(index), progress)])
+            results = iter([write_part(job, orders[0], folder, left.pop, progress)])
         else:
             bar = tqdm(
                 total=len(names), initial=len(names) - len(left), desc="composing", unit="piece", dynamic_ncols=True
@@ -80,22 +98,22 @@ def generate(cfg: GenerateConfig) -> int:
                 del left[index]
                 bar.update()
 
-            if cfg.scheduler is None:
+            if scheduler is None:
                 results = (write_part(job, order, folder, written) for order in orders)
             else:
-                results = from_cluster(cfg.scheduler, orders, folder, written)
+                results = from_cluster(scheduler, orders, folder, written)
         for found in results:
             failures += found.failures
             rows |= dict(list(found.rows.items())[: MOST_SHOWN - len(rows)])
-    if rows:
-        print(statistics_table(rows))
-    if len(rows) < len(names):
-        print(f"and {len(names) - len(rows)} more")
-    print(f"written to {folder}/")
-    pages = [name for name in names.values() if (folder / f"{name}.html").is_file()] if cfg.save_html else []
-    if pages:
-        print(f"to watch and hear it, open in a browser: {(folder / f'{pages[0]}.html').resolve().as_uri()}")
-    return 1 if failures else 0
+    return rows, failures
+
+
+def missing(names: dict[int, str], left: dict[int, str], folder: Path) -> str:
+    """How many of the pieces are there, and the names of those that are ``left``."""
+    there = f"{len(names) - len(left)} of {len(names)} pieces are in {folder}/"
+    if len(left) > MOST_NAMED:
+        return f"{there}; not composed: {len(left)} from {next(iter(left.values()))} on"
+    return there + (f"; not composed: {', '.join(left.values())}" if left else "")
 
 
 def asked_lines(job: Composition) -> list[str]:

@@ -173,7 +173,7 @@ class TrainConfig:
         if future is None:  # AR levels in column-major order know nothing that lies ahead, unless it is given
             pairs = zip(self.context_past, self.generator_types, strict=False)
             future = tuple(past // 2 if generator == "mar" or future_context else 0 for past, generator in pairs)
-        per_level = {
+        per_level: dict[str, tuple[Any, ...]] = {
             "patch_sizes": self.patch_sizes,
             "embed_dims": self.embed_dims,
             "num_blocks": self.num_blocks,
@@ -190,24 +190,13 @@ class TrainConfig:
                     f"--{name}: {len(values)} values for the {len(self.patch_sizes)} levels of patch_sizes"
                 )
         widths = patch_widths(self.patch_sizes, steps_per_quarter)
+        rows = enumerate(zip(*per_level.values(), widths, strict=True))
         levels = tuple(
             LevelConfig(
                 *(patch, width, depth, heads, generator, (pitches, steps(past), steps(ahead))),
-                steps=0 if index == 0 or widths[index] == patch else widths[index],
+                steps=0 if index == 0 or wide == patch else wide,
             )
-            for index, (patch, width, depth, heads, generator, pitches, past, ahead) in enumerate(
-                zip(
-                    self.patch_sizes,
-                    self.embed_dims,
-                    self.num_blocks,
-                    self.num_heads,
-                    self.generator_types,
-                    self.context_pitches,
-                    self.context_past,
-                    future,
-                    strict=True,
-                )
-            )
+            for index, (patch, width, depth, heads, generator, pitches, past, ahead, _, wide) in rows
         )
         ahead = self.generator_types[0] == "mar" or future_context  # there the future may be known as well
         echoes = self.echoes or ()

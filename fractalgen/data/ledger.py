@@ -46,11 +46,11 @@ class Ledger:
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
         try:
-            self.base = sqlite3.connect(path or ":memory:", timeout=1, isolation_level=None)
-            self.base.execute("PRAGMA locking_mode = EXCLUSIVE")
-            self.base.execute("BEGIN EXCLUSIVE")
+            self.connection = sqlite3.connect(path or ":memory:", timeout=1, isolation_level=None)
+            self.connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self.connection.execute("BEGIN EXCLUSIVE")
             for table in _TABLES.split(";"):
-                self.base.execute(table)
+                self.connection.execute(table)
         except sqlite3.OperationalError as error:
             raise UserError(
                 f"--out {path}: in use by another `fractalgen prepare`, or not writable ({error})"
@@ -60,13 +60,13 @@ class Ledger:
 
     def commit(self) -> None:
         """What was written so far is valid."""
-        self.base.execute("COMMIT")
-        self.base.execute("BEGIN EXCLUSIVE")
+        self.connection.execute("COMMIT")
+        self.connection.execute("BEGIN EXCLUSIVE")
 
     def close(self) -> None:
         """Forget what was not committed."""
-        self.base.rollback()
-        self.base.close()
+        self.connection.rollback()
+        self.connection.close()
 
     def agree(self, settings: dict[str, Any]) -> None:
         """Keep the settings of the first run, and refuse others.
@@ -76,8 +76,8 @@ class Ledger:
         """
         for name, value in settings.items():
             text = json.dumps(value)
-            self.base.execute("INSERT OR IGNORE INTO settings VALUES (?, ?)", (name, text))
-            (before,) = self.base.execute("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()
+            self.connection.execute("INSERT OR IGNORE INTO settings VALUES (?, ?)", (name, text))
+            (before,) = self.connection.execute("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()
             if before != text:
                 was = json.loads(before)
                 raise UserError(f"--{name} {value}: the songs in {self.path and self.path.parent} have --{name} {was}")
@@ -85,23 +85,23 @@ class Ledger:
     def source(self, address: str, provenance: str, licence: str) -> int:
         """The number of a source."""
         address, provenance = shown_name(address), shown_name(provenance)  # the table takes valid Unicode only
-        self.base.execute(
+        self.connection.execute(
             "INSERT INTO sources (address, provenance, licence) VALUES (?, ?, ?)"
             " ON CONFLICT (address) DO UPDATE SET licence = excluded.licence",
             (address, provenance, licence),
         )
-        return int(self.base.execute("SELECT number FROM sources WHERE address = ?", (address,)).fetchone()[0])
+        return int(self.connection.execute("SELECT number FROM sources WHERE address = ?", (address,)).fetchone()[0])
 
     def about_sources(self) -> dict[str, str]:
         """Provenance and licence of all sources."""
-        rows = self.base.execute("SELECT provenance, licence FROM sources ORDER BY number").fetchall()
+        rows = self.connection.execute("SELECT provenance, licence FROM sources ORDER BY number").fetchall()
         provenance, licence = (" and ".join(dict.fromkeys(column)) for column in zip(*rows, strict=True))
         return {"provenance": provenance, "licence": licence}
 
     def knows(self, source: int, file: SourceFile) -> bool:
         """Whether a file was read already; one that has changed since then is told."""
         query = "SELECT stamp FROM files WHERE source = ? AND name = ?"
-        found = self.base.execute(query, (source, file.name)).fetchone()
+        found = self.connection.execute(query, (source, file.name)).fetchone()
         if found and found[0] != file.stamp:
             self.tell(
                 "skipped", file.name, "has changed since it was read: prepare into another folder to read it again"
@@ -111,44 +111,44 @@ class Ledger:
     def add_file(self, source: int, file: SourceFile) -> None:
         """Remember that a file was read."""
         values = (source, file.name, file.stamp)
-        self.base.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", values)
+        self.connection.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", values)
 
     def refused(self, song: Song, keep_duplicates: bool) -> str:
         """Why a song does not join the others; empty where it does."""
-        if self.base.execute("SELECT 1 FROM songs WHERE id = ?", (song.name,)).fetchone():
+        if self.connection.execute("SELECT 1 FROM songs WHERE id = ?", (song.name,)).fetchone():
             return "another file has the same id"
         content = fingerprint(song)[:16]
         query = "SELECT id FROM songs WHERE fingerprint = ? ORDER BY number LIMIT 1"
-        twin = None if keep_duplicates else self.base.execute(query, (content,)).fetchone()
+        twin = None if keep_duplicates else self.connection.execute(query, (content,)).fetchone()
         if twin:
             return f"the same notes as {twin[0]}"
-        self.base.execute("INSERT INTO songs (id, fingerprint) VALUES (?, ?)", (song.name, content))
+        self.connection.execute("INSERT INTO songs (id, fingerprint) VALUES (?, ?)", (song.name, content))
         return ""
 
     def tell(self, kind: str, file: str, reason: str) -> None:
         """Keep what a user is told of a file that was ``skipped``, or read but ``damaged``."""
-        self.base.execute("INSERT OR IGNORE INTO told VALUES (?, ?, ?)", (kind, file, reason))
+        self.connection.execute("INSERT OR IGNORE INTO told VALUES (?, ?, ?)", (kind, file, reason))
 
     def told(self, kind: str, limit: int = -1) -> list[Skipped]:
         """What a user is told: of skipped files by name, of damaged ones as they came."""
         order = "file, rowid" if kind == "skipped" else "rowid"
-        rows = self.base.execute(
+        rows = self.connection.execute(
             f"SELECT file, reason FROM told WHERE kind = ? ORDER BY {order} LIMIT ?", (kind, limit)
         )
         return [Skipped(*row) for row in rows]
 
     def count(self, kind: str) -> int:
         """How many files are told of."""
-        return int(self.base.execute("SELECT count(*) FROM told WHERE kind = ?", (kind,)).fetchone()[0])
+        return int(self.connection.execute("SELECT count(*) FROM told WHERE kind = ?", (kind,)).fetchone()[0])
 
     def measure(self, song: Song, measured: Measured) -> None:
         """Take a training song into account for the vocabulary of attributes."""
         digest = hashlib.sha256(song.name.encode()).digest()
         numbers = np.ascontiguousarray(measured.numbers, "<f8").tobytes()
-        self.base.execute("INSERT OR REPLACE INTO measured VALUES (?, ?)", (digest, numbers))
-        self.base.execute("INSERT OR IGNORE INTO styles VALUES (?)", (song.style,))
+        self.connection.execute("INSERT OR REPLACE INTO measured VALUES (?, ?)", (digest, numbers))
+        self.connection.execute("INSERT OR IGNORE INTO styles VALUES (?)", (song.style,))
         for meter, excerpts in measured.meters.items():
-            self.base.execute(
+            self.connection.execute(
                 "INSERT INTO meters VALUES (?, ?) ON CONFLICT (meter) DO UPDATE SET excerpts = excerpts + ?",
                 (meter, excerpts, excerpts),
             )
@@ -159,16 +159,18 @@ class Ledger:
         Styles and meters are counted in all of them; bins are made of up to ``MEASURED`` songs, a sample that depends
         on nothing but their ids, so that it is the same however the corpus came about.
         """
-        blobs = self.base.execute("SELECT numbers FROM measured ORDER BY hash LIMIT ?", (MEASURED,))
+        blobs = self.connection.execute("SELECT numbers FROM measured ORDER BY hash LIMIT ?", (MEASURED,))
         numbers = np.frombuffer(b"".join(blob for (blob,) in blobs), "<f8").reshape(-1, len(UNITS))
-        meters = Counter(dict(self.base.execute("SELECT meter, excerpts FROM meters ORDER BY rowid")))
-        return attributes_of(numbers, meters, [style for (style,) in self.base.execute("SELECT style FROM styles")])
+        meters = Counter(dict(self.connection.execute("SELECT meter, excerpts FROM meters ORDER BY rowid")))
+        return attributes_of(
+            numbers, meters, [style for (style,) in self.connection.execute("SELECT style FROM styles")]
+        )
 
     def add_shard(self, about: dict[str, Any]) -> None:
         """A shard is finished; forget the measures that the sample does not need any more."""
         number = len(self.shards())
-        self.base.execute("INSERT INTO shards VALUES (?, ?)", (number, json.dumps(about)))
-        self.base.execute(
+        self.connection.execute("INSERT INTO shards VALUES (?, ?)", (number, json.dumps(about)))
+        self.connection.execute(
             "DELETE FROM measured WHERE hash > (SELECT hash FROM measured ORDER BY hash LIMIT 1 OFFSET ?)",
             (MEASURED - 1,),
         )
@@ -176,4 +178,4 @@ class Ledger:
 
     def shards(self) -> list[dict[str, Any]]:
         """What is known of each finished shard."""
-        return [json.loads(about) for (about,) in self.base.execute("SELECT about FROM shards ORDER BY number")]
+        return [json.loads(about) for (about,) in self.connection.execute("SELECT about FROM shards ORDER BY number")]

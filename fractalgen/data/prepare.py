@@ -19,13 +19,15 @@ from typing import Any
 from tqdm import tqdm
 
 from fractalgen.config import PrepareConfig, check_bounds
+from fractalgen.data.analysis import Analysis
 from fractalgen.data.chorales import read_chorales
-from fractalgen.data.corpus import SPLITS
+from fractalgen.data.corpus import SPLITS, Split
 from fractalgen.data.ledger import Ledger
 from fractalgen.data.lists import Listed, read_manifest, read_splits
 from fractalgen.data.merging import merge
 from fractalgen.data.packing import ENDING, Pack, ShardWriter, split_by_hash
-from fractalgen.data.reading import Read, Skipped, SourceFile, files, kills, read_source
+from fractalgen.data.reading import Read, Skipped, SourceFile, file_count, kills, read_source
+from fractalgen.data.song import Song
 from fractalgen.data.sources import MIDI_ENDINGS, Source
 from fractalgen.data.summary import SHOWN, Losses, Summary, print_summary
 from fractalgen.errors import UserError
@@ -35,8 +37,8 @@ from fractalgen.parallel import ordered, within
 
 __all__ = ["Summary", "prepare", "split_by_hash"]
 
-OF_A_RUN = {"data", "out", "report", "licence", "splits", "manifest", "style", "merge"}
-OF_A_RUN |= {"num_workers", "scheduler", "shard_megabytes"}
+MAY_DIFFER = {"data", "out", "report", "licence", "splits", "manifest", "style", "merge"}
+MAY_DIFFER |= {"num_workers", "scheduler", "shard_megabytes"}
 """Flags that may differ between the runs that fill one folder."""
 PATIENCE = 1000  # songs after which a manifest that names none of them is given up
 LONGEST = 300  # seconds that reading a file may take
@@ -86,25 +88,10 @@ def prepare(config: PrepareConfig) -> Summary:
 
 
 def _prepare(config: PrepareConfig, source: Source, ledger: Ledger, folder: bool) -> tuple[Summary, Losses]:
-    losses = Losses()
+    """Read all songs, and write them to a file or a folder."""
     listed = read_splits(Path(config.splits)) if config.splits else None
     manifest = read_manifest(Path(config.manifest)) if config.manifest else None
-    # POP909's ids are bare numbers, other files' ids end in .mid: the list cannot hit a wrong song
-    known = read_splits(ASSETS / "splits" / "pop909.json")
-    chorales = config.data.lower().endswith(".json")
-    if chorales:
-        reads, skipped, splits = read_chorales(Path(config.data), config)
-        for entry in skipped:
-            ledger.tell("skipped", entry.file, entry.reason)
-        found = _new_songs(reads, ledger)
-        known = splits
-        repeated = "struck anew" if config.restrike else "held (restrikes are unknown)"
-        assumed = f"a repeated pitch is {repeated}; 4/4 from the first step, tempo 120, one velocity"
-    else:
-        found = _read(source, config, ledger)
-        assumed = "ticks are musical time, unless a beat map says where the beats are"
-        assumed += "; whatever sounds is struck anew at every step" if config.restrike else ""
-        assumed += f"; only the tracks {' '.join(config.tracks)}" if config.tracks else ""
+    found, known, assumed = _songs(config, source, ledger)
     ledger.source(source.address, Path(config.data).name, config.licence)
     about: dict[str, Any] = {
         "steps_per_quarter": config.steps_per_quarter,
@@ -116,41 +103,19 @@ def _prepare(config: PrepareConfig, source: Source, ledger: Ledger, folder: bool
         "max_grid_distance": config.max_grid_distance,
     }
     pack = ShardWriter(Path(config.out), ledger, config.shard_megabytes, about) if folder else Pack()
-    named, first = False, ""  # by the manifest
-    for number, read in enumerate(found, 1):
-        song, analysis = read.song, read.analysis
-        losses.add(read)
-        for remark in read.remarks:
-            ledger.tell("damaged", song.name, remark)
-        if listed is not None and song.name not in listed:
-            ledger.tell("skipped", song.name, f"not listed in {config.splits}")
-            continue
-        if manifest is not None:
-            named, first = named or song.name in manifest, first or song.name
-            if not named and number == PATIENCE:
-                break
-            song = replace(song, **manifest.get(song.name, Listed())._asdict())
-        if song.flat:
-            analysis = replace(analysis, measured=analysis.measured.flattened())
-        song = replace(song, style=song.style or config.style)
+    losses = Losses()
+    for song, analysis in _chosen(losses.counted(found), ledger, config, listed, manifest):
         pack.add(song, analysis, (known if listed is None else listed).get(song.name))
-    if manifest is not None and first and not named:
-        raise UserError(f"--manifest {config.manifest}: names none of the songs (the first one is {first})")
     if config.report:
         _write_report(Path(config.report), ledger)
+    if not pack.songs and not (isinstance(pack, ShardWriter) and pack.finished):
+        raise _nothing(config, ledger)
     if isinstance(pack, ShardWriter):
-        if not pack.pack.songs and not pack.finished:
-            raise _nothing(config, ledger)
-        content = pack.close()
+        content, limit = pack.close(), SHOWN
         counts = {name: sum(shard[name] for shard in content["shards"]) for name in ("songs", "notes", *SPLITS)}
-        limit = SHOWN
     else:
-        if not pack.songs:
-            raise _nothing(config, ledger)
-        skipped = ledger.told("skipped")
-        about["skipped"] = [[entry.file, entry.reason] for entry in skipped]
+        about["skipped"], limit = [[entry.file, entry.reason] for entry in ledger.told("skipped")], -1
         counts = pack.write(Path(config.out), pack.splits(), **about)
-        limit = -1
     summary = Summary(
         counts["songs"],
         counts["notes"],
@@ -163,6 +128,54 @@ def _prepare(config: PrepareConfig, source: Source, ledger: Ledger, folder: bool
     return summary, losses
 
 
+def _songs(config: PrepareConfig, source: Source, ledger: Ledger) -> tuple[Iterator[Read], dict[str, Split], str]:
+    """The songs of what ``--data`` names, the splits that are usual for them, and what is assumed, in words."""
+    if config.data.lower().endswith(".json"):
+        reads, skipped, splits = read_chorales(Path(config.data), config)
+        for entry in skipped:
+            ledger.tell("skipped", entry.file, entry.reason)
+        repeated = "struck anew" if config.restrike else "held (restrikes are unknown)"
+        assumed = f"a repeated pitch is {repeated}; 4/4 from the first step, tempo 120, one velocity"
+        return _new_songs(reads, ledger), splits, assumed
+    assumed = "ticks are musical time, unless a beat map says where the beats are"
+    assumed += "; whatever sounds is struck anew at every step" if config.restrike else ""
+    assumed += f"; only the tracks {' '.join(config.tracks)}" if config.tracks else ""
+    # POP909's ids are bare numbers, other files' ids end in .mid: the list cannot hit a wrong song
+    return _read(source, config, ledger), read_splits(ASSETS / "splits" / "pop909.json"), assumed
+
+
+def _chosen(
+    reads: Iterable[Read],
+    ledger: Ledger,
+    config: PrepareConfig,
+    listed: dict[str, Split] | None,
+    manifest: dict[str, Listed] | None,
+) -> Iterator[tuple[Song, Analysis]]:
+    """The songs that join the corpus, those of ``listed`` splits, with what the manifest says of each.
+
+    Raises:
+        UserError: the manifest names none of the songs.
+    """
+    named, first = False, ""  # by the manifest
+    for number, read in enumerate(reads, 1):
+        song, analysis = read.song, read.analysis
+        for remark in read.remarks:
+            ledger.tell("damaged", song.name, remark)
+        if listed is not None and song.name not in listed:
+            ledger.tell("skipped", song.name, f"not listed in {config.splits}")
+            continue
+        if manifest is not None:
+            named, first = named or song.name in manifest, first or song.name
+            if not named and number == PATIENCE:
+                break
+            song = replace(song, **manifest.get(song.name, Listed())._asdict())
+        if song.flat:
+            analysis = replace(analysis, measured=analysis.measured.flattened())
+        yield replace(song, style=song.style or config.style), analysis
+    if manifest is not None and first and not named:
+        raise UserError(f"--manifest {config.manifest}: names none of the songs (the first one is {first})")
+
+
 def _ledger_of(folder: Path, config: PrepareConfig) -> Ledger:
     """The ledger of a folder, new or of an earlier run with the same settings."""
     if folder.is_dir() and any(folder.iterdir()) and not (folder / LEDGER).exists():
@@ -171,7 +184,7 @@ def _ledger_of(folder: Path, config: PrepareConfig) -> Ledger:
         )
     folder.mkdir(parents=True, exist_ok=True)
     ledger = Ledger(folder / LEDGER)
-    settings = {item.name: getattr(config, item.name) for item in fields(config) if item.name not in OF_A_RUN}
+    settings = {item.name: getattr(config, item.name) for item in fields(config) if item.name not in MAY_DIFFER}
     try:
         ledger.agree(settings)
     except UserError:
@@ -227,7 +240,7 @@ def _new_songs(reads: Iterable[Read], ledger: Ledger, keep_duplicates: bool = Tr
 
 def _nothing(config: PrepareConfig, ledger: Ledger) -> UserError:
     for first in ledger.told("skipped", 1):
-        skipped = files(ledger.count("skipped"))
+        skipped = file_count(ledger.count("skipped"))
         return UserError(
             f"--data {config.data}: no usable music ({skipped} skipped; first: {first.file}: {first.reason})"
         )

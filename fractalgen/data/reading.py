@@ -127,7 +127,7 @@ def shown_name(name: str) -> str:
     return re.sub(r"[\x00-\x1f\x7f]", lambda sign: f"\\x{ord(sign[0]):02x}", text)
 
 
-def files(count: int) -> str:
+def file_count(count: int) -> str:
     """So many files, in words."""
     return f"{count:,} file{'s' * (count != 1)}"
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import fsspec
 
-from fractalgen.data.reading import BEAT_MAP, MOST_BYTES, Skipped, SourceFile, files, shown_name
+from fractalgen.data.reading import BEAT_MAP, MOST_BYTES, Skipped, SourceFile, file_count, shown_name
 from fractalgen.errors import UserError, missing, reason
 from fractalgen.music.musicxml import SCORE_ENDINGS
 
@@ -153,7 +153,7 @@ class Source:
         except UserError as error:
             yield Skipped(path, str(error))
         except (OSError, EOFError, ValueError, zlib.error, tarfile.TarError) as error:
-            yield Skipped(path, f"damaged after {files(number)} ({reason(error)})")
+            yield Skipped(path, f"damaged after {file_count(number)} ({reason(error)})")
 
 
 def _entry(info: dict[str, Any], path: str, beat_map: bool = False) -> Entry | Skipped:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from fractalgen.config import PrepareConfig
 from fractalgen.data.corpus_file import Split
-from fractalgen.data.reading import Read, Skipped, files
+from fractalgen.data.reading import Read, Skipped, file_count
 
 SHOWN = 20  # skipped files listed on the terminal
 SHOWN_GRIDS = 3  # of those that would keep notes, the ones that fit most files
@@ -50,6 +51,12 @@ class Losses:
         if read.fitting_grid:
             self.grids[read.fitting_grid] += 1
 
+    def counted(self, reads: Iterable[Read]) -> Iterator[Read]:
+        """The same files, each counted as it comes."""
+        for read in reads:
+            self.add(read)
+            yield read
+
     def print(self) -> None:
         """One line each."""
         if self.pedalled:
@@ -59,7 +66,7 @@ class Losses:
             )
         if self.lossy:
             line = (
-                f"{files(self.lossy)}: {self.merged:,} notes merged with others, "
+                f"{file_count(self.lossy)}: {self.merged:,} notes merged with others, "
                 f"{self.moved:,} moved by more than a quarter of a step"
             )
             if self.grids:
@@ -81,4 +88,4 @@ def print_summary(summary: Summary, config: PrepareConfig) -> None:
             print(f"{what} {count - SHOWN} more ({config.report or '--report FILE lists them all'})")
     splits = ", ".join(f"{name} {count}" for name, count in summary.splits.items())
     songs = f"{summary.songs} song{'s' * (summary.songs != 1)}"
-    print(f"{config.out}: {songs} ({splits}), {summary.notes:,} notes; {files(summary.num_skipped)} skipped")
+    print(f"{config.out}: {songs} ({splits}), {summary.notes:,} notes; {file_count(summary.num_skipped)} skipped")

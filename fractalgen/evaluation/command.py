@@ -67,19 +67,8 @@ def evaluate(cfg: EvaluateConfig) -> int:
     print(f"{model.checkpoint_id} on {device} in {'bfloat16' if precision == 'bf16' else 'float32'}", flush=True)
     began = time.monotonic()
     scores = likelihood(cfg, corpus, model, parts)
-    result: dict[str, Any] = {
-        "model": model.checkpoint_id,
-        "corpus": corpus.path.stem,
-        "split": splits[0] if len(splits) == 1 else "all",
-        "windows": f"whole songs, stride {cfg.stride}" if cfg.stride else "separate crops",
-        "crop_length": model.config.crop_length,
-        "precision": precision,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "flat_songs": sum(corpus.flat(song) for song in np.unique(scores.songs).tolist()),
-        **scores.summary(model.config.pitches),
-        "seconds": round(time.monotonic() - began, 1),
-        "command": command_line(cfg),
-    }
+    split = splits[0] if len(splits) == 1 else "all"
+    result = figures(cfg, corpus, model, scores, split, precision, time.monotonic() - began)
     if result["bits_per_note"] is None:
         raise UserError(f"--data {cfg.data}: no note begins in the songs of split {result['split']}")
     print(likelihood_text(result))
@@ -88,22 +77,36 @@ def evaluate(cfg: EvaluateConfig) -> int:
 
         result["given_plan"] = plan_summary(likelihood(cfg, corpus, model, parts, given_plan=True))
         print(plan_text(result["given_plan"]))
-    if cfg.num_samples:
-        drawn = samples(cfg, model)
-        tokens = np.concatenate([part.tokens for part in drawn])
-        compare(cfg, corpus, result, parts, tokens)
-        songs = sorted({song for crops in parts for song, _ in crops.crops})
-        shape = {"ends": config.plan_width > 0, "bar_columns": config.bar_columns}
-        result["two_sample"] = compare_with_songs(corpus, songs, tokens, **shape, seed=cfg.seed)
-        print(two_sample_text(result["two_sample"]))
+    drawn = samples(cfg, model) if cfg.num_samples else []
+    if drawn:
+        compare(cfg, corpus, model, result, parts, np.concatenate([part.tokens for part in drawn]))
     if cfg.json:
         write_json(cfg.json, {key: value for key, value in result.items() if key != "histograms"})
     if cfg.report:
         from fractalgen.evaluation.report import write_report
 
-        shown = (drawn[0].rolls, drawn[0].traces) if cfg.num_samples else ([], [])
+        shown = (drawn[0].rolls, drawn[0].traces) if drawn else ([], [])
         write_report(Path(cfg.report), result, *shown, result.get("histograms", {}))
     return 0
+
+
+def figures(
+    cfg: EvaluateConfig, corpus: Corpus, model: FractalGen, scores: Scores, split: str, precision: str, seconds: float
+) -> dict[str, Any]:
+    """What ``--json`` tells of the likelihood of a split, scored in some ``precision`` within so many seconds."""
+    return {
+        "model": model.checkpoint_id,
+        "corpus": corpus.path.stem,
+        "split": split,
+        "windows": f"whole songs, stride {cfg.stride}" if cfg.stride else "separate crops",
+        "crop_length": model.config.crop_length,
+        "precision": precision,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "flat_songs": sum(corpus.flat(song) for song in np.unique(scores.songs).tolist()),
+        **scores.summary(model.config.pitches),
+        "seconds": round(seconds, 1),
+        "command": command_line(cfg),
+    }
 
 
 def command_line(cfg: EvaluateConfig) -> str:
@@ -264,7 +267,12 @@ def samples(cfg: EvaluateConfig, model: FractalGen) -> list[Drawn]:
 
 
 def compare(
-    cfg: EvaluateConfig, corpus: Corpus, result: dict[str, Any], parts: list[ValidCrops], tokens: Rolls
+    cfg: EvaluateConfig,
+    corpus: Corpus,
+    model: FractalGen,
+    result: dict[str, Any],
+    parts: list[ValidCrops],
+    tokens: Rolls,
 ) -> None:
     """Add to ``result`` how generated rolls (n, 128, T) compare with real ones, and print it."""
     from fractalgen.data.crops import every_other_song
@@ -292,3 +300,7 @@ def compare(
                 )
             )
             print(f"bars copied from training songs, of {found['bars']} {name}{told}")
+    songs = sorted({song for crops in parts for song, _ in crops.crops})
+    shape = {"ends": model.config.plan_width > 0, "bar_columns": model.config.bar_columns}
+    result["two_sample"] = compare_with_songs(corpus, songs, tokens, **shape, seed=cfg.seed)
+    print(two_sample_text(result["two_sample"]))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 from torch.utils.data import default_collate
 from tqdm import tqdm
 
@@ -100,6 +101,26 @@ class Scores:
     exact: bool
     plans: dict[str, Floats] = field(default_factory=dict)
 
+    @classmethod
+    def cat(cls, parts: Sequence[Scores]) -> Scores:
+        """Several batches of windows as one; silent ones lack the terms of levels that were never visited."""
+
+        def table(columns: Sequence[dict[str, Floats]]) -> dict[str, Floats]:
+            names = sorted({name for some in columns for name in some})
+            silent = [np.zeros(len(part.songs)) for part in parts]
+            pairs = list(zip(columns, silent, strict=True))
+            return {name: np.concatenate([some.get(name, zeros) for some, zeros in pairs]) for name in names}
+
+        return cls(
+            terms=table([part.terms for part in parts]),
+            kinds=table([part.kinds for part in parts]),
+            notes=np.concatenate([part.notes for part in parts]),
+            cells=np.concatenate([part.cells for part in parts]),
+            songs=np.concatenate([part.songs for part in parts]),
+            exact=parts[-1].exact,
+            plans=table([part.plans for part in parts]),
+        )
+
     @property
     def nats(self) -> Floats:
         """NLL of each window."""
@@ -174,50 +195,48 @@ def score(
     that mean nothing are not scored, see :class:`.Song`.
     """
     config = model.config
-    length = config.crop_length
-    excerpts = Excerpts(corpus, length, (), patch=config.column, bar_columns=config.bar_columns, plans=given_plan)
-    planned: list[dict[str, float]] = []
-    step = np.arange(length)
+    excerpts = Excerpts(
+        corpus, config.crop_length, (), patch=config.column, bar_columns=config.bar_columns, plans=given_plan
+    )
     torch.manual_seed(seed)
-    rows: tuple[list[dict[str, float]], ...] = ([], [])
-    notes, cells, exact = [], [], True
+    parts = []
     context = autocast(precision, model.device)
     with tqdm(total=len(windows), desc="scoring", unit="crop", dynamic_ncols=True, disable=quiet) as bar, context:
         for first in range(0, len(windows), batch_size):
-            batch = windows[first : first + batch_size]
-            items = default_collate([excerpts(w.song, w.start, alone=w.begin == 0) for w in batch])
-            tokens, absent = items["tokens"].numpy(), items.get("absent")
-            scored = np.stack([(step >= w.begin) & (step < w.end) for w in batch])
-            rolls = items["tokens"].to(model.device)
-            known = None if scored.all() else torch.from_numpy(~scored).to(model.device)[:, None].expand_as(rolls)
-            if absent is not None:
-                scored &= ~absent.numpy()
-                absent = absent.to(model.device)
-            plans = Plans.of(items)
-            if plans is not None:
-                plans = plans.each(lambda x: x.to(model.device))
-            flat = items["flat"].to(model.device)
-            nll = model.nll(rolls, None, num_iter_list, known, mar_order, plans=plans, absent=absent, flat=flat)
-            exact = nll.exact
-            if plans is not None:
-                told = _first_columns(plans, [w.begin // config.column for w in batch])
-                costs = {name: values.tolist() for name, values in model.plan_nll(plans, decided=told).items()}
-                planned += [{name: values[i] for name, values in costs.items()} for i in range(len(batch))]
-            for sums, parts in zip(rows, (nll.terms, nll.kinds), strict=True):
-                columns = {name: values.tolist() for name, values in parts.items()}
-                sums += [{name: values[i] for name, values in columns.items()} for i in range(len(batch))]
-            notes.append(((tokens >= ONSET) & scored[:, None]).sum((1, 2)))
-            cells.append(scored.sum(1) * tokens.shape[1])
-            bar.update(len(batch))
-    return Scores(
-        terms=_columns(rows[0]),
-        kinds=_columns(rows[1]),
-        notes=np.concatenate(notes).astype(np.float64),
-        cells=np.concatenate(cells).astype(np.float64),
-        songs=np.array([window.song for window in windows]),
-        exact=exact,
-        plans=_columns(planned),
-    )
+            parts.append(_scored(model, excerpts, windows[first : first + batch_size], num_iter_list, mar_order))
+            bar.update(len(parts[-1].songs))
+    return Scores.cat(parts)
+
+
+def _scored(
+    model: FractalNetwork,
+    excerpts: Excerpts,
+    batch: Sequence[Window],
+    num_iter_list: Sequence[int] | None,
+    mar_order: MarOrder,
+) -> Scores:
+    """Scores of windows that are computed together."""
+    column, step = model.config.column, np.arange(model.config.crop_length)
+    items = default_collate([excerpts(w.song, w.start, alone=w.begin == 0) for w in batch])
+    tokens, absent, plans = items["tokens"], items.get("absent"), Plans.of(items)
+    scored = np.stack([(step >= w.begin) & (step < w.end) for w in batch])
+    rolls = tokens.to(model.device)
+    known = None if scored.all() else torch.from_numpy(~scored).to(model.device)[:, None].expand_as(rolls)
+    if absent is not None:
+        scored &= ~absent.numpy()
+        absent = absent.to(model.device)
+    planned: dict[str, Tensor] = {}
+    if plans is not None:
+        plans = plans.each(lambda x: x.to(model.device))
+    flat = items["flat"].to(model.device)
+    nll = model.nll(rolls, None, num_iter_list, known, mar_order, plans=plans, absent=absent, flat=flat)
+    if plans is not None:
+        planned = model.plan_nll(plans, decided=_first_columns(plans, [w.begin // column for w in batch]))
+    costs = ({name: np.array(nats.tolist()) for name, nats in part.items()} for part in (nll.terms, nll.kinds, planned))
+    terms, kinds, of_plans = costs
+    notes = ((tokens.numpy() >= ONSET) & scored[:, None]).sum((1, 2)).astype(np.float64)
+    cells = (scored.sum(1) * tokens.shape[1]).astype(np.float64)
+    return Scores(terms, kinds, notes, cells, np.array([w.song for w in batch]), nll.exact, of_plans)
 
 
 def _first_columns(plans: Plans, counts: Sequence[int]) -> Plans:
@@ -225,9 +244,3 @@ def _first_columns(plans: Plans, counts: Sequence[int]) -> Plans:
     columns = plans.back.shape[1]
     first = torch.arange(columns, device=plans.back.device) < plans.back.new_tensor(counts)[:, None]
     return plans.told(first.repeat_interleave(plans.chords.shape[1] // columns, 1), first, first)
-
-
-def _columns(rows: Sequence[Mapping[str, float]]) -> dict[str, Floats]:
-    """A table by column; a silent window lacks the terms of levels that were never visited."""
-    names = sorted({name for row in rows for name in row})
-    return {name: np.array([row.get(name, 0.0) for row in rows]) for name in names}

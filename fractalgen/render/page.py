@@ -102,17 +102,7 @@ def page(
         "theme": "light" if cfg.gif_theme == "light" else None,
         "shape": tokens.shape,
         "arrays": layout,
-        **{name: getattr(trace, name) for name in ("generators", "patch_sizes", "num_iter_list", "velocity_bins")},
-        "patch_steps": [roll.width, *(steps for _, steps in trace.patches)],
-        # The window may follow the process where that moves on in time, one patch after the other.
-        "follow": trace.generators[0] == "ar" and trace.scan_order == "column_major",
-        "facts": _facts(trace, roll),
-        "flats": _flats(trace, roll),
-        "columns": [start for start in trace.layout.starts.tolist() if start < roll.width],
-        "lane": [span for span in trace.lane if span.start < roll.width],
-        "tempos": roll.tempos,
-        "steps_per_quarter": roll.steps_per_quarter,
-        **{unit + "s": _grid(roll, unit) for unit in ("bar", "beat")},
+        **_about(trace, roll),
         **_colours(cfg),
         "midi": base64.b64encode(_midi(roll)).decode("ascii"),
     }
@@ -127,6 +117,23 @@ def page(
         arrays=packed,
         samples=_samples(PIANO if cfg.page_piano == "full" else PIANO / "small", roll),
     )
+
+
+def _about(trace: Trace, roll: PianoRoll) -> dict[str, Any]:
+    """What the script needs to know of a piece and its making beside the arrays."""
+    return {
+        **{name: getattr(trace, name) for name in ("generators", "patch_sizes", "num_iter_list", "velocity_bins")},
+        "patch_steps": [roll.width, *(steps for _, steps in trace.patches)],
+        # The window may follow the process where that moves on in time, one patch after the other.
+        "follow": trace.generators[0] == "ar" and trace.scan_order == "column_major",
+        "facts": _facts(trace, roll),
+        "flats": _flats(trace, roll),
+        "columns": [start for start in trace.layout.starts.tolist() if start < roll.width],
+        "lane": [span for span in trace.lane if span.start < roll.width],
+        "tempos": roll.tempos,
+        "steps_per_quarter": roll.steps_per_quarter,
+        **{unit + "s": _grid(roll, unit) for unit in ("bar", "beat")},
+    }
 
 
 def _script() -> str:

@@ -24,8 +24,8 @@ from fractalgen.music.midi_parser import is_score
 from fractalgen.studio.document import Document
 from fractalgen.studio.exports import ENDINGS, KINDS, known_kind
 from fractalgen.studio.imports import import_file, safe_name
-from fractalgen.studio.jobs import MOST_OF_PROJECT, MOST_WAITING, state_message
-from fractalgen.studio.project import Project, State
+from fractalgen.studio.jobs import MOST_OF_PROJECT, MOST_WAITING
+from fractalgen.studio.project import Project
 from fractalgen.studio.projects import ENDING
 from fractalgen.studio.request import MOST_BARS, MOST_SAMPLES, Checked, Request, flag_facts
 from fractalgen.studio.security import PROJECT_UPLOAD, UPLOAD
@@ -57,14 +57,14 @@ class Head(Checked):
 
 def add_routes(app: FastAPI, studio: Studio) -> None:
     """Add all of them to an application."""
+    _about(app, studio)
     _projects(app, studio)
     _states(app, studio)
+    _files(app, studio)
     _composing(app, studio)
 
 
-def _projects(app: FastAPI, studio: Studio) -> None:
-    projects = studio.projects
-
+def _about(app: FastAPI, studio: Studio) -> None:
     @app.get("/api/health")
     def health() -> dict[str, Any]:
         """Whether the models are there, and how many jobs there are."""
@@ -77,7 +77,7 @@ def _projects(app: FastAPI, studio: Studio) -> None:
             raise HTTPException(503, "the models are not there yet")
         return {
             "version": __version__,
-            "folder": str(projects.folder.resolve()),
+            "folder": str(studio.projects.folder.resolve()),
             "models": studio.models,
             "flags": flag_facts(),
             "limits": {
@@ -90,6 +90,10 @@ def _projects(app: FastAPI, studio: Studio) -> None:
             },
         }
 
+
+def _projects(app: FastAPI, studio: Studio) -> None:
+    projects = studio.projects
+
     @app.get("/api/projects")
     def listed() -> list[dict[str, Any]]:
         """All projects, the newest first."""
@@ -99,11 +103,6 @@ def _projects(app: FastAPI, studio: Studio) -> None:
     def create(body: Name) -> dict[str, Any]:
         """A new project."""
         return whole(projects.create(body.name))
-
-    @app.post("/api/projects/open")
-    def unpack(file: Annotated[UploadFile, File()]) -> dict[str, Any]:
-        """A new project from a project file."""
-        return whole(projects.unpack(file.file))
 
     @app.get("/api/projects/{project}")
     def opened(project: str) -> dict[str, Any]:
@@ -124,18 +123,6 @@ def _projects(app: FastAPI, studio: Studio) -> None:
         projects.delete(project)
         return {}
 
-    @app.get("/api/projects/{project}/file")
-    def packed(project: str) -> FileResponse:
-        """The project file."""
-        found = projects.get(project)
-        name = safe_name(found.name) + ENDING
-
-        def write(path: Path) -> None:
-            with path.open("wb") as file:
-                found.pack(file)
-
-        return _download(name, "application/zip", write)
-
 
 def _states(app: FastAPI, studio: Studio) -> None:
     projects = studio.projects
@@ -150,15 +137,12 @@ def _states(app: FastAPI, studio: Studio) -> None:
             "trace": found.trace(state) is not None,
         }
 
-    def changed(project: Project, state: State) -> None:
-        studio.hub.tell(project.id, state_message(project, state))
-
     @app.post("/api/projects/{project}/states")
     def edit(project: str, body: Edit) -> dict[str, Any]:
         """A new state that was made by hand; it becomes the head."""
         found = projects.get(project)
         state = found.edit(body.parent, body.label, Document.from_json(body.document))
-        changed(found, state)
+        studio.changed(found, state)
         return {"state": asdict(state)}
 
     @app.put("/api/projects/{project}/head")
@@ -166,12 +150,33 @@ def _states(app: FastAPI, studio: Studio) -> None:
         """Undo, redo, accept an alternative, or return to any state."""
         found = projects.get(project)
         found.move(body.state)
-        changed(found, found.state(body.state))
+        studio.changed(found, found.state(body.state))
         return {
             "state": asdict(found.state(body.state)),
             "document": found.document_json(body.state),
             "redo": found.redo,
         }
+
+
+def _files(app: FastAPI, studio: Studio) -> None:
+    projects = studio.projects
+
+    @app.post("/api/projects/open")
+    def unpack(file: Annotated[UploadFile, File()]) -> dict[str, Any]:
+        """A new project from a project file."""
+        return whole(projects.unpack(file.file))
+
+    @app.get("/api/projects/{project}/file")
+    def packed(project: str) -> FileResponse:
+        """The project file."""
+        found = projects.get(project)
+        name = safe_name(found.name) + ENDING
+
+        def write(path: Path) -> None:
+            with path.open("wb") as file:
+                found.pack(file)
+
+        return _download(name, "application/zip", write)
 
     @app.post("/api/projects/{project}/import")
     def bring(project: str, file: Annotated[UploadFile, File()]) -> dict[str, Any]:
@@ -185,7 +190,7 @@ def _states(app: FastAPI, studio: Studio) -> None:
             read = studio.exports.call if is_score(path) else call
             document, remarks = read(import_file, path, found.document(found.head))
         state = found.add(found.head, f"import {name}", "import", document)
-        changed(found, state)
+        studio.changed(found, state)
         return {"state": asdict(state), "remarks": remarks}
 
     @app.get("/api/projects/{project}/states/{state}/{kind}")

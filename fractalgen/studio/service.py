@@ -11,7 +11,8 @@ from typing import Any
 from fractalgen.config import StudioConfig
 from fractalgen.studio.document import Document
 from fractalgen.studio.exports import Exports
-from fractalgen.studio.jobs import Queue
+from fractalgen.studio.jobs import Queue, state_message
+from fractalgen.studio.project import Project, State
 from fractalgen.studio.projects import Projects
 from fractalgen.studio.request import Request
 from fractalgen.studio.worker import Event, Worker
@@ -84,6 +85,10 @@ class Studio:
         """
         if self.queue.worker is not None:
             self.queue.worker.check(request, document)
+
+    def changed(self, project: Project, state: State) -> None:
+        """Tell the pages of a project of a state that is new, or that became the head."""
+        self.hub.tell(project.id, state_message(project, state))
 
     def take(self, event: Event) -> None:
         """An event of the worker."""

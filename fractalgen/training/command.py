@@ -54,21 +54,7 @@ def train(cfg: TrainConfig) -> Path:
     Raises:
         UserError: settings, files or devices that cannot work; nothing has been written then.
     """
-    check_bounds(cfg)
-    if cfg.init_from is not None and cfg.resume not in (None, "auto"):
-        raise UserError(f"--init_from {cfg.init_from} and --resume {cfg.resume}: give only one of them")
-    if not 0 <= cfg.ema_decay < 1:
-        raise UserError(f"--ema_decay {cfg.ema_decay}: must be from 0 to below 1")
-    if not 0 <= cfg.cooldown_steps <= cfg.max_steps:
-        raise UserError(f"--cooldown_steps {cfg.cooldown_steps}: must be from 0 to --max_steps {cfg.max_steps}")
-    if cfg.cooldown_steps and cfg.schedule != "constant":
-        raise UserError(
-            f"--cooldown_steps {cfg.cooldown_steps}: for --schedule constant, not --schedule {cfg.schedule}"
-        )
-    if cfg.strategy.startswith("fsdp") and cfg.optimizer == "muon":
-        raise UserError(f"--strategy {cfg.strategy} --optimizer muon: Muon needs whole matrices; use --optimizer adamw")
-    if cfg.plan_only and not cfg.plan_width:
-        raise UserError(f"--plan_only with --plan_width {cfg.plan_width}: there is no planner to train")
+    check_flags(cfg)
     corpus = Corpus.open(cfg.data)
     config = cfg.model_config(
         velocity_bins=corpus.velocity_bins,
@@ -110,6 +96,25 @@ def train(cfg: TrainConfig) -> Path:
         # Lightning leaves its process group open, whose threads now and then abort the interpreter on its way out
         torch.distributed.destroy_process_group()
     return Path(folder)
+
+
+def check_flags(cfg: TrainConfig) -> None:
+    """Refuse settings that cannot work with any corpus (UserError naming flag and value)."""
+    check_bounds(cfg)
+    if cfg.init_from is not None and cfg.resume not in (None, "auto"):
+        raise UserError(f"--init_from {cfg.init_from} and --resume {cfg.resume}: give only one of them")
+    if not 0 <= cfg.ema_decay < 1:
+        raise UserError(f"--ema_decay {cfg.ema_decay}: must be from 0 to below 1")
+    if not 0 <= cfg.cooldown_steps <= cfg.max_steps:
+        raise UserError(f"--cooldown_steps {cfg.cooldown_steps}: must be from 0 to --max_steps {cfg.max_steps}")
+    if cfg.cooldown_steps and cfg.schedule != "constant":
+        raise UserError(
+            f"--cooldown_steps {cfg.cooldown_steps}: for --schedule constant, not --schedule {cfg.schedule}"
+        )
+    if cfg.strategy.startswith("fsdp") and cfg.optimizer == "muon":
+        raise UserError(f"--strategy {cfg.strategy} --optimizer muon: Muon needs whole matrices; use --optimizer adamw")
+    if cfg.plan_only and not cfg.plan_width:
+        raise UserError(f"--plan_only with --plan_width {cfg.plan_width}: there is no planner to train")
 
 
 def make_folder(cfg: TrainConfig) -> None:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fractalgen.checkpoint import find_model, read_model
+from fractalgen.config import ModelConfig
 from fractalgen.errors import UserError
 from fractalgen.model.grid import Margin
 from fractalgen.model.level import FractalLevel
@@ -39,18 +40,7 @@ def start_from(model: FractalNetwork, name_or_path: str) -> None:
         raise UserError(f"--init_from {name_or_path}: it has future context, so --reveal_share must be more than 0")
     weights = model.state_dict()
     old, found = on_finer_grid(new, old, found, weights)
-    agree(name_or_path, "steps_per_quarter", old.steps_per_quarter, new.steps_per_quarter)
-    for name in ("patch", "width", "depth", "heads"):
-        agree(name_or_path, name, *([getattr(level, name) for level in config.levels] for config in (old, new)))
-    agree(
-        name_or_path, "steps of a patch", *([level.region[1] for level in config.levels[1:]] for config in (old, new))
-    )
-    agree(name_or_path, "generator of the last level", old.levels[-1].generator, new.levels[-1].generator)
-    if any(old.levels[-1].context):
-        agree(name_or_path, "context of the last level", old.levels[-1].context, new.levels[-1].context)
-    for name in ("velocity_bins", "scan_order"):
-        agree(name_or_path, name, getattr(old, name), getattr(new, name))
-
+    check_architecture(name_or_path, old, new)
     for level, before in zip(model.levels, old.levels, strict=True):
         if before.generator != new.levels[level.index].generator:
             keep_generator("root." + "child." * level.index + "generator.", weights, found)
@@ -66,6 +56,28 @@ def start_from(model: FractalNetwork, name_or_path: str) -> None:
             found[f"labels.{number}.weight"] = tables.pop(attribute)
     for table in tables.values():  # what labels that are gone say where they are unset is part of the null condition
         found["null"] += table[0]
+    fill(weights, found, old, name_or_path)
+
+
+def check_architecture(source: str, old: ModelConfig, new: ModelConfig) -> None:
+    """Refuse to start from a model of another architecture (UserError naming both values)."""
+    agree(source, "steps_per_quarter", old.steps_per_quarter, new.steps_per_quarter)
+    for name in ("patch", "width", "depth", "heads"):
+        agree(source, name, *([getattr(level, name) for level in config.levels] for config in (old, new)))
+    agree(source, "steps of a patch", *([level.region[1] for level in config.levels[1:]] for config in (old, new)))
+    agree(source, "generator of the last level", old.levels[-1].generator, new.levels[-1].generator)
+    if any(old.levels[-1].context):
+        agree(source, "context of the last level", old.levels[-1].context, new.levels[-1].context)
+    for name in ("velocity_bins", "scan_order"):
+        agree(source, name, getattr(old, name), getattr(new, name))
+
+
+def fill(weights: dict[str, Tensor], found: dict[str, Tensor], old: ModelConfig, source: str) -> None:
+    """Give the weights of a new model the values that are found; what an ``old`` one did not have says nothing.
+
+    Raises:
+        UserError: a weight is missing, or of another shape.
+    """
     for name, value in weights.items():
         if name not in found and (name.startswith("labels.") or name.endswith(".degree")):
             value.zero_()
@@ -79,7 +91,7 @@ def start_from(model: FractalNetwork, name_or_path: str) -> None:
             value.copy_(found[name])
         else:
             there = tuple(found[name].shape) if name in found else "nothing"
-            raise UserError(f"--init_from {name_or_path}: damaged ({name}: {there} there, {tuple(value.shape)} here)")
+            raise UserError(f"--init_from {source}: damaged ({name}: {there} there, {tuple(value.shape)} here)")
 
 
 def agree(source: str, what: str, there: Any, here: Any) -> None:
