@@ -22,6 +22,10 @@ class Limits:
     allowed: Bool[Tensor, "b p t"]
     room: Int[Tensor, "b t"] | None = None
 
+    def __getitem__(self, which: Bool[Tensor, " b"]) -> Limits:
+        """The limits of some regions."""
+        return Limits(self.allowed[which], None if self.room is None else self.room[which])
+
     def split(self, grid: Grid) -> PatchLimits:
         """The same for the children of the regions."""
         steps = torch.arange(self.allowed.shape[2], device=self.allowed.device)

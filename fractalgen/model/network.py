@@ -167,21 +167,6 @@ class FractalNetwork(nn.Module):
             plans = Plans.free(batch, width // self.config.column, pitches, self.config.column, tokens.device)
         schedule = None if num_iter_list is None else Schedule(self.iterations(num_iter_list), mar_order)
         cond = self.condition(cond_list, batch, plans)
-        return self.score(tokens, cond, schedule, known, ended, plans, absent, flat, subsample)
-
-    def score(
-        self,
-        tokens: Int[Tensor, "b p t"],
-        cond: Condition,
-        schedule: Schedule | None = None,
-        known: Bool[Tensor, "b p t"] | None = None,
-        ended: Bool[Tensor, "b p t"] | None = None,
-        plans: Plans | None = None,
-        absent: Bool[Tensor, "b t"] | None = None,
-        flat: Bool[Tensor, " b"] | None = None,
-        subsample: bool = False,
-    ) -> NLL:
-        """:meth:`nll` with conditions as :meth:`condition` makes them."""
         if absent is not None and not bool(absent.any()):
             absent = None
         if absent is not None:

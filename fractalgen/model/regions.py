@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from fractalgen.model.limits import Limits
@@ -32,6 +32,11 @@ class Regions:
     returns: Int[Tensor, "b c"] | None = None
     limits: Limits | None = None
     noise: Float[Tensor, "b k"] | None = None
+
+    def __getitem__(self, which: Bool[Tensor, " b"]) -> Regions:
+        """Some of the regions."""
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: part[which] for name, part in parts.items() if part is not None})
 
 
 @dataclass(frozen=True)

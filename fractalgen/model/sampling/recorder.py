@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from fractalgen.model.grid import Grid, interior
@@ -18,6 +18,7 @@ from fractalgen.model.level import FractalLevel
 from fractalgen.model.regions import Condition, Regions
 from fractalgen.model.sampling.token_sampler import TokenSampler
 from fractalgen.model.velocity_head import VelocityHead
+from fractalgen.music.tokens import SILENCE
 
 
 @dataclass
@@ -111,20 +112,58 @@ class StepLog:
         return log
 
 
-def finished(
-    level: FractalLevel,
-    regions: Regions,
-    grid: Grid,
-    planes: Tensor | None = None,
-    chances: Tensor | None = None,
-) -> Composed:
-    """The regions as they are now, and what was recorded of their children."""
-    assert regions.given is not None
-    tokens = torch.where(regions.given >= 0, regions.given, interior(regions.canvas, level.margin).to(regions.given))
-    if planes is None or chances is None:
-        return Composed(tokens)
-    planes = grid.join(planes.transpose(1, 2).flatten(0, 1)).unflatten(0, (-1, level.height))
-    return Composed(tokens, planes, grid.join(chances))
+class Recorder:
+    """Records for each child of a level when it was decided, how probably it sounds, and what is inside it.
+
+    ``when`` (b, n): the step, -1 where a child was not decided; ``chances`` (b, n).
+    """
+
+    def __init__(
+        self, level: FractalLevel, regions: Regions, undecided: Bool[Tensor, "b n"], log: StepLog | None
+    ) -> None:
+        assert regions.given is not None
+        self.undecided, self.level, self.regions, self.log = undecided, level, regions, log
+        self.grid, device = level.grid(regions.canvas), undecided.device
+        self.given, self.roll = self.grid.split(regions.given), interior(regions.canvas, level.margin)
+        self.when = torch.full(undecided.shape, -1, dtype=torch.int32, device=device)
+        self.chances = torch.zeros(undecided.shape, device=device)
+        self.inner: tuple[Tensor, Tensor] | None = None  # cells leave nothing to be noted inside them
+        if not level.above_cells:
+            size = (level.patch, level.steps)
+            planes = torch.full((*undecided.shape, level.height - 1, *size), -1, dtype=torch.int32, device=device)
+            self.inner = planes, self.chances.new_ones(*undecided.shape, *size)
+
+    def keep(self, region: Int[Tensor, " m"], child: Int[Tensor, " m"], part: Composed) -> None:
+        """Note what is inside of children that were filled."""
+        if self.inner is not None:
+            assert part.planes is not None
+            assert part.chances is not None
+            for store, value in zip(self.inner, (part.planes, part.chances), strict=True):
+                store[region, child] = value
+
+    def show(self, step: int, region: Int[Tensor, " m"], child: Int[Tensor, " m"]) -> None:
+        """Show children that a step decided to who watches."""
+        if self.log is not None and self.log.watch and self.inner is not None:
+            tokens = torch.where(self.given[region, child] < 0, self.grid.split(self.roll)[region, child], -1)
+            self.log.decided(step, self.grid, torch.stack([region, child], 1), tokens, self.inner[0][region, child])
+
+    def finished(self, record: bool) -> Composed:
+        """The regions as they are now, and if asked to ``record``, what was recorded of their children."""
+        given = self.regions.given
+        assert given is not None
+        tokens = torch.where(given >= 0, given, self.roll.to(given))
+        if not record:
+            return Composed(tokens)
+        when, chances = self.when[..., None, None, None], self.chances[..., None, None]
+        if self.inner is None:
+            sounds = self.undecided & (self.grid.split(self.roll) > SILENCE).flatten(2).any(-1)
+            planes = torch.cat([when, (sounds.to(torch.int32) - 1)[..., None, None, None]], 2)
+        else:
+            inside, inner_chances = self.inner
+            planes = torch.cat([when.expand(-1, -1, 1, *inside.shape[3:]), inside], 2)
+            chances = chances * inner_chances
+        planes = self.grid.join(planes.transpose(1, 2).flatten(0, 1)).unflatten(0, (-1, self.level.height))
+        return Composed(tokens, planes, self.grid.join(chances))
 
 
 RegionSampler = Callable[[FractalLevel | VelocityHead, Regions, Condition, TokenSampler, bool], Composed]

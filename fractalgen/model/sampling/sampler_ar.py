@@ -11,11 +11,11 @@ from torch import Tensor
 
 from fractalgen.model.absent import carried
 from fractalgen.model.ar import Autoregressive
-from fractalgen.model.grid import Margin, earlier, interior, surround, windows
+from fractalgen.model.grid import earlier, interior, surround, windows
 from fractalgen.model.level import FractalLevel
-from fractalgen.model.limits import PatchLimits
 from fractalgen.model.regions import Condition, Regions
-from fractalgen.model.sampling.recorder import Composed, RegionSampler, StepLog, finished
+from fractalgen.model.sampling.recorder import Composed, Recorder, RegionSampler, StepLog
+from fractalgen.model.sampling.state import LevelState
 from fractalgen.model.sampling.token_sampler import GATE, INSIDE, TokenSampler, streams
 from fractalgen.music.tokens import ABSENT, HOLD, SILENCE
 
@@ -40,78 +40,51 @@ def sample_ar(
     guess are final (Jacobi decoding: Song et al. 2021, arXiv 2002.03629).  Multi-cell children are expensive, so
     ``below`` samples one only when its prefix is final.  Each region advances at its own pace.
     """
-    given, noise = regions.given, regions.noise
-    assert given is not None
-    assert noise is not None
     state = ArState(level, regions, cond, sampler)
-    grid, flat, device = state.grid, state.flat, given.device
-    count = len(grid)
-    noise = noise.unflatten(1, (count, -1))
-    undecided, filled, sounds = level.tasks(regions, grid)
-    given_patches = grid.split(given)
-    silent = grid.split(state.roll).clone()  # what was given, and silence
-    absent = level.absent_steps(given, grid)
-    limits = None if regions.limits is None else regions.limits.split(grid)
-    crowded = limits is not None and limits.room is not None
-    one = (
-        crowded or not level.above_cells
-    )  # fill one child per pass: it is expensive, or leaves less room to the others
-    ended = level.ended(given, grid)
-    may = undecided if limits is None else undecided & (limits.possible(given_patches) | filled)
+    recorder = ArRecorder(level, state.regions, state.undecided, log)
+    count, device = len(state.grid), state.flat.device
+    # children are filled one per pass where they are expensive or leave less room to the others
+    one = state.alone or not level.above_cells
+    silent = state.grid.split(state.roll).clone()  # what was given, and silence
+    may = state.possible()
+    if not one:
+        state.guess_holds(state.grid.join(may[..., None, None]))
     rank = torch.arange(count, device=device)
     end = (may * (rank + 1)).amax(1)  # behind the last child that may sound
-    last = (sounds[:, None] & may) & (rank == end[:, None] - 1)  # it sounds if all children before it are silent
-    fractions = (rank + 1) / count
-    if not one:
-        state.guess_holds(grid.join(may[..., None, None]))
-    recorder = ArRecorder(level, undecided, given_patches, log)
-    span = torch.arange(min(SPAN, count), device=device)
+    last = (state.sounds[:, None] & may) & (rank == end[:, None] - 1)  # it sounds if all children before it are silent
+    span = rank[:SPAN]
     begin = torch.where(end > 0, 0, count)  # the first child that is not final
-    quiet = torch.ones_like(end, dtype=torch.bool)  # no final child was drawn to sound
+    quiet = torch.ones_like(state.sounds)  # no final child was drawn to sound
     live = (end > 0).nonzero()[:, 0]  # regions that are not finished
     while len(live):
-        # the next children of every region, and their conditions if the guesses are right
+        # the gates of the next children of every region, if the guesses are right
         row, start = live[:, None], begin[live]
         child = start.clamp(max=count - len(span))[:, None] + span
         new = child >= start[:, None]
+        if state.alone:
+            may = state.possible()
         z = state.conditions(row, child)
-        # their gates
-        if limits is not None and crowded:
-            may = undecided & (limits.possible(given_patches) | filled)
-        gates = level.gate(z)[..., 0]
-        if ended is not None:
-            number, slot = ended[row, child].nonzero(as_tuple=True)
-            cells = state.look(live[number], child[number, slot], state.inner)
-            gates[:, number, slot] += level.struck_share(z[:, number, slot], cells).to(gates)
-        opened, chance = sampler.at(level.index, fractions[child]).gates(
-            gates, noise[row, child, GATE], may[row, child] & new, filled[row, child]
+        opened, chance = sampler.at(level.index, (child + 1) / count).gates(
+            state.gates(z, row, child), state.noise[row, child, GATE], may[row, child] & new, state.filled[row, child]
         )
         forced = last[row, child]
         forced = forced & quiet[row] & ~(opened & ~forced).any(1, keepdim=True)
-        opened = opened | forced
-        if record:
-            recorder.chances[row, child] = torch.where(
-                new, chance.masked_fill(forced, 1.0).to(recorder.chances), recorder.chances[row, child]
-            )
+        opened, chance = opened | forced, chance.masked_fill(forced, 1.0).to(recorder.chances)
+        recorder.chances[row, child] = torch.where(new, chance, recorder.chances[row, child])
 
         # what is inside the open ones: all cells, or the first child only where children are filled one by one
         fill = opened & (opened.cumsum(1) == 1) if one else opened
         patch = (row[..., None, None], state.own[child])
-        guess = flat[patch]
+        guess = state.flat[patch]
         found = torch.where((opened | ~new)[..., None, None], guess, silent[row, child])
         number, slot = fill.nonzero(as_tuple=True)
         if len(number):
-            r, c = live[number], child[number, slot]
-            parts, under = state.below(r, c, z[:, number, slot], given_patches, limits, noise)
-            part = below(level.child, parts, under, sampler, record)
-            if absent is not None:
-                part.tokens = carried(part.tokens, absent[r, c], level.steps)
-            if limits is not None:
-                limits.fill(r, c, (part.tokens > SILENCE) & (given_patches[r, c] < 0))
+            place = live[number], child[number, slot]
+            part = state.fill(below, place, state.below(*place, z[:, number, slot]), sampler, record)
             found[number, slot] = part.tokens.to(found)
             if record:
-                recorder.keep(r, c, part)
-        flat[patch] = found
+                recorder.keep(*place, part)
+        state.flat[patch] = found
 
         # final are the children up to and including the first one that differs from its guess
         after = torch.where((found != guess).flatten(2).any(-1), child + 1, child[:, -1:] + 1)
@@ -122,38 +95,24 @@ def sample_ar(
         going = start < end[live]
         begin[live] = torch.where(going, start, count)
         live = live[going]
-        recorder.tell(begin, state)
-    recorder.tell(begin, state)
-    return finished(level, state.regions, grid, *(recorder.finished(grid.split(state.roll)) if record else ()))
+        recorder.tell(begin)
+    recorder.tell(begin)
+    return recorder.finished(record)
 
 
-class ArRecorder:
-    """Records for each child of an AR level when it was decided, how probably it sounds, and what is inside it."""
+class ArRecorder(Recorder):
+    """A recorder of children that are decided in scan order: a step is a child, of all regions at once."""
 
     def __init__(
-        self, level: FractalLevel, undecided: Bool[Tensor, "b n"], given: Int[Tensor, "b n h w"], log: StepLog | None
+        self, level: FractalLevel, regions: Regions, undecided: Bool[Tensor, "b n"], log: StepLog | None
     ) -> None:
-        self.undecided, self.given, self.log, self.size = undecided, given, log, (level.patch, level.steps)
+        super().__init__(level, regions, undecided, log)
         self.rank = torch.arange(undecided.shape[1], device=undecided.device)
-        self.moments = self.rank.tolist()
+        self.when = torch.where(undecided, self.rank, -1).to(self.when)
         self.asked = undecided.any(0).tolist() if log else []
         self.told = 0
-        self.chances = torch.zeros(undecided.shape, device=undecided.device)
-        self.inner: tuple[Tensor, Tensor] | None = None  # cells leave nothing to be noted inside them
-        if not level.above_cells:
-            shape = (*undecided.shape, level.height - 1, *self.size)
-            planes = torch.full(shape, -1, dtype=torch.int32, device=undecided.device)
-            self.inner = planes, self.chances.new_ones(*undecided.shape, *self.size)
 
-    def keep(self, region: Int[Tensor, " m"], child: Int[Tensor, " m"], part: Composed) -> None:
-        """Note what is inside of children that were filled."""
-        if self.inner is not None:
-            assert part.planes is not None
-            assert part.chances is not None
-            for store, value in zip(self.inner, (part.planes, part.chances), strict=True):
-                store[region, child] = value
-
-    def tell(self, begin: Int[Tensor, " b"], state: ArState) -> None:
+    def tell(self, begin: Int[Tensor, " b"]) -> None:
         """Log the children that are certain in all regions now, ``begin`` being the first that is not."""
         if self.log is None:
             return
@@ -161,29 +120,15 @@ class ArRecorder:
         left = float((self.undecided & (self.rank >= begin[:, None])).float().mean())
         for child in range(self.told, certain):
             if self.asked[child]:
-                step = self.moments[child] = self.log.add(child, 0)
+                step = self.log.add(child, 0)
+                region = self.undecided[:, child].nonzero()[:, 0]
+                self.when[region, child] = step
                 self.log.progress(left)
-                if self.log.watch and self.inner is not None:
-                    region = self.undecided[:, child].nonzero()[:, 0]
-                    given = self.given[region, child]
-                    tokens = torch.where(given < 0, state.grid.split(state.roll)[region, child], -1)
-                    place = torch.stack([region, torch.full_like(region, child)], 1)
-                    self.log.decided(step, state.grid, place, tokens, self.inner[0][region, child])
+                self.show(step, region, torch.full_like(region, child))
         self.told = certain
 
-    def finished(self, patches: Int[Tensor, "b n h w"]) -> tuple[Tensor, Tensor]:
-        """Step planes and chances of all cells, child by child; ``patches``: what the children came out as."""
-        moments = torch.tensor(self.moments, device=self.rank.device)
-        when = torch.where(self.undecided, moments, -1).to(torch.int32)[..., None, None, None]
-        chances = self.chances[..., None, None]
-        if self.inner is None:
-            sounds = self.undecided & (patches > SILENCE).flatten(2).any(-1)
-            return torch.cat([when, (sounds.to(torch.int32) - 1)[..., None, None, None]], 2), chances
-        planes, inside = self.inner
-        return torch.cat([when.expand(-1, -1, 1, *self.size), planes], 2), chances * inside
 
-
-class ArState:
+class ArState(LevelState):
     """The state of an AR level while it samples: the cells decided or guessed so far, and the key-value cache.
 
     ``flat`` (b, cells + 1) holds the canvas, with guesses ahead, and behind it one cell that is unknown; ``canvas`` is
@@ -191,11 +136,11 @@ class ArState:
     """
 
     def __init__(self, level: FractalLevel, regions: Regions, cond: Condition, sampler: TokenSampler) -> None:
-        given, shape, generator = regions.given, regions.canvas.shape[1:], level.generator
+        super().__init__(level, regions, cond, sampler)
+        given, shape, generator, grid = regions.given, regions.canvas.shape[1:], level.generator, self.grid
         assert given is not None
         assert isinstance(generator, Autoregressive)
-        self.level, self.generator, self.sampler = level, generator, sampler
-        self.grid = grid = level.grid(regions.canvas)
+        self.generator = generator
         self.flat = F.pad(regions.canvas.flatten(1), (0, 1), value=level.unknown)
         self.canvas = self.flat[:, :-1].unflatten(1, shape)
         self.regions = replace(regions, canvas=self.canvas)
@@ -207,7 +152,6 @@ class ArState:
         if level.sees_future and bool((given >= 0).any()):
             self.shown = F.pad(surround(given, level.margin, outside=-1).flatten(1) >= 0, (0, 1))
         device = given.device
-        self.own, _ = windows(grid, level.margin, Margin(), device)
         self.around = (
             earlier(grid, level.margin, level.context, False, device),
             windows(grid, level.margin, level.context, device)[0],
@@ -217,9 +161,6 @@ class ArState:
             windows(grid, level.margin, level.child.margin, device)[0],
         )
         self.base = streams(level.base(cond, grid, sampler.kept), sampler) + level.embedded_context(regions)
-        self.cond = cond
-        nothing = cond.vector.new_zeros(len(cond.vector), len(grid), 0)
-        self.inside = level.inside(cond, grid, nothing).each(lambda x: streams(x, sampler))
         if regions.returned is not None and level.index > 0:
             self.base = self.base + level.embedded_returns(self.regions, cond)
         self.echoes = None if regions.long_context is None else grid.split_layers(regions.long_context)
@@ -241,7 +182,7 @@ class ArState:
         before = self.flat[row[..., None, None], self.own[(child - 1).clamp(min=0)]]
         query = self.base[:, row, child]
         if level.looks:
-            query = query + level.surroundings(level.features(self.look(row, child, self.around)))
+            query = query + level.surroundings(level.features(self.seen(row, child, self.around)))
         if level.index == 0 and self.returning:
             query = query + level.embedded_return(self.regions, self.cond, row, child, steps=self.steps)
         x = self.generator.read(level.embed(level.features(before)), query, child)
@@ -251,13 +192,7 @@ class ArState:
         return streams(self.decoder(x.flatten(0, 1), row, child), self.sampler)
 
     def below(
-        self,
-        region: Int[Tensor, " m"],
-        child: Int[Tensor, " m"],
-        z: Float[Tensor, "g m d"],
-        given: Int[Tensor, "b n h w"],
-        limits: PatchLimits | None,
-        noise: Float[Tensor, "b n k"],
+        self, region: Int[Tensor, " m"], child: Int[Tensor, " m"], z: Float[Tensor, "g m d"]
     ) -> tuple[Regions, Condition]:
         """Some children as regions of the level below."""
         long_context = returned = None
@@ -272,16 +207,20 @@ class ArState:
                 else split[region, child]
             )
         parts = Regions(
-            self.look(region, child, self.inner),
-            given[region, child],
+            self.look(region, child),
+            self.given[region, child],
             long_context,
             returned,
-            limits=None if limits is None else limits.at(region, child),
-            noise=noise[region, child, INSIDE:],
+            limits=None if self.limits is None else self.limits.at(region, child),
+            noise=self.noise[region, child, INSIDE:],
         )
         return parts, condition
 
-    def look(self, row: Tensor, child: Tensor, tables: tuple[Tensor, Tensor]) -> Int[Tensor, "*n h w"]:
+    def look(self, region: Int[Tensor, " m"], child: Int[Tensor, " m"]) -> Int[Tensor, "m h w"]:
+        """Cells of some children and of the margin around them, as far as they are decided."""
+        return self.seen(region, child, self.inner)
+
+    def seen(self, row: Tensor, child: Tensor, tables: tuple[Tensor, Tensor]) -> Int[Tensor, "*n h w"]:
         """Cells of the windows of some children, without those of later children that are not given."""
         row, (past, everything) = row[..., None, None], tables
         codes = self.flat[row, past[child]]

@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
 from fractalgen.model.absent import carried
-from fractalgen.model.grid import Margin, cut, interior, windows
+from fractalgen.model.grid import cut, interior, windows
 from fractalgen.model.level import FractalLevel
 from fractalgen.model.mar import MaskedAutoregressive
 from fractalgen.model.regions import Condition, Regions
-from fractalgen.model.sampling.recorder import Composed, RegionSampler, StepLog, finished
+from fractalgen.model.sampling.recorder import Composed, Recorder, RegionSampler, StepLog
+from fractalgen.model.sampling.state import LevelState
 from fractalgen.model.sampling.token_sampler import GATE, INSIDE, ORDER, TokenSampler, streams
 from fractalgen.music.tokens import ABSENT, SILENCE
 
@@ -25,109 +28,108 @@ def sample_mar(
     record: bool,
     log: StepLog | None = None,
 ) -> Composed:
-    """Draw regions of a MAR level: an iteration decides the gates of some children; ``below`` samples the open ones."""
-    assert isinstance(level.generator, MaskedAutoregressive)
-    canvas, given, noise = regions.canvas, regions.given, regions.noise
-    assert given is not None
-    assert noise is not None
-    grid = level.grid(canvas)
-    noise = noise.unflatten(1, (len(grid), -1))
-    undecided, filled, sounds = level.tasks(regions, grid)
-    silent = ~filled.any(1)
-    given_patches = grid.split(given)
-    own, _ = windows(grid, level.margin, Margin(), canvas.device)
-    around, _ = windows(grid, level.margin, level.child.margin, canvas.device)
-    flat = canvas.view(len(canvas), -1)
-    limits = None if regions.limits is None else regions.limits.split(grid)
-    planes = chances = None
-    if record:
-        shape = (*given_patches.shape[:2], level.height, level.patch, level.steps)
-        planes = torch.full(shape, -1, dtype=torch.int32, device=canvas.device)
-        chances = torch.zeros(given_patches.shape, device=canvas.device)
-    absent = level.absent_steps(given, grid)
-    start = torch.where(given >= 0, given, level.unknown)
-    if bool((given == ABSENT).any()):  # nothing is known of steps that do not exist before their patch is decided
-        settled = ~grid.join(undecided[..., None, None].expand_as(given_patches)) & (given == ABSENT)
-        behind = SILENCE if absent is None else carried(given, given[:, 0] == ABSENT, level.steps)
-        start = torch.where(settled, behind, start)
-    interior(canvas, level.margin).copy_(start)
-    base = level.base(cond, grid, sampler.kept)
-    embedded_context = level.embedded_context(regions)
-    windows_seen, _ = windows(grid, level.margin, level.context, canvas.device)
-    nothing = cond.vector.new_zeros(len(cond.vector), len(grid), 0)
-    inside = level.inside(cond, grid, nothing).each(lambda x: streams(x, sampler))
-    # with a limit on polyphony, children are drawn one at a time, because each one leaves less room to the others
-    alone = limits is not None and limits.room is not None
-    iterations = len(grid) if alone else sampler.settings.num_iter_list[level.index]
-    steps = level.generator.steps(undecided, noise[..., ORDER], (iterations, sampler.settings.mar_order))
-    ended = level.ended(given, grid)
+    """Draw regions of a MAR level: an iteration decides the gates of some children; ``below`` samples the open ones.
+
+    All children of an iteration are drawn from the same conditions.  ``batch_generate_size`` children of each region
+    are filled together; these are the steps of the log.
+    """
+    state = MarState(level, regions, cond, sampler)
+    recorder = Recorder(level, regions, state.undecided, log)
+    iterations = len(state.grid) if state.alone else sampler.settings.num_iter_list[level.index]
+    schedule = iterations, sampler.settings.mar_order
+    steps = state.generator.steps(state.undecided, state.noise[..., ORDER], schedule)
+    row, column = (torch.arange(size, device=steps.device) for size in steps.shape)
+    quiet = torch.ones_like(state.sounds)  # no child was drawn to sound
     for iteration in range(iterations):
         target = steps == iteration
         if not target.any():
             continue
-        # conditions of all children from what is decided so far, repeated for every guidance stream
-        content = level.embed(level.features(grid.split(interior(canvas, level.margin))))
-        context = level.surroundings(level.features(cut(canvas, windows_seen))) + embedded_context
-        content, context, sees = (
-            x.repeat(sampler.streams, 1, 1) for x in (content, context, (steps < iteration)[:, None])
-        )
-        shown = level.embedded_returns(regions, cond)
-        whole = base + (shown.flatten(0, 1) if shown.ndim else shown)
-        conditions = streams(level.generator(content, whole, context, sees), sampler)
+        # the gates of this iteration's children
+        z = state.conditions(decided=steps < iteration)
+        gates = state.gates(z, row[:, None], column.expand_as(steps))
+        may = target & state.possible()
+        state.undecided = state.undecided & ~target
+        last = state.sounds & quiet & may.any(1) & ~state.possible().any(1)
         now = sampler.at(level.index, (iteration + 1) / iterations)
-        undecided &= ~target
-        possible = undecided.new_ones(()) if limits is None else limits.possible(given_patches)
-        may = target & (possible if limits is None else possible | filled)
-        last = sounds & silent & may.any(1) & ~(undecided & possible).any(1)
-        gates = level.gate(conditions)[..., 0]
-        if ended is not None:
-            r, c = (ended & target).nonzero(as_tuple=True)
-            z = conditions[:, r, c]
-            gates[:, r, c] += level.struck_share(z, flat[r[:, None, None], around[c]]).to(gates)
-        opened, chance = now.gates(gates, noise[..., GATE], may, filled, last)
-        silent = silent & ~opened.any(1)
+        opened, chance = now.gates(gates, state.noise[..., GATE], may, state.filled, last)
+        quiet &= ~opened.any(1)
+        recorder.chances = torch.where(target, chance.to(recorder.chances), recorder.chances)
 
-        region, child = target.nonzero(as_tuple=True)
-        sounding = opened[region, child]
-        if chances is not None:
-            chances[region, child] = chance[region, child].to(chances)[:, None, None]
-        cells = flat[region[:, None, None], around[child]]
-        z, under = conditions[:, region, child], inside.each(lambda x, r=region, c=child: x[:, r, c])  # type: ignore[misc]
-        long_context = level.long_context(regions, region, child)
-        returned = level.returned_cells(regions, region, child) if not level.above_cells else None
-        batch = (target.cumsum(1) - 1)[region, child] // sampler.settings.batch_generate_size
-        for number in range(int(batch.max()) + 1 if len(batch) else 0):
-            moment = log.add(iteration, number) if log else iteration
-            mine = batch == number
-            these = region[mine], child[mine]
-            flat[these[0][:, None, None], own[these[1]]] = SILENCE
-            if planes is not None:
-                planes[region[mine], child[mine], 0] = moment
-            mine &= sounding
+        # what is inside the open ones
+        region, child = opened.nonzero(as_tuple=True)
+        parts, under = state.below(region, child, z)
+        state.put(target.nonzero(as_tuple=True), SILENCE)
+        batch = (target.cumsum(1) - 1) // sampler.settings.batch_generate_size
+        for number in range(int(batch[target].max()) + 1):
+            step = log.add(iteration, number) if log else iteration
+            decided = target & (batch == number)
+            recorder.when[decided] = step
+            mine = batch[region, child] == number
             if mine.any():
-                r, c = region[mine], child[mine]
-                parts = Regions(
-                    cells[mine],
-                    given_patches[r, c],
-                    None if long_context is None else long_context[mine],
-                    None if returned is None else returned[mine],
-                    limits=None if limits is None else limits.at(r, c),
-                    noise=noise[r, c, INSIDE:],
-                )
-                own_part = replace(under, vector=z).each(lambda x, mine=mine: x[:, mine].flatten(0, 1))  # type: ignore[misc]
-                part = below(level.child, parts, own_part, now, record)
-                if absent is not None:
-                    part.tokens = carried(part.tokens, absent[r, c], level.steps)
-                if limits is not None:
-                    limits.fill(r, c, (part.tokens > SILENCE) & (given_patches[r, c] < 0))
-                flat[r[:, None, None], own[c]] = part.tokens.to(flat)
-                if planes is not None:
-                    planes[r, c, 1:] = 0 if part.planes is None else part.planes
-                if chances is not None and part.chances is not None:
-                    chances[r, c] *= part.chances
+                place = region[mine], child[mine]
+                condition = under.each(lambda x, mine=mine: x[:, mine].flatten(0, 1))  # type: ignore[misc]
+                part = state.fill(below, place, (parts[mine], condition), now, record)
+                state.put(place, part.tokens)
+                if record:
+                    recorder.keep(*place, part)
             if log:
-                log.progress(float(undecided.float().mean()))
-                if log.watch and planes is not None:
-                    tokens = torch.where(given_patches[these] < 0, flat[these[0][:, None, None], own[these[1]]], -1)
-                    log.decided(moment, grid, torch.stack(these, 1), tokens, planes[these][:, 1:])
-    return finished(level, regions, grid, planes, chances)
+                log.progress(float(state.undecided.float().mean()))
+                recorder.show(step, *decided.nonzero(as_tuple=True))
+    return recorder.finished(record)
+
+
+class MarState(LevelState):
+    """The state of a MAR level while it samples: the cells decided so far are in the canvas of ``regions``."""
+
+    def __init__(self, level: FractalLevel, regions: Regions, cond: Condition, sampler: TokenSampler) -> None:
+        super().__init__(level, regions, cond, sampler)
+        given, canvas, grid = regions.given, regions.canvas, self.grid
+        assert given is not None
+        assert isinstance(level.generator, MaskedAutoregressive)
+        self.generator = level.generator
+        self.flat, self.roll = canvas.view(len(canvas), -1), interior(canvas, level.margin)
+        known = torch.where(given >= 0, given, level.unknown)
+        absent = given == ABSENT
+        if bool(absent.any()):  # nothing is known of steps that do not exist before their patch is decided
+            decided = ~grid.join(self.undecided[..., None, None].expand_as(self.given)) & absent
+            behind = SILENCE if self.absent is None else carried(given, absent[:, 0], level.steps)
+            known = torch.where(decided, behind, known)
+        self.roll.copy_(known)
+        self.inner, _ = windows(grid, level.margin, level.child.margin, canvas.device)
+        self.around, _ = windows(grid, level.margin, level.context, canvas.device)
+        self.base = level.base(cond, grid, sampler.kept)
+        self.embedded_context = level.embedded_context(regions)
+
+    def conditions(self, decided: Bool[Tensor, "b n"]) -> Float[Tensor, "g b n d"]:
+        """Conditions of all children from those that are decided, by guidance stream."""
+        level = self.level
+        content = level.embed(level.features(self.grid.split(self.roll)))
+        context = level.surroundings(level.features(cut(self.regions.canvas, self.around))) + self.embedded_context
+        content, context, sees = (x.repeat(self.sampler.streams, 1, 1) for x in (content, context, decided[:, None]))
+        shown = level.embedded_returns(self.regions, self.cond)
+        base = self.base + (shown.flatten(0, 1) if shown.ndim else shown)
+        return streams(self.generator(content, base, context, sees), self.sampler)
+
+    def below(
+        self, region: Int[Tensor, " m"], child: Int[Tensor, " m"], z: Float[Tensor, "g b n d"]
+    ) -> tuple[Regions, Condition]:
+        """Some children as regions of the level below, and their conditions by guidance stream, (g, m, ...)."""
+        parts = Regions(
+            self.look(region, child),
+            self.given[region, child],
+            self.level.long_context(self.regions, region, child),
+            None if self.level.above_cells else self.level.returned_cells(self.regions, region, child),
+            limits=None if self.limits is None else self.limits.at(region, child),
+            noise=self.noise[region, child, INSIDE:],
+        )
+        return parts, replace(self.inside, vector=z).each(lambda x: x[:, region, child])
+
+    def look(self, region: Int[Tensor, " m"], child: Int[Tensor, " m"]) -> Int[Tensor, "m h w"]:
+        """Cells of some children and of the margin around them."""
+        return self.flat[region[:, None, None], self.inner[child]]
+
+    def put(self, place: tuple[Tensor, ...], tokens: Int[Tensor, "m h w"] | int) -> None:
+        """Decide the cells of some children, whose regions and numbers are ``place``."""
+        region, child = place
+        tokens = tokens.to(self.flat) if isinstance(tokens, Tensor) else tokens
+        self.flat[region[:, None, None], self.own[child]] = tokens

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -142,11 +143,10 @@ class Composer:
         labels = None if self.labels is None else [repeated(label) for label in self.labels]
         plans = None if self.plans is None else self.plans.each(repeated)
         composed = replace(self, labels=labels, plans=plans, log=self.log.unwatched()).fill(given, limits)
-        cond = self.model.condition(labels, len(given), plans)
         absent = (given == ABSENT)[:, 0]
-        known, ended = given >= 0, given == NO_HOLD
-        proposal = self.model.score(composed.tokens, cond, None, known, ended, plans, absent).total
-        weight = proposal - self.model.score(composed.tokens, cond, plans=plans, absent=absent).total
+        told: dict[str, Any] = {"cond_list": labels, "plans": plans, "absent": absent}
+        proposal = self.model.nll(composed.tokens, known=given >= 0, ended=given == NO_HOLD, **told).total
+        weight = proposal - self.model.nll(composed.tokens, **told).total
         gumbel = -(-self.sampler.uniform(weight.shape).clamp(min=1e-30).log()).log()
         best = (weight + gumbel.to(weight)).unflatten(0, (-1, candidates)).argmax(1)
         kept = best + candidates * torch.arange(len(best), device=best.device)

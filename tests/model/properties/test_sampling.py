@@ -86,7 +86,7 @@ def test_a_level_that_draws_says_what_teacher_forcing_says(index: int, future_co
         known[1:, -1, -2:] = rolls[1:, -1, -2:]
     canvas = surround(rolls, level.margin, model.config.vocabulary + 1)
     cond = Condition.plain(torch.randn(3, level.cond.in_features, dtype=torch.float64), torch.tensor([0, 5, 20]))
-    regions = Regions(canvas, known)
+    regions = Regions(canvas, known, noise=torch.rand(3, level.numbers))
     grid = level.grid(canvas)
     with torch.no_grad():
         plan = level.generator.teacher_forcing(torch.ones(3, len(grid), dtype=torch.bool), None)
