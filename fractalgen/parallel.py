@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from itertools import chain, islice
 from multiprocessing import get_context, parent_process
 from threading import Thread, current_thread, main_thread
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from fractalgen.errors import UserError, missing, reason
@@ -65,30 +65,8 @@ def ordered(
         yield from _ordered(engine, function, items, killed, batch)
 
 
-class _Engine(Protocol):
-    executor: Executor
-    loses_work: bool  # after the death of a worker all that was under way is lost
-
-    def __enter__(self) -> _Engine: ...
-
-    def __exit__(self, *error: Any) -> None: ...
-
-    @property
-    def most(self) -> int:
-        """Batches that may be under way."""
-
-    def is_death(self, error: BaseException) -> bool:
-        """Whether the error says that a worker died; lost connections are raised as the user's errors."""
-
-    def restart(self) -> None:
-        """Get ready for work after the death of a worker."""
-
-    def run_alone(self, function: Callable[..., Any], item: Any) -> Any:
-        """The result of one item, by which no other work is endangered."""
-
-
 def _ordered(
-    engine: _Engine,
+    engine: _Machine | _Cluster,
     function: Callable[[Item], Result],
     items: Iterator[Item],
     killed: Callable[[Item], Result],
@@ -159,7 +137,7 @@ def _each(function: Callable[[Item], Result], items: list[Item]) -> list[Result]
 class _Machine:
     """Processes of this machine."""
 
-    loses_work = True
+    loses_work = True  # after the death of a worker all that was under way is lost
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
@@ -173,16 +151,20 @@ class _Machine:
 
     @property
     def most(self) -> int:
+        """Batches that may be under way."""
         return AHEAD * self.workers
 
     def is_death(self, error: BaseException) -> bool:
+        """Whether the error says that a worker died; a lost connection is raised as the user's error."""
         return isinstance(error, BrokenProcessPool)
 
     def restart(self) -> None:
+        """Get ready for work after the death of a worker."""
         self.executor.shutdown(cancel_futures=True)
         self.executor = _pool(self.workers)
 
     def run_alone(self, function: Callable[..., Any], item: Any) -> Any:
+        """The result of one item, by which no other work is endangered."""
         with _pool(1) as pool:
             return pool.submit(function, item).result()
 
@@ -204,7 +186,7 @@ def end_with_parent() -> None:
 
 
 class _Cluster:
-    """The workers of a Dask cluster; they may come and go."""
+    """The workers of a Dask cluster, used as a :class:`_Machine` is; they may come and go."""
 
     loses_work = False  # the scheduler gives the work of a lost worker to others, and gives up only what kills several
 

@@ -76,7 +76,7 @@ def write_pictures(
         if cfg.save_gif:
             jobs.append((folder / f"{name}_process.gif", partial(render.save_gif, frames, cfg=cfg)))
         if cfg.save_mp4:
-            film = partial(render.save_mp4, frames, cfg=cfg, roll=roll, soundfont=cfg.soundfont)
+            film = partial(render.save_mp4, frames, cfg=cfg, roll=roll)
             jobs.append((folder / f"{name}_process.mp4", film))
         if cfg.save_frames:
             home = folder if before == 0 and min(animated, len(names)) == 1 else folder / name

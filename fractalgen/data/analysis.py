@@ -9,7 +9,7 @@ from fractalgen.data.song import Song
 from fractalgen.music.chord_estimate import estimate_chords
 from fractalgen.music.chords import Chords
 from fractalgen.music.keys import Keys, key_changes
-from fractalgen.music.tokens import grid_steps
+from fractalgen.music.tokens import grid_steps, without_repeats
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,4 @@ def estimated_chords(song: Song, steps_per_quarter: int) -> Chords:
     """Changes of chord of a song that nobody annotated, by :func:`~fractalgen.music.chord_estimate.estimate_chords`."""
     beats = grid_steps(song.meters, song.num_steps, steps_per_quarter, "beat")
     codes = estimate_chords(song.tokens(), beats, grid_steps(song.meters, song.num_steps, steps_per_quarter)).tolist()
-    return tuple(
-        (step, code)
-        for beat, (step, code) in enumerate(zip(beats.tolist(), codes, strict=True))
-        if not beat or code != codes[beat - 1]
-    )
+    return without_repeats(zip(beats.tolist(), codes, strict=True))

@@ -88,11 +88,6 @@ class ShardWriter:
         self.finished = len(ledger.shards())
         self.pack = Pack()
 
-    @property
-    def songs(self) -> list[Song]:
-        """The songs that wait."""
-        return self.pack.songs
-
     def add(self, song: Song, analysis: Analysis, split: Split | None) -> None:
         """Add a song, and write the shard that it fills."""
         self.pack.add(song, analysis, split)

@@ -108,7 +108,7 @@ def _prepare(config: PrepareConfig, source: Source, ledger: Ledger, folder: bool
         pack.add(song, analysis, (known if listed is None else listed).get(song.name))
     if config.report:
         _write_report(Path(config.report), ledger)
-    if not pack.songs and not (isinstance(pack, ShardWriter) and pack.finished):
+    if not (pack.pack.songs or pack.finished if isinstance(pack, ShardWriter) else pack.songs):
         raise _nothing(config, ledger)
     if isinstance(pack, ShardWriter):
         content, limit = pack.close(), SHOWN

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast, overload
+from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -41,13 +41,8 @@ class Coded(Sequence[Value], Generic[Value]):
     def __len__(self) -> int:
         return len(self.codes)
 
-    @overload
-    def __getitem__(self, index: int) -> Value: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Coded[Value]: ...
-
-    def __getitem__(self, index: int | slice) -> Value | Coded[Value]:
+    def __getitem__(self, index: Any) -> Any:
+        """A value; of a slice, its values."""
         if isinstance(index, slice):
             return Coded(self.codes[index], self.values)
         return self.values[self.codes[index]]
@@ -66,13 +61,8 @@ class Names(Sequence[str]):
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-
-    def __getitem__(self, index: int | slice) -> str | list[str]:
+    def __getitem__(self, index: Any) -> Any:
+        """A text; of a slice, a list of its texts."""
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):

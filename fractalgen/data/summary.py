@@ -41,20 +41,16 @@ class Losses:
     lossy: int = 0
     grids: Counter[int] = field(default_factory=Counter)
 
-    def add(self, read: Read) -> None:
-        """Count those of a file."""
-        self.notes += len(read.song.notes)
-        self.pedalled += read.pedalled
-        self.merged += read.merged
-        self.moved += read.moved
-        self.lossy += bool(read.merged or read.moved)
-        if read.fitting_grid:
-            self.grids[read.fitting_grid] += 1
-
     def counted(self, reads: Iterable[Read]) -> Iterator[Read]:
         """The same files, each counted as it comes."""
         for read in reads:
-            self.add(read)
+            self.notes += len(read.song.notes)
+            self.pedalled += read.pedalled
+            self.merged += read.merged
+            self.moved += read.moved
+            self.lossy += bool(read.merged or read.moved)
+            if read.fitting_grid:
+                self.grids[read.fitting_grid] += 1
             yield read
 
     def print(self) -> None:

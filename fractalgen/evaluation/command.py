@@ -291,14 +291,8 @@ def compare(
         index = BarIndex.from_corpus(corpus, steps_per_bar=bar)
         result["copying"] = {"generated": index.share(tokens), "real": index.share(real)}
         for name, found in result["copying"].items():
-            told = (
-                ""
-                if not found["bars"]
-                else (
-                    f": {found['exact']:.2%} at the same pitches, {found['transposed']:.2%} at any,"
-                    f" at most {found['longest']} in a row"
-                )
-            )
+            shares = "{exact:.2%} at the same pitches, {transposed:.2%} at any, at most {longest} in a row"
+            told = f": {shares.format(**found)}" if found["bars"] else ""
             print(f"bars copied from training songs, of {found['bars']} {name}{told}")
     songs = sorted({song for crops in parts for song, _ in crops.crops})
     shape = {"ends": model.config.plan_width > 0, "bar_columns": model.config.bar_columns}

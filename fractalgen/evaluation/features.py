@@ -323,7 +323,10 @@ def _texture(music: _Music) -> Values:
     sounds = np.nonzero(voices)
     roll, step = notes.roll[music.grips], notes.step[music.grips]
     lowest = music.sounding.argmax(axis=1)
-    left = np.concatenate([_left(music, index) for index in range(count)])
+    played = np.zeros(len(notes.roll), NOTE)
+    played["pitch"], played["start"], played["duration"] = notes.pitch, notes.step, notes.duration
+    rolls = np.split(played, np.searchsorted(notes.roll, np.arange(1, count)))
+    left = np.concatenate([hands(one) == LEFT for one in rolls])
     inner = ~music.is_melody
     inner[music.basses] = False
     # notes of one hand at one moment, from the lowest to the highest
@@ -343,12 +346,3 @@ def _texture(music: _Music) -> Values:
         "hands": pitches[0] - pitches[1],
         "wide_grips": ratio(np.bincount(places // music.width, minlength=count), np.bincount(roll, minlength=count)),
     }
-
-
-def _left(music: _Music, index: int) -> npt.NDArray[np.bool_]:
-    """Which notes of a roll the left hand plays."""
-    one = slice(*np.searchsorted(music.notes.roll, (index, index + 1)))
-    notes = np.zeros(one.stop - one.start, NOTE)
-    for name, column in (("pitch", music.notes.pitch), ("start", music.notes.step), ("duration", music.notes.duration)):
-        notes[name] = column[one]
-    return hands(notes) == LEFT

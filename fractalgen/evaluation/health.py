@@ -197,16 +197,15 @@ def health_figures(piece: Piece, reference: Reference = POP909) -> dict[str, flo
     return {name: float(value) for name, value in figures.items()}
 
 
-def find_faults(piece: Piece, reference: Reference | None = None) -> list[Finding]:
+def find_faults(piece: Piece, reference: Reference = POP909) -> list[Finding]:
     """Faults of a piece, a trace or token roll (128, T); empty if there are none.
 
-    ``reference`` says what is usual (default: :data:`POP909`).  Of a trace, the process is checked as well.
+    ``reference`` says what is usual.  Of a trace, the process is checked as well.
     """
-    reference = reference or POP909
-    return _findings(health_figures(piece, reference), _rules_for(piece, reference))
+    return _examined(piece, reference)[2]
 
 
-def health_summary(pieces: Sequence[Piece], reference: Reference | None = None) -> tuple[dict[str, float], str]:
+def health_summary(pieces: Sequence[Piece], reference: Reference = POP909) -> tuple[dict[str, float], str]:
     """Scalars and one line about several pieces (at least one), of which any may be a trace or token roll (128, T).
 
     Returns:
@@ -214,9 +213,7 @@ def health_summary(pieces: Sequence[Piece], reference: Reference | None = None) 
         each figure, over the pieces that have it.  And a line that tells every finding, the commonest first, with the
         reason for its first piece; empty when all are healthy.
     """
-    reference = reference or POP909
-    figures = [health_figures(piece, reference) for piece in pieces]
-    found = [_findings(values, _rules_for(piece, reference)) for values, piece in zip(figures, pieces, strict=True)]
+    figures, _, found = zip(*(_examined(piece, reference) for piece in pieces), strict=True)
     counts = Counter(finding.name for findings in found for finding in findings)
     scalars = {f"found_{name}": counts[name] / len(pieces) for name in FINDINGS}
     scalars["healthy"] = sum(not findings for findings in found) / len(pieces)
@@ -237,9 +234,7 @@ def diagnose(cfg: DiagnoseConfig) -> int:
     """
     healthy = True
     for path in cfg.files:
-        piece = _read(path)
-        figures, rules = health_figures(piece), _rules_for(piece, POP909)
-        findings = _findings(figures, rules)
+        figures, rules, findings = _examined(_read(path), POP909)
         healthy = healthy and not findings
         print(f"{path}: {_counted(len(findings))}")
         print(_table(figures, rules))
@@ -277,11 +272,12 @@ def _table(figures: Mapping[str, float], rules: Sequence[Rule]) -> str:
     return "\n".join(lines)
 
 
-def _rules_for(piece: Piece, reference: Reference) -> list[Rule]:
-    if not isinstance(piece, Trace):
-        return _rules(reference)
-    iterative = piece.generators[0] != "ar"
-    return _rules(reference, not iterative and piece.scan_order == "row_major", iterative)
+def _examined(piece: Piece, reference: Reference) -> tuple[dict[str, float], list[Rule], list[Finding]]:
+    """The figures of a piece, the rules for pieces that came about as it did, and those that are broken."""
+    iterative = isinstance(piece, Trace) and piece.generators[0] != "ar"
+    by_pitch = isinstance(piece, Trace) and not iterative and piece.scan_order == "row_major"
+    figures, rules = health_figures(piece, reference), _rules(reference, by_pitch, iterative)
+    return figures, rules, _findings(figures, rules)
 
 
 def _findings(figures: Mapping[str, float], rules: Sequence[Rule]) -> list[Finding]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 FEWEST = 10  # songs, and generated rolls
 FOLDS, REPEATS, TREES, PERMUTATIONS = 5, 3, 300, 500
 CLASSIFIERS = {"forest": "random forest", "linear": "logistic regression"}
-Edge = Literal["begin", "end", "any"]
+Edge = Literal["end", "any"]
 EDGES = {
     "end": "The excerpts begin on a bar line inside of a song and end with it, because samples have an end, too.",
     "any": "The excerpts begin and end on bar lines anywhere in a song.",
@@ -234,16 +234,16 @@ def song_excerpts(
 ) -> tuple[npt.NDArray[np.uint8], Ints]:
     """Excerpts of songs from bar lines on, (n, 128, width), and the song of each (n,); silent ones are left out.
 
-    ``edge``: the first ``width`` steps of each song, the last, or any that follow each other.  Songs that are shorter
+    ``edge``: the last ``width`` steps of each song, or any that follow each other.  Songs that are shorter
     have none.  ``steps_per_bar``: only excerpts in which all bars have so many steps (default: any bars).
     """
     rolls, groups = [], []
     for song in songs:
         end, lines = corpus.num_steps(song), corpus.downbeats(song).astype(np.int64)
-        begin, free = int(lines[0]), 0
+        free = 0
         for start in lines[lines <= end - width].tolist():
             bars = lines[(lines >= start) & (lines < start + width)] - start
-            if (edge == "begin" and start > begin) or (edge == "end" and start < end - width) or start < free:
+            if (edge == "end" and start < end - width) or start < free:
                 continue
             if steps_per_bar and not np.array_equal(bars, np.arange(0, width, steps_per_bar)):
                 continue

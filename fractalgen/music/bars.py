@@ -121,6 +121,14 @@ class BarLayout:
         """The first real step of each chord unit (columns * units); -1 where the unit has no step."""
         return self.place.reshape(len(self), units_of(self.patch), -1)[..., 0].ravel()
 
+    def open_units(self, known: npt.NDArray[np.integer] | None) -> npt.NDArray[np.bool_]:
+        """The chord units (columns * units) in which tokens (128, T) are below 0: to be composed (None: all)."""
+        there = self.unit_steps >= 0
+        if known is None:
+            return there
+        laid = self.lay(np.any(known < 0, axis=0), False)
+        return there & laid.reshape(len(there), -1).any(1)
+
     def column_of(self, step: int) -> int:
         """The column that holds a real step."""
         return int(np.searchsorted(self.starts, step, side="right")) - 1

@@ -55,22 +55,14 @@ SPELLINGS = (  # as musicians write qualities, and as the library knows them
 SHARPS = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 # C. Harte, "Towards Automatic Extraction of Harmony Information from Music Signals" (2010): shorthands of the notation
 # in which POP909 and other corpora annotate chords.
-HARTE = {
-    "": "",
+HARTE = {name: name for name in ("", "dim", "aug", "sus2", "sus4", "7", "maj7", "dim7")} | {
     "maj": "",
     "min": "m",
-    "dim": "dim",
-    "aug": "aug",
-    "sus2": "sus2",
-    "sus4": "sus4",
     "maj6": "6",
     "min6": "m6",
-    "7": "7",
-    "maj7": "maj7",
     "min7": "m7",
     "minmaj7": "mM7",
     "hdim7": "m7b5",
-    "dim7": "dim7",
     "9": "7",
     "maj9": "maj7",
     "min9": "m7",

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fractalgen.music.labels import KEYS
-from fractalgen.music.tokens import SILENCE
+from fractalgen.music.tokens import SILENCE, without_repeats
 from fractalgen.music.viterbi import best_path
 
 Keys = tuple[tuple[int, str], ...]
@@ -51,7 +51,7 @@ def key_changes(tokens: npt.NDArray[Any], steps_per_quarter: int = 4) -> Keys:
     fit = (classes.T[:, _TURNS][:, None] * _CENTRED[:, None]).sum(-1).reshape(-1, len(KEYS))
 
     path = best_path(fit, KEY_CHANGE).tolist()
-    return tuple((i * window, KEYS[key]) for i, key in enumerate(path) if i == 0 or key != path[i - 1])
+    return without_repeats((number * window, KEYS[key]) for number, key in enumerate(path))
 
 
 def guess_key(tokens: npt.NDArray[Any]) -> tuple[str | None, float]:

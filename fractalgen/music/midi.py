@@ -18,7 +18,7 @@ from fractalgen.errors import UserError
 from fractalgen.music import MAX_STEPS
 from fractalgen.music.midi_events import MidiFile, Part, read_file
 from fractalgen.music.midi_parser import DRUMS, NEVER
-from fractalgen.music.tokens import Meters, Notes, Tempos, merge_notes, whole_bars
+from fractalgen.music.tokens import Meters, Notes, Tempos, merge_notes, seconds_at, whole_bars
 from fractalgen.music.voices import merged_voices, voices_of_tracks
 
 # A marker at the last tick carries what notes alone cannot: the width, and which keys sounded from before step 0.
@@ -295,11 +295,7 @@ def _tempos(changes: Iterable[tuple[int, int]], ticks_per_quarter: int, steps_pe
 def _seconds(changes: Changes, ticks_per_quarter: int, ticks: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """Seconds at which each tick falls, by the file's own tempi."""
     tempos = {0: 500_000, **dict(changes)}
-    starts = np.array(list(tempos))
-    per_tick = np.array(list(tempos.values())) / (1e6 * ticks_per_quarter)
-    elapsed = np.r_[0.0, np.cumsum(np.diff(starts) * per_tick[:-1])]
-    segment = np.searchsorted(starts, ticks, side="right") - 1
-    return np.asarray(elapsed[segment] + (ticks - starts[segment]) * per_tick[segment])
+    return seconds_at(list(tempos), np.array(list(tempos.values())) / (1e6 * ticks_per_quarter), ticks)
 
 
 def nearest_steps(steps: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:

@@ -106,7 +106,7 @@ def listed(tracks: Sequence[PlayedTrack]) -> str:
     return ", ".join(texts + [f"and {len(tracks) - len(texts)} more"] * (len(tracks) > len(texts)))
 
 
-def tracks_meant(path: Path, words: Sequence[str], flag: str = "--tracks") -> tuple[Part, ...] | None:
+def tracks_meant(path: Path, words: Sequence[str]) -> tuple[Part, ...] | None:
     """The tracks of a file that any of the words means, see :func:`chosen`; without words None, which is all.
 
     Raises:
@@ -115,20 +115,22 @@ def tracks_meant(path: Path, words: Sequence[str], flag: str = "--tracks") -> tu
     if not words:
         return None
     played = played_tracks(read_file(path))
-    found = chosen(played, words, flag)
+    found = chosen(played, words, "--tracks")
     if played and not found:
-        raise UserError(f"{path}: {flag} {' '.join(words)} means none of its tracks {listed(played)}")
+        raise UserError(f"{path}: --tracks {' '.join(words)} means none of its tracks {listed(played)}")
     return tuple(track.part for track in found)
 
 
-def find_tracks(path: str | os.PathLike[str], wanted: str, flag: str = "--voice") -> tuple[tuple[Part, ...], str]:
+def find_tracks(path: str | os.PathLike[str], wanted: str) -> tuple[tuple[Part, ...], str]:
     """The tracks of a file that ``wanted`` means, see :func:`chosen`, and how to call them.
 
     Raises:
         UserError: there is no such track; with the list of those that can be chosen.
     """
     tracks = played_tracks(read_file(Path(path)))
-    found = chosen(tracks, [wanted], f"{flag} track:")
+    found = chosen(tracks, [wanted], "--voice track:")
     if not found:
-        raise UserError(f"{flag} track:{wanted.strip()}: {path} has the tracks {listed(tracks) or '(none with notes)'}")
+        raise UserError(
+            f"--voice track:{wanted.strip()}: {path} has the tracks {listed(tracks) or '(none with notes)'}"
+        )
     return tuple(track.part for track in found), listed(found)

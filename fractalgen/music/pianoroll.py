@@ -32,8 +32,10 @@ from fractalgen.music.tokens import (
     merge_notes,
     midi_velocity,
     notes_from_tokens,
+    seconds_at,
     tokens_from_notes,
     velocity_bin,
+    without_repeats,
 )
 from fractalgen.music.voices import RIGHT
 from fractalgen.music.voices import hands as hands_of
@@ -85,7 +87,6 @@ class PianoRoll:
             for step, tempo in (DEFAULT_TEMPO, *sorted(self.tempos, key=itemgetter(0)))
         }
         kept = [(step, tempo) for step, tempo in tempos.items() if step == 0 or step < self.width]
-        changed = [event for i, event in enumerate(kept) if i == 0 or event[1] != kept[i - 1][1]]
         meters = {
             max(int(step), 0): (num, den)
             for step, num, den in (DEFAULT_METER, *sorted(self.time_signatures, key=itemgetter(0)))
@@ -94,7 +95,7 @@ class PianoRoll:
             if not (1 <= num <= 255 and 1 <= den <= 64 and den & (den - 1) == 0):
                 raise UserError(f"time signature {num}/{den}: MIDI allows 1 to 255 over a power of two up to 64")
         bars = [(step, num, den) for step, (num, den) in meters.items() if step == 0 or step < self.width]
-        object.__setattr__(self, "tempos", tuple(changed))
+        object.__setattr__(self, "tempos", without_repeats(kept))
         object.__setattr__(self, "time_signatures", tuple(bars))
 
     @property
@@ -122,12 +123,8 @@ class PianoRoll:
 
     def time_of(self, steps: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Seconds from the beginning at which each step begins."""
-        starts = np.array([step for step, _ in self.tempos])
-        per_step = np.array([60.0 / (tempo * self.steps_per_quarter) for _, tempo in self.tempos])
-        elapsed = np.r_[0.0, np.cumsum(np.diff(starts) * per_step[:-1])]
-        wanted = np.asarray(steps)
-        segment = np.searchsorted(starts, wanted, side="right") - 1
-        return np.asarray(elapsed[segment] + (wanted - starts[segment]) * per_step[segment])
+        durations = np.array([60.0 / (tempo * self.steps_per_quarter) for _, tempo in self.tempos])
+        return seconds_at([step for step, _ in self.tempos], durations, np.asarray(steps))
 
     @property
     def steps_per_bar(self) -> int:

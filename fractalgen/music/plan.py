@@ -18,7 +18,7 @@ from fractalgen.music.chord_estimate import estimate_chords
 from fractalgen.music.chords import CODES, UNTOLD, Chords, spelled
 from fractalgen.music.form import NEW, find_returns, sections_of
 from fractalgen.music.form import UNTOLD as NOT_SAID
-from fractalgen.music.tokens import Meters, grid_steps
+from fractalgen.music.tokens import Meters, grid_steps, without_repeats
 
 MOST_LEFT = 16  # bars left are counted up to this number
 ENDING = 4  # bars in which a piece that is composed comes to its end
@@ -94,18 +94,13 @@ def chord_changes(layout: BarLayout, codes: npt.NDArray[np.integer]) -> Chords:
     """Changes of chord (real step, code); units that are not told have the chord before."""
     steps = layout.unit_steps
     there = (steps >= 0) & (codes != UNTOLD)
-    pairs = list(zip(steps[there].tolist(), codes[there].tolist(), strict=True))
-    return tuple(pair for i, pair in enumerate(pairs) if not i or pair[1] != pairs[i - 1][1])
+    return without_repeats(zip(steps[there].tolist(), codes[there].tolist(), strict=True))
 
 
-def bars_left(layout: BarLayout, end: int | None = None) -> npt.NDArray[np.int64]:
-    """How many bars are left in each column, itself included, at most MOST_LEFT; 0 behind the end.
-
-    ``end``: the bar behind the last one (default: that of the last column with a step).
-    """
+def bars_left(layout: BarLayout) -> npt.NDArray[np.int64]:
+    """How many bars are left in each column, itself included, at most MOST_LEFT; 0 behind the last one with a step."""
     there = layout.lengths > 0
-    if end is None:
-        end = int(layout.bars[there].max()) + 1 if there.any() else 0
+    end = int(layout.bars[there].max()) + 1 if there.any() else 0
     return np.where(there, np.clip(end - layout.bars, 0, MOST_LEFT), 0)
 
 

@@ -100,11 +100,9 @@ def piece_plan(
         UserError: chords or a form that cannot be read, or that do not fit the piece.
     """
     plan = Plan.free(len(layout), layout.patch)
-    open_units = layout.unit_steps >= 0
+    open_units = layout.open_units(known)
     if known is not None:
         plan = heard(layout, known, meters, steps_per_quarter)
-        laid = layout.lay(np.any(known < 0, axis=0), False)
-        open_units &= laid.reshape(len(layout) * units_of(layout.patch), -1).any(1)
     left = bars_to_end(layout) if ends else np.where(layout.lengths > 0, MOST_LEFT, 0)
     plan = replace(plan, left=left)
     if chords is not None:

@@ -11,8 +11,9 @@ the longest duration stay; a key struck again while it sounds is cut and restart
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from operator import itemgetter
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,7 @@ DEFAULT_METER = (0, 4, 4)
 Notes = np.ndarray[Any, np.dtype[np.void]]
 Tempos = tuple[tuple[int, float], ...]
 Meters = tuple[tuple[int, int, int], ...]
+Value = TypeVar("Value")
 
 
 def tokens_from_notes(notes: Notes, start: int, stop: int) -> npt.NDArray[np.uint8]:
@@ -136,6 +138,22 @@ def grid_steps(
             steps = (steps[:, None] + beats).ravel()
         grid.append(steps[steps < stop])
     return np.unique(np.floor(np.concatenate(grid) + 0.5).astype(np.int32))
+
+
+def without_repeats(values: Iterable[tuple[int, Value]]) -> tuple[tuple[int, Value], ...]:
+    """Those of (step, value) in order of time whose value is not that of the one before."""
+    rows = list(values)
+    return tuple(row for index, row in enumerate(rows) if index == 0 or row[1] != rows[index - 1][1])
+
+
+def seconds_at(
+    starts: Sequence[int], durations: npt.NDArray[np.float64], places: npt.NDArray[Any]
+) -> npt.NDArray[np.float64]:
+    """The time at each place, where from each of the ``starts`` on a unit has one of the ``durations`` in seconds."""
+    first = np.array(starts)
+    elapsed = np.r_[0.0, np.cumsum(np.diff(first) * durations[:-1])]
+    segment = np.searchsorted(first, places, side="right") - 1
+    return np.asarray(elapsed[segment] + (places - first[segment]) * durations[segment])
 
 
 def steps_of_bars(bars: float, steps_per_quarter: int, beats: int = 4, unit: int = 4) -> int:

@@ -6,8 +6,8 @@ index that means "as in the frame before".  So pixels stay crisp, a GIF keeps ev
 Where cells were given and not composed, their notes have a ramp of their own, in a muted tint, and a fine line runs
 round what was composed.
 
-All of these take frames of one sample (at least one), where the file goes, and settings; ``fps`` is frames a second
-(default: ``cfg.gif_fps``).  Animations loop for ever.  Each raises ``UserError`` where a file cannot be written.
+All of these take frames of one sample (at least one), where the file goes, and settings.  Animations loop for
+ever.  Each raises ``UserError`` where a file cannot be written.
 """
 
 from __future__ import annotations
@@ -25,29 +25,21 @@ from fractalgen.render.video import WIDEST, write_mp4, write_music_mp4
 from fractalgen.trace.views import Frame
 
 
-def save_gif(frames: Sequence[Frame], path: str | Path, cfg: RenderConfig, fps: float | None = None) -> None:
+def save_gif(frames: Sequence[Frame], path: str | Path, cfg: RenderConfig) -> None:
     """Write an animated GIF; delays are rounded to 1/100 s so that their sum stays right."""
-    write_gif(film(frames, cfg), path, fps or cfg.gif_fps)
+    write_gif(film(frames, cfg), path, cfg.gif_fps)
 
 
-def save_mp4(
-    frames: Sequence[Frame],
-    path: str | Path,
-    cfg: RenderConfig,
-    fps: float | None = None,
-    *,
-    roll: PianoRoll | None = None,
-    soundfont: str | None = None,
-) -> None:
+def save_mp4(frames: Sequence[Frame], path: str | Path, cfg: RenderConfig, *, roll: PianoRoll | None = None) -> None:
     """Write an H.264 video; needs the optional package imageio-ffmpeg.
 
-    With a ``roll``, the finished piece, its music follows (AAC, by the ``soundfont`` or the sampled piano), and a
+    With a ``roll``, the finished piece, its music follows (AAC, by ``cfg.soundfont`` or the sampled piano), and a
     playhead moves over the last frame.  Wide pieces show what changes, or is played, in a window of 1,920 pixels.
     """
     if roll is None:
-        write_mp4(film(frames, cfg, WIDEST), path, fps or cfg.gif_fps)
+        write_mp4(film(frames, cfg, WIDEST), path, cfg.gif_fps)
     else:
-        write_music_mp4(frames, path, cfg, roll, soundfont, fps)
+        write_music_mp4(frames, path, cfg, roll)
 
 
 def save_frames(frames: Sequence[Frame], folder: str | Path, cfg: RenderConfig) -> None:

@@ -186,14 +186,10 @@ class Canvas:
         if title and self.cfg.gif_title:
             text = self.cfg.gif_title
             write(pixels[:title], text, self.margin, title // 2, self._fit(text, 1.3 * self.cfg.gif_font_size))
-        at = 0
-        for part in left:
-            pixels[self.rows, at : at + part.shape[1]] = part
-            at += part.shape[1]
-        at = self.columns.stop + panel_room
-        for part in right:
-            pixels[self.rows, at : at + part.shape[1]] = part
-            at += part.shape[1]
+        for at, parts in ((0, left), (self.columns.stop + panel_room, right)):
+            if parts:
+                beside = np.concatenate(parts, axis=1)
+                pixels[self.rows, at : at + beside.shape[1]] = beside
         name = round(1.6 * small)
         for block, (top, column, scale) in zip(blocks, self.panels, strict=True):
             outline(pixels, (top, column), enlarged(block, scale), 1, (2 * RAMP + INK) // 3)

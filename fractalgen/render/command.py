@@ -119,7 +119,7 @@ def _draw(cfg: RenderCommandConfig, trace: Trace, frames: Frames, path: Path) ->
     elif cfg.format == "poster":
         save_pixels(*poster_pixels(frames, cfg), path)
     elif cfg.format == "mp4" and not cfg.silent:
-        write_music_mp4(frames, path, cfg, trace.roll, cfg.soundfont)
+        write_music_mp4(frames, path, cfg, trace.roll)
     else:
         _writer(cfg)(film(frames, cfg, WIDEST if cfg.format == "mp4" else 0), path)
 

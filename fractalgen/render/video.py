@@ -50,8 +50,6 @@ def write_music_mp4(
     path: str | Path,
     cfg: RenderConfig,
     roll: PianoRoll,
-    soundfont: str | None = None,
-    fps: float | None = None,
 ) -> None:
     """An H.264 video with AAC sound: an animation, and when it has ended, the music of its last frame.
 
@@ -63,7 +61,7 @@ def write_music_mp4(
     from fractalgen.render.sound import save_wav
 
     check_ffmpeg()
-    canvas, rate = Canvas(frames[-1], cfg, widest=WIDEST), fps or cfg.gif_fps
+    canvas, rate = Canvas(frames[-1], cfg, widest=WIDEST), cfg.gif_fps
     pictures = film(frames, cfg, WIDEST)
     packed = _packed(pictures.colours)
     video_rate = max(FRAME_RATE, rate)
@@ -71,7 +69,7 @@ def write_music_mp4(
     start = sum(repeats) / video_rate
     with tempfile.TemporaryDirectory() as folder:
         sound = Path(folder) / "music.wav"
-        save_wav(roll, sound, soundfont)
+        save_wav(roll, sound, cfg.soundfont)
         with wave.open(str(sound), "rb") as file:
             seconds = max(file.getnframes() / file.getframerate(), roll.seconds)
         with _encoder(path, pictures, video_rate, sound, start) as encoder:

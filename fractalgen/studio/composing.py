@@ -217,13 +217,9 @@ def lane_text(layout: BarLayout, known: npt.NDArray[np.int16] | None, document: 
     ``ticks``: of a time step.  None where the lane says nothing there.
     """
     changes = document.changes(ticks)
-    units = units_of(layout.patch)
     codes = np.where(layout.unit_steps >= changes[0][0], unit_chords(layout, changes), UNTOLD)
-    bar_of_unit = np.repeat(layout.bars, units)
-    open_units = layout.unit_steps >= 0
-    if known is not None:
-        laid = layout.lay(np.any(known < 0, axis=0), False)
-        open_units &= laid.reshape(len(layout) * units, -1).any(1)
+    bar_of_unit = np.repeat(layout.bars, units_of(layout.patch))
+    open_units = layout.open_units(known)
     composed = np.unique(bar_of_unit[open_units])
     if not len(composed) or (codes[open_units] == UNTOLD).all():
         return None

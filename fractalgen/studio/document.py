@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import count, pairwise
 from operator import itemgetter
 from pathlib import Path
@@ -72,13 +72,8 @@ class Document:
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         return {
-            "length": self.length,
-            "tempos": [list(row) for row in self.tempos],
-            "meters": [list(row) for row in self.meters],
-            "key": self.key,
-            "notes": [list(note) for note in self.notes],
-            "chords": [list(row) for row in self.chords],
-            "sections": [list(row) for row in self.sections],
+            name: [list(row) for row in value] if isinstance(value, tuple) else value
+            for name, value in vars(self).items()
         }
 
     @classmethod
@@ -88,7 +83,7 @@ class Document:
         Raises:
             UserError: what is wrong, and where.
         """
-        known = {"length", "tempos", "meters", "key", "notes", "chords", "sections"}
+        known = {item.name for item in fields(cls)}
         if not isinstance(data, dict) or not known - {"key", "chords", "sections"} <= data.keys() <= known:
             raise UserError(f"document: an object with {', '.join(sorted(known))}, not {shown(data)}")
         length = _whole("length", data["length"], 0, LONGEST)

@@ -113,14 +113,7 @@ class Request(Checked):
 
     def label(self, document: Document) -> str:
         """How the states of the result are called."""
-        words = {
-            "new": "new piece",
-            "continue": "continue",
-            "region": "compose",
-            "accompany": "accompany",
-            "vary": "vary",
-        }
-        text = words[self.mode]
+        text = {"new": "new piece", "region": "compose"}.get(self.mode, self.mode)
         if self.region is not None and self.mode != "new":
             lines = document.bar_lines()
             first, last = (bisect_right(lines, tick) for tick in (self.region.start, self.region.end - 1))

@@ -13,6 +13,7 @@ import json
 import math
 import reprlib
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -134,20 +135,10 @@ class Record:
         sizes = self.patch_sizes
         if not all(type(size) is int and size > 0 for size in sizes) or sizes[-1:] != (1,):
             raise ValueError(f"trace: patch sizes {reprlib.repr(sizes)} do not end in single cells")
-        if (
-            not 2 <= len(sizes) <= MOST_LEVELS
-            or sizes[0] > PITCHES
-            or any(outer % inner for outer, inner in itertools.pairwise(sizes))
-        ):
+        if not 2 <= len(sizes) <= MOST_LEVELS or sizes[0] > PITCHES or not _nested(sizes):
             raise ValueError(f"trace: patch sizes {reprlib.repr(sizes)} do not divide each other")
         widths = self.settings.get("patch_steps", sizes[1:]) if isinstance(self.settings, dict) else sizes[1:]
-        if (
-            not isinstance(widths, list | tuple)
-            or len(widths) != len(sizes) - 1
-            or not all(type(steps) is int and steps > 0 for steps in widths)
-            or widths[-1] != 1
-            or any(outer % inner for outer, inner in itertools.pairwise(widths))
-        ):
+        if not isinstance(widths, list | tuple) or len(widths) != len(sizes) - 1 or not _nested(widths):
             raise ValueError(f"trace: patches of {reprlib.repr(widths)} steps do not divide each other")
         known = {
             "generators": [generator in get_args(Generator) for generator in self.generators],
@@ -344,6 +335,13 @@ def _array(file: zipfile.ZipFile, name: str, most: int = _MOST_BYTES) -> NDArray
     with file.open(f"{name}.npy") as member:
         array: NDArray[Any] = np.lib.format.read_array(member, allow_pickle=False)
     return array
+
+
+def _nested(sizes: Sequence[object]) -> bool:
+    """Whether these are sizes of patches in patches, the last a single cell; they may be anything."""
+    whole = [size for size in sizes if type(size) is int and size > 0]
+    divided = all(outer % inner == 0 for outer, inner in itertools.pairwise(whole))
+    return len(whole) == len(sizes) and whole[-1] == 1 and divided
 
 
 def _positive(value: object, default: int) -> int:

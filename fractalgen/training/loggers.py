@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
@@ -15,19 +15,6 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 
 from fractalgen.config import TrainConfig
 from fractalgen.errors import missing
-
-
-class PictureLog(Protocol):
-    """A logger that takes pictures, too."""
-
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Figures by tag."""
-
-    def log_picture(self, tag: str, picture: Image.Image, step: int) -> None:
-        """A picture."""
-
-    def log_animation(self, tag: str, gif: Path, step: int) -> None:
-        """A GIF file, which stays in the run folder."""
 
 
 class EventLog(TensorBoardLogger):
@@ -106,6 +93,10 @@ class OnlineLog(WandbLogger):
     def log_animation(self, tag: str, gif: Path, step: int) -> None:
         """A GIF as a video."""
         self.log_video(tag, [str(gif)], step, format=["gif"])
+
+
+PictureLog = EventLog | TableLog | OnlineLog
+"""The loggers of a run, which take pictures, too."""
 
 
 def animation_summary(tag: str, path: Path) -> Summary:

@@ -47,7 +47,7 @@ class Pictures(Checkpoint):
         self.interval = interval
         self.num_samples = num_samples
         self.seed = seed
-        self.config = RenderConfig()
+        self.config = RenderConfig(gif_fps=GIF_FPS)
         self.reported: set[tuple[Any, ...]] = set()
         self._real: NDArray[np.uint8] | None = None
         self.folder = Path()
@@ -109,7 +109,7 @@ class Pictures(Checkpoint):
                 log_picture("generation_preview", name, render.image(making[-1], self.config))
                 self.folder.mkdir(exist_ok=True)
                 gif = self.folder / f"{name}.gif"
-                render.save_gif(making, gif, self.config, fps=GIF_FPS)
+                render.save_gif(making, gif, self.config)
                 for tag in tags("generation_animation", name):
                     log.log_animation(tag, gif, step)
             with self._report("hierarchical poster", step):
@@ -128,20 +128,11 @@ class Pictures(Checkpoint):
 
     def sample(self, model: Any) -> tuple[NDArray[np.uint8], Intermediates]:
         """Samples (n, 128, T) and the record of their making; the same random numbers each time."""
-        settings = SamplingConfig()
         device = next(model.parameters()).device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
             torch.manual_seed(self.seed)
-            rolls, intermediates = model.sample(
-                batch_size=self.num_samples,
-                cond_list=None,
-                num_iter_list=list(model.config.fit_iterations(settings.num_iter_list)),
-                cfg=settings.cfg,
-                cfg_schedule=settings.cfg_schedule,
-                temperature=settings.temperature,
-                filter_threshold=settings.filter_threshold,
-                return_intermediates=True,
-            )
+            iterations = model.config.fit_iterations(SamplingConfig.num_iter_list)
+            rolls, intermediates = model.sample(self.num_samples, num_iter_list=iterations, return_intermediates=True)
         return rolls.cpu().numpy().astype(np.uint8), intermediates
 
     def real_rolls(self) -> NDArray[np.uint8]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import overload
 
 from fractalgen import checkpoint
 from fractalgen.config import ModelConfig, TrainConfig
@@ -73,10 +72,6 @@ def resume_point(cfg: TrainConfig, config: ModelConfig) -> tuple[TrainConfig, Re
     return cfg, ResumePoint(step, seen, crops_per_step, version)
 
 
-@overload
-def newest_whole(path: Path) -> Path: ...
-@overload
-def newest_whole(path: Path, missing_ok: bool) -> Path | None: ...
 def newest_whole(path: Path, missing_ok: bool = False) -> Path | None:
     """A checkpoint, or the newest readable one in a run folder; unreadable ones are reported.
 

@@ -170,7 +170,7 @@ def test_the_animation_plays_in_the_image_tab(stage: Any) -> None:
 
 
 def test_a_failure_is_reported_once_per_cause(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(frames: Any, path: Path, cfg: Any, fps: float) -> None:
+    def broken(frames: Any, path: Path, cfg: Any) -> None:
         if path.name.startswith("step_0000006"):
             raise OSError("disk full")
         raise RuntimeError("no pen")
