@@ -33,20 +33,16 @@ from benchmarks import exit_status, peak_megabytes
 from benchmarks.speed import (
     BAR,
     VELOCITY_BINS,
-    Kind,
-    Plan,
-    Row,
-    Timing,
     Trainee,
     build_model,
     configuration,
     lengths,
-    row,
     sampling,
     seeded,
     training,
     training_crops,
 )
+from benchmarks.timing import Kind, Plan, Row, Timing, row
 from fractalgen.cli import Parser
 from fractalgen.data.sources import MIDI_ENDINGS
 from fractalgen.errors import UserError

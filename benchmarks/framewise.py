@@ -34,6 +34,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks import exit_status
+from benchmarks.frame_groups import group_log_probabilities, inputs, parts
 from fractalgen.api import FractalGen, load_pretrained
 from fractalgen.cli import Parser
 from fractalgen.config import Precision
@@ -44,18 +45,14 @@ from fractalgen.errors import UserError
 from fractalgen.evaluation.likelihood import check_fits
 from fractalgen.evaluation.statistics import ratio_error
 from fractalgen.files import write_json
-from fractalgen.model.grid import Grid, Margin, surround, windows
+from fractalgen.model.grid import Grid, surround
 from fractalgen.model.level import FractalLevel
 from fractalgen.model.long_context import numbers
 from fractalgen.model.losses import wide
 from fractalgen.model.mar import MaskedAutoregressive
 from fractalgen.model.plans import Plans
-from fractalgen.model.regions import Condition, Regions
+from fractalgen.model.regions import Regions
 from fractalgen.model.transformer import Transformer, attend, evaluate, narrow
-from fractalgen.model.velocity_head import VelocityHead
-from fractalgen.music.tokens import HOLD, SILENCE
-
-SURE = 1e-5  # a silent patch below the first level whose gate is less likely to open is not looked into
 
 
 class Ordering(NamedTuple):
@@ -70,49 +67,6 @@ def draw(frames: int, groups: int, count: int) -> list[Ordering]:
     order = [torch.randperm(frames) for _ in range(count)]
     ranks = torch.stack([torch.stack([torch.randperm(groups) for _ in range(count)]) for _ in range(frames)], 1)
     return [Ordering(*one) for one in zip(order, ranks.argsort(2), strict=True)]
-
-
-class Decided(NamedTuple):
-    """One time step of regions that sound: its log-probability, its cells, and whether they are the likeliest."""
-
-    logs: Float[Tensor, " b"]
-    cells: Int[Tensor, "b h"]
-    usual: Bool[Tensor, " b"]
-
-
-def inputs(
-    level: FractalLevel,
-    regions: Regions,
-    grid: Grid,
-    undecided: Bool[Tensor, "b n"],
-    changed: Bool[Tensor, "b n"],
-    before: Float[Tensor, "b n d"] | None = None,
-) -> Float[Tensor, "b n d"]:
-    """What the generator reads of each child: its cells if all are decided, else what lies around it.
-
-    Only ``changed`` children are embedded; the others are copied from ``before``.  The canvas must not hold cells that
-    are not given.
-    """
-    assert isinstance(level.generator, MaskedAutoregressive)
-    canvas = regions.canvas.flatten(1)
-    found = before
-    own, around = (windows(grid, level.margin, margin, canvas.device)[0] for margin in (Margin(), level.context))
-    for which, index in ((changed & ~undecided, own), (changed & undecided, around)):
-        region, child = which.nonzero(as_tuple=True)
-        features = level.features(canvas[region[:, None, None], index[child]])
-        if index is own:
-            new = level.embed(features)
-        else:
-            new = level.surroundings(features)
-            if regions.long_context is not None:
-                layers = grid.split_layers(regions.long_context)[region, child]
-                new = new + level.recall(level.features(layers).flatten(1))
-            new = new + level.generator.mask.to(new.dtype)
-        if found is None:
-            found = new.new_empty(*undecided.shape, new.shape[-1])
-        found[region, child] = new
-    assert found is not None
-    return found
 
 
 def output_at(transformer: Transformer, x: Float[Tensor, "b n d"], place: Int[Tensor, " b"]) -> Float[Tensor, "b d"]:
@@ -138,119 +92,6 @@ def output_at(transformer: Transformer, x: Float[Tensor, "b n d"], place: Int[Te
     return found[:, 0]
 
 
-def of(regions: Regions, which: Int[Tensor, " m"]) -> Regions:
-    """Some of the regions."""
-    assert regions.given is not None
-    long = regions.long_context
-    return Regions(regions.canvas[which], regions.given[which], None if long is None else long[which])
-
-
-def parts(
-    level: FractalLevel,
-    regions: Regions,
-    cond: Condition,
-    grid: Grid,
-    z: Float[Tensor, "m d"],
-    region: Int[Tensor, " m"],
-    child: Int[Tensor, " m"],
-) -> tuple[Regions, Condition]:
-    """Some children, each a (region, child), as regions of the level below."""
-    assert regions.given is not None
-    index, _ = windows(grid, level.margin, level.child.margin, regions.canvas.device)
-    below = Regions(
-        regions.canvas.flatten(1)[region[:, None, None], index[child]].int(),
-        grid.split(regions.given)[region, child],
-        level.long_context(regions, region, child),
-    )
-    chosen = cond.each(lambda x: x[region])
-    every = level.inside(chosen, grid, z[:, None].expand(-1, len(grid), -1))
-    return below, every.each(lambda x: x[torch.arange(len(child), device=child.device), child])
-
-
-def decide(
-    level: FractalLevel | VelocityHead,
-    regions: Regions,
-    cond: Condition,
-    step: Int[Tensor, " b"],
-    likely: Float[Tensor, " b"],
-    truth: Int[Tensor, "b h"] | None,
-    kept: dict[tuple[int, Grid], Tensor],
-) -> Decided:
-    """One time step of regions below the first level, in each of which nothing is decided but what is ``given``.
-
-    The children in that step are decided one after the other, from the lowest pitch up: as the ``truth`` says, or else
-    as is most likely.  ``logs`` is the log-probability of what was decided given that the region sounds (its cells may
-    still be silent in this step); ``likely`` is the probability that it does.
-    """
-    if isinstance(level, VelocityHead):  # a cell that is known to sound, if its gate is open
-        logits, _ = level.first(regions, cond)
-        logs = F.pad(wide(logits).log_softmax(-1), (HOLD, 0), value=float("-inf"))
-        best = torch.where(likely >= 0.5, logs.argmax(-1), SILENCE)
-        token = best if truth is None else truth[:, 0]
-        return Decided(logs.gather(1, token[:, None])[:, 0], token[:, None], best == token)
-    assert isinstance(level.generator, MaskedAutoregressive)
-    assert regions.given is not None
-    device, patch, steps = step.device, level.patch, level.steps
-    grid = level.grid(regions.canvas)
-    canvas, given = regions.canvas.clone(), regions.given.clone()
-    cells = torch.zeros(len(step), grid.rows * patch, dtype=torch.long, device=device)
-    logs, usual = torch.zeros_like(likely), torch.ones_like(likely, dtype=torch.bool)
-    turn, place = torch.zeros_like(step), torch.arange(grid.rows, device=device)
-    active = torch.arange(len(step), device=device)
-    while len(active):
-        now = of(Regions(canvas, given, regions.long_context), active)
-        asked = cond.each(lambda x, active=active: x[active])  # type: ignore[misc]
-        undecided, filled, sounds = level.tasks(now, grid)
-        x = inputs(level, now, grid, undecided, torch.ones_like(undecided))
-        z = level.generator.transformer(x + level.base(asked, grid, kept), causal=False)
-        forced = sounds[:, None] & undecided & (undecided.sum(1, keepdim=True) == 1)
-        odds = wide(level.gate(z)[..., 0]).masked_fill(filled | forced, float("inf"))
-        children = numbers(grid, device)[:, step[active] // steps].T
-        odds = odds.gather(1, children)
-
-        matters = odds.sigmoid() >= SURE
-        if truth is not None:
-            matters = matters | (truth[active].unflatten(1, (-1, patch)) > SILENCE).any(2)
-        ahead = place >= turn[active, None]
-        first = torch.where(matters & ahead, place, grid.rows).amin(1)
-        passed = ahead & (place < first[:, None])
-        logs[active] += torch.where(passed, F.logsigmoid(-odds), 0.0).sum(1)
-        look = first < grid.rows
-        turn[active] = first + 1
-
-        mine, row = active[look], first[look]
-        region, child = look.nonzero()[:, 0], children[look, row]
-        below, inside = parts(level, now, asked, grid, z[region, child], region, child)
-        gate = odds[look, row]
-        rows = row[:, None] * patch + torch.arange(patch, device=device)
-        found = decide(
-            level.child,
-            below,
-            inside,
-            step[mine] % steps,
-            likely[mine] * gate.sigmoid(),
-            None if truth is None else truth[mine].gather(1, rows),
-            kept,
-        )
-        through = F.logsigmoid(gate) + found.logs
-        none = (found.cells == SILENCE).all(1)
-        part = torch.where(none, torch.logaddexp(through, F.logsigmoid(-gate)), through)
-        logs[mine] += part
-        usual[mine] &= found.usual
-        chance = likely[mine] * part.exp()
-        still = chance / (1 - likely[mine] + chance).clamp(min=torch.finfo(chance.dtype).tiny)
-        likely = likely.index_put((mine,), torch.where(none, still, 1.0).to(likely))
-        cells[mine[:, None], rows] = found.cells
-        done = place < turn[active, None]
-        known = active[done.nonzero()[:, 0]]
-        at = done.nonzero()[:, 1, None] * patch + torch.arange(patch, device=device)
-        when = step[known, None]
-        given[known[:, None], at, when] = cells[known[:, None], at].to(given)
-        canvas[known[:, None], at + level.margin.pitch, when + level.margin.past] = cells[known[:, None], at].to(canvas)
-        active = active[turn[active] < grid.rows]
-    return Decided(logs, cells, usual)
-
-
 def touched(level: FractalLevel, grid: Grid, changed: Bool[Tensor, "b ch cw"]) -> Bool[Tensor, "b n"]:
     """The children in whose context a cell of the canvas ``changed``."""
     margin, context, size = level.margin, level.context, (level.patch, level.steps)
@@ -259,6 +100,22 @@ def touched(level: FractalLevel, grid: Grid, changed: Bool[Tensor, "b ch cw"]) -
     window = (size[0] + 2 * context.pitch, size[1] + context.past + context.future)
     found = F.max_pool2d(near[:, None].float(), window, stride=size)[:, 0] > 0
     return (found.transpose(1, 2) if grid.order == "column_major" else found).flatten(1)
+
+
+def padded(orderings: Sequence[Ordering], device: torch.device) -> tuple[Int[Tensor, "f r"], Int[Tensor, "f r g"]]:
+    """Frames and groups of orderings of several lengths, by turn."""
+    pad = torch.nn.utils.rnn.pad_sequence
+    return pad([one.frames for one in orderings]).to(device), pad([one.groups for one in orderings]).to(device)
+
+
+def hidden_cells(
+    lengths: Int[Tensor, " r"], groups: Int[Tensor, " g"], shape: tuple[int, ...], patch: int
+) -> Bool[Tensor, "r p t"]:
+    """The cells that are not known at first, of rolls of a shape: those of the groups in the frames that there are."""
+    open_rows = torch.zeros(shape[1] // patch, dtype=torch.bool, device=groups.device)
+    open_rows[groups] = True
+    frames = torch.arange(shape[2], device=groups.device) < lengths[:, None, None]
+    return frames & open_rows.repeat_interleave(patch)[:, None]
 
 
 @torch.inference_mode()
@@ -279,13 +136,9 @@ def frame_log_probabilities(
     by_length = sorted(range(count), key=lambda row: -len(orderings[row].frames))
     lengths = torch.tensor([len(orderings[row].frames) for row in by_length])
     tokens = rolls[by_length].to(device, torch.int8)  # the largest code is 67
-    frames = torch.nn.utils.rnn.pad_sequence([orderings[row].frames for row in by_length]).to(device)
-    turns = torch.nn.utils.rnn.pad_sequence([orderings[row].groups for row in by_length]).to(device)
+    frames, turns = padded([orderings[row] for row in by_length], device)
     rows = torch.tensor(groups, device=device)
-    open_rows = torch.zeros(config.pitches // patch, dtype=torch.bool, device=device)
-    open_rows[rows] = True
-    hidden = torch.arange(rolls.shape[2]) < lengths[:, None, None]
-    hidden = hidden.to(device) & open_rows.repeat_interleave(patch)[:, None]
+    hidden = hidden_cells(lengths.to(device), rows, rolls.shape, patch)
     given = tokens.masked_fill(hidden, -1)
     canvas = surround(tokens.masked_fill(hidden, config.vocabulary), margin, config.vocabulary + 1)
     plans = None
@@ -330,33 +183,6 @@ def frame_log_probabilities(
         order = orderings[number].frames.to(device)
         found[number] = logs.new_empty(len(order)).index_put((order,), logs[: len(order)])
     return found
-
-
-def group_log_probabilities(
-    level: FractalLevel | VelocityHead,
-    regions: Regions,
-    cond: Condition,
-    gate: Float[Tensor, " b"],
-    step: Int[Tensor, " b"],
-    truth: Int[Tensor, "b h"],
-    kept: dict[tuple[int, Grid], Tensor],
-    pick: bool,
-) -> tuple[Float[Tensor, " b"], Int[Tensor, "b h"]]:
-    """Log-probability of one time step of regions that sound if their ``gate`` opens, and the model's own picks.
-
-    The picks are the truth unless they are asked for (``pick``).
-    """
-    sounds, likely = (truth > SILENCE).any(1), gate.sigmoid()
-    mine = (sounds | (likely >= SURE)).nonzero()[:, 0]
-    found = decide(level, of(regions, mine), cond.each(lambda c: c[mine]), step[mine], likely[mine], truth[mine], kept)
-    logs = F.logsigmoid(-gate)
-    through = F.logsigmoid(gate[mine]) + found.logs
-    logs[mine] = torch.where(sounds[mine], through, torch.logaddexp(through, logs[mine]))
-    picks, other = truth.clone(), mine[~found.usual]
-    if pick and len(other):
-        asked = cond.each(lambda c: c[other])
-        picks[other] = decide(level, of(regions, other), asked, step[other], likely[other], None, kept).cells
-    return logs, picks
 
 
 class Piece(NamedTuple):

@@ -25,7 +25,7 @@ import torch
 
 from benchmarks import exit_status
 from benchmarks.compare_tables import markdown
-from benchmarks.speed import Plan, row, take_turns
+from benchmarks.timing import Plan, row, take_turns
 from fractalgen.api import FractalGen, load_pretrained
 from fractalgen.cli import Parser
 from fractalgen.config import GenerateConfig, MarOrder, SamplingConfig

@@ -13,103 +13,30 @@ import pickle
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from benchmarks import exit_status
-from benchmarks.note_events import KINDS, NoteEventConfig, NoteEventTransformer
+from benchmarks.note_event_scores import score
+from benchmarks.note_events import NoteEventConfig, NoteEventTransformer
 from fractalgen.cli import Parser
 from fractalgen.config import Precision
 from fractalgen.data.corpus import SPLITS, Corpus
-from fractalgen.data.crops import CropDataset, Item, ValidCrops
+from fractalgen.data.crops import CropDataset, ValidCrops
 from fractalgen.data.loaders import SeededCrops
 from fractalgen.devices import autocast, choose_precision
 from fractalgen.errors import UserError
-from fractalgen.evaluation.statistics import ratio_error
 from fractalgen.files import replacing, write_json
 from fractalgen.music.tokens import ONSET
 from fractalgen.training.module import LOSS_SCALE
 from fractalgen.training.optimisers import make_optimizer
 
 FORMAT, VERSION = "note-event-transformer", 1
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Negative log-likelihoods (nats) of crops by token kind, (crops, 4), with the songs and notes (onsets) of each."""
-
-    nats: np.ndarray
-    notes: np.ndarray
-    songs: np.ndarray
-
-    @property
-    def bits_per_note(self) -> float:
-        """Bits of all crops over notes of all crops."""
-        return float(self.nats.sum() / math.log(2) / self.notes.sum())
-
-    @property
-    def stderr(self) -> float:
-        """Standard error of :attr:`bits_per_note` over songs; NaN when there is only one."""
-        return ratio_error(self.nats.sum(1) / math.log(2), self.notes, self.songs)
-
-    def summary(self) -> dict[str, Any]:
-        """Plain numbers, for a JSON file."""
-        parts = self.nats.sum(0) / math.log(2) / self.notes.sum()
-        stderr = self.stderr
-        return {
-            "bits_per_note": self.bits_per_note,
-            "stderr": None if math.isnan(stderr) else stderr,
-            "nll_nats_per_crop": float(self.nats.sum(1).mean()),
-            "notes": int(self.notes.sum()),
-            "crops": len(self.notes),
-            "songs": len(np.unique(self.songs)),
-            "kinds": dict(zip(KINDS, parts.tolist(), strict=True)),
-        }
-
-
-def real_steps(items: Sequence[Item]) -> tuple[Tensor, Tensor]:
-    """Rolls (b, 128, T) of excerpts and how many steps each has: without those that do not exist, silent behind them.
-
-    ``items``: see :class:`fractalgen.data.crops.Excerpts`.
-    """
-    rolls = torch.stack([torch.zeros_like(item["tokens"]) for item in items])
-    steps = []
-    for roll, item in zip(rolls, items, strict=True):
-        tokens = item["tokens"]
-        if "absent" in item:
-            tokens = tokens[:, ~item["absent"]]
-        roll[:, : tokens.shape[1]] = tokens
-        steps.append(tokens.shape[1])
-    return rolls, torch.tensor(steps)
-
-
-def score(
-    model: NoteEventTransformer,
-    crops: ValidCrops,
-    batch_size: int = 4,
-    precision: Precision = "32",
-    quiet: bool = False,
-) -> Scores:
-    """Score every crop of ``crops``, in that arithmetic; steps that do not exist are left out."""
-    batches = range(0, len(crops), batch_size)
-    nats, notes = [], []
-    was_training = model.training
-    model.eval()
-    with torch.no_grad(), autocast(precision, model.start.device):
-        for first in tqdm(batches, desc="scoring", unit="batch", leave=False, disable=quiet):
-            rolls, steps = real_steps([crops[i] for i in range(first, min(first + batch_size, len(crops)))])
-            terms = model.nll(rolls, steps)
-            nats.append(torch.stack([terms[kind] for kind in KINDS], 1).double().cpu().numpy())
-            notes.append((rolls >= ONSET).sum((1, 2)).numpy())
-    model.train(was_training)
-    songs = np.array([song for song, _ in crops.crops])
-    return Scores(np.concatenate(nats), np.concatenate(notes), songs)
 
 
 def learning_rate(peak: float, step: int, warmup_steps: int, progress: float) -> float:
@@ -139,6 +66,74 @@ def train_step(
     return total, norm
 
 
+class Run:
+    """A training within a budget of minutes or steps: its model, its optimiser, and how far it has come."""
+
+    def __init__(self, args: argparse.Namespace, config: NoteEventConfig) -> None:
+        """Raises UserError: a checkpoint to go on from of another model, or at the end of the budget."""
+        self.args, self.step, self.spent = args, 0, 0.0
+        content: dict[str, Any] = {}
+        if args.resume:
+            self.model, content = load(args.resume, flag="resume")
+            if self.model.config != config:
+                raise UserError(f"--resume {args.resume}: made with {self.model.config}, here {config}")
+            self.step, self.spent = content["step"], content["seconds"]
+            self.model.to(args.device).train()
+        else:
+            self.model = NoteEventTransformer(config).to(args.device)
+        self.optimizer = make_optimizer(self.model, args.optimizer, args.learning_rate)
+        if content:
+            self.optimizer.load_state_dict(content["optimizer"])
+        for group in self.optimizer.param_groups:  # flags count, also when they changed
+            group["weight_decay"] = args.weight_decay if group["decays"] else 0.0
+        self.began = time.monotonic()
+        if self.progress() >= 1:
+            raise UserError(
+                f"--resume {args.resume}: step {self.step} after {self.spent / 60:.1f} min, nothing of the budget is"
+                " left"
+            )
+
+    def seconds(self) -> float:
+        """Seconds of training, resumed parts included."""
+        return self.spent + time.monotonic() - self.began
+
+    def progress(self) -> float:
+        """The share of the budget that is spent."""
+        if self.args.max_steps:
+            return self.step / self.args.max_steps
+        return self.seconds() / (60 * self.args.minutes)
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        facts = {"step": self.step, "seconds": self.seconds(), "train": {**vars(self.args), "run": None}}
+        content = {"format": FORMAT, "version": VERSION, "config": asdict(self.model.config), **facts}
+        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        with replacing(self.args.out) as temporary:
+            torch.save({**content, **state}, temporary)
+
+    def validate(self, crops: ValidCrops) -> None:
+        """Print how probable the validation crops are."""
+        scores = score(self.model, crops, self.args.batch_size, self.args.precision, quiet=True)
+        parts = ", ".join(f"{kind} {bits:.3f}" for kind, bits in scores.summary()["kinds"].items())
+        now = f"step {self.step}, {self.seconds() / 60:.1f} min"
+        tqdm.write(f"{now}: val {scores.bits_per_note:.4f} bits per note ({parts})")
+
+    def advance(self, rolls: Sequence[Tensor], share: float) -> tuple[float, float]:
+        """One optimiser step; the summed loss in nats, and the gradient's norm.
+
+        Raises:
+            UserError: the loss is no number any more.
+        """
+        args = self.args
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(args.learning_rate, self.step, args.warmup_steps, share)
+        loss, norm = train_step(self.model, rolls, self.optimizer, args)
+        self.step += 1
+        if not math.isfinite(loss):
+            raise UserError(f"the loss became {loss} at step {self.step}: lower --learning_rate {args.learning_rate}")
+        return loss, norm
+
+
 def train(args: argparse.Namespace) -> None:
     """Train until the budget of minutes or steps is spent, and score the validation crops."""
     check(args)
@@ -154,73 +149,31 @@ def train(args: argparse.Namespace) -> None:
     )
     crops = SeededCrops(CropDataset(corpus, "train", config.steps, transpose=(-6, 6)), args.seed)
     valid = ValidCrops(corpus, "valid", config.steps, limit=args.val_crops)
-    step, spent = 0, 0.0
-    if args.resume:
-        model, content = load(args.resume, flag="resume")
-        if model.config != config:
-            raise UserError(f"--resume {args.resume}: made with {model.config}, here {config}")
-        step, spent = content["step"], content["seconds"]
-        model.to(args.device).train()
-    else:
-        content, model = {}, NoteEventTransformer(config).to(args.device)
-    optimizer = make_optimizer(model, args.optimizer, args.learning_rate)
-    if content:
-        optimizer.load_state_dict(content["optimizer"])
-    for group in optimizer.param_groups:  # flags count, also when they changed
-        group["weight_decay"] = args.weight_decay if group["decays"] else 0.0
-    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters", flush=True)
-
-    began = saved = validated = time.monotonic()
-
-    def seconds() -> float:
-        return spent + time.monotonic() - began
-
-    def progress() -> float:
-        return step / args.max_steps if args.max_steps else seconds() / (60 * args.minutes)
-
-    def save() -> None:
-        facts = {"step": step, "seconds": seconds(), "train": {**vars(args), "run": None}}
-        content = {"format": FORMAT, "version": VERSION, "config": asdict(model.config), **facts}
-        with replacing(args.out) as temporary:
-            torch.save({**content, "model": model.state_dict(), "optimizer": optimizer.state_dict()}, temporary)
-
-    def validate() -> None:
-        scores = score(model, valid, args.batch_size, args.precision, quiet=True)
-        parts = ", ".join(f"{kind} {bits:.3f}" for kind, bits in scores.summary()["kinds"].items())
-        tqdm.write(f"step {step}, {seconds() / 60:.1f} min: val {scores.bits_per_note:.4f} bits per note ({parts})")
-
+    run = Run(args, config)
+    print(f"{sum(p.numel() for p in run.model.parameters()) / 1e6:.2f} M parameters", flush=True)
+    saved = validated = time.monotonic()
     nats: list[float] = []
     notes: list[int] = []
-    start = progress()
-    if start >= 1:
-        raise UserError(
-            f"--resume {args.resume}: step {step} after {spent / 60:.1f} min, nothing of the budget is left"
-        )
     layout = "{desc} {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}{postfix}]"
-    with tqdm(total=1.0, initial=start, desc="training", bar_format=layout, mininterval=2) as bar:
-        while (share := progress()) < 1:
+    with tqdm(total=1.0, initial=run.progress(), desc="training", bar_format=layout, mininterval=2) as bar:
+        while (share := run.progress()) < 1:
             bar.update(share - bar.n)
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(args.learning_rate, step, args.warmup_steps, share)
-            rolls = [crops[step * args.batch_size + i]["tokens"] for i in range(args.batch_size)]
-            loss, norm = train_step(model, rolls, optimizer, args)
-            step += 1
-            if not math.isfinite(loss):
-                raise UserError(f"the loss became {loss} at step {step}: lower --learning_rate {args.learning_rate}")
+            rolls = [crops[run.step * args.batch_size + i]["tokens"] for i in range(args.batch_size)]
+            loss, norm = run.advance(rolls, share)
             nats.append(loss)
             notes.append(sum(int((roll >= ONSET).sum()) for roll in rolls))
             recent = sum(nats[-50:]) / math.log(2) / max(1, sum(notes[-50:]))
-            bar.set_postfix_str(f"step {step}, {recent:.3f} bits/note, norm {norm:.2f}", refresh=False)
+            bar.set_postfix_str(f"step {run.step}, {recent:.3f} bits/note, norm {norm:.2f}", refresh=False)
             now = time.monotonic()
             if now - validated > 60 * args.val_minutes:
-                validate()
+                run.validate(valid)
                 validated = time.monotonic()
             if now - saved > 60 * args.save_minutes:
-                save()
+                run.save()
                 saved = time.monotonic()
         bar.update(1.0 - bar.n)
-    save()
-    validate()
+    run.save()
+    run.validate(valid)
     print(args.out)
 
 

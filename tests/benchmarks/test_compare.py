@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import train_note_events
+from benchmarks import note_event_scores, train_note_events
 from benchmarks.compare import BASELINE, OURS, main, nearer
 from benchmarks.compare_tables import markdown, number
 from benchmarks.note_events import NoteEventConfig, NoteEventTransformer, decode, encode, sample
@@ -72,7 +72,7 @@ def common(files: dict[str, Path]) -> list[str]:
 def test_likelihoods_are_those_of_each_model_alone(files: dict[str, Path], result: dict[str, Any]) -> None:
     crops = ValidCrops(Corpus.open("chorales"), "test", tiny.WIDTH, limit=LIMIT, **BARS)
     one = score(load_pretrained(files["checkpoint"]), crops.corpus, crop_windows(crops), batch_size=1, quiet=True)
-    two = train_note_events.score(train_note_events.load(files["baseline"])[0], crops, batch_size=1, quiet=True)
+    two = note_event_scores.score(train_note_events.load(files["baseline"])[0], crops, batch_size=1, quiet=True)
     found = {name: model["likelihood"] for name, model in result["models"].items()}
     assert found[OURS]["bits_per_note"] == pytest.approx(one.summary()["bits_per_note"], rel=1e-5)
     assert found[OURS]["stderr"] == pytest.approx(one.summary()["stderr"], rel=1e-3)
@@ -99,7 +99,7 @@ def test_both_models_see_the_same_notes(files: dict[str, Path], tmp_path: Path) 
     write_corpus([waltz, test_plans.song("other", 8)], {"waltz": "test", "other": "train"}, tmp_path / "c.safetensors")
     corpus = Corpus.open(tmp_path / "c.safetensors")
     crops = ValidCrops(corpus, "test", tiny.WIDTH, **BARS)
-    rolls, steps = train_note_events.real_steps([crops[i] for i in range(len(crops))])
+    rolls, steps = note_event_scores.real_steps([crops[i] for i in range(len(crops))])
     config = NoteEventConfig(steps=tiny.WIDTH)
     first = 0
     for i, (song, start) in enumerate(crops.crops):

@@ -11,17 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.lead_sheets import (
+from benchmarks.lead_sheets import OURS, main, summary
+from benchmarks.sheets import (
     EXAMPLE_SHEET,
     EXAMPLE_TRUTH,
     EXAMPLES,
-    OURS,
     SHEET,
     TRUTH,
     blocks_of,
     given_chords,
-    main,
-    summary,
     with_blocks,
     write_sheets,
 )

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.note_event_scores import Scores, score
 from benchmarks.note_events import NoteEventConfig, NoteEventTransformer, decode, encode, sample
-from benchmarks.train_note_events import Scores, learning_rate, load, main, score
+from benchmarks.train_note_events import learning_rate, load, main
 from fractalgen.data.corpus import Corpus
 from fractalgen.data.crops import ValidCrops
 from fractalgen.errors import UserError

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.planning import agreement, main, same_roots
+from benchmarks.plan_agreement import agreement, same_roots
+from benchmarks.planning import main
 from fractalgen.data.corpus import write_corpus
 from fractalgen.music.chords import NO_CHORD, parse_chord
 from fractalgen.music.labels import KEYS, Attribute

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from benchmarks import __main__ as command
 from benchmarks import speed
-from benchmarks.speed import Plan, Timing
+from benchmarks.timing import Plan, Timing, row, take_turns
 from fractalgen.errors import UserError
 from fractalgen.model.regions import Regions
 from fractalgen.model.velocity_head import VelocityHead
@@ -144,10 +144,10 @@ def test_shares_are_counted_by_patch() -> None:
 def test_a_figure_is_the_median_of_rounds_and_of_their_ratios() -> None:
     fast = [Timing(1.0, 2.0), Timing(4.0, 2.0), Timing(2.0, 4.0)]
     slow = [Timing(5.0, 20.0), Timing(12.0, 20.0), Timing(20.0, 20.0)]
-    rate = speed.row(("part", "tiny", "what"), "crops/s", 8, fast, ("dense", slow))
+    rate = row(("part", "tiny", "what"), "crops/s", 8, fast, ("dense", slow))
     assert (rate.value, rate.seconds, rate.cpu_seconds) == (4.0, 2.0, 2.0)
     assert (rate.reference_seconds, rate.times_faster, rate.times_faster_cpu) == (12.0, 5.0, 10.0)
-    cost = speed.row(("part", "tiny", "what"), "s/sample", 8, fast, per=True)
+    cost = row(("part", "tiny", "what"), "s/sample", 8, fast, per=True)
     assert (cost.value, cost.times_faster) == (0.25, None)
     assert Timing(1.0, 2.0).times(3).plus(Timing(0.5, 1.0)) == (3.5, 7.0)
 
@@ -159,7 +159,7 @@ def test_works_take_turns() -> None:
         calls.append((name, number))
 
     works = {name: partial(work, name) for name in ("a", "b")}
-    times = speed.take_turns(Plan(repeats=2, warm_up=True), works)
+    times = take_turns(Plan(repeats=2, warm_up=True), works)
     assert calls == [("a", 0), ("b", 0)] * 2 + [("a", 1), ("b", 1)]  # the first round only warms up
     assert [len(rounds) for rounds in times.values()] == [2, 2]
 
