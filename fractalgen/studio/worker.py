@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from fractalgen.api import FractalGen
 
 MOST_MODELS = 3  # that are kept in memory
-MOST_DEATHS = 3  # of the process, before it is ready, in a row
+MOST_DEATHS = 3  # of the process, before it has composed, in a row
 PATIENCE = 3.0  # seconds in which the process may end by itself
 
 
@@ -46,7 +46,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Event:
-    """What the worker tells: ``kind`` as on the WebSocket, with its JSON text; a job that ended has its results."""
+    """What the worker tells: ``kind`` as on the WebSocket, with its JSON text; a job that ended has its results.
+
+    Kinds of its own: ``ready`` has the models; ``warm``: the first one has composed; ``failed``: there is no worker.
+    """
 
     job: int
     kind: str
@@ -60,13 +63,13 @@ class Worker:
     """The process as the server sees it."""
 
     def __init__(self, cfg: StudioConfig, told: Callable[[Event], None]) -> None:
-        """``told`` gets every event, in a thread of its own; one of kind ``ready`` has the models."""
+        """``told`` gets every event, in a thread of its own."""
         self._cfg, self._told = cfg, told
         self._context = multiprocessing.get_context("spawn")
         self._stop = self._context.Value("q", -1, lock=False)
         self._lock, self._asking = threading.Lock(), threading.Lock()
         self._job: int | None = None
-        self._closing, self._ready, self._deaths = False, False, 0
+        self._closing, self._warm, self._deaths = False, False, 0
         self._start()
 
     def _start(self) -> None:
@@ -127,7 +130,7 @@ class Worker:
         with contextlib.suppress(EOFError, OSError):
             while True:
                 event: Event = pipe.recv()
-                self._ready |= event.kind == "ready"
+                self._warm |= event.kind == "warm"
                 self._closing |= event.kind == "failed"
                 if event.kind in ("done", "error"):
                     with self._lock:
@@ -140,8 +143,8 @@ class Worker:
             self._process.join()
             job, self._job = self._job, None
             code = self._process.exitcode
-            self._deaths = 0 if self._ready else self._deaths + 1
-            self._ready = False
+            self._deaths = 0 if self._warm else self._deaths + 1
+            self._warm = False
             if self._deaths < MOST_DEATHS:
                 self._start()
         if self._deaths >= MOST_DEATHS:
@@ -170,6 +173,7 @@ def serve(pipe: Connection, questions: Connection, stop: Any, cfg: StudioConfig)
         threading.Thread(target=answer, args=(questions, models), daemon=True).start()
         pipe.send(Event(-1, "ready", models=tuple(models.facts())))
         models.get(None).generate(bars=1, seed=0)  # the first piece of a process takes longer
+        pipe.send(Event(-1, "warm"))
     except UserError as error:
         pipe.send(Event(-1, "failed", str(error)))
         return
