@@ -6,6 +6,7 @@ import math
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -104,16 +105,6 @@ def compose_rolls(
         if watch is not None:
             for sample, one in enumerate(planned, first):
                 watch.planned(sample, one)
-
-        def advance(done: int, total: int, first: int = first, count: int = count) -> None:
-            if progress:
-                patches = total // count
-                progress(first * patches + done, num_samples * patches)
-
-        def decided(patch: DecidedPatch, first: int = first) -> None:
-            if watch is not None and (real := in_piece(patch, layout)) is not None:
-                watch.decided(replace(real, sample=first + real.sample))
-
         tokens, intermediates = sample_rolls(
             model,
             sampling,
@@ -126,8 +117,8 @@ def compose_rolls(
             allowed=laid_allowed,
             generator=generator,
             return_intermediates=return_trace,
-            progress=advance,
-            watch=None if watch is None else decided,
+            progress=None if progress is None else partial(of_all, progress, num_samples, first, count),
+            watch=None if watch is None else partial(show, watch, layout, first),
         )
         grid = model.config.steps_per_quarter, model.config.velocity_bins
         cells = layout.strip(tokens.cpu().numpy().astype(np.uint8))
@@ -173,14 +164,21 @@ def plan_rows(plan: Plan | Sequence[Plan] | None, num_samples: int, layout: BarL
     return told
 
 
-def in_piece(patch: DecidedPatch, layout: BarLayout) -> DecidedPatch | None:
-    """A patch without steps that do not exist, which begins at a step of the piece; None where nothing is left."""
+def of_all(
+    progress: Callable[[int, int], None], num_samples: int, first: int, count: int, done: int, total: int
+) -> None:
+    """Tell the progress of all samples: ``done`` patches of the ``total`` of a batch of ``count``, ``first`` on."""
+    patches = total // count
+    progress(first * patches + done, num_samples * patches)
+
+
+def show(watch: Watch, layout: BarLayout, first: int, patch: DecidedPatch) -> None:
+    """Show a patch of a batch as one of the piece: without steps that do not exist, and not at all if none is left."""
     column = patch.time // layout.patch
     steps = int(layout.lengths[column])
-    if not steps:
-        return None
-    start, tokens, planes = int(layout.starts[column]), patch.tokens[:, :steps], patch.planes[..., :steps]
-    return replace(patch, time=start, tokens=tokens, planes=planes)
+    if steps:
+        start, tokens, planes = int(layout.starts[column]), patch.tokens[:, :steps], patch.planes[..., :steps]
+        watch.decided(replace(patch, sample=first + patch.sample, time=start, tokens=tokens, planes=planes))
 
 
 def facts_of_grid(roll: PianoRoll, layout: BarLayout, meters: Meters) -> dict[str, Any]:

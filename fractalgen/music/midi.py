@@ -203,7 +203,7 @@ def read_midi(
         stop = np.fromiter(sounds, np.int64, len(notes))
     ticks = np.r_[notes[:, 4], stop, notes[:, 5], file.end]
     steps, tempos, meters, origin = _placed(file, ticks, len(notes), steps_per_quarter, beats)
-    times = steps[:-1].reshape(3, -1)  # of each note: onset, end, and when its key comes up
+    times = steps[:-1].reshape(3, -1)  # onsets, ends, and when keys come up
     width = 0 if mark is None else _step(mark[0] * steps_per_quarter / file.ticks_per_quarter)
     longest = max(width, times[1].max(initial=0))
     if longest > MAX_STEPS:
@@ -217,11 +217,6 @@ def read_midi(
             mine |= ~within[np.minimum(nearest_steps(times[0]), len(within) - 1)]
         notes, stop, times = notes[mine], stop[mine], times[:, mine]
     track, _, pitch, velocity, _, key_up, _, off = notes.T
-    pedalled = 0
-    if (stop > key_up).any():
-        start, long, short = nearest_steps(times)
-        plain, held = (merge_notes(pitch, start, until, velocity)["duration"] for until in (short, long))
-        pedalled = int((held > plain).sum())
     remarks = list(file.faults)
     if never := int((off == NEVER).sum()):
         remarks.append(f"notes that are never ended ({never}) sound until struck again or to the end of their track")
@@ -238,12 +233,19 @@ def read_midi(
         changes=file.tempos,
         ticks_per_quarter=file.ticks_per_quarter,
         key=file.key,
-        pedalled=pedalled,
+        pedalled=_pedalled(pitch, velocity, times) if (stop > key_up).any() else 0,
         remarks=tuple(remarks),
         origin=origin,
         voices=voices_of_tracks(track, file.name),
         drums=drums,
     )
+
+
+def _pedalled(pitch: npt.NDArray[np.int64], velocity: npt.NDArray[np.int64], times: npt.NDArray[np.float64]) -> int:
+    """How many notes of a roll last longer than their keys; ``times`` (3, n): onsets, ends, and when keys come up."""
+    start, end, key_up = nearest_steps(times)
+    held, plain = (merge_notes(pitch, start, until, velocity)["duration"] for until in (end, key_up))
+    return int((held > plain).sum())
 
 
 def end_mark(file: MidiFile) -> tuple[int, bytes] | None:

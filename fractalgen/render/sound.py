@@ -12,7 +12,7 @@ import wave
 from fractions import Fraction
 from importlib import import_module
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,12 +59,13 @@ def synthesise(roll: PianoRoll, soundfont: str | Path | None = None) -> tuple[So
     start = _samples(roll.time_of(notes["start"]))
     stop = np.maximum(_samples(roll.time_of(notes["start"] + notes["duration"])), start + 1)
     velocity = midi_velocity(notes["velocity"], roll.velocity_bins)
+    played = _Played(notes["pitch"].astype(np.int64), start, stop, velocity)
     length = int(_samples(roll.seconds + TAIL))
     sound = np.zeros((-(-length // BLOCK) * BLOCK, 2), np.float32)  # whole blocks, for the limiter
     if soundfont is None:
-        _play_piano(sound[:length], notes["pitch"].astype(np.int64), start, stop, velocity)
+        _play_piano(sound[:length], played)
     elif len(notes):
-        _play_soundfont(sound[:length], notes["pitch"], start, stop, velocity, Path(soundfont))
+        _play_soundfont(sound[:length], played, Path(soundfont))
     _limit(sound)
     return sound[:length], RATE
 
@@ -134,15 +135,18 @@ def _library() -> Any:
         ) from error
 
 
-def _play_soundfont(
-    sound: Sound,
-    pitch: NDArray[np.integer],
-    start: NDArray[np.int64],
-    stop: NDArray[np.int64],
-    velocity: NDArray[np.int64],
-    path: Path,
-) -> None:
+class _Played(NamedTuple):
+    """Notes as they sound: pitch, the samples at which they begin and end, MIDI velocity."""
+
+    pitch: NDArray[np.int64]
+    start: NDArray[np.int64]
+    stop: NDArray[np.int64]
+    velocity: NDArray[np.int64]
+
+
+def _play_soundfont(sound: Sound, notes: _Played, path: Path) -> None:
     """Fill ``sound`` (samples, 2): switch keys at their samples and let the library render what lies between."""
+    pitch, start, stop, velocity = notes
     synth = _library().Synth(gain=SOUNDFONT_GAIN, samplerate=RATE)
     try:
         font = synth.sfload(str(path))
@@ -169,18 +173,13 @@ def _play_soundfont(
     sound[-fade:] *= np.linspace(1, 0, fade, dtype=np.float32)[:, None]
 
 
-def _play_piano(
-    sound: Sound,
-    pitch: NDArray[np.int64],
-    start: NDArray[np.int64],
-    stop: NDArray[np.int64],
-    velocity: NDArray[np.int64],
-) -> None:
+def _play_piano(sound: Sound, notes: _Played) -> None:
     """Add the notes to ``sound`` (samples, 2); each tone (a pitch, a brightness) is made once, for its longest note.
 
     Amplitude is the square of a line in velocity (Dannenberg, "The interpretation of MIDI velocity", 2006), here over
     40 dB.
     """
+    pitch, start, stop, velocity = notes
     samples = json.loads((PIANO / "samples.json").read_text(encoding="utf-8"))["notes"]
     recorded = np.array([sample["pitch"] for sample in samples])
     release = np.arange(int(RELEASE * RATE), dtype=np.float32) / np.float32(RATE)
