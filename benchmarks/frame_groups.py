@@ -74,6 +74,21 @@ def of(regions: Regions, which: Int[Tensor, " m"]) -> Regions:
     return Regions(regions.canvas[which], regions.given[which], None if long is None else long[which])
 
 
+def put(
+    regions: Regions,
+    margin: Margin,
+    which: Int[Tensor, " m"],
+    cells: Int[Tensor, "m k"],
+    step: Int[Tensor, " m"],
+    tokens: Int[Tensor, "m k"],
+) -> None:
+    """Write cells of one time step of some regions, in place: from then on they are given."""
+    assert regions.given is not None
+    region, when = which[:, None], step[:, None]
+    regions.given[region, cells, when] = tokens.to(regions.given)
+    regions.canvas[region, cells + margin.pitch, when + margin.past] = tokens.to(regions.canvas)
+
+
 def parts(
     level: FractalLevel,
     regions: Regions,
@@ -146,13 +161,13 @@ def decide(
     assert regions.given is not None
     device, patch = step.device, level.patch
     grid = level.grid(regions.canvas)
-    canvas, given = regions.canvas.clone(), regions.given.clone()
+    whole = Regions(regions.canvas.clone(), regions.given.clone(), regions.long_context)
     cells = torch.zeros(len(step), grid.rows * patch, dtype=torch.long, device=device)
     logs, usual = torch.zeros_like(likely), torch.ones_like(likely, dtype=torch.bool)
     turn, place = torch.zeros_like(step), torch.arange(grid.rows, device=device)
     active = torch.arange(len(step), device=device)
     while len(active):
-        now = of(Regions(canvas, given, regions.long_context), active)
+        now = of(whole, active)
         asked = cond.each(lambda x, active=active: x[active])  # type: ignore[misc]
         z, children, odds = column_odds(level, now, asked, grid, step[active], kept)
         matters = odds.sigmoid() >= SURE
@@ -188,12 +203,9 @@ def decide(
         still = chance / (1 - likely[mine] + chance).clamp(min=torch.finfo(chance.dtype).tiny)
         likely = likely.index_put((mine,), torch.where(none, still, 1.0).to(likely))
         cells[mine[:, None], rows] = found.cells
-        done = place < turn[active, None]
-        known = active[done.nonzero()[:, 0]]
-        at = done.nonzero()[:, 1, None] * patch + torch.arange(patch, device=device)
-        when = step[known, None]
-        given[known[:, None], at, when] = cells[known[:, None], at].to(given)
-        canvas[known[:, None], at + level.margin.pitch, when + level.margin.past] = cells[known[:, None], at].to(canvas)
+        done = (place < turn[active, None]).nonzero()
+        known, at = active[done[:, 0]], done[:, 1, None] * patch + torch.arange(patch, device=device)
+        put(whole, level.margin, known, at, step[known], cells[known[:, None], at])
         active = active[turn[active] < grid.rows]
     return Decided(logs, cells, usual)
 

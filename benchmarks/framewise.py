@@ -34,7 +34,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks import exit_status
-from benchmarks.frame_groups import group_log_probabilities, inputs, parts
+from benchmarks.frame_groups import group_log_probabilities, inputs, parts, put
 from fractalgen.api import FractalGen, load_pretrained
 from fractalgen.cli import Parser
 from fractalgen.config import Precision
@@ -156,9 +156,9 @@ def frame_log_probabilities(
         canvas, given, tokens = canvas[:active], given[:active], tokens[:active]
         cond = cond.each(lambda c, active=active: c[:active])  # type: ignore[misc]
         truth = tokens[every, :, now].long()
+        regions = Regions(canvas, given)
         for turn in range(len(groups)):
             row = rows[turns[number, :active, turn]]
-            regions = Regions(canvas, given)
             undecided, filled, _ = level.tasks(regions, grid)
             changed = torch.ones_like(undecided) if before is None else touched(level, grid, canvas != before[:active])
             x = inputs(level, regions, grid, undecided, changed, None if x is None else x[:active])
@@ -172,10 +172,8 @@ def frame_log_probabilities(
             last = turn + 1 == len(groups)
             logs, picks = group_log_probabilities(level.child, *below, gate, now % column, mine, kept, pick=not last)
             result[:active, number] += logs
-            given[every[:, None], cells, now[:, None]] = picks.to(given)
-            canvas[every[:, None], cells + margin.pitch, now[:, None] + margin.past] = picks.to(canvas)
-        given[every, :, now] = truth.to(given)
-        canvas[every, margin.pitch : canvas.shape[1] - margin.pitch, now + margin.past] = truth.to(canvas)
+            put(regions, margin, every, cells, now, picks)
+        put(regions, margin, every, torch.arange(config.pitches, device=device).expand_as(truth), now, truth)
         if bar is not None:
             bar.update(active)
     found: list[Tensor] = [result.new_empty(0)] * count
