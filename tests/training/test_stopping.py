@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from fractalgen import files
 from fractalgen.checkpoint import read_checkpoint
@@ -24,6 +23,7 @@ from fractalgen.errors import UserError
 from fractalgen.training import callbacks
 from fractalgen.training.command import train
 from tests import tiny
+from tests.training.checkpoints import same_state
 
 ROOT = Path(__file__).parents[2]
 STEPS = 40
@@ -34,6 +34,7 @@ from pathlib import Path
 import torch
 from fractalgen import cli
 from fractalgen.training import callbacks, command as training
+from tests.training.checkpoints import same_state
 from tests import tiny
 from tests.training.test_stopping import every_step, settings
 
@@ -108,17 +109,6 @@ def wait_for(what: Callable[[], bool], seconds: float = 90) -> None:
         time.sleep(0.02)
 
 
-def weights(path: Path) -> dict[str, torch.Tensor]:
-    content = torch.load(path, weights_only=True)
-    moments = content["optimizer_states"][0]["state"]
-    return content["state_dict"] | {f"{i}/{k}": v for i, state in moments.items() for k, v in state.items()}
-
-
-def same(first: Path, second: Path) -> bool:
-    a, b = weights(first), weights(second)
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
 @pytest.fixture(scope="module")
 def straight(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The last checkpoint of a run that nothing interrupted."""
@@ -163,7 +153,7 @@ def test_stopped_and_killed_it_goes_on_to_the_same_end(start: Any, straight: Pat
     process = start(folder, str(folder))
     _, errors = process.communicate()
     assert process.returncode == 0, errors
-    assert same(last(folder), straight)
+    assert same_state(last(folder), straight)
     assert not list(last(folder).parent.glob(".*"))
 
 
@@ -221,5 +211,5 @@ if __name__ == "__main__":  # python -m tests.training.test_stopping FOLDER KILL
             done += 1
         if steps[-1] < STEPS:
             assert begin(folder, str(folder)).wait() == 0
-        assert same(last(folder), last(home / "straight"))
+        assert same_state(last(folder), last(home / "straight"))
         print(f"killed {done} times, of this run at steps {steps[1:]}: the same end", flush=True)

@@ -28,6 +28,7 @@ from fractalgen.training.command import train
 from fractalgen.training.metrics import Tally
 from fractalgen.training.module import Training
 from tests import tiny
+from tests.training.checkpoints import same_state
 
 
 @pytest.fixture(scope="module")
@@ -52,17 +53,6 @@ def checkpoint(version: Path, step: int) -> Path:
 
 def scalars(version: Path) -> EventAccumulator:
     return EventAccumulator(str(version), size_guidance={"scalars": 0, "images": 0}).Reload()
-
-
-def weights_and_moments(path: Path) -> dict[str, torch.Tensor]:
-    content = torch.load(path, weights_only=True)
-    moments = content["optimizer_states"][0]["state"]
-    return content["state_dict"] | {f"{i}/{k}": v for i, state in moments.items() for k, v in state.items()}
-
-
-def equal(first: Path, second: Path) -> bool:
-    a, b = weights_and_moments(first), weights_and_moments(second)
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 @pytest.mark.slow
@@ -144,7 +134,7 @@ def test_labels_are_learned_and_kept(run: Any, corpus: Path, tmp_path: Path) -> 
     assert float(free) != pytest.approx(float(given), rel=1e-6)
     settings = {"attributes": ("register", "key"), "num_images_to_log": 0, "max_steps": 4}
     resumed = run(**settings, resume=str(path), output_dir=str(tmp_path / "resumed"))
-    assert equal(checkpoint(resumed, 4), checkpoint(run(**settings), 4))
+    assert same_state(checkpoint(resumed, 4), checkpoint(run(**settings), 4))
     with pytest.raises(UserError, match="attributes there are key register, here none"):
         run(resume=str(path))
 
@@ -157,9 +147,9 @@ def test_resuming_is_exact(run: Any, tmp_path: Path, generator: str) -> None:
     resumed = run(**settings, resume=str(checkpoint(version, 2)), output_dir=str(tmp_path / "other"))
     assert resumed == tmp_path / "other" / "lightning_logs" / "version_0"
     for step in (4, 5):
-        assert equal(checkpoint(version, step), checkpoint(resumed, step))
-    assert equal(version / "checkpoints/last.ckpt", resumed / "checkpoints/last.ckpt")
-    assert not equal(checkpoint(version, 2), checkpoint(version, 4))
+        assert same_state(checkpoint(version, step), checkpoint(resumed, step))
+    assert same_state(version / "checkpoints/last.ckpt", resumed / "checkpoints/last.ckpt")
+    assert not same_state(checkpoint(version, 2), checkpoint(version, 4))
     a, b = (scalars(folder).Scalars("train_loss") for folder in (version, resumed))
     assert [(event.step, event.value) for event in a[2:]] == [(event.step, event.value) for event in b]
 
@@ -187,7 +177,7 @@ def test_resuming_between_validations_is_exact(run: Any, tmp_path: Path, monkeyp
     assert resumed == tmp_path / "run" / "lightning_logs" / "version_0"
     assert len(list((resumed / "checkpoints").glob("step_*"))) == 3
     straight = run(output_dir=str(tmp_path / "straight"))
-    assert equal(resumed / "checkpoints/last.ckpt", straight / "checkpoints/last.ckpt")
+    assert same_state(resumed / "checkpoints/last.ckpt", straight / "checkpoints/last.ckpt")
 
 
 @pytest.mark.slow
@@ -221,8 +211,8 @@ def test_the_seed_decides_everything(run: Any, tmp_path: Path) -> None:
         / "checkpoints/last.ckpt"
         for name, seed, workers in (("a", 1, 0), ("b", 1, 1), ("c", 2, 0))
     ]
-    assert equal(last[0], last[1])
-    assert not equal(last[0], last[2])
+    assert same_state(last[0], last[1])
+    assert not same_state(last[0], last[2])
 
 
 @pytest.mark.parametrize(
@@ -385,7 +375,7 @@ def test_a_cooldown_is_a_branch_that_keeps_the_state(run: Any, tmp_path: Path) -
     assert rates == pytest.approx([6e-4, 6e-4 * (1 - (1 / 3) ** 0.5), 6e-4 * (1 - (2 / 3) ** 0.5)])
     # interrupted, it goes on to the same end in its own folder
     again = run(**changes, resume=str(checkpoint(branch, 6)), output_dir=str(tmp_path / "again"))
-    assert equal(checkpoint(again, 7), checkpoint(branch, 7))
+    assert same_state(checkpoint(again, 7), checkpoint(branch, 7))
     with pytest.raises(UserError, match="--cooldown_steps 3: for --schedule constant, not --schedule cosine"):
         run(**{**changes, "schedule": "cosine"}, resume=str(path))
 
@@ -471,6 +461,7 @@ TWO_DEVICES = """
 import sys, torch
 from pathlib import Path
 from fractalgen.training.command import train
+from tests.training.checkpoints import same_state, weights_and_moments
 from tests import tiny
 
 torch.set_num_threads(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -119,27 +120,32 @@ def test_samples_are_drawn_from_the_likelihood_under_a_plan(generators: str, abs
     gone = torch.tensor(ABSENT[absent])
     rolls = every_roll(2, 4, 3)
     rolls = rolls[(rolls[..., gone] == 0).flatten(1).all(1)]
-    count = 20_000
-    settings = SamplingConfig(num_iter_list=ITERATIONS, mar_order="scan")
+    assert_sampled(model, rolls, plans("outside"), gone, least=20)
+
+
+def assert_sampled(
+    model: FractalGen, rolls: Tensor, told: Plans, gone: Tensor, given: Tensor | None = None, *, least: int
+) -> None:
+    """A chi-square test of samples under a plan: each of the rolls is drawn as often as its likelihood says.
+
+    ``gone``: steps that do not exist.  ``given``: cells of one roll that are known, -1 elsewhere.
+    """
+    schedule: Any = {"num_iter_list": ITERATIONS, "mar_order": "scan"}
+    known = None if given is None else (given >= 0).expand_as(rolls)
+    absent = gone.expand(len(rolls), -1)
     with torch.no_grad():
-        expected = (
-            -model.nll(
-                rolls,
-                num_iter_list=ITERATIONS,
-                mar_order="scan",
-                plans=repeated(plans("outside"), len(rolls)),
-                absent=gone.expand(len(rolls), -1),
-            ).total
-        ).exp()
+        nll = model.nll(rolls, known=known, plans=repeated(told, len(rolls)), absent=absent, **schedule).total
+    count = 20_000
     drawn, _ = sample_rolls(
         model,
-        settings,
+        SamplingConfig(**schedule),
         count,
-        plans=repeated(plans("outside"), count),
+        known=None if given is None else given.expand(count, -1, -1),
+        plans=repeated(told, count),
         absent=gone,
         generator=torch.Generator().manual_seed(4),
     )
-    assert_drawn_from(drawn.masked_fill(gone, 0), rolls, expected, least=20)
+    assert_drawn_from(drawn.masked_fill(gone, 0), rolls, (-nll).exp(), least=least)
 
 
 def test_recording_changes_no_bit_and_a_plan_changes_the_music() -> None:
@@ -289,28 +295,7 @@ def test_samples_beside_given_cells_in_short_bars(generators: str, known_first: 
     rolls = every_roll(2, 4, 3)
     rolls = rolls[(rolls[..., gone] == 0).flatten(1).all(1)]
     rolls = rolls[((rolls == given) | (given < 0)).flatten(1).all(1)]
-    with torch.no_grad():
-        expected = (
-            -model.nll(
-                rolls,
-                num_iter_list=ITERATIONS,
-                mar_order="scan",
-                known=(given >= 0).expand_as(rolls),
-                plans=repeated(plans(), len(rolls)),
-                absent=gone.expand(len(rolls), -1),
-            ).total
-        ).exp()
-    count = 20_000
-    drawn, _ = sample_rolls(
-        model,
-        SamplingConfig(num_iter_list=ITERATIONS, mar_order="scan"),
-        count,
-        known=given.expand(count, -1, -1),
-        plans=repeated(plans(), count),
-        absent=gone,
-        generator=torch.Generator().manual_seed(4),
-    )
-    assert_drawn_from(drawn.masked_fill(gone, 0), rolls, expected, least=5)
+    assert_sampled(model, rolls, plans(), gone, given, least=5)
 
 
 def test_guidance_of_the_planner_strengthens_the_key() -> None:
