@@ -10,8 +10,8 @@ if [ $# -eq 0 ] || [ "$1" = --fast ]; then
     "$PYTHON" -m ruff format --check .
     "$PYTHON" -m ruff check .
 fi
-# A process for each core, four at most: a test may need a gigabyte.  A file of tests stays in one process.
-SPREAD=(--numprocesses auto --maxprocesses 4 --dist loadfile)
+# A process for each core, four at most: a test may need a gigabyte.  tests/conftest.py says what stays in one process.
+SPREAD=(--numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder)
 if [ $# -eq 0 ]; then
     "$PYTHON" -m mypy
     set -- "${SPREAD[@]}"

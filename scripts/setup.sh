@@ -33,17 +33,14 @@ fractalgen_setup() {
         fi
     fi
     echo "Setting up .venv: only the first time, a minute or a few (PyTorch is large) ..." >&2
-    # pip's own progress is for people at a terminal.
-    local quiet="-qq"
-    if [ -t 2 ]; then quiet=""; fi
+    # Python compiles modules when they are first imported, which most never are.
+    local install=("$PYTHON" -m pip install --disable-pip-version-check --no-compile -c "$root/constraints.txt")
+    if [ ! -t 2 ]; then install+=(-qq); fi  # pip's own progress is for people at a terminal
     # Without build isolation, the constrained setuptools serves the project's own (editable) build.
-    "$PYTHON" -m pip install $quiet --disable-pip-version-check -c "$root/constraints.txt" setuptools >&2 &&
-        "$PYTHON" -m pip install $quiet --disable-pip-version-check -c "$root/constraints.txt" \
-            --no-build-isolation -e "$root${extra:+[$extra]}" >&2 &&
+    "${install[@]}" setuptools >&2 &&
+        "${install[@]}" --no-build-isolation -e "$root${extra:+[$extra]}" >&2 &&
         # Plays soundfonts.  Without what it depends on: a driver of loudspeakers, which is not for every machine.
-        { [ "$extra" != dev ] ||
-            "$PYTHON" -m pip install $quiet --disable-pip-version-check -c "$root/constraints.txt" \
-                --no-deps tinysoundfont >&2; } &&
+        { [ "$extra" != dev ] || "${install[@]}" --no-deps tinysoundfont >&2; } &&
         echo "$wanted $extra" >>"$stamp"
 }
 

@@ -24,6 +24,15 @@ def pytest_configure() -> None:
     hypothesis.settings.load_profile("fractalgen")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One process runs the tests of a file, or of a group that a file names; the longest groups begin."""
+    items.sort(key=lambda item: item.path.name != "test_readme.py" and "e2e" not in item.path.parts)
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(ROOT))))
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """Folder with ``POP909/`` and ``jsb/`` beside the checkout (or $FRACTALGEN_DATA); absent: the test is skipped."""

@@ -1,4 +1,4 @@
-"""The commands and examples of the README and of most documents are run in order in one copy of the checkout.
+"""The commands and examples of the README and of most documents: each document has a copy of the checkout of its own.
 
 A block that a test cannot run says so in a comment on the line above its fence::
 
@@ -29,7 +29,7 @@ README, TRANSLATION, CONTRIBUTING = (ROOT / name for name in ("README.md", "READ
 GALLERY, COOKBOOK = ROOT / "docs" / "watching.md", ROOT / "docs" / "cookbook.md"
 REFERENCE = sorted((ROOT / "docs" / "reference").glob("*.md"))
 TUTORIALS = [ROOT / "docs" / "tutorials" / f"{reader}.md" for reader in ("composer", "researcher", "contributor")]
-EXECUTED = (README, GALLERY, COOKBOOK, *REFERENCE, *TUTORIALS)  # contributors change the code: they are last
+EXECUTED = (README, GALLERY, COOKBOOK, *REFERENCE, *TUTORIALS)
 BLOCK = re.compile(
     r"(?:^<!-- (?P<mark>not tested|tested as): (?P<text>.+?) -->\n)?^```(?P<language>bash|python)\n(?P<body>.*?)^```$",
     re.MULTILINE | re.DOTALL,
@@ -134,7 +134,16 @@ def test_links_lead_somewhere(path: Path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", [block for path in EXECUTED for block in blocks(path)], ids=str)
+@pytest.mark.parametrize(
+    ("checkout", "block"),
+    [
+        pytest.param(path, block, id=str(block), marks=pytest.mark.xdist_group(path.stem))
+        for path in EXECUTED
+        for block in blocks(path)
+    ],
+    indirect=["checkout"],
+    scope="module",
+)
 def test_readme_block(block: Block, checkout: Path):
     if block.skipped:
         pytest.skip(block.skipped)
