@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
 import torch
 from playwright.sync_api import Browser
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.browser import chromium
 
@@ -24,13 +27,23 @@ def pytest_configure() -> None:
     hypothesis.settings.load_profile("fractalgen")
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One process runs the tests of a file, or of a group that a file names; the longest groups begin."""
+    """What takes longest begins, so that the processes end together."""
     items.sort(key=lambda item: item.path.name != "test_readme.py" and "e2e" not in item.path.parts)
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(ROOT))))
+
+
+class ByFileOrDocument(LoadScopeScheduling):
+    """One process runs all tests of a file; of the documents in ``test_readme.py`` it runs one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file, _, test = nodeid.partition("::")
+        block = re.match(r"test_readme_block\[(\w+)-", test)
+        return block[1] if block else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFileOrDocument:
+    return ByFileOrDocument(config, log)
 
 
 @pytest.fixture(scope="session")

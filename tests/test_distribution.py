@@ -8,11 +8,13 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib.metadata import distributions
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from packaging.specifiers import SpecifierSet
 
 import fractalgen
 from fractalgen.music.pianoroll import PianoRoll
@@ -60,6 +62,19 @@ def test_what_is_told_to_install_is_this_project_and_has_the_extra() -> None:
         for match in told.finditer(path.read_text("utf-8")):
             assert match["name"], f"{path}: {match[0]} is another project on PyPI"
             assert set(match["extras"].split(",")) <= PROJECT["optional-dependencies"].keys(), f"{path}: {match[0]}"
+
+
+def test_the_oldest_python_can_install_the_exact_versions() -> None:
+    """Debian 12 has 3.11.2: a package that asks for a later 3.11 breaks the set-up there."""
+    oldest = PROJECT["requires-python"].removeprefix(">=") + ".0"
+    exact = {line for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines() if "==" in line}
+    refused = [
+        f"{package.name} {package.version}: {package.metadata['Requires-Python']}"
+        for package in distributions()
+        if f"{package.name}=={package.version}" in exact
+        and oldest not in SpecifierSet(package.metadata["Requires-Python"] or "")
+    ]
+    assert refused == []
 
 
 @pytest.mark.slow

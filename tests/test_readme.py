@@ -136,11 +136,7 @@ def test_links_lead_somewhere(path: Path):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("checkout", "block"),
-    [
-        pytest.param(path, block, id=str(block), marks=pytest.mark.xdist_group(path.stem))
-        for path in EXECUTED
-        for block in blocks(path)
-    ],
+    [pytest.param(path, block, id=str(block)) for path in EXECUTED for block in blocks(path)],
     indirect=["checkout"],
     scope="module",
 )

@@ -61,7 +61,8 @@ def evaluate(cfg: EvaluateConfig) -> int:
         ValidCrops(corpus, split, config.crop_length, patch=config.column, bar_columns=config.bar_columns)
         for split in splits
     ]
-    if cfg.num_samples and len({song for crops in parts for song, _ in crops.crops}) < 2:
+    songs = sorted({song for crops in parts for song, _ in crops.crops})
+    if cfg.num_samples and len(songs) < 2:
         raise UserError(f"--num_samples {cfg.num_samples}: {cfg.data} has one song here, none to compare it with")
     precision = choose_precision(cfg.precision, model.device)
     print(f"{model.checkpoint_id} on {device} in {'bfloat16' if precision == 'bf16' else 'float32'}", flush=True)
@@ -77,9 +78,15 @@ def evaluate(cfg: EvaluateConfig) -> int:
 
         result["given_plan"] = plan_summary(likelihood(cfg, corpus, model, parts, given_plan=True))
         print(plan_text(result["given_plan"]))
-    drawn = samples(cfg, model) if cfg.num_samples else []
+    # samples end if they are as long as songs; else they go on after their last bar, as most excerpts of songs do
+    ends = config.plan_width > 0 and float(np.median(corpus.lengths[songs])) <= config.crop_length
+    drawn = samples(cfg, model, ends) if cfg.num_samples else []
     if drawn:
-        compare(cfg, corpus, model, result, parts, np.concatenate([part.tokens for part in drawn]))
+        tokens = np.concatenate([part.tokens for part in drawn])
+        compare(cfg, corpus, result, parts, tokens)
+        shape = {"ends": ends, "bar_columns": config.bar_columns}
+        result["two_sample"] = compare_with_songs(corpus, songs, tokens, **shape, seed=cfg.seed)
+        print(two_sample_text(result["two_sample"]))
     if cfg.json:
         write_json(cfg.json, {key: value for key, value in result.items() if key != "histograms"})
     if cfg.report:
@@ -217,13 +224,24 @@ class Drawn(NamedTuple):
     traces: list[Trace]
 
 
-def draw(model: FractalGen, cfg: EvaluateConfig, part: Part, progress: Callable[[int, int], None] | None) -> Drawn:
-    """Draw a part of the samples, as wide as the crops."""
-    from fractalgen.rolls import compose_rolls
+def draw(
+    model: FractalGen,
+    cfg: EvaluateConfig,
+    part: Part,
+    ends: bool,
+    progress: Callable[[int, int], None] | None = None,
+) -> Drawn:
+    """Draw a part of the samples, as wide as the crops, in random keys; ``ends``: whether they are told of an end."""
+    from fractalgen.data.attributes import random_key_labels
+    from fractalgen.music.planning import piece_plan
+    from fractalgen.rolls import compose_rolls, layout_of
 
+    config = model.config
     rolls, traces = compose_rolls(
         model,
         part.size,
+        plan=piece_plan(layout_of(config), config.steps_per_quarter, ends=ends) if config.plan_width else None,
+        labels=random_key_labels(config.attributes, part.size, part.seed),
         sampling=sampling_settings(cfg),
         seed=part.seed,
         batch_size=cfg.batch_size,
@@ -234,29 +252,29 @@ def draw(model: FractalGen, cfg: EvaluateConfig, part: Part, progress: Callable[
     return Drawn(np.stack([roll.tokens for roll in rolls]), rolls[:examples], traces[:examples])
 
 
-def draw_remotely(order: tuple[EvaluateConfig, Part]) -> Drawn:
+def draw_remotely(order: tuple[EvaluateConfig, Part, bool]) -> Drawn:
     """Draw a part of the samples on a worker."""
-    cfg, part = order
+    cfg, part, ends = order
     with ALONE:
-        return draw(loaded_model(cfg.checkpoint, cfg.model, cfg.device), cfg, part, None)
+        return draw(loaded_model(cfg.checkpoint, cfg.model, cfg.device), cfg, part, ends)
 
 
-def samples(cfg: EvaluateConfig, model: FractalGen) -> list[Drawn]:
-    """All samples, part by part.
+def samples(cfg: EvaluateConfig, model: FractalGen, ends: bool) -> list[Drawn]:
+    """All samples, part by part; ``ends``: see :func:`draw`.
 
     Raises:
         UserError: the cluster that is to draw them does not.
     """
-    orders = [(cfg, part) for part in parts(cfg.num_samples, cfg.seed)]
+    orders = [(cfg, part, ends) for part in parts(cfg.num_samples, cfg.seed)]
     if cfg.scheduler is None and len(orders) == 1:
         with composing_bar() as progress:
-            return [draw(model, cfg, orders[0][1], progress)]
+            return [draw(model, *orders[0], progress)]
 
-    def killed(order: tuple[EvaluateConfig, Part]) -> Drawn:
+    def killed(order: tuple[EvaluateConfig, Part, bool]) -> Drawn:
         raise UserError(f"--scheduler {cfg.scheduler}: workers died that drew samples {order[1].first} and the next")
 
     found = []
-    results: Iterator[Drawn] = (draw(model, cfg, part, None) for _, part in orders)
+    results: Iterator[Drawn] = (draw(model, *order) for order in orders)
     if cfg.scheduler is not None:
         results = ordered(draw_remotely, orders, killed, scheduler=cfg.scheduler, batch=1)
     with tqdm(total=cfg.num_samples, desc="composing", unit="piece", dynamic_ncols=True) as bar:
@@ -267,12 +285,7 @@ def samples(cfg: EvaluateConfig, model: FractalGen) -> list[Drawn]:
 
 
 def compare(
-    cfg: EvaluateConfig,
-    corpus: Corpus,
-    model: FractalGen,
-    result: dict[str, Any],
-    parts: list[ValidCrops],
-    tokens: Rolls,
+    cfg: EvaluateConfig, corpus: Corpus, result: dict[str, Any], parts: list[ValidCrops], tokens: Rolls
 ) -> None:
     """Add to ``result`` how generated rolls (n, 128, T) compare with real ones, and print it."""
     from fractalgen.data.crops import every_other_song
@@ -294,7 +307,3 @@ def compare(
             shares = "{exact:.2%} at the same pitches, {transposed:.2%} at any, at most {longest} in a row"
             told = f": {shares.format(**found)}" if found["bars"] else ""
             print(f"bars copied from training songs, of {found['bars']} {name}{told}")
-    songs = sorted({song for crops in parts for song, _ in crops.crops})
-    shape = {"ends": model.config.plan_width > 0, "bar_columns": model.config.bar_columns}
-    result["two_sample"] = compare_with_songs(corpus, songs, tokens, **shape, seed=cfg.seed)
-    print(two_sample_text(result["two_sample"]))

@@ -99,7 +99,7 @@ def compare_with_songs(
 ) -> dict[str, Any]:
     """The :func:`two_sample_test` of generated rolls (n, 128, T) and comparable excerpts of songs.
 
-    ``ends``: the rolls end as pieces do (models with plans are told how many bars are left), so the excerpts are the
+    ``ends``: the rolls end as songs do (models with plans are told how many bars are left), so the excerpts are the
     ends of songs, if there are enough.  ``bar_columns``: the rolls are all in 4/4, so the excerpts are, too.  Where
     more than half of the songs are shorter than T, only half of the rolls is compared, or a quarter ...
 

@@ -13,13 +13,18 @@ import pytest
 import torch
 
 from fractalgen.api import FractalGen
+from fractalgen.bulk import Part
 from fractalgen.checkpoint import save_pretrained
 from fractalgen.cli import main
+from fractalgen.config import EvaluateConfig
 from fractalgen.data.corpus import Corpus, write_corpus
 from fractalgen.data.crops import Excerpts, ValidCrops
+from fractalgen.evaluation.command import draw
 from fractalgen.evaluation.likelihood import Scores, Window, crop_windows, score, sliding_windows
 from fractalgen.evaluation.statistics import ratio_error
 from fractalgen.model.plans import Plans
+from fractalgen.music.labels import Attribute
+from fractalgen.music.plan import MOST_LEFT
 from tests import tiny
 from tests.data import test_plans
 
@@ -194,6 +199,18 @@ def test_the_command_writes_what_it_prints(tmp_path: Path, model: FractalGen, ca
     assert "histograms" not in figures
     assert set(figures["command"].split()) == {"fractalgen", "evaluate", *flags.split()}
     assert page.read_text().count("data:image/gif") == 2
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_samples_are_in_random_keys_and_end_only_as_songs_do(ends: bool) -> None:
+    key = Attribute("key", ("C major", "A minor", "G major"))
+    config = replace(tiny.model_config(), plan_width=8, bar_columns=True, attributes=(key,))
+    model = tiny.random_model(config)
+    drawn = draw(model, EvaluateConfig(data="", num_samples=6, batch_size=6), Part(0, 6, 5), ends)
+    assert drawn.tokens.shape == (6, 128, config.crop_length)
+    left = [trace.settings["plan"]["left"] for trace in drawn.traces]
+    assert set(map(tuple, left)) == {tuple(range(config.columns, 0, -1)) if ends else (MOST_LEFT,) * config.columns}
+    assert len({trace.settings["key"] for trace in drawn.traces}) > 1
 
 
 @pytest.mark.parametrize(
