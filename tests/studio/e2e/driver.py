@@ -21,6 +21,20 @@ BAR = 4 * 480
 # Nothing is known from other tests; what a page keeps over a reload stays.
 NEW = "sessionStorage.known ?? localStorage.clear(); sessionStorage.known = true;"
 
+# Where in the window a point of the roll is, when two frames in a row say the same: the view fits itself to new music.
+STILL = """
+window.still = async (point) => {
+  const frame = () => new Promise((after) => requestAnimationFrame(() => requestAnimationFrame(after)));
+  const now = () => {
+    const { left, top } = studio.roll.canvas.getBoundingClientRect(), [x, y] = point();
+    return [left + x, top + y];
+  };
+  for (let before = null, at = now(); ; before = at, at = now()) {
+    if (String(before) === String(at)) return at;
+    await frame();
+  }
+};
+"""
 
 # What a page asks for takes half a second more from now on; what it sends does not.
 SLOW_SERVER = """
@@ -112,6 +126,7 @@ class StudioTab(Tab):
             self.page.route("**/samples.json", lambda route: route.fulfill(json={"notes": []}))
         self.page.add_init_script(EAR)
         self.page.add_init_script(NEW)
+        self.page.add_init_script(STILL)
         self.page.goto(server.url if project is None else f"{server.url}#{project}")
         self.ready()
         self.project = str(self.js("studio.project.id"))
@@ -167,11 +182,8 @@ class StudioTab(Tab):
         self.rest()
 
     def place(self, tick: float, pitch: float) -> tuple[float, float]:
-        """Where the middle of a pitch's row is at a tick, in the window."""
-        at = self.js(
-            f"(({{left, top}}) => [left + studio.roll.x({tick}), top + studio.roll.y({pitch}) + studio.roll.row / 2])"
-            "(studio.roll.canvas.getBoundingClientRect())"
-        )
+        """Where the middle of a pitch's row is at a tick, in the window, as soon as the roll stands still."""
+        at = self.js(f"still(() => [studio.roll.x({tick}), studio.roll.y({pitch}) + studio.roll.row / 2])")
         return float(at[0]), float(at[1])
 
     def lane(self, tick: float, y: float) -> tuple[float, float]:
