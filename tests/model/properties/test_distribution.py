@@ -116,7 +116,7 @@ def test_sampler_given_known_cells_draws_from_the_likelihood(
     rolls = every_roll(2, 4, 3)
     agree = ((rolls == KNOWN) | (KNOWN < 0)).all(-1).all(-1)
     torch.manual_seed(0)
-    orders = 200 if "mar" in generators else 1
+    orders = 100 if "mar" in generators else 1
     known = (KNOWN >= 0).expand(orders * int(agree.sum()), -1, -1)
     with torch.no_grad():
         many = model.nll(rolls[agree].repeat(orders, 1, 1), num_iter_list=ITERATIONS, known=known).total
@@ -138,7 +138,7 @@ def test_many_candidates_make_an_ar_model_draw_given_both_sides() -> None:
     assert (
         0.5 * (given_both[agree] - past_only.exp()).abs().sum() > 0.1
     )  # total variation: there is something to correct
-    assert_frequencies(model, given_both, seed=6, slack=1.3, known=KNOWN, width=4, candidates=30, count=1500)
+    assert_frequencies(model, given_both, seed=6, slack=1.3, known=KNOWN, width=4, candidates=30, count=1000)
 
 
 def test_levels_that_listen_react_to_known_cells_ahead() -> None:
@@ -184,7 +184,7 @@ def test_mar_sampler_draws_from_the_likelihood(generators: str, monkeypatch: pyt
     monkeypatch.setattr("fractalgen.model.sampling.windows.drop_orphans", lambda tokens: tokens)
     rolls = every_roll(2, 2, 3)
     torch.manual_seed(0)
-    orders = 1000
+    orders = 500
     with torch.no_grad():
         many = model.nll(rolls.repeat(orders, 1, 1), num_iter_list=ITERATIONS).total.view(orders, -1)
     assert_frequencies(model, (-many).exp().mean(0), seed=6, slack=1.3)
@@ -198,7 +198,7 @@ def assert_frequencies(
     known: Tensor | None = None,
     width: int = 2,
     candidates: int = 1,
-    count: int = 10_000,
+    count: int = 6_000,
     mar_order: MarOrder = "random",
 ) -> None:
     """``count`` samples have these probabilities of all rolls of two pitches."""
@@ -221,7 +221,7 @@ def test_random_masks_estimate_the_one_by_one_bound(generators: str) -> None:
     model = random_model(tiny_config(generators))
     roll = random_rolls(1, 2, 4, 1, seed=4)
     torch.manual_seed(0)
-    repeats = 3000
+    repeats = 2000
     with torch.no_grad():
         one_by_one = model.nll(roll.expand(repeats, -1, -1), num_iter_list=(2, 4, 1)).total
         estimate = model.nll(roll.expand(repeats, -1, -1)).total
@@ -241,7 +241,7 @@ def test_sampling_of_children_is_unbiased() -> None:
     torch.manual_seed(0)
     with torch.no_grad():
         exact = full.nll(rolls).total.sum().item()
-        estimates = torch.stack([limited.nll(rolls, subsample=True).total.sum() for _ in range(400)])
+        estimates = torch.stack([limited.nll(rolls, subsample=True).total.sum() for _ in range(200)])
     error = estimates.std().item() / math.sqrt(len(estimates))
     assert estimates.std() > 0
     assert estimates.mean().item() == pytest.approx(exact, abs=5 * error)

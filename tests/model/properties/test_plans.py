@@ -69,8 +69,16 @@ def probabilities(
 
 @pytest.mark.parametrize("absent", ABSENT)
 @pytest.mark.parametrize("kind", ["told", "outside", "partly"])
-@pytest.mark.parametrize("generators", ["ar ar ar", "mar mar mar", "mar ar ar", "ar mar ar"])
-@pytest.mark.parametrize("scan_order", ["column_major", "row_major"])
+@pytest.mark.parametrize(
+    ("generators", "scan_order"),
+    [
+        ("ar ar ar", "column_major"),
+        ("ar ar ar", "row_major"),
+        ("mar mar mar", "column_major"),
+        ("mar ar ar", "row_major"),
+        ("ar mar ar", "column_major"),
+    ],
+)
 def test_probabilities_of_all_rolls_under_a_plan_sum_to_one(
     generators: str, kind: str, absent: str, scan_order: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,7 +143,7 @@ def assert_sampled(
     absent = gone.expand(len(rolls), -1)
     with torch.no_grad():
         nll = model.nll(rolls, known=known, plans=repeated(told, len(rolls)), absent=absent, **schedule).total
-    count = 20_000
+    count = 8_000
     drawn, _ = sample_rolls(
         model,
         SamplingConfig(**schedule),

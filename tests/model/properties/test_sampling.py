@@ -152,7 +152,7 @@ def test_looking_ahead_draws_the_very_same_music(
     monkeypatch.setattr(ArState, "conditions", counted)
     for settings in cases:
         results, numbers = [], []
-        for span in (1, 5, 16):
+        for span in (1, 5):
             monkeypatch.setattr(sampler_ar, "SPAN", span)
             passes.clear()
             results.append(
@@ -160,19 +160,19 @@ def test_looking_ahead_draws_the_very_same_music(
             )
             assert max(passes) == span
             numbers.append(len(passes))
-        assert numbers[2] <= numbers[1] < numbers[0]
+        assert numbers[1] < numbers[0]
         tokens, slow = results[0]
         assert slow is not None
         assert 0 < (tokens > 0).double().mean() < 0.7
-        for others, quick in results[1:]:
-            assert quick is not None
-            assert torch.equal(others, tokens)
-            for a, b in zip(quick.traces, slow.traces, strict=True):
-                assert np.array_equal(a.decided, b.decided)
-                assert np.array_equal(a.steps, b.steps)
-                assert a.chances is not None
-                assert b.chances is not None
-                assert np.abs(a.chances.astype(int) - b.chances.astype(int)).max() <= 1
+        others, quick = results[1]
+        assert quick is not None
+        assert torch.equal(others, tokens)
+        for a, b in zip(quick.traces, slow.traces, strict=True):
+            assert np.array_equal(a.decided, b.decided)
+            assert np.array_equal(a.steps, b.steps)
+            assert a.chances is not None
+            assert b.chances is not None
+            assert np.abs(a.chances.astype(int) - b.chances.astype(int)).max() <= 1
 
 
 def test_what_is_drawn_is_an_ordinary_tensor() -> None:
