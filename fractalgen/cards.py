@@ -29,7 +29,7 @@ def model_card(name: str, config: ModelConfig, facts: Mapping[str, Any], paramet
     elif licence:
         about |= {"license": "other", "license_name": known}
     kinds = ", ".join(f"L{index} {level.generator.upper()}" for index, level in enumerate(config.levels))
-    labels = ", ".join(attribute.name for attribute in config.attributes) or "none"
+    labels = ", ".join(config.label_names) or "none"
     plans = "drawn, or given as chords and form" if config.plan_width else "none"
     rows = {
         "architecture": f"a generator that calls generators ({kinds}), {parameters / 1e6:.1f} M parameters",

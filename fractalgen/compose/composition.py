@@ -164,7 +164,7 @@ def with_defaults(cfg: GenerateConfig, config: ModelConfig) -> GenerateConfig:
     """The settings, with guidance and labels as chosen for a model of this kind where nothing is asked for."""
     values: dict[str, Any] = {"cfg": GUIDANCE if config.plan_width else SamplingConfig.cfg}
     if config.plan_width and cfg.mode == "accompany" and (cfg.lead_sheet or cfg.chords):
-        known = {"cfg", *(attribute.name for attribute in config.attributes)}
+        known = {"cfg", *config.label_names}
         values = {name: value for name, value in UNDER_CHORDS.items() if name in known}
     return dataclasses.replace(cfg, **{name: value for name, value in values.items() if getattr(cfg, name) is None})
 
@@ -236,6 +236,6 @@ def check_against_model(cfg: GenerateConfig, model: FractalGen, work: Assignment
     config = model.config
     if cfg.mode in ("accompany", "variation"):
         model.check_sees_future(f"--mode {cfg.mode}")
-    knows_tempo = any(attribute.name == "tempo" for attribute in config.attributes)
+    knows_tempo = "tempo" in config.label_names
     if cfg.tempo is not None and work.template is not None and not knows_tempo:
         raise UserError(f"--tempo {cfg.tempo}: the given music keeps its own tempo, and this model has no tempo label")

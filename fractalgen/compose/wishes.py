@@ -31,10 +31,10 @@ def choose_labels(cfg: GenerateConfig, config: ModelConfig, work: Assignment, se
     asked: dict[str, str | None] = {name: getattr(cfg, name) for name in NAMES if name != "tempo"}
     if cfg.key == "free":
         asked["key"] = None
-    if any(attribute.name == "meter" for attribute in config.attributes) and cfg.meter is None:
+    if "meter" in config.label_names and cfg.meter is None:
         meter = meter_label(main_meter(work.meters, work.width))
         asked["meter"] = meter if any(meter in attribute.values for attribute in config.attributes) else None
-    open_key = cfg.key is None and any(attribute.name == "key" for attribute in config.attributes)
+    open_key = cfg.key is None and "key" in config.label_names
     if open_key:
         asked["key"] = (spell_key(cfg.scale) if cfg.scale else None) or given_key(work, config.steps_per_quarter)
         asked["key"] = asked["key"] or (key_of_chords(cfg.chords) if cfg.chords else None)

@@ -92,7 +92,7 @@ class ModelConfig:
         self._check_types()
         if not 2 <= len(self.levels) <= MOST_LEVELS:
             raise ConfigError(f"patch_sizes: 2 to {MOST_LEVELS} levels, not {len(self.levels)}")
-        if len({attribute.name for attribute in self.attributes}) < len(self.attributes):
+        if len(set(self.label_names)) < len(self.attributes):
             raise ConfigError("attributes: one of them is listed twice")
         for name, highest in (("velocity_bins", 64), ("steps_per_quarter", 480)):
             if not 1 <= getattr(self, name) <= highest:
@@ -191,6 +191,11 @@ class ModelConfig:
             window = (child.region[0] + 2 * pitch) * (child.region[1] + past + future)
             least += level.width * (level.depth * level.width + window)
         return least
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The labels that the model knows."""
+        return tuple(attribute.name for attribute in self.attributes)
 
     @property
     def is_autoregressive(self) -> bool:

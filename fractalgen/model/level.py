@@ -59,7 +59,7 @@ class FractalLevel(nn.Module):
         self.place = Place(self.rows, config.width, self.rows / self.columns if index else 1.0)
         self.cond = nn.Linear(parent_width, config.width)
         self.degree = None
-        if any(attribute.name == "key" for attribute in model.attributes):
+        if "key" in model.label_names:
             self.degree = nn.Parameter(torch.zeros(DEGREES, config.width))
         self.harmony = None
         if model.plan_width:  # all that is told of a plan weighs nothing at first
