@@ -31,7 +31,7 @@ from fractalgen.data.crops import ValidCrops, evenly
 from fractalgen.errors import UserError
 from fractalgen.evaluation.likelihood import check_fits
 from fractalgen.evaluation.notes import crop_tokens
-from fractalgen.evaluation.statistics import compare, music_statistics
+from fractalgen.evaluation.statistics import compare, mean_distance, music_statistics
 from fractalgen.files import write_json
 from fractalgen.model.plans import Plans
 from fractalgen.music.planning import piece_plan
@@ -79,8 +79,7 @@ def held(before: Rolls, filled: Rolls) -> float:
 
 def distance(truth: Rolls, filled: Rolls) -> float:
     """Mean over the music statistics of the Wasserstein distance in standard deviations of the true bars."""
-    found = compare(music_statistics(truth), music_statistics(filled))
-    return float(np.mean([row["scaled"] for row in found.values() if row["scaled"] is not None]))
+    return mean_distance(compare(music_statistics(truth), music_statistics(filled)))
 
 
 @torch.no_grad()

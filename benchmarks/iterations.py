@@ -36,7 +36,14 @@ from fractalgen.devices import resolve_device
 from fractalgen.errors import UserError
 from fractalgen.evaluation.likelihood import Scores, check_fits, crop_windows, score
 from fractalgen.evaluation.notes import crop_tokens
-from fractalgen.evaluation.statistics import STATISTICS, Comparison, Statistics, compare, music_statistics, ratio_error
+from fractalgen.evaluation.statistics import (
+    STATISTICS,
+    Statistics,
+    compare,
+    mean_distance,
+    music_statistics,
+    ratio_error,
+)
 from fractalgen.files import write_json
 from fractalgen.model.schedule import Schedule
 from fractalgen.rolls import compose_rolls
@@ -199,14 +206,9 @@ def apart(base: Statistics, rolls: Rolls, steps_per_bar: int) -> Figures:
     """
     found = compare(base, music_statistics(rolls, steps_per_bar))
     every = range(len(rolls))
-    less = [distance(compare(base, music_statistics(np.delete(rolls, i, axis=0), steps_per_bar))) for i in every]
+    less = [mean_distance(compare(base, music_statistics(np.delete(rolls, i, axis=0), steps_per_bar))) for i in every]
     error = math.sqrt((len(rolls) - 1) * float(np.var(less)))
-    return {"distance": distance(found), "stderr": error, "statistics": found}
-
-
-def distance(found: Comparison) -> float:
-    """Mean over the music statistics of the Wasserstein distance in standard deviations of the real music."""
-    return float(np.mean([figures["scaled"] for figures in found.values() if figures["scaled"] is not None]))
+    return {"distance": mean_distance(found), "stderr": error, "statistics": found}
 
 
 # ------------------------------------------------------------------------------------------------------- the command

@@ -228,6 +228,11 @@ def compare(reference: Statistics, sample: Statistics) -> Comparison:
     return {name: _compare(STATISTICS[name], reference[name], sample[name]) for name in STATISTICS}
 
 
+def mean_distance(found: Comparison) -> float:
+    """Mean over the statistics of the Wasserstein distance in standard deviations of the reference."""
+    return float(np.mean([figures["scaled"] for figures in found.values() if figures["scaled"] is not None]))
+
+
 def _compare(statistic: Statistic, reference: npt.NDArray[Any], sample: npt.NDArray[Any]) -> dict[str, float | None]:
     one, two = (values[~np.isnan(values)].astype(np.float64) for values in (reference, sample))
     result = dict.fromkeys(("reference_mean", "sample_mean", "wasserstein", "scaled", "overlap"), math.nan)
@@ -333,7 +338,7 @@ def histograms(reference: Statistics, sample: Statistics) -> dict[str, dict[str,
 
 
 def comparison_table(rows: Mapping[str, Comparison]) -> str:
-    """A text table of :func:`three_rows`: a line for each statistic with mean, distance and overlap of each row."""
+    """A text table of :func:`three_rows`: mean, distance and overlap of each statistic, and the mean distance."""
     names = {name: f"{statistic.label} ({statistic.unit})" for name, statistic in STATISTICS.items()}
     width = max(map(len, names.values()))
     columns = "".join(f"{text:>10}" for text in ("mean", "distance", "overlap"))
@@ -346,4 +351,6 @@ def comparison_table(rows: Mapping[str, Comparison]) -> str:
         values += [row[name][key] for row in rows.values() for key in ("sample_mean", "wasserstein", "overlap")]
         cells = ("-" if value is None else f"{value:.3g}" for value in values)
         lines.append(f"{text:{width + 1}}" + "".join(f"{cell:>10}" for cell in cells))
+    means = (f"{mean_distance(row):>20.3f}{'':10}" for row in rows.values())
+    lines.append(f"{'mean distance (deviations of the reference)':{width + 11}}" + "".join(means))
     return "\n".join(lines)

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from benchmarks import iterations
-from benchmarks.iterations import apart, bits, cells, distance, drawn, halves, label, likelihoods, main, schedules
+from benchmarks.iterations import apart, bits, cells, drawn, halves, label, likelihoods, main, schedules
 from fractalgen import FractalGen
 from fractalgen.checkpoint import save_pretrained
 from fractalgen.config import SamplingConfig
@@ -22,7 +22,7 @@ from fractalgen.data.corpus import Corpus
 from fractalgen.data.crops import ValidCrops
 from fractalgen.evaluation.likelihood import Scores
 from fractalgen.evaluation.notes import crop_tokens
-from fractalgen.evaluation.statistics import music_statistics
+from fractalgen.evaluation.statistics import mean_distance, music_statistics
 from fractalgen.model.schedule import Schedule
 from tests import tiny
 
@@ -86,7 +86,7 @@ def test_likelihoods_are_the_models(model: FractalGen, corpus: Corpus) -> None:
 
 def test_distance_by_hand() -> None:
     figures: Any = {"a": {"scaled": 1.0}, "b": {"scaled": None}, "c": {"scaled": 0.5}}
-    assert distance(figures) == 0.75
+    assert mean_distance(figures) == 0.75
     rolls = np.stack([tiny.tokens(seed) for seed in range(4)])
     found = apart(music_statistics(rolls), rolls, 16)
     assert found["distance"] == 0
@@ -94,7 +94,7 @@ def test_distance_by_hand() -> None:
 
 
 def test_the_jackknife_of_a_mean_is_its_standard_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(iterations, "distance", lambda found: found["notes_per_bar"]["sample_mean"])
+    monkeypatch.setattr(iterations, "mean_distance", lambda found: found["notes_per_bar"]["sample_mean"])
     rolls = np.stack([tiny.tokens(seed, notes=notes) for seed, notes in enumerate((4, 9, 30, 12, 25))])
     base = music_statistics(rolls)
     each = base["notes_per_bar"]

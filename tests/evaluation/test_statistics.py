@@ -17,6 +17,7 @@ from fractalgen.evaluation.statistics import (
     compare,
     comparison_table,
     histograms,
+    mean_distance,
     music_statistics,
     parallel_motion,
     shuffled,
@@ -310,7 +311,8 @@ def test_three_rows_lie_between_floor_and_ceiling() -> None:
     assert json.loads(json.dumps(rows, allow_nan=False)) == rows
 
     lines = comparison_table(rows).splitlines()
-    assert len(lines) == 2 + len(STATISTICS)
+    assert len(lines) == 3 + len(STATISTICS)
+    assert [float(word) for word in lines[-1].split()[-3:]] == [round(mean_distance(row), 3) for row in rows.values()]
     assert len({len(line) for line in lines}) == 1
     line = next(line for line in lines if line.startswith("density"))
     values = rows["generated"]["density"]
