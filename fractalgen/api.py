@@ -66,7 +66,7 @@ class FractalGen(PretrainedModel):
         :class:`fractalgen.config.SamplingConfig`.
         """
         settings = SamplingConfig(
-            num_iter_list=self.iterations(num_iter_list),
+            num_iter_list=tuple(num_iter_list),
             cfg=cfg,
             cfg_schedule=cfg_schedule,
             temperature=temperature,
@@ -75,7 +75,7 @@ class FractalGen(PretrainedModel):
         )
         return sample_rolls(
             self,
-            settings,
+            self.fit(settings),
             batch_size,
             cond_list,
             return_intermediates=return_intermediates,

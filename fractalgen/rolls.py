@@ -79,8 +79,7 @@ def compose_rolls(
     Raises:
         ConfigError: settings or labels that cannot be.
     """
-    sampling = SamplingConfig() if sampling is None else sampling
-    sampling = replace(sampling, num_iter_list=model.iterations(sampling.num_iter_list))
+    sampling = model.fit(SamplingConfig() if sampling is None else sampling)
     for name, value, low, high in (
         ("num_samples", num_samples, 1, math.inf),
         ("batch_size", batch_size, 1, math.inf),

@@ -234,6 +234,7 @@ def key_of(config: ModelConfig, labels: npt.NDArray[np.int64]) -> str | None:
 def check_against_model(cfg: GenerateConfig, model: FractalGen, work: Assignment) -> None:
     """Refuse settings that this model cannot serve (UserError naming flag and both values)."""
     config = model.config
+    model.fit(cfg)
     if cfg.mode in ("accompany", "variation"):
         model.check_sees_future(f"--mode {cfg.mode}")
     knows_tempo = "tempo" in config.label_names

@@ -58,12 +58,6 @@ class SamplingConfig:
 
     def __post_init__(self) -> None:
         check_bounds(self)
-        temperatures = self.temperature if isinstance(self.temperature, tuple) else (self.temperature,)
-        # the default number of iterations serves any number of levels
-        if len(temperatures) not in (1, len(self.num_iter_list)) and self.num_iter_list != SamplingConfig.num_iter_list:
-            raise ConfigError(
-                f"--temperature: {len(temperatures)} numbers for {len(self.num_iter_list)} levels, give one or one each"
-            )
         if self.cfg_schedule not in ("constant", "linear"):
             raise ConfigError(f"--cfg_schedule {self.cfg_schedule}: must be constant or linear")
         if self.mar_order not in ("random", "scan"):

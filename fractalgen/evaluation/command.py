@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 import numpy as np
 from tqdm import tqdm
 
-from fractalgen.bulk import ALONE, Part, loaded_model, parts
+from fractalgen.bulk import ALONE, Part, load_model, loaded_model, parts
 from fractalgen.config import EvaluateConfig, SamplingConfig, sampling_settings
 from fractalgen.data.corpus import Corpus, Split
 from fractalgen.errors import UserError
@@ -48,13 +48,10 @@ def evaluate(cfg: EvaluateConfig) -> int:
     corpus = Corpus.open(cfg.data)
     splits = chosen_splits(cfg, corpus)
     # Imported here and not above: torch takes seconds, and mistakes should be answered at once.
-    from fractalgen.api import load_pretrained
-    from fractalgen.checkpoint import find_model
     from fractalgen.data.crops import ValidCrops
-    from fractalgen.devices import choose_precision, resolve_device
+    from fractalgen.devices import choose_precision
 
-    device = resolve_device(cfg.device)
-    model = load_pretrained(find_model(cfg.checkpoint, cfg.model), device)
+    model = load_model(cfg.checkpoint, cfg.model, cfg.device)
     check_against_model(cfg, corpus, model)
     config = model.config
     parts = [
@@ -65,7 +62,7 @@ def evaluate(cfg: EvaluateConfig) -> int:
     if cfg.num_samples and len(songs) < 2:
         raise UserError(f"--num_samples {cfg.num_samples}: {cfg.data} has one song here, none to compare it with")
     precision = choose_precision(cfg.precision, model.device)
-    print(f"{model.checkpoint_id} on {device} in {'bfloat16' if precision == 'bf16' else 'float32'}", flush=True)
+    print(f"{model.checkpoint_id} on {model.device} in {'bfloat16' if precision == 'bf16' else 'float32'}", flush=True)
     began = time.monotonic()
     scores = likelihood(cfg, corpus, model, parts)
     split = splits[0] if len(splits) == 1 else "all"
@@ -152,7 +149,7 @@ def check_against_model(cfg: EvaluateConfig, corpus: Corpus, model: FractalGen) 
     from fractalgen.evaluation.likelihood import check_fits
 
     check_fits(corpus, cfg.data, model)
-    model.iterations(cfg.num_iter_list)
+    model.fit(cfg)
     patch, length = model.config.column, model.config.crop_length
     if cfg.stride % patch or cfg.stride > length:
         raise UserError(f"--stride {cfg.stride}: must be a multiple of the patch size {patch}, {length} at most")
@@ -187,9 +184,10 @@ def likelihood(
 def plan_text(found: dict[str, Any]) -> str:
     """The figures of plans for the terminal."""
     returns, chords = (found[f"plan/{name}"] for name in ("returns", "chords"))
+    error = "" if found["stderr_with_plan"] is None else f" +- {found['stderr_with_plan']:.3f}"
     return (
         f"given its plan {found['bits_per_note']:.3f} bits per note; the plan {returns + chords:.3f} (returns"
-        f" {returns:.3f}, chords {chords:.3f}); together {found['with_plan']:.3f} +- {found['stderr_with_plan']:.3f}"
+        f" {returns:.3f}, chords {chords:.3f}); together {found['with_plan']:.3f}{error}"
     )
 
 

@@ -164,11 +164,12 @@ def plan_summary(scores: Scores) -> dict[str, Any]:
     given = float(scores.nats.sum()) / math.log(2) / notes
     parts = {name: float(nats.sum()) / math.log(2) / notes for name, nats in scores.plans.items()}
     both = scores.nats + np.sum(list(scores.plans.values()), axis=0)
+    error = ratio_error(both / math.log(2), scores.notes, scores.songs)
     return {
         "bits_per_note": given,
         **parts,
         "with_plan": given + sum(parts.values()),
-        "stderr_with_plan": ratio_error(both / math.log(2), scores.notes, scores.songs),
+        "stderr_with_plan": None if math.isnan(error) else error,  # of one song
     }
 
 

@@ -230,7 +230,8 @@ def compare(reference: Statistics, sample: Statistics) -> Comparison:
 
 def mean_distance(found: Comparison) -> float:
     """Mean over the statistics of the Wasserstein distance in standard deviations of the reference."""
-    return float(np.mean([figures["scaled"] for figures in found.values() if figures["scaled"] is not None]))
+    scaled = [figures["scaled"] for figures in found.values() if figures["scaled"] is not None]
+    return float(np.mean(scaled)) if scaled else math.nan
 
 
 def _compare(statistic: Statistic, reference: npt.NDArray[Any], sample: npt.NDArray[Any]) -> dict[str, float | None]:
@@ -351,6 +352,8 @@ def comparison_table(rows: Mapping[str, Comparison]) -> str:
         values += [row[name][key] for row in rows.values() for key in ("sample_mean", "wasserstein", "overlap")]
         cells = ("-" if value is None else f"{value:.3g}" for value in values)
         lines.append(f"{text:{width + 1}}" + "".join(f"{cell:>10}" for cell in cells))
-    means = (f"{mean_distance(row):>20.3f}{'':10}" for row in rows.values())
-    lines.append(f"{'mean distance (deviations of the reference)':{width + 11}}" + "".join(means))
+    last = f"{'mean distance (deviations of the reference)':{width + 11}}"
+    for mean in map(mean_distance, rows.values()):
+        last += f"{'-' if math.isnan(mean) else f'{mean:.3f}':>20}{'':10}"
+    lines.append(last)
     return "\n".join(lines)

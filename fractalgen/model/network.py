@@ -193,3 +193,15 @@ class FractalNetwork(nn.Module):
                 f"--num_iter_list {given}: {len(self.config.levels)} positive numbers are needed, one per level"
             )
         return tuple(num_iter_list)
+
+    def fit(self, settings: SamplingConfig) -> SamplingConfig:
+        """The same settings with a number of iterations for each level.
+
+        Raises:
+            ConfigError: iterations or temperatures for another number of levels.
+        """
+        temperature, levels = settings.temperature, len(self.config.levels)
+        if isinstance(temperature, tuple) and len(temperature) not in (1, levels):
+            given = " ".join(f"{number:g}" for number in temperature)
+            raise ConfigError(f"--temperature {given}: one number is needed, or {levels}, one per level")
+        return replace(settings, num_iter_list=self.iterations(settings.num_iter_list))

@@ -263,6 +263,8 @@ def test_a_failing_picture_is_told_and_loses_no_music(checkpoint: str, tmp_path:
         ("--batch_generate_size 0", "--batch_generate_size 0"),
         ("--temperature 0", "--temperature 0.0"),
         ("--temperature nan", "--temperature nan"),
+        ("--temperature 1 2", "--temperature 1 2: one number is needed, or 4, one per level"),
+        ("--temperature 1 2 3 4 5", "--temperature 1 2 3 4 5: one number is needed, or 4, one per level"),
         ("--cfg 3", "--cfg 3.0: guidance needs a label"),
         ("--filter_threshold -1", "--filter_threshold -1.0"),
         ("--record_interval -1", "--record_interval -1"),

@@ -161,7 +161,8 @@ def test_whole_songs_are_scored_with_their_plans(
     checkpoint, out = save_pretrained(model, tmp_path / "planned.safetensors", dtype=torch.float32), tmp_path / "f.json"
     flags = f"--checkpoint {checkpoint} --data {corpus.path} --stride 32 --precision 32 --json {out}"
     assert main(["evaluate", *flags.split()]) == 0
-    figures = json.loads(out.read_text())["given_plan"]
+    written = json.loads(out.read_text(), parse_constant=pytest.fail)  # NaN is no JSON
+    figures = written["given_plan"]
     parts = figures["bits_per_note"] + figures["plan/returns"] + figures["plan/chords"]
     assert figures["with_plan"] == pytest.approx(parts)
     assert f"together {parts:.3f}" in capsys.readouterr().out

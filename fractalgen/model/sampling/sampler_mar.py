@@ -57,7 +57,7 @@ def sample_mar(
 
         # what is inside the open ones
         region, child = opened.nonzero(as_tuple=True)
-        parts, under = state.below(region, child, z)
+        parts, conditions = state.parts(region, child, z)
         state.put(target.nonzero(as_tuple=True), SILENCE)
         batch = (target.cumsum(1) - 1) // sampler.settings.batch_generate_size
         for number in range(int(batch[target].max()) + 1):
@@ -67,7 +67,7 @@ def sample_mar(
             mine = batch[region, child] == number
             if mine.any():
                 place = region[mine], child[mine]
-                condition = under.each(lambda x, mine=mine: x[:, mine].flatten(0, 1))  # type: ignore[misc]
+                condition = conditions.each(lambda x, mine=mine: x[:, mine].flatten(0, 1))  # type: ignore[misc]
                 part = state.fill(below, place, (parts[mine], condition), now, record)
                 state.put(place, part.tokens)
                 if record:
@@ -110,7 +110,7 @@ class MarState(LevelState):
         base = self.base + (shown.flatten(0, 1) if shown.ndim else shown)
         return streams(self.generator(content, base, context, sees), self.sampler)
 
-    def below(
+    def parts(
         self, region: Int[Tensor, " m"], child: Int[Tensor, " m"], z: Float[Tensor, "g b n d"]
     ) -> tuple[Regions, Condition]:
         """Some children as regions of the level below, and their conditions by guidance stream, (g, m, ...)."""
