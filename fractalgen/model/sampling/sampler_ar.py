@@ -65,7 +65,10 @@ def sample_ar(
             may = state.possible()
         z = state.conditions(row, child)
         opened, chance = sampler.at(level.index, (child + 1) / count).gates(
-            state.gates(z, row, child), state.noise[row, child, GATE], may[row, child] & new, state.filled[row, child]
+            state.gates(z, row, child, new),
+            state.noise[row, child, GATE],
+            may[row, child] & new,
+            state.filled[row, child],
         )
         forced = last[row, child]
         forced = forced & quiet[row] & ~(opened & ~forced).any(1, keepdim=True)

@@ -46,7 +46,7 @@ def sample_mar(
             continue
         # the gates of this iteration's children
         z = state.conditions(decided=steps < iteration)
-        gates = state.gates(z, row[:, None], column.expand_as(steps))
+        gates = state.gates(z, row[:, None], column.expand_as(steps), target)
         may = target & state.possible()
         state.undecided = state.undecided & ~target
         last = state.sounds & quiet & may.any(1) & ~state.possible().any(1)

@@ -44,12 +44,16 @@ class LevelState:
         return self.undecided & (self.limits.possible(self.given) | self.filled)
 
     def gates(
-        self, z: Float[Tensor, "g r s d"], row: Int[Tensor, "r 1"], child: Int[Tensor, "r s"]
+        self,
+        z: Float[Tensor, "g r s d"],
+        row: Int[Tensor, "r 1"],
+        child: Int[Tensor, "r s"],
+        asked: Bool[Tensor, "r s"],
     ) -> Float[Tensor, "g r s"]:
-        """Logits of the gates of children, by guidance stream; ``z``: their conditions."""
+        """Logits of the gates of children, by guidance stream; ``z``: their conditions; ``asked``: which are drawn."""
         gates: Tensor = self.level.gate(z)[..., 0]
         if self.ended is not None:
-            r, s = self.ended[row, child].nonzero(as_tuple=True)
+            r, s = (self.ended[row, child] & asked).nonzero(as_tuple=True)
             cells = self.look(row[r, 0], child[r, s])
             gates[:, r, s] += self.level.struck_share(z[:, r, s], cells).to(gates)
         return gates
