@@ -67,13 +67,6 @@ def inputs(
     return found
 
 
-def of(regions: Regions, which: Int[Tensor, " m"]) -> Regions:
-    """Some of the regions."""
-    assert regions.given is not None
-    long = regions.long_context
-    return Regions(regions.canvas[which], regions.given[which], None if long is None else long[which])
-
-
 def put(
     regions: Regions,
     margin: Margin,
@@ -167,7 +160,7 @@ def decide(
     turn, place = torch.zeros_like(step), torch.arange(grid.rows, device=device)
     active = torch.arange(len(step), device=device)
     while len(active):
-        now = of(whole, active)
+        now = whole[active]
         asked = cond.each(lambda x, active=active: x[active])  # type: ignore[misc]
         z, children, odds = column_odds(level, now, asked, grid, step[active], kept)
         matters = odds.sigmoid() >= SURE
@@ -226,12 +219,12 @@ def group_log_probabilities(
     """
     sounds, likely = (truth > SILENCE).any(1), gate.sigmoid()
     mine = (sounds | (likely >= SURE)).nonzero()[:, 0]
-    found = decide(level, of(regions, mine), cond.each(lambda c: c[mine]), step[mine], likely[mine], truth[mine], kept)
+    found = decide(level, regions[mine], cond.each(lambda c: c[mine]), step[mine], likely[mine], truth[mine], kept)
     logs = F.logsigmoid(-gate)
     through = F.logsigmoid(gate[mine]) + found.logs
     logs[mine] = torch.where(sounds[mine], through, torch.logaddexp(through, logs[mine]))
     picks, other = truth.clone(), mine[~found.usual]
     if pick and len(other):
         asked = cond.each(lambda c: c[other])
-        picks[other] = decide(level, of(regions, other), asked, step[other], likely[other], None, kept).cells
+        picks[other] = decide(level, regions[other], asked, step[other], likely[other], None, kept).cells
     return logs, picks

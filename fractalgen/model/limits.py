@@ -22,7 +22,7 @@ class Limits:
     allowed: Bool[Tensor, "b p t"]
     room: Int[Tensor, "b t"] | None = None
 
-    def __getitem__(self, which: Bool[Tensor, " b"]) -> Limits:
+    def __getitem__(self, which: Bool[Tensor, " b"] | Int[Tensor, " m"]) -> Limits:
         """The limits of some regions."""
         return Limits(self.allowed[which], None if self.room is None else self.room[which])
 

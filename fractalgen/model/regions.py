@@ -33,8 +33,8 @@ class Regions:
     limits: Limits | None = None
     noise: Float[Tensor, "b k"] | None = None
 
-    def __getitem__(self, which: Bool[Tensor, " b"]) -> Regions:
-        """Some of the regions."""
+    def __getitem__(self, which: Bool[Tensor, " b"] | Int[Tensor, " m"]) -> Regions:
+        """Some of the regions, by a mask or by their numbers."""
         parts = {field.name: getattr(self, field.name) for field in fields(self)}
         return replace(self, **{name: part[which] for name, part in parts.items() if part is not None})
 
