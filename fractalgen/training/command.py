@@ -90,6 +90,8 @@ def train(cfg: TrainConfig) -> Path:
             trainer.fit(module, datamodule=data, ckpt_path=cfg.resume, weights_only=True)
         except SystemExit as error:  # what Lightning makes of Ctrl-C before the first step
             raise KeyboardInterrupt from error
+        finally:  # Lightning leaves the workers when an error comes in a validation, and the process waits for them
+            trainer.fit_loop.teardown()
         folder = trainer.log_dir
     assert folder is not None
     if torch.distributed.is_available() and torch.distributed.is_initialized():

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import os
 import random
 import re
 import signal
-import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+import torch
 
-from fractalgen import files
+from fractalgen import cli, files
+from fractalgen.__main__ import main
 from fractalgen.checkpoint import read_checkpoint
 from fractalgen.config import TrainConfig
 from fractalgen.errors import UserError
@@ -25,26 +27,7 @@ from fractalgen.training.command import train
 from tests import tiny
 from tests.training.checkpoints import same_state
 
-ROOT = Path(__file__).parents[2]
 STEPS = 40
-
-SCRIPT = """
-import sys
-from pathlib import Path
-import torch
-from fractalgen import cli
-from fractalgen.training import callbacks, command as training
-from tests.training.checkpoints import same_state
-from tests import tiny
-from tests.training.test_stopping import every_step, settings
-
-torch.set_num_threads(1)
-every_step()
-cli.COMMANDS["train"] = cli.Command(dict, "tests.training.test_stopping:run", "")
-cli.parse = lambda arguments: (cli.COMMANDS["train"], settings(*arguments))
-if __name__ == "__main__":
-    sys.exit(cli.main(sys.argv[1:]))
-"""
 
 
 def every_step() -> None:
@@ -66,36 +49,42 @@ def settings(data: str, output_dir: str, resume: str = "") -> TrainConfig:
     )
 
 
-def run(cfg: TrainConfig) -> int:
-    train(cfg)
-    return 0
+def command(data: str, output_dir: str, resume: str, log: str) -> None:
+    """The command in a process of its own, as a terminal starts it; what it prints goes to ``log``."""
+    os.setsid()
+    multiprocessing.set_start_method("fork", force=True)  # for its own workers, as if it were no worker itself
+    with open(log, "w", encoding="utf-8") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    torch.set_num_threads(1)
+    every_step()
+    warnings.simplefilter("ignore")
+    cli.parse = lambda arguments: (cli.COMMANDS["train"], settings(data, output_dir, resume))
+    sys.exit(main(["train"]))
+
+
+class Training:
+    """A training in a process of its own, which has the large libraries already."""
+
+    def __init__(self, data: Path, folder: Path, resume: bool) -> None:
+        folder.mkdir(exist_ok=True)
+        self.log = folder / "log"
+        arguments = (str(data), str(folder), str(folder) if resume else "", str(self.log))
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["tests.training.test_stopping"])
+        self.process = context.Process(target=command, args=arguments)
+        self.process.start()
+
+    def end(self) -> tuple[int, str]:
+        """Its exit status and what it printed, when it has ended."""
+        self.process.join()
+        assert self.process.exitcode is not None
+        return self.process.exitcode, self.log.read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.corpus(tmp_path_factory.mktemp("corpus") / "corpus.safetensors")
-
-
-@pytest.fixture
-def start(corpus: Path, tmp_path: Path) -> Any:
-    """Starts the training as a process of its own."""
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-
-    def start(folder: Path, resume: str = "") -> subprocess.Popen[str]:
-        command = [sys.executable, str(script), str(corpus), str(folder), *filter(None, [resume])]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-        return subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-            cwd=ROOT,
-            start_new_session=True,
-        )
-
-    return start
 
 
 def last(folder: Path) -> Path:
@@ -117,42 +106,42 @@ def straight(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return last(folder)
 
 
-def interrupt(process: subprocess.Popen[str], folder: Path, signum: signal.Signals, delay: float) -> str:
-    """Send a signal ``delay`` seconds after the first checkpoint of this process; what it had to say."""
+def interrupt(training: Training, folder: Path, signum: signal.Signals, delay: float) -> tuple[int, str]:
+    """Send a signal ``delay`` seconds after the first checkpoint of this process: its status and what it had to say."""
+    pid = training.process.pid
+    assert pid is not None
     before = last(folder).stat().st_mtime_ns if last(folder).exists() else 0
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    children = Path(f"/proc/{pid}/task/{pid}/children")
     wait_for(
-        lambda: (last(folder).exists() and last(folder).stat().st_mtime_ns != before) or process.poll() is not None
+        lambda: (last(folder).exists() and last(folder).stat().st_mtime_ns != before) or not training.process.is_alive()
     )
     workers = children.read_text(encoding="utf-8").split() if children.exists() else []
     time.sleep(delay)
     if signum == signal.SIGKILL:
-        process.kill()
+        training.process.kill()
     else:  # as a terminal or a job scheduler does: to the workers as well
-        os.killpg(process.pid, signum)
-    _, errors = process.communicate()
+        os.killpg(pid, signum)
+    ended = training.end()
     # workers end with their parent, which may have been killed
     wait_for(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
-    return errors
+    return ended
 
 
 @pytest.mark.slow
-def test_stopped_and_killed_it_goes_on_to_the_same_end(start: Any, straight: Path, tmp_path: Path) -> None:
+def test_stopped_and_killed_it_goes_on_to_the_same_end(corpus: Path, straight: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    interrupt(start(folder), folder, signal.SIGKILL, 0.1)
+    interrupt(Training(corpus, folder, False), folder, signal.SIGKILL, 0.1)
     steps = [read_checkpoint(last(folder))[0]["step"]]
-    for signum, status in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
-        process = start(folder, str(folder))
-        errors = interrupt(process, folder, signum, 0)
-        assert process.returncode == status, errors
+    for signum, expected in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        status, errors = interrupt(Training(corpus, folder, True), folder, signum, 0)
+        assert status == expected, errors
         assert "Traceback" not in errors
         steps.append(read_checkpoint(last(folder))[0]["step"])
         end = errors.strip().splitlines()[-1]
         assert f"{signum.name}: stopped and saved at step {steps[-1]}; go on with --resume {last(folder)}" in end
     assert 0 < steps[0] < steps[1] < steps[2] < STEPS
-    process = start(folder, str(folder))
-    _, errors = process.communicate()
-    assert process.returncode == 0, errors
+    status, errors = Training(corpus, folder, True).end()
+    assert status == 0, errors
     assert same_state(last(folder), straight)
     assert not list(last(folder).parent.glob(".*"))
 
@@ -167,10 +156,12 @@ def test_a_full_disk_keeps_the_checkpoint_before(corpus: Path, tmp_path: Path, m
         flush(path)
 
     monkeypatch.setattr(files, "_flush", full)
+    others = set(multiprocessing.active_children())
     with pytest.raises(UserError, match=re.escape(f"{tmp_path}/run/lightning_logs/version_0/checkpoints")) as error:
         train(settings(str(corpus), str(tmp_path / "run")))
     assert "No space left on device" in str(error.value)
     assert "\n" not in str(error.value)
+    assert set(multiprocessing.active_children()) <= others  # for which the process would wait
     assert read_checkpoint(last(tmp_path / "run"))[0]["step"] == 10
     assert not list(last(tmp_path / "run").parent.glob(".*"))
 
@@ -195,21 +186,15 @@ def test_resuming_takes_the_newest_whole_checkpoint_of_a_folder(
 if __name__ == "__main__":  # python -m tests.training.test_stopping FOLDER KILLS: by hand, on any file system
     home, count = Path(sys.argv[1]), int(sys.argv[2])
     data = tiny.corpus(home / "corpus.safetensors")
-    (home / "script.py").write_text(SCRIPT)
-
-    def begin(folder: Path, resume: str = "") -> subprocess.Popen[str]:
-        command = [sys.executable, str(home / "script.py"), str(data), str(folder), *filter(None, [resume])]
-        return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True)
-
     train(settings(str(data), str(home / "straight")))
     dice, done = random.Random(0), 0
     while done < count:
         folder, steps = home / f"run{done}", [0]
         while done < count and steps[-1] < STEPS - 2:
-            interrupt(begin(folder, str(folder) if steps[-1] else ""), folder, signal.SIGKILL, dice.uniform(0, 0.5))
+            interrupt(Training(data, folder, steps[-1] > 0), folder, signal.SIGKILL, dice.uniform(0, 0.5))
             steps.append(read_checkpoint(last(folder))[0]["step"])
             done += 1
         if steps[-1] < STEPS:
-            assert begin(folder, str(folder)).wait() == 0
+            assert Training(data, folder, True).end()[0] == 0
         assert same_state(last(folder), last(home / "straight"))
         print(f"killed {done} times, of this run at steps {steps[1:]}: the same end", flush=True)
