@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def pytest_configure() -> None:
     torch.set_num_threads(1)  # tiny models: more threads only wait for each other
+    os.environ["OMP_NUM_THREADS"] = "1"  # and for those of the other processes
     # No deadlines: a busy machine is no fault.  In CI the same examples every time.
     hypothesis.settings.register_profile("fractalgen", deadline=None, derandomize="CI" in os.environ)
     hypothesis.settings.load_profile("fractalgen")

@@ -15,6 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ import pytest
 import yaml
 
 from fractalgen import PianoRoll
+from tests.warm_python import warm_python
 
 ROOT = Path(__file__).resolve().parent.parent
 README, TRANSLATION, CONTRIBUTING = (ROOT / name for name in ("README.md", "README.zh-TW.md", "CONTRIBUTING.md"))
@@ -84,6 +86,13 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where ``python`` and ``fractalgen`` are."""
+    with warm_python(tmp_path_factory.mktemp("warm") / "bin") as folder:
+        yield folder
+
+
 def test_marks_are_understood():
     text = "a\n<!-- not tested: needs a GPU -->\n```bash\nx\n```\n\n"
     text += "<!-- tested as: y --z -->\n```bash\ny\n```\n```python\nw\n```\n"
@@ -140,17 +149,17 @@ def test_links_lead_somewhere(path: Path):
     indirect=["checkout"],
     scope="module",
 )
-def test_readme_block(block: Block, checkout: Path):
+def test_readme_block(block: Block, checkout: Path, programs: Path):
     if block.skipped:
         pytest.skip(block.skipped)
     command = ["bash", "-euo", "pipefail", "-c", block.body]
     if block.language == "python":
-        command = [sys.executable, "-c", block.body]
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        command = ["python", "-c", block.body]
+    path = os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]])
     run = subprocess.run(
         command,
         cwd=checkout,
-        env={**os.environ, "PATH": path, "FRACTALGEN_PYTHON": sys.executable},
+        env={**os.environ, "PATH": path, "FRACTALGEN_PYTHON": str(programs / "python")},
         capture_output=True,
         text=True,
         check=False,

@@ -449,19 +449,11 @@ def test_tally_leaves_known_cells_out() -> None:
     assert tally.metrics("train")["train/bits_per_note"] == pytest.approx(7 / math.log(2))
 
 
-@pytest.mark.slow
-def test_training_needs_no_optional_packages() -> None:
-    wanted = {"symusic", "jsonargparse", "imageio_ffmpeg"}
-    code = f"import sys, fractalgen.training.command; print({wanted} & set(sys.modules))"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "set()"
-
-
 TWO_DEVICES = """
 import sys, torch
 from pathlib import Path
 from fractalgen.training.command import train
-from tests.training.checkpoints import same_state, weights_and_moments
+assert not {"symusic", "jsonargparse", "imageio_ffmpeg"} & set(sys.modules)  # a cluster may be without them
 from tests import tiny
 
 torch.set_num_threads(1)

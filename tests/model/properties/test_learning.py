@@ -43,7 +43,7 @@ def test_one_roll_is_learned_by_heart_and_played_back(kind: str, scan_order: str
     model, roll = model_of(kind, scan_order), melody()
     region = (HIGHEST - LOWEST + 1) * WIDTH
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.95), weight_decay=0.0)
-    steps = 200 if kind == "ar" else 350
+    steps = 160 if kind == "ar" else 350
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, total_steps=steps)
     batch = roll.repeat(1 if kind == "ar" else 12, 1, 1)  # MAR learns from many masks at once
     for _ in range(steps):
