@@ -7,6 +7,7 @@ the same of the chord that comes next.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -22,7 +23,7 @@ FEATURES = 12 + 12 + 12 + 2
 
 def chord_table() -> Float[Tensor, "codes features"]:
     """Features of every chord as seen from a C: its notes, root, bass, whether it is told, and whether it is none."""
-    table = torch.zeros(CODES, FEATURES)
+    table = np.zeros((CODES, FEATURES), np.float32)
     table[1:, 36] = 1
     table[NO_CHORD, 37] = 1
     semitones = list(QUALITIES.values())
@@ -32,7 +33,7 @@ def chord_table() -> Float[Tensor, "codes features"]:
         table[code, [(chord.root + step) % 12 for step in semitones[chord.quality]]] = 1
         table[code, 12 + chord.root] = 1
         table[code, 24 + (chord.root + chord.bass) % 12] = 1
-    return table
+    return torch.from_numpy(table)
 
 
 def seen_from(codes: Int[Tensor, "*n"], pitch: Int[Tensor, "*n"]) -> Int[Tensor, "*n"]:
