@@ -33,7 +33,7 @@ from fractalgen.config import (
 )
 from fractalgen.config.values import BOOLEANS, convert, describe, field_types, members
 from fractalgen.config.yaml_files import one_line, read_config
-from fractalgen.errors import Stopped, UserError, quoted, shown, silent_interrupts
+from fractalgen.errors import Stopped, Terminated, UserError, quoted, shown, silent_interrupts, terminable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,8 +186,7 @@ def parse(arguments: Sequence[str]) -> tuple[Command, Any]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status.
 
-    0; 1: something went wrong and was reported; 2: the user's mistake; 130: Ctrl-C; 128 more than its number: another
-    signal, after which the run was saved.
+    0; 1: something went wrong and was reported; 2: the user's mistake; 130: Ctrl-C; 143: SIGTERM.
     """
     # Threads that wait sleep instead of spinning (read when torch is loaded): training on all cores beside other work
     # takes a quarter of the time.
@@ -201,7 +200,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         name, function = command.target.split(":")
         with silent_interrupts():
             module = import_module(name)
-        status = getattr(module, function)(config)
+        with terminable():
+            status = getattr(module, function)(config)
         return status if isinstance(status, int) else 0
     except UserError as error:
         return _fail(one_line(error))
@@ -213,9 +213,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.filename is None:
             raise
         return _fail(f"{error.filename}: {error.strerror}")
-    except KeyboardInterrupt:
-        print("fractalgen: interrupted", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as interrupt:
+        terminated = isinstance(interrupt, Terminated)
+        print(f"fractalgen: {'terminated' if terminated else 'interrupted'}", file=sys.stderr)
+        return 143 if terminated else 130
 
 
 def _fail(message: str) -> int:

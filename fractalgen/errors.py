@@ -11,6 +11,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import current_thread, main_thread
+from typing import NoReturn
 
 
 @contextmanager
@@ -27,6 +28,31 @@ def silent_interrupts() -> Iterator[None]:
     finally:
         if usual:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, of a job scheduler or of ``docker stop``."""
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM ends the block as Ctrl-C does, so that nothing is left half-written, unless it is handled otherwise.
+
+    Raises:
+        Terminated: SIGTERM came.
+    """
+    usual = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL and current_thread() is main_thread()
+
+    def stop(*_: object) -> NoReturn:
+        raise Terminated
+
+    if usual:
+        signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        if usual:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class UserError(ValueError):

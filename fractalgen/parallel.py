@@ -141,7 +141,7 @@ class _Machine:
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
-        self.executor: Executor = _pool(workers)
+        self.executor: Executor = _Pool(workers)
 
     def __enter__(self) -> _Machine:
         return self
@@ -161,16 +161,36 @@ class _Machine:
     def restart(self) -> None:
         """Get ready for work after the death of a worker."""
         self.executor.shutdown(cancel_futures=True)
-        self.executor = _pool(self.workers)
+        self.executor = _Pool(self.workers)
 
     def run_alone(self, function: Callable[..., Any], item: Any) -> Any:
         """The result of one item, by which no other work is endangered."""
-        with _pool(1) as pool:
+        with _Pool(1) as pool:
             return pool.submit(function, item).result()
 
 
-def _pool(workers: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(workers, _SPAWN, end_with_parent)
+class _Pool(ProcessPoolExecutor):
+    """Processes that end with their parent, and silently with Ctrl-C."""
+
+    def __init__(self, workers: int) -> None:
+        super().__init__(workers, _SPAWN, _begin)
+
+    def submit(self, *call: Any, **arguments: Any) -> Future[Any]:
+        """Start a process if all are at work; until it is ready, Ctrl-C waits."""
+        if sys.platform == "win32":
+            return super().submit(*call, **arguments)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            return super().submit(*call, **arguments)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin() -> None:
+    end_with_parent()
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def end_with_parent() -> None:

@@ -246,6 +246,41 @@ def test_an_interruption_while_modules_load_has_no_traceback(start: list[str], m
     assert run.stderr in (b"", b"fractalgen: interrupted\n")  # which is told once the command has begun
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="processes are looked at through /proc")
+@pytest.mark.parametrize(
+    ("number", "status", "message"),
+    [(signal.SIGINT, 130, "fractalgen: interrupted"), (signal.SIGTERM, 143, "fractalgen: terminated")],
+)
+@pytest.mark.parametrize("delay", [0.3, 3])  # while the workers load their modules, and when they are at work
+def test_workers_end_with_the_command_in_one_line_and_nothing_is_left(
+    number: signal.Signals, status: int, message: str, delay: float, tmp_path: Path
+):
+    music = tmp_path / "music"
+    music.mkdir()
+    piece = (ROOT / "docs" / "example.mid").read_bytes()
+    for name in range(3000):
+        (music / f"{name}.mid").write_bytes(piece)
+    flags = ["--data", str(music), "--out", str(tmp_path / "out"), "--num_workers", "2"]
+    run = subprocess.Popen(
+        [sys.executable, "-m", "fractalgen", "prepare", *flags],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    children = Path(f"/proc/{run.pid}/task/{run.pid}/children")
+    while len(children.read_text("utf-8").split()) < 3:  # the workers, and a process that counts semaphores
+        assert run.poll() is None
+        time.sleep(0.01)
+    time.sleep(delay)
+    os.killpg(run.pid, number)  # as a terminal does
+    _, errors = run.communicate(timeout=20)
+    assert (run.returncode, errors.splitlines()[-1]) == (status, message)
+    assert "Traceback" not in errors
+    assert "leaked" not in errors
+    assert list(tmp_path.iterdir()) == [music]
+
+
 def test_where_interruptions_are_ignored_they_stay_so():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
