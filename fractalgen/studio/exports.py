@@ -133,14 +133,15 @@ class Exports:
     def close(self) -> None:
         """End the process."""
         if self._process is not None:
-            self._process.terminate()
+            self._process.kill()
             self._process.join()
 
 
 def _serve(pipe: Connection) -> None:
     """The main function of the process: functions come in, their results or errors go out."""
     end_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server
+    for number in (signal.SIGINT, signal.SIGTERM):  # which are for the server
+        signal.signal(number, signal.SIG_IGN)
     warnings.simplefilter("ignore")
     sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  progress bars are for commands
     with contextlib.suppress(EOFError, OSError):

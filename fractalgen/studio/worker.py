@@ -122,7 +122,7 @@ class Worker:
             with contextlib.suppress(OSError):
                 self._pipe.send(None)
         self._process.join(PATIENCE)
-        self._process.terminate()
+        self._process.kill()
         self._process.join()
         self._listener.join()
 
@@ -163,7 +163,8 @@ def dumps(**message: Any) -> str:
 
 def serve(pipe: Connection, questions: Connection, stop: Any, cfg: StudioConfig) -> None:
     """The main function of the process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which then ends this process
+    for number in (signal.SIGINT, signal.SIGTERM):  # which are for the server, which then ends this process
+        signal.signal(number, signal.SIG_IGN)
     warnings.simplefilter("ignore")
     from fractalgen.studio.composing import compose
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import runpy
 import signal
@@ -35,7 +36,7 @@ class Server:
     def __init__(self, model: str, folder: Path) -> None:
         command = [sys.executable, "-m", "fractalgen", "studio", "--checkpoint", model, "--port", "0"]
         command += ["--output_dir", str(folder)]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         found = re.search(r"http://127\.0\.0\.1:\d+", line)
@@ -63,8 +64,8 @@ class Server:
         tasks = Path(f"/proc/{self.process.pid}/task")
         return [int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split()]
 
-    def end(self, number: int) -> int:
-        self.process.send_signal(number)
+    def end(self, number: int, *, all_processes: bool = False) -> int:
+        os.killpg(self.process.pid, number) if all_processes else self.process.send_signal(number)
         status = self.process.wait(20)
         self.client.close()
         assert self.process.stdout is not None
@@ -130,7 +131,19 @@ def test_a_killed_server_loses_nothing(model_path: str, tmp_path: Path) -> None:
         assert after["document"]["length"] == 2 * BAR
         assert note in after["document"]["notes"]
         assert sorted(path.name for path in (tmp_path / project / "traces").iterdir()) == ["1.trace.npz", "3.trace.npz"]
-        assert server.end(signal.SIGINT) == 0
+        asyncio.run(some_bars(server, project, state=2, flags={"bars": 300}))
+        assert server.end(signal.SIGTERM, all_processes=True) == 0  # as a manager of services ends it
+    history = (tmp_path / project / "history.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(history[-1])["state"]["id"] == 4  # what was composed is kept
+
+
+async def some_bars(server: Server, project: str, **wish: Any) -> None:
+    """Begin a job, and wait until some bars of it are there."""
+    async with websockets.connect(f"{server.url.replace('http', 'ws')}/api/live?project={project}") as socket:
+        await asyncio.to_thread(server.compose, project, **wish)
+        patches = 0
+        while patches < 40:
+            patches += json.loads(await socket.recv())["type"] == "patch"
 
 
 def test_twenty_pages_get_what_is_theirs(server: Server) -> None:
