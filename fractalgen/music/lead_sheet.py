@@ -24,7 +24,14 @@ def read_chord(text: str) -> int | None:
 
 
 def chord_markers(path: Path, steps_per_quarter: int) -> Chords:
-    """Changes of chord (step, code) by the markers of a MIDI file, or by its texts or lyrics if no marker is a chord.
+    """Changes of chord (step, code), see :func:`chord_names`."""
+    return tuple((step, code) for step, code, _ in chord_names(path, steps_per_quarter))
+
+
+def chord_names(path: Path, steps_per_quarter: int) -> tuple[tuple[int, int, str], ...]:
+    """Changes of chord (step, code, text) by the markers of a MIDI file, or by its texts or lyrics.
+
+    The texts count if no marker is a chord, and are as they stand in the file.
 
     Raises:
         UserError: no text in the file is a chord.
@@ -32,10 +39,10 @@ def chord_markers(path: Path, steps_per_quarter: int) -> Chords:
     file = read_file(path)
     grid = TickGrid(file.ticks_per_quarter, steps_per_quarter)
     for kind in TEXTS:
-        found = [(grid.step(tick), read_chord(decode(content))) for tick, content in file.meta(kind)]
-        changes = {step: code for step, code in found if code is not None}
+        found = [(grid.step(tick), decode(content)) for tick, content in file.meta(kind)]
+        changes = {step: (step, code, text) for step, text in found if (code := read_chord(text)) is not None}
         if len(changes) >= max(1, len(found) // 4):
-            return tuple(sorted(changes.items()))
+            return tuple(sorted(changes.values()))
     raise UserError(f"--lead_sheet {path}: no chord in it (markers such as C, F#m7, Bb/D at the places of changes)")
 
 

@@ -176,7 +176,7 @@ def draw(kind: str, document: Document, trace: Path | None, path: Path) -> None:
     frames = recorded.frames(cfg.gif_view)
     title = replace(cfg, gif_title=path.stem)
     writers: dict[str, Callable[[], None]] = {
-        "png": lambda: render.save_png(roll, path, cfg=cfg, known=recorded.marked, lane=lane(document, recorded)),
+        "png": lambda: render.save_png(roll, path, cfg=cfg, known=recorded.marked_roll, lane=lane(document, recorded)),
         "gif": partial(render.save_gif, frames, path, cfg=cfg),
         "mp4": partial(render.save_mp4, frames, path, cfg=cfg, roll=roll),
         "html": partial(save_html, recorded, path, cfg=title),

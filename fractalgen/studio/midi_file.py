@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import pairwise
 from operator import itemgetter
 from pathlib import Path
 
 from fractalgen.errors import UserError
 from fractalgen.files import replacing
-from fractalgen.music.chords import flats_in, spelled
+from fractalgen.music.chords import flats_in, parse_chord, spelled
 from fractalgen.music.labels import SPELLED, signature_key, spell_key
-from fractalgen.music.lead_sheet import chord_markers
+from fractalgen.music.lead_sheet import chord_names
 from fractalgen.music.midi import END_MARKER, end_mark, read_midi
 from fractalgen.music.midi_events import TickGrid, read_file
 from fractalgen.music.midi_parser import DRUMS, END_OF_TRACK, Event, decode
@@ -127,7 +128,7 @@ def read_document(path: Path) -> tuple[Document, list[str]]:
     meters = {ticks(tick): (beats, unit) for tick, beats, unit in file.meters if beats <= 32 and unit <= 32}
     key = None if events.key in (None, (0, False)) else signature_key(events.key)
     try:
-        chords = [(tick, spelled(code, flats_in(key))) for tick, code in chord_markers(path, TICKS)]
+        chords = [(tick, written(code, text, key)) for tick, code, text in chord_names(path, TICKS)]
     except UserError:
         chords = []
     texts = ((ticks(tick), decode(text)) for tick, text in file.meta(0x06))
@@ -142,6 +143,14 @@ def read_document(path: Path) -> tuple[Document, list[str]]:
         tuple(sections.items())[:MOST_CHANGES],
     )
     return document, remarks
+
+
+def written(code: int, text: str, key: str | None) -> str:
+    """A chord as a composer wrote it, if the chord lane can read that; else as it is written in a key."""
+    with suppress(UserError):
+        parse_chord(text)
+        return text.strip()
+    return spelled(code, flats_in(key))
 
 
 def _quarters(wanted: int) -> float:

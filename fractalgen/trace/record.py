@@ -245,11 +245,10 @@ class Record:
     @cached_property
     def roll(self) -> PianoRoll:
         """The finished piece, as long, in the tempi and in the meters that ``settings`` say (default: 120, 4/4)."""
-        tempo, length = self.settings.get("tempo"), _positive(self.settings.get("length"), self.width)
+        tempo = self.settings.get("tempo")
         fixed = ((0, float(tempo)),) if isinstance(tempo, int | float) and tempo > 0 else (DEFAULT_TEMPO,)
-        missing = PITCHES - len(self.tokens)  # a small model may know fewer pitches
         return PianoRoll(
-            np.pad(self.strip(self.tokens)[:, :length], ((0, missing), (0, 0))),
+            self._piece(self.tokens),
             steps_per_quarter=self.steps_per_quarter,
             velocity_bins=self.velocity_bins,
             tempos=tuple((step, bpm) for step, bpm in self.settings.get("tempos", fixed)),
@@ -260,6 +259,16 @@ class Record:
     def marked(self) -> NDArray[np.bool_] | None:
         """``known`` for the frames: None if every cell was composed."""
         return self.known if self.known.any() else None
+
+    @cached_property
+    def marked_roll(self) -> NDArray[np.bool_] | None:
+        """``marked`` for the finished piece, without steps that do not exist."""
+        return None if self.marked is None else self._piece(self.marked)
+
+    def _piece(self, plane: NDArray[Any]) -> NDArray[Any]:
+        """An array (pitches, T) as long as the piece and of all pitches: a small model may know fewer."""
+        length = _positive(self.settings.get("length"), self.width)
+        return np.pad(self.strip(plane)[:, :length], ((0, PITCHES - len(plane)), (0, 0)))
 
     @cached_property
     def velocities(self) -> NDArray[np.float32]:

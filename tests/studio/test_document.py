@@ -114,6 +114,13 @@ def test_damaged_documents_are_refused_in_one_line(changes: dict[str, Any], mess
     assert "\n" not in str(caught.value)
 
 
+def test_chords_are_read_back_as_they_are_written(piece: Document, tmp_path: Path) -> None:
+    names = ("C9", "F#m7b5", "D#m/A#", "Cbmaj7", "N.C.")
+    chords = tuple((480 * number, name) for number, name in enumerate(names))
+    write_document(replace(piece, key="Eb minor", chords=chords), tmp_path / "a.mid")
+    assert read_document(tmp_path / "a.mid")[0].chords == chords
+
+
 def test_parts_have_what_holds_there(piece: Document) -> None:
     part = piece.part("2-3")
     assert part.length == 2 * BAR

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import time
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urljoin
 
@@ -90,6 +91,13 @@ def test_files_to_take_away_and_bring_back(client: TestClient, piece: Document, 
     packed = client.get(f"/api/projects/{project}/file").content
     again = client.post("/api/projects/open", files={"file": ("x.fractalgen", io.BytesIO(packed))}).json()
     assert again["states"] == client.get(f"/api/projects/{project}").json()["states"]
+
+
+def test_a_picture_of_a_piece_in_another_meter(client: TestClient, piece: Document) -> None:
+    project = new_project(client, replace(piece, meters=((0, 3, 4), (3 * 480, 7, 8))))
+    answer = client.get(f"/api/projects/{project}/states/1/png")
+    assert answer.status_code == 200, answer.text
+    assert answer.content.startswith(b"\x89PNG")
 
 
 @pytest.mark.slow

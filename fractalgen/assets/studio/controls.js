@@ -6,6 +6,7 @@ import { $ } from "./dom.js";
 import { acceptDrops, download, draggable, fillTakeMenu, newProject, take } from "./files.js";
 import * as i18n from "./i18n.js";
 import { t } from "./i18n.js";
+import { moveLane } from "./lanes.js";
 import { KINDS } from "./tools.js";
 
 const GRIDS = [
@@ -55,7 +56,7 @@ function listenToParts(studio) {
   });
   roll.scroller.addEventListener("scroll", () => {
     view.floatRegion();
-    $("lane-editor").hidden = true;
+    moveLane(studio);
   });
 }
 

@@ -66,6 +66,10 @@ export async function showProjects(studio) {
   $("projects-dialog").showModal();
   $("folder").textContent = t("projects.folder", { folder: studio.info.folder });
   const when = new Intl.DateTimeFormat(current(), { dateStyle: "medium", timeStyle: "short" });
+  const gone = async (error) => {
+    toast(error.message, "error");
+    await fill().catch(() => {});
+  };
   const fill = async () =>
     list.replaceChildren(
       ...(await get("/projects")).map(({ id, name, modified, bars, notes }) =>
@@ -77,7 +81,7 @@ export async function showProjects(studio) {
             {
               className: "project",
               "aria-current": id === studio.project.id,
-              onclick: () => ($("projects-dialog").close(), studio.openProject(id)),
+              onclick: () => studio.openProject(id).then(() => $("projects-dialog").close(), gone),
             },
             el("b", { textContent: name }),
             el("small", {
@@ -92,8 +96,7 @@ export async function showProjects(studio) {
                 title: t("projects.delete", { name }),
                 onclick: async () => {
                   if (!confirm(t("projects.delete.sure", { name }))) return;
-                  await request("DELETE", `/projects/${id}`);
-                  await fill();
+                  await request("DELETE", `/projects/${id}`).then(fill, gone);
                 },
               },
               icon("close"),

@@ -67,6 +67,11 @@ export const barAt = (piece, tick) =>
     0,
     bars(piece).findLastIndex((bar) => bar.tick <= tick),
   );
+/** The length of a whole bar in the meter at a tick. */
+export function barLength(piece, tick) {
+  const { beats, unit } = bars(piece)[barAt(piece, tick)];
+  return (beats * 4 * QUARTER) / unit;
+}
 export const barStart = (piece, tick) => bars(piece)[barAt(piece, tick)].tick;
 /** The first bar line that is not before a tick. */
 export const barEnd = (piece, tick) => bars(piece).find((bar) => bar.tick >= tick)?.tick ?? tick;
@@ -135,12 +140,13 @@ export function move(piece, ids, later, higher) {
   const most = (values) => Math.max(...values),
     least = (values) => Math.min(...values);
   const dt = Math.max(later, -least(notes.map(({ start }) => start)));
-  const dp = clamp(higher, -least(notes.map(({ pitch }) => pitch)), 127 - most(notes.map(({ pitch }) => pitch)));
+  const room = clamp(higher, -least(notes.map(({ pitch }) => pitch)), 127 - most(notes.map(({ pitch }) => pitch)));
+  const dp = higher % 12 ? room : 12 * Math.trunc(room / 12); // octaves stay octaves
   return changed(piece, ids, ({ start, pitch }) => ({ start: start + dt, pitch: pitch + dp }));
 }
 
 export const resize = (piece, ids, longer, least = 30) =>
-  changed(piece, ids, ({ duration }) => ({ duration: Math.max(least, duration + longer) }));
+  changed(piece, ids, ({ duration }) => ({ duration: Math.max(Math.min(least, duration), duration + longer) }));
 /** Moves the beginnings of notes; their ends stay. */
 export const trim = (piece, ids, later, least = 30) =>
   changed(piece, ids, ({ start, duration }) => {
@@ -174,17 +180,29 @@ export function setTempo(piece, tick, bpm) {
 export function setMeter(piece, tick, beats, unit) {
   const start = barStart(piece, tick),
     others = piece.meters.filter(([at]) => at !== start);
-  return settled({ ...piece, meters: [...others, [start, beats, unit]].toSorted(([one], [other]) => one - other) });
+  const changed = { ...piece, meters: [...others, [start, beats, unit]].toSorted(([one], [other]) => one - other) };
+  return settled({ ...changed, length: barEnd(changed, piece.length) }); // it ends with a whole bar
 }
 
-export const setLength = (piece, length) => settled({ ...piece, length });
+const LANES = ["tempos", "meters", "chords", "sections"];
 
-/** Empty time at a tick: all that begins later moves on. */
+/** Ends a piece: notes that sound longer are cut, and nothing is left behind the end. */
+export function endAt(piece, length) {
+  const notes = piece.notes
+    .filter(({ start }) => start < length)
+    .map((note) => ({ ...note, duration: Math.min(note.duration, length - note.start) }));
+  const lanes = Object.fromEntries(LANES.map((name) => [name, piece[name].filter(([at]) => at < length)]));
+  return settled({ ...piece, ...lanes, notes, length });
+}
+
+/** Empty time at a tick: all that begins later moves on; the first tempo and meter stay. */
 export function insertTime(piece, tick, length) {
-  const later = (at) => (at >= tick && at > 0 ? at + length : at);
-  const lane = (changes) => changes.map(([at, ...rest]) => [later(at), ...rest]);
-  const notes = piece.notes.map((note) => ({ ...note, start: note.start >= tick ? note.start + length : note.start }));
-  const lanes = Object.fromEntries(["tempos", "meters", "chords", "sections"].map((name) => [name, lane(piece[name])]));
+  const later = (at) => (at >= tick ? at + length : at);
+  const lane = (changes, first) => changes.map(([at, ...rest]) => [at || !first ? later(at) : 0, ...rest]);
+  const notes = piece.notes.map((note) => ({ ...note, start: later(note.start) }));
+  const lanes = Object.fromEntries(
+    LANES.map((name) => [name, lane(piece[name], name === "tempos" || name === "meters")]),
+  );
   return settled({ ...piece, ...lanes, notes, length: Math.max(piece.length, tick) + length });
 }
 

@@ -86,17 +86,16 @@ export class Editor {
     const { studio } = this,
       { piece } = studio;
     const at = edit.barStart(piece, studio.cursor),
-      { ticks } = edit.bars(piece)[edit.barAt(piece, at)];
-    studio.commit("insert", edit.insertTime(piece, at, count * ticks), { n: count });
-    studio.setRegion({ start: at, end: at + count * ticks, low: 0, high: 128 }, true);
+      length = count * edit.barLength(piece, Math.max(0, at - 1)); // a change of meter moves on
+    studio.commit("insert", edit.insertTime(piece, at, length), { n: count });
+    studio.setRegion({ start: at, end: at + length, low: 0, high: 128 }, true);
   }
 
   /** Ends the piece where the region ends, or after its last note. */
   trim() {
     const { piece, region } = this.studio,
       end = region?.end ?? edit.barEnd(piece, edit.endOf(piece.notes));
-    const notes = piece.notes.filter(({ start, duration }) => start + duration <= end);
-    this.studio.commit("trim", edit.setLength({ ...piece, notes }, end));
+    this.studio.commit("trim", edit.endAt(piece, end));
   }
 
   // ---- one note by keyboard ----

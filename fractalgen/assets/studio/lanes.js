@@ -9,9 +9,16 @@ const NAMES = {
   sections: [..."ABCD"],
 };
 
+let open = 0; // the tick of the field
+
+/** Puts the field at its tick, or at the edge that is nearest to it. */
+export function moveLane({ roll }) {
+  $("lane-editor").style.left = `${Math.max(0, Math.min(roll.x(open), roll.width - 150))}px`;
+}
+
 /** Opens the field at a tick of a lane ("chords" or "sections"). */
 export function editLane(studio, lane, tick) {
-  if (!studio.editable) return;
+  if (!studio.editable) return studio.refuse();
   const form = $("lane-editor"),
     input = $("lane-text"),
     before = studio.piece[lane].find(([at]) => at === tick)?.[1] ?? "";
@@ -19,7 +26,8 @@ export function editLane(studio, lane, tick) {
   label(input, t(`lane.${lane}.edit`));
   input.value = before;
   form.hidden = false;
-  form.style.left = `${Math.min(studio.roll.x(tick), studio.roll.width - 150)}px`;
+  open = tick;
+  moveLane(studio);
   form.style.top = lane === "chords" ? "44px" : "22px";
   const done = (keep) => {
     if (form.hidden) return;

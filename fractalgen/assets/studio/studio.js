@@ -135,7 +135,12 @@ export class Studio {
   }
 
   commit(kind, piece, { merge = null, ...values } = {}) {
-    if (!this.editable || piece === this.piece) return;
+    if (piece === this.piece) return;
+    if (!this.editable) {
+      this.refuse();
+      this.refresh(); // fields show what is
+      return;
+    }
     this.project.commit(t(`did.${kind}`, values), piece, { merge });
     this.selection = this.selection.intersection(edit.idsOf(piece.notes));
     this.refresh();

@@ -161,7 +161,7 @@ export class View {
     const { beats, unit } = edit.bars(shown)[edit.barAt(shown, cursor)],
       meter = `${beats}/${unit}`,
       options = METERS.includes(meter) ? METERS : [meter, ...METERS];
-    if ($("meter").options.length !== options.length)
+    if (Array.from($("meter").options, ({ value }) => value).join() !== options.join())
       $("meter").replaceChildren(...options.map((name) => new Option(name)));
     $("meter").value = meter;
   }

@@ -165,6 +165,11 @@ class StudioTab(Tab):
         for key in keys:
             self.page.keyboard.press(key)
 
+    def edit(self, name: str) -> None:
+        """Choose what the menu of edits has."""
+        self.button("Edit", within="#bar").click()
+        self.page.get_by_role("menuitem", name=name).click()
+
     def stop(self) -> None:
         """Stop playing, unless the piece has ended."""
         if self.js("studio.playing"):

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import zipfile
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -109,8 +110,7 @@ def test_bars_are_inserted_and_filled(open_studio: Opener) -> None:
     piece = song(4)
     tab = open_studio(piece)
     tab.page.mouse.click(*tab.lane(2 * BAR + 10, 14))
-    tab.button("Edit", within="#bar").click()
-    tab.page.get_by_role("menuitem", name="Insert 4 bars to fill").click()
+    tab.edit("Insert 4 bars to fill")
     assert tab.js("[studio.region.start, studio.region.end]") == [2 * BAR, 6 * BAR]
     tab.compose("Recompose bars 3-6")
     given = {(pitch, start + 4 * BAR * (start >= 2 * BAR), *rest) for pitch, start, *rest in places(piece.to_json())}
@@ -135,6 +135,42 @@ def edits(tab: StudioTab) -> None:
     tab.page.locator("footer").get_by_label("Tempo").fill("90")
     tab.press("Enter")
     tab.page.get_by_label("Meter from this bar on").select_option("3/4")
+
+
+def test_bars_where_the_meter_changes(open_studio: Opener) -> None:
+    """3/4 from the start, 4/4 from bar 5 on."""
+    waltz = 3 * 480
+    piece = replace(song(6), meters=((0, 3, 4), (4 * waltz, 4, 4)), sections=((0, "A"), (4 * waltz, "B")))
+    tab = open_studio(piece)
+    tab.page.mouse.click(*tab.lane(4 * waltz + 10, 14))
+    tab.edit("Insert 4 bars to fill")
+    after = tab.document()
+    assert after["length"] == piece.length + 4 * waltz
+    assert after["meters"][1] == [8 * waltz, 4, 4]
+    assert tab.js("[studio.region.start, studio.region.end]") == [4 * waltz, 8 * waltz]
+    end = 1.5 * waltz
+    tab.js(f"studio.setRegion({{ start: 0, end: {end}, low: 0, high: 128 }})")
+    tab.edit("End the piece here")
+    short = tab.document()
+    assert short["length"] == end
+    assert all(note[2] + note[3] <= end for note in short["notes"])
+    assert len(short["notes"]) == sum(note.start < end for note in piece.notes)
+    assert [lane for name in ("chords", "sections", "meters") for lane in short[name] if lane[0] >= end] == []
+
+
+def test_the_field_of_a_chord_stays_when_the_roll_moves(open_studio: Opener) -> None:
+    tab = open_studio(song(16))
+    for _ in range(3):
+        tab.press("+")
+    tab.js("studio.roll.reveal(0)")
+    tab.page.mouse.click(*tab.lane(10, 60))
+    tab.page.keyboard.type("C")
+    tab.js("studio.roll.reveal(12 * 1920)")
+    tab.page.wait_for_timeout(100)
+    tab.page.keyboard.type("maj7")
+    tab.press("Enter")
+    assert tab.document()["chords"][0] == [0, "Cmaj7"]
+    assert len(tab.document()["notes"]) == len(song(16).notes)
 
 
 def test_undo_goes_back_to_the_start_and_redo_to_the_end(open_studio: Opener) -> None:
