@@ -6,6 +6,7 @@ Files come in the order of their paths, one after the other.  A folder is listed
 
 from __future__ import annotations
 
+import gzip
 import os
 import posixpath
 import tarfile
@@ -145,7 +146,10 @@ class Source:
         number = 0
         try:
             with self.fs.open(entry.name, "rb") as stream:
-                members = _rows(stream) if path.lower().endswith(TABLE_ENDINGS) else _members(stream, entry.size)
+                if path.lower().endswith(TABLE_ENDINGS):
+                    members = _rows(stream)
+                else:
+                    members = _members(stream, entry.size, packed=not path.lower().endswith(".tar"))
                 for name, stamp, content, share in members:
                     number += 1
                     style = _style(folder / PurePosixPath(name).parent)
@@ -178,12 +182,14 @@ def _stamp(entry: dict[str, Any]) -> str:
     return f"{entry.get('size')} {changed}"
 
 
-def _members(stream: Any, size: int) -> Iterator[tuple[str, str, bytes, float]]:
-    """Music in a tar archive, which is read once from begin to end, such as Aria-MIDI's.
+def _members(stream: Any, size: int, packed: bool) -> Iterator[tuple[str, str, bytes, float]]:
+    """Music in a tar archive, ``packed`` by gzip or not, which is read once from begin to end, such as Aria-MIDI's.
 
     Each file comes with its name, its stamp, and the share of the ``size`` bytes of the archive that is read by then.
     """
-    with tarfile.open(fileobj=stream, mode="r|*") as archive:
+    # tarfile's own unpacking takes the end of a truncated file for that of the archive
+    tar = gzip.GzipFile(fileobj=stream) if packed else stream
+    with tarfile.open(fileobj=tar, mode="r|") as archive:
         for member in archive:
             name = posixpath.normpath(f"/{member.name}").lstrip("/")  # no name leads out of the archive
             base = name.rpartition("/")[2]

@@ -19,7 +19,7 @@ from pyarrow import parquet
 from fractalgen.config import PrepareConfig
 from fractalgen.data.corpus import Corpus
 from fractalgen.data.prepare import prepare
-from fractalgen.data.reading import SourceFile
+from fractalgen.data.reading import Skipped, SourceFile
 from fractalgen.data.sources import Source
 from fractalgen.errors import UserError
 from tests.midi_files import midi, scale
@@ -71,6 +71,18 @@ def test_archives(tmp_path: Path, expected: dict[str, list[int]]) -> None:
     report = tmp_path / "report.tsv"
     assert 0 < len(songs(cut, tmp_path, report=str(report))) < 8
     assert "cut.tar\tdamaged after" in report.read_text()
+
+
+def test_a_packed_archive_that_is_cut_is_not_taken_for_complete(tmp_path: Path) -> None:
+    whole = archive(tmp_path / "a.tar.gz", FILES, "w:gz").read_bytes()
+    cut = tmp_path / "cut.tar.gz"
+    for length in range(len(whole)):
+        cut.write_bytes(whole[:length])
+        *files, end = Source(str(cut))
+        if isinstance(end, Skipped):
+            assert "damaged after" in end.reason
+        else:  # what is cut off lies behind the last file
+            assert [file.name for file in (*files, end) if isinstance(file, SourceFile)] == list(FILES), length
 
 
 def test_how_far_reading_is(tmp_path: Path, expected: dict[str, list[int]]) -> None:
