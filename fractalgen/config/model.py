@@ -91,9 +91,9 @@ class ModelConfig:
     def __post_init__(self) -> None:
         self._check_types()
         if not 2 <= len(self.levels) <= MOST_LEVELS:
-            raise ConfigError(f"patch_sizes: 2 to {MOST_LEVELS} levels, not {len(self.levels)}")
+            raise ConfigError(f"--patch_sizes: 2 to {MOST_LEVELS} levels, not {len(self.levels)}")
         if len(set(self.label_names)) < len(self.attributes):
-            raise ConfigError("attributes: one of them is listed twice")
+            raise ConfigError("--attributes: one of them is listed twice")
         for name, highest in (("velocity_bins", 64), ("steps_per_quarter", 480)):
             if not 1 <= getattr(self, name) <= highest:
                 raise ConfigError(f"{name}: 1 to {highest}, not {getattr(self, name)}")
@@ -106,45 +106,47 @@ class ModelConfig:
                 or any(whole % part for whole, part in pairs)
                 or (outer.region == inner.region and outer is not self.levels[0])
             ):
-                raise ConfigError(f"patch_sizes: {outer.patch} cannot be split into patches of {inner.patch}")
+                raise ConfigError(f"--patch_sizes: {outer.patch} cannot be split into patches of {inner.patch}")
         if min(self.max_children, default=0) < 0:
-            raise ConfigError(f"max_children: 0 or more, not {min(self.max_children)}")
+            raise ConfigError(f"--max_children: 0 or more, not {min(self.max_children)}")
         if self.max_children and len(self.max_children) != len(self.levels):
-            raise ConfigError(f"max_children: {len(self.max_children)} numbers for {len(self.levels)} levels")
+            raise ConfigError(f"--max_children: {len(self.max_children)} numbers for {len(self.levels)} levels")
         if self.max_children and self.max_children[0]:
-            raise ConfigError("the first max_children (the roll) must be 0")
+            raise ConfigError(f"--max_children {self.max_children[0]} ...: the first (the roll) must be 0")
         if not 0 <= self.dropout < 1 or not 0 <= self.label_dropout <= 1:
-            raise ConfigError(f"dropout, label_dropout: shares, not {self.dropout} and {self.label_dropout}")
+            raise ConfigError(f"--dropout, --label_dropout: shares, not {self.dropout} and {self.label_dropout}")
         if self.levels[-1].region != (1, 1):
-            raise ConfigError(f"patch_sizes: the last level must be 1 (a single cell), not {self.levels[-1].patch}")
+            raise ConfigError(f"--patch_sizes: the last level must be 1 (a single cell), not {self.levels[-1].patch}")
         for level in self.levels:
             if level.heads < 1 or not 1 <= level.depth <= MOST_BLOCKS:
                 raise ConfigError(
-                    f"num_heads at least 1, num_blocks 1 to {MOST_BLOCKS}, not {level.heads} and {level.depth}"
+                    f"--num_heads at least 1, --num_blocks 1 to {MOST_BLOCKS}, not {level.heads} and {level.depth}"
                 )
             if level.width % 2 or not 2 <= level.width <= WIDEST:
-                raise ConfigError(f"embed_dims: even numbers from 2 to {WIDEST}, not {level.width}")
+                raise ConfigError(f"--embed_dims: even numbers from 2 to {WIDEST}, not {level.width}")
             if len(level.context) != 3 or not 0 <= min(level.context) <= max(level.context) <= FARTHEST:
                 raise ConfigError(
-                    f"context_pitches, context_past, context_future: 0 to {FARTHEST}, not {level.context}"
+                    f"--context_pitches, --context_past, --context_future: 0 to {FARTHEST}, not {level.context}"
                 )
             if level.width % level.heads:
-                raise ConfigError(f"embed_dims: {level.width} is not divisible by num_heads {level.heads}")
+                raise ConfigError(f"--embed_dims: {level.width} is not divisible by --num_heads {level.heads}")
             if level.generator not in get_args(Generator):
                 known = " or ".join(map(repr, get_args(Generator)))
-                raise ConfigError(f"generator_types: {known}, not {quoted(level.generator)}")
+                raise ConfigError(f"--generator_types: {known}, not {quoted(level.generator)}")
         if self.plan_width % PLANNER_HEADS or not 0 <= self.plan_width <= WIDEST:
-            raise ConfigError(f"plan_width: multiples of {PLANNER_HEADS} from 0 to {WIDEST}, not {self.plan_width}")
+            raise ConfigError(f"--plan_width: multiples of {PLANNER_HEADS} from 0 to {WIDEST}, not {self.plan_width}")
         if self.plan_width and not self.bar_columns:
-            raise ConfigError("plan_width: only models with bar_columns know plans")
+            raise ConfigError("--plan_width: only models with bar_columns know plans")
         if any(not 0 < abs(distance) <= FARTHEST for distance in self.echoes):
-            raise ConfigError(f"echoes: 1 to {FARTHEST} patches away, not {shown(' '.join(map(str, self.echoes)))}")
+            raise ConfigError(f"--echoes: 1 to {FARTHEST} patches away, not {shown(' '.join(map(str, self.echoes)))}")
         if len(set(self.echoes)) < len(self.echoes):
-            raise ConfigError(f"echoes: different distances, not {shown(' '.join(map(str, self.echoes)))}")
+            raise ConfigError(f"--echoes: different distances, not {shown(' '.join(map(str, self.echoes)))}")
         if not self.sees_future and any(distance < 0 for distance in self.echoes):
-            raise ConfigError(f"echoes: an AR first level has no later patches to show, {min(self.echoes)} is negative")
+            raise ConfigError(
+                f"--echoes: an AR first level has no later patches to show, {min(self.echoes)} is negative"
+            )
         if self.scan_order not in ("column_major", "row_major"):
-            raise ConfigError(f"scan_order: 'column_major' or 'row_major', not {quoted(self.scan_order)}")
+            raise ConfigError(f"--scan_order: 'column_major' or 'row_major', not {quoted(self.scan_order)}")
         self.check_width(self.crop_length, "crop_length")
 
     def _check_types(self) -> None:

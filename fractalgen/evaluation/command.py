@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import time
 from collections.abc import Callable, Iterator
@@ -131,6 +132,10 @@ def check_flags(cfg: EvaluateConfig) -> None:
         path = getattr(cfg, name)
         if path and not Path(path).absolute().parent.is_dir():
             raise UserError(f"--{name} {path}: there is no folder {Path(path).parent}")
+        if path and Path(path).is_dir():
+            raise UserError(f"--{name} {path}: is a folder")
+        if path and not os.access(Path(path).absolute().parent, os.W_OK):
+            raise UserError(f"--{name} {path}: the folder is not writable")
 
 
 def chosen_splits(cfg: EvaluateConfig, corpus: Corpus) -> list[Split]:

@@ -6,9 +6,21 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lightning.pytorch.utilities import rank_zero_only
+
 from fractalgen import checkpoint
 from fractalgen.config import ModelConfig, TrainConfig
 from fractalgen.errors import UserError
+
+LEVEL_FLAGS = {
+    "patch": "--patch_sizes",
+    "width": "--embed_dims",
+    "depth": "--num_blocks",
+    "heads": "--num_heads",
+    "generator": "--generator_types",
+    "context": "--context_pitches, _past, _future",
+    "steps": "the grid of the corpus",
+}  # by what a level keeps
 
 
 @dataclass(frozen=True)
@@ -45,7 +57,11 @@ def resume_point(cfg: TrainConfig, config: ModelConfig) -> tuple[TrainConfig, Re
     if saved["future_context"] != wanted["future_context"]:
         does = "sees known cells after the current one" if saved["future_context"] else "sees only what comes before"
         raise UserError(f"--resume {path}: the model there {does}, --reveal_share {cfg.reveal_share} makes another")
-    for name in saved.keys() - {"attributes", "crop_length", "dropout", "label_dropout", "max_children"}:
+    for name, flag in LEVEL_FLAGS.items():
+        old, new = (" ".join(str(level[name]) for level in side["levels"]) for side in (saved, wanted))
+        if old != new:
+            raise UserError(f"--resume {path}: {flag} there is {old}, here {new}")
+    for name in saved.keys() - {"attributes", "crop_length", "dropout", "label_dropout", "max_children", "levels"}:
         if saved[name] != wanted[name]:
             raise UserError(f"--resume {path}: {name} there is {saved[name]}, here {wanted[name]}")
     if saved["attributes"] != wanted["attributes"]:
@@ -55,6 +71,10 @@ def resume_point(cfg: TrainConfig, config: ModelConfig) -> tuple[TrainConfig, Re
     step, before = header.get("step"), header.get("train", {})
     if type(step) is not int or not isinstance(before, dict) or type(before.get("max_steps", 0)) is not int:
         raise UserError(f"--resume {path}: damaged checkpoint (its step or its settings are missing)")
+    for name in ("data", "ema_decay"):
+        if name in before and before[name] != getattr(cfg, name):
+            remark = f"--resume {path}: --{name} there is {before[name]}, here {getattr(cfg, name)}"
+            rank_zero_only(print)(remark, file=sys.stderr)
     branches = cfg.cooldown_steps > 0 and not before.get("cooldown_steps")
     if cfg.cooldown_steps:
         cfg = replace(cfg, max_steps=step + cfg.cooldown_steps if branches else before.get("max_steps", step))

@@ -224,6 +224,7 @@ def test_samples_are_in_random_keys_and_end_only_as_songs_do(ends: bool) -> None
         ("--num_samples -1", "--num_samples -1: must be at least 0"),
         ("--num_iter_list 3", "--num_iter_list 3"),
         ("--json nowhere/a.json", "--json nowhere/a.json: there is no folder nowhere"),
+        ("--report .", "--report .: is a folder"),
     ],
 )
 def test_mistakes_get_one_line(

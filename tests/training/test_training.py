@@ -254,6 +254,8 @@ def test_resuming_what_does_not_fit(run: Any, tmp_path: Path) -> None:
         run(resume=str(path), max_steps=2, output_dir=other)
     with pytest.raises(UserError, match="scan_order there is column_major, here row_major"):
         run(resume=str(path), scan_order="row_major", output_dir=other)
+    with pytest.raises(UserError, match=r"--generator_types there is (ar ?)+, here mar ar"):
+        run(resume=str(path), generator_types=("mar", *["ar"] * 3), output_dir=other)
     path.write_bytes(b"junk")
     with pytest.raises(UserError, match=r"--resume .* not a FractalGen checkpoint"):
         run(resume=str(path), output_dir=other)
