@@ -15,6 +15,7 @@ import json
 import re
 import tempfile
 import zlib
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from string import Template
@@ -29,6 +30,7 @@ from fractalgen.files import ASSETS, replacing
 from fractalgen.music.keys import key_between, key_changes
 from fractalgen.music.labels import spell_key, writes_flats
 from fractalgen.music.pianoroll import PianoRoll
+from fractalgen.music.plan import Span
 from fractalgen.music.tokens import grid_steps
 from fractalgen.render.colours import LINE, RAMP, palette
 from fractalgen.render.sound import PIANO
@@ -42,14 +44,20 @@ LEGIBLE = 2.0  # contrast of the softest note with the paper, as WCAG 2.1 define
 
 
 def save_html(
-    trace: Trace, path: str | Path, cfg: RenderConfig, *, view: View = "process", roll: PianoRoll | None = None
+    trace: Trace,
+    path: str | Path,
+    cfg: RenderConfig,
+    *,
+    view: View = "process",
+    roll: PianoRoll | None = None,
+    lane: Sequence[Span] | None = None,
 ) -> None:
     """Write :func:`page`, titled by the file's name unless ``cfg.gif_title`` says otherwise.
 
     Raises:
         UserError: a setting that cannot be drawn, or the file cannot be written.
     """
-    content = page(trace, cfg, title=cfg.gif_title or Path(path).stem, view=view, roll=roll)
+    content = page(trace, cfg, title=cfg.gif_title or Path(path).stem, view=view, roll=roll, lane=lane)
     with replacing(path) as temporary:
         temporary.write_text(content, encoding="utf-8")
 
@@ -61,6 +69,7 @@ def page(
     title: str | None = None,
     view: View = "process",
     roll: PianoRoll | None = None,
+    lane: Sequence[Span] | None = None,
 ) -> str:
     """The player, one self-contained HTML document.
 
@@ -73,6 +82,7 @@ def page(
         view: the view that the page opens with; "levels", which has no page of its own, is "process".
         roll: the finished piece where it knows more than the trace does: its tempi, meters and length (at most the
             trace's).  Default: ``trace.roll``.
+        lane: chords and sections above the roll, in its steps (default: those of the trace's plan).
 
     Raises:
         UserError: a colour map that does not exist, or ``view`` "density" of a trace without chances.
@@ -102,7 +112,7 @@ def page(
         "theme": "light" if cfg.gif_theme == "light" else None,
         "shape": tokens.shape,
         "arrays": layout,
-        **_about(trace, roll),
+        **_about(trace, roll, trace.lane if lane is None else lane),
         **_colours(cfg),
         "midi": base64.b64encode(_midi(roll)).decode("ascii"),
     }
@@ -119,7 +129,7 @@ def page(
     )
 
 
-def _about(trace: Trace, roll: PianoRoll) -> dict[str, Any]:
+def _about(trace: Trace, roll: PianoRoll, lane: Sequence[Span]) -> dict[str, Any]:
     """What the script needs to know of a piece and its making beside the arrays."""
     return {
         **{name: getattr(trace, name) for name in ("generators", "patch_sizes", "num_iter_list", "velocity_bins")},
@@ -129,7 +139,7 @@ def _about(trace: Trace, roll: PianoRoll) -> dict[str, Any]:
         "facts": _facts(trace, roll),
         "flats": _flats(trace, roll),
         "columns": [start for start in trace.layout.starts.tolist() if start < roll.width],
-        "lane": [span for span in trace.lane if span.start < roll.width],
+        "lane": [span for span in lane if span.start < roll.width],
         "tempos": roll.tempos,
         "steps_per_quarter": roll.steps_per_quarter,
         **{unit + "s": _grid(roll, unit) for unit in ("bar", "beat")},
@@ -180,7 +190,7 @@ def _facts(trace: Trace, roll: PianoRoll) -> list[tuple[str, str]]:
     notes = roll.notes()
     minutes, seconds = divmod(round(roll.seconds), 60)
     facts: dict[str, object] = {
-        "Model": trace.checkpoint or "unknown",
+        "Model": trace.checkpoint or ("unknown" if len(trace.steps) else "none"),
         "Seed": "none" if trace.seed is None else trace.seed,
         "Length": f"{len(roll.downbeats())} bars, {roll.width} steps, {minutes}:{seconds:02}",
         "Notes": f"{len(notes)} on {len(set(notes['pitch'].tolist()))} pitches",

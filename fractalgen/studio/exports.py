@@ -179,7 +179,7 @@ def draw(kind: str, document: Document, trace: Path | None, path: Path) -> None:
         "png": lambda: render.save_png(roll, path, cfg=cfg, known=recorded.marked_roll, lane=lane(document, recorded)),
         "gif": partial(render.save_gif, frames, path, cfg=cfg),
         "mp4": partial(render.save_mp4, frames, path, cfg=cfg, roll=roll),
-        "html": partial(save_html, recorded, path, cfg=title),
+        "html": lambda: save_html(recorded, path, title, lane=lane(document, recorded)),
     }
     writers[kind]()
 
@@ -237,6 +237,7 @@ def given(document: Document) -> Trace:
         "steps_per_bar": roll.steps_per_bar,
         "tempo": roll.tempos[0][1],
         "tempos": roll.tempos,
+        "key": document.key,
         "meters": roll.time_signatures,
     }
     if widths != PATCHES[1:]:

@@ -93,11 +93,13 @@ def test_files_to_take_away_and_bring_back(client: TestClient, piece: Document, 
     assert again["states"] == client.get(f"/api/projects/{project}").json()["states"]
 
 
-def test_a_picture_of_a_piece_in_another_meter(client: TestClient, piece: Document) -> None:
+def test_a_picture_and_a_page_of_a_piece_in_another_meter(client: TestClient, piece: Document) -> None:
     project = new_project(client, replace(piece, meters=((0, 3, 4), (3 * 480, 7, 8))))
     answer = client.get(f"/api/projects/{project}/states/1/png")
     assert answer.status_code == 200, answer.text
     assert answer.content.startswith(b"\x89PNG")
+    page = client.get(f"/api/projects/{project}/states/1/html").text
+    assert all(f'"{name}"' in page for _, name in piece.chords)
 
 
 @pytest.mark.slow
