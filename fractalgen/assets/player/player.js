@@ -238,7 +238,8 @@ function connect() {
 
 function start() {
   const facts = Object.fromEntries(piece.facts), { finds, levels } = trace;
-  $("about").textContent = [`${piece.bars.length} bars`, minutes(music.end), facts.Model, `seed ${facts.Seed}`].join(" · ");
+  const made = facts.Model === "none" ? [] : [facts.Model, `seed ${facts.Seed}`]; // nothing was composed
+  $("about").textContent = [`${piece.bars.length} bars`, minutes(music.end), ...made].join(" · ");
   const row = ([name, value]) => {
     const line = make("div");
     line.append(make("dt", { textContent: name }), make("dd", { textContent: value }));
