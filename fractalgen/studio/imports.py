@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 from fractalgen.errors import UserError
-from fractalgen.files import read_text
 from fractalgen.music.midi_parser import is_score
 from fractalgen.studio.document import Document, with_chords
 from fractalgen.studio.midi_file import read_document
@@ -29,7 +28,9 @@ def import_file(path: Path, document: Document) -> tuple[Document, list[str]]:
             head = file.read(4)
         if head.startswith(MUSIC) or is_score(path) or b"\0" in head or path.suffix in (".mid", ".midi"):
             return read_document(path)
-        text = read_text(path, path.name)
+        text = path.read_bytes().decode("utf-8-sig", "replace")
+        if not all(sign.isprintable() or sign.isspace() for sign in text) or "\ufffd" in text:
+            raise UserError(f"{path.name}: no MIDI or MusicXML file, and no text of chords")
         return with_chords(document, text, path.name), []
     except UserError as error:
         raise UserError(str(error).replace(f"{path.parent}/", "")) from error

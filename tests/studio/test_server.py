@@ -171,6 +171,13 @@ def test_mistakes_get_one_line(
     assert client.get(f"/api/projects/{project}").json() == before
 
 
+@pytest.mark.parametrize("content", [b"\x89PNG\r\n", b"%PDF-1.7\n\xe2", b"ID3\x03"])
+def test_files_of_other_kinds_are_told_what_is_wanted(client: TestClient, content: bytes) -> None:
+    answer = client.post(f"/api/projects/{new_project(client)}/import", files={"file": ("a.bin", content)})
+    assert answer.status_code == 400
+    assert answer.json() == {"detail": "a.bin: no MIDI or MusicXML file, and no text of chords"}
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"MThd", b"RIFF" * 9, b"PK\x03\x04", b"\x1f\x8b\x08", b"<x>", b"\xff\xfe", b"\0" * 99]
 )
