@@ -13,7 +13,7 @@ import torch
 from fractalgen.cards import model_card
 from fractalgen.checkpoint import DTYPES, find_model, model_name, read_card, read_model, save_pretrained, weights_hash
 from fractalgen.config import SavedPrecision
-from fractalgen.errors import python_terms
+from fractalgen.errors import UserError, python_terms, quoted
 from fractalgen.files import replacing
 from fractalgen.hub import CARD_FILE, MODEL_FILE, address_of, upload
 from fractalgen.model.network import FractalNetwork
@@ -68,7 +68,7 @@ class PretrainedModel(FractalNetwork):
         (default: the card that was loaded, else one of what is known).
 
         Raises:
-            UserError: the folder cannot be written to.
+            UserError: another precision, or the folder cannot be written to.
         """
         return self._save(Path(folder), precision, card, Path(folder).resolve().name)
 
@@ -95,6 +95,10 @@ class PretrainedModel(FractalNetwork):
             return upload(Path(folder), repository, private=private, message=message, token=token, keep_card=not card)
 
     def _save(self, folder: Path, precision: SavedPrecision, card: str, name: str) -> Path:
+        if precision not in DTYPES:
+            raise UserError(f"precision {quoted(precision)}: choose one of {', '.join(DTYPES)}")
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"folder {folder}: is a file")
         path = save_pretrained(self, folder / MODEL_FILE, self.facts, DTYPES[precision])
         if card or not (folder / CARD_FILE).exists():
             with replacing(folder / CARD_FILE) as temporary:

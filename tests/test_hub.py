@@ -74,6 +74,10 @@ def test_a_folder_comes_back_bit_for_bit_with_a_card_that_the_hub_understands(
     text = (folder / "README.md").read_text("utf-8")
     assert "| corpus | waltzes \\| of mine |" in text  # a line of the table stays a line
     (folder / "README.md").write_text("mine", encoding="utf-8")
+    with pytest.raises(UserError, match="precision 'int4': choose one of 32, bf16, int8"):
+        model.save_pretrained(folder, precision="int4")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"folder .*README.md: is a file"):
+        model.save_pretrained(folder / "README.md")
     small = model.save_pretrained(folder, precision="int8")
     assert (small / "README.md").read_text("utf-8") == "mine"
     assert read_checkpoint(find_model(folder))[0]["corpus"] == "waltzes | of mine"

@@ -79,8 +79,11 @@ class Ledger:
             self.connection.execute("INSERT OR IGNORE INTO settings VALUES (?, ?)", (name, text))
             (before,) = self.connection.execute("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()
             if before != text:
-                was = json.loads(before)
-                raise UserError(f"--{name} {value}: the songs in {self.path and self.path.parent} have --{name} {was}")
+                was, wanted = (
+                    " ".join(map(str, told)) or "none" if isinstance(told, list | tuple) else told
+                    for told in (json.loads(before), value)
+                )
+                raise UserError(f"--{name} {wanted}: the songs in {self.path and self.path.parent} have --{name} {was}")
 
     def source(self, address: str, provenance: str, licence: str) -> int:
         """The number of a source."""

@@ -174,6 +174,7 @@ def test_mistakes_are_told_and_leave_nothing(music: Path) -> None:
     (music.parent / "empty" / "bad.mid").write_bytes(b"text")
     for out, settings, message in (
         ("good", {"velocity_bins": 8}, "--velocity_bins 8: the songs in .*good have --velocity_bins 32"),
+        ("good", {"tracks": ("MELODY", "2")}, "--tracks MELODY 2: the songs in .*good have --tracks none"),
         ("other", {}, "--out .*other: has other files in it"),
         ("new", {"report": "s3://bucket/new.tsv"}, "--report s3://bucket/new.tsv: must be a path, not an address"),
         ("new", {"data": str(music.parent / "empty")}, "no usable music .1 file skipped; first: bad.mid: not a MIDI"),
