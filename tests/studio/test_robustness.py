@@ -89,6 +89,7 @@ def server(model_path: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """One that is not killed before the end."""
     with served(model_path, tmp_path_factory.mktemp("projects")) as running:
         yield running
+        assert running.end(signal.SIGINT) == 0
 
 
 def gone(pid: int) -> bool:

@@ -43,6 +43,8 @@ export function bars(piece) {
   return timelines.get(piece);
 }
 
+const wholeBar = (beats, unit) => (beats * 4 * QUARTER) / unit;
+
 function counted({ meters, length }) {
   const found = [],
     changes = meters.length ? meters : [[0, 4, 4]];
@@ -53,7 +55,7 @@ function counted({ meters, length }) {
     while (changes[change + 1]?.[0] <= tick) change++;
     const [, beats, unit] = changes[change],
       next = changes[change + 1]?.[0] ?? Infinity;
-    const ticks = Math.min((beats * 4 * QUARTER) / unit, next - tick);
+    const ticks = Math.min(wholeBar(beats, unit), next - tick);
     found.push({ tick, ticks, beats, unit });
     tick += ticks;
     if (tick > length) after++;
@@ -70,7 +72,7 @@ export const barAt = (piece, tick) =>
 /** The length of a whole bar in the meter at a tick. */
 export function barLength(piece, tick) {
   const { beats, unit } = bars(piece)[barAt(piece, tick)];
-  return (beats * 4 * QUARTER) / unit;
+  return wholeBar(beats, unit);
 }
 export const barStart = (piece, tick) => bars(piece)[barAt(piece, tick)].tick;
 /** The first bar line that is not before a tick. */
@@ -183,6 +185,8 @@ export function setMeter(piece, tick, beats, unit) {
   const changed = { ...piece, meters: [...others, [start, beats, unit]].toSorted(([one], [other]) => one - other) };
   return settled({ ...changed, length: barEnd(changed, piece.length) }); // it ends with a whole bar
 }
+
+export const setLength = (piece, length) => settled({ ...piece, length });
 
 const LANES = ["tempos", "meters", "chords", "sections"];
 

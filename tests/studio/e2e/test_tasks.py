@@ -158,6 +158,15 @@ def test_bars_where_the_meter_changes(open_studio: Opener) -> None:
     assert [lane for name in ("chords", "sections", "meters") for lane in short[name] if lane[0] >= end] == []
 
 
+def test_a_region_behind_the_end_makes_the_piece_longer(open_studio: Opener) -> None:
+    tab = open_studio(song(2))
+    tab.mark(3, 4)
+    tab.compose("Recompose the region")
+    after = tab.document()
+    assert after["length"] == 4 * BAR
+    assert places(song(2).to_json()) <= places(after)
+
+
 def test_the_field_of_a_chord_stays_when_the_roll_moves(open_studio: Opener) -> None:
     tab = open_studio(song(16))
     for _ in range(3):
