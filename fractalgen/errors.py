@@ -8,10 +8,10 @@ import os
 import re
 import reprlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import current_thread, main_thread
-from typing import NoReturn
+from typing import Any, NoReturn
 
 
 @contextmanager
@@ -20,14 +20,8 @@ def silent_interrupts() -> Iterator[None]:
 
     Where Ctrl-C is ignored or handled otherwise, as in the background jobs of a script, that stays.
     """
-    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler and current_thread() is main_thread()
-    if usual:
-        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
-    try:
+    with _handled(signal.SIGINT, signal.default_int_handler, lambda *_: os._exit(130)):
         yield
-    finally:
-        if usual:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Terminated(KeyboardInterrupt):
@@ -41,18 +35,25 @@ def terminable() -> Iterator[None]:
     Raises:
         Terminated: SIGTERM came.
     """
-    usual = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL and current_thread() is main_thread()
 
     def stop(*_: object) -> NoReturn:
         raise Terminated
 
-    if usual:
-        signal.signal(signal.SIGTERM, stop)
+    with _handled(signal.SIGTERM, signal.SIG_DFL, stop):
+        yield
+
+
+@contextmanager
+def _handled(number: signal.Signals, usual: Any, handler: Callable[..., Any]) -> Iterator[None]:
+    """Another handler of a signal in the block, in the main thread and where the handler is the ``usual`` one."""
+    if signal.getsignal(number) is not usual or current_thread() is not main_thread():
+        yield
+        return
+    signal.signal(number, handler)
     try:
         yield
     finally:
-        if usual:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(number, usual)
 
 
 class UserError(ValueError):

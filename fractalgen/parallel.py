@@ -193,6 +193,13 @@ def _begin() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
+def end_only_with_parent() -> None:
+    """As :func:`end_with_parent`; signals to all processes, as Ctrl-C is one, are for the parent."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    end_with_parent()
+
+
 def end_with_parent() -> None:
     """End this process when the one that started it is gone, however it ended: it would wait for work for ever."""
     parent = parent_process()

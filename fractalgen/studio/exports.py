@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import signal
 import sys
 import tempfile
 import threading
@@ -32,7 +31,7 @@ from fractalgen.music.midi import MidiEvents, read_midi
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.plan import Span, spans_of
 from fractalgen.music.voices import hands
-from fractalgen.parallel import end_with_parent
+from fractalgen.parallel import end_only_with_parent
 from fractalgen.render import sound
 from fractalgen.render.page import save_html
 from fractalgen.render.video import check_ffmpeg
@@ -139,9 +138,7 @@ class Exports:
 
 def _serve(pipe: Connection) -> None:
     """The main function of the process: functions come in, their results or errors go out."""
-    end_with_parent()
-    for number in (signal.SIGINT, signal.SIGTERM):  # which are for the server
-        signal.signal(number, signal.SIG_IGN)
+    end_only_with_parent()
     warnings.simplefilter("ignore")
     sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  progress bars are for commands
     with contextlib.suppress(EOFError, OSError):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import multiprocessing
-import signal
 import tempfile
 import threading
 import traceback
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from fractalgen.config import StudioConfig
 from fractalgen.errors import UserError
-from fractalgen.parallel import end_with_parent
+from fractalgen.parallel import end_only_with_parent
 from fractalgen.studio.document import Document, Result
 from fractalgen.studio.request import Request
 
@@ -163,12 +162,10 @@ def dumps(**message: Any) -> str:
 
 def serve(pipe: Connection, questions: Connection, stop: Any, cfg: StudioConfig) -> None:
     """The main function of the process."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # which are for the server, which then ends this process
-        signal.signal(number, signal.SIG_IGN)
+    end_only_with_parent()
     warnings.simplefilter("ignore")
     from fractalgen.studio.composing import compose
 
-    end_with_parent()
     try:
         models = Models(cfg)
         threading.Thread(target=answer, args=(questions, models), daemon=True).start()
