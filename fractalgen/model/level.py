@@ -227,12 +227,9 @@ class FractalLevel(nn.Module):
         The canvas holds the region (complete) and its surroundings as far as they are known.  Below the first level
         the region is known not to be silent.  ``schedule``: see :meth:`.MaskedAutoregressive.teacher_forcing`.
         """
-        canvas, given = regions.canvas, regions.given
-        grid = self.grid(canvas)
-        patches = grid.split(interior(canvas, self.margin))
-        absent = None
-        if self.index == 0 and given is not None and bool((given == ABSENT).any()):
-            absent = given == ABSENT  # below the first level the canvas is silent there
+        grid, given = self.grid(regions.canvas), regions.given
+        patches = grid.split(interior(regions.canvas, self.margin))
+        absent = self.absent_cells(given)
         real = patches if absent is None else patches.masked_fill(grid.split(absent), SILENCE)
         active = real.flatten(2).any(-1)
         undecided, filled, sounds = self.tasks(regions, grid)
@@ -242,22 +239,9 @@ class FractalLevel(nn.Module):
         )
         z = self.conditions(regions, cond, content, base, forcing)
         gates = wide(self.gate(z)[..., 0])
-        index, owner = windows(grid, self.margin, self.child.margin, canvas.device)
-        steps = F.pad(forcing.steps, (0, 1), value=-1)
-
-        def seen(region: Tensor, child: Tensor) -> Tensor:
-            """Cells of the windows of some children, unknown where they are decided later, and their own."""
-            now = steps[region, child][:, None, None]
-            visible = steps[region[:, None, None], owner[child]] < now
-            visible = visible | (owner[child] == child[:, None, None])
-            if given is not None and self.sees_future:
-                around = surround(given, self.margin, outside=-1).flatten(1)
-                visible = visible | (around[region[:, None, None], index[child]] >= 0)
-            return torch.where(visible, canvas.flatten(1)[region[:, None, None], index[child]], self.unknown)
-
         if (ended := self.ended(given, grid)) is not None:
             place = ended.nonzero(as_tuple=True)
-            share = self.struck_share(z[place][None], seen(*place))
+            share = self.struck_share(z[place][None], self.child_canvases(regions, *place, forcing.steps))
             gates = gates.index_put(place, share[0], accumulate=True)
         weight = weight * forcing.weight
         nats = gate_nll(gates, active, forcing.target & ~filled, forcing.final, sounds)
@@ -269,19 +253,33 @@ class FractalLevel(nn.Module):
             weight = weight * (len(region) / self.max_children)
             chosen = torch.randperm(len(region), device=region.device)[: self.max_children]
             region, child = region[chosen], child[chosen]
-        cells = seen(region, child)
-        if absent is not None:
-            mine = owner[child] == child[:, None, None]
-            nowhere = surround(absent, self.margin, outside=0).flatten(1)[region[:, None, None], index[child]]
-            cells = cells.masked_fill(mine & nowhere, SILENCE)
         parts = Regions(
-            cells,
+            self.child_canvases(regions, region, child, forcing.steps),
             None if given is None else grid.split(given)[region, child],
             self.long_context(regions, region, child, forcing.steps),
             self.returned_cells(regions, region, child, steps=forcing.steps) if not self.above_cells else None,
         )
         below = self.inside(cond, grid, z).each(lambda x: x[region, child])
         self.child.nll(parts, below, crop[region], weight[region], losses, schedule)
+
+    def child_canvases(
+        self, regions: Regions, region: Int[Tensor, " m"], child: Int[Tensor, " m"], steps: Int[Tensor, "b n"]
+    ) -> Int[Tensor, "m h w"]:
+        """Some children and their surroundings: known where given, or decided in a step before the child's own."""
+        canvas, given = regions.canvas, regions.given
+        index, owner = (
+            table[child] for table in windows(self.grid(canvas), self.margin, self.child.margin, canvas.device)
+        )
+        row = region[:, None, None]
+        own = owner == child[:, None, None]
+        steps = F.pad(steps, (0, 1), value=-1)
+        visible = own | (steps[row, owner] < steps[region, child][:, None, None])
+        if given is not None and self.sees_future:
+            visible = visible | (surround(given, self.margin, outside=-1).flatten(1)[row, index] >= 0)
+        cells = torch.where(visible, canvas.flatten(1)[row, index], self.unknown)
+        if (absent := self.absent_cells(given)) is not None:
+            cells = cells.masked_fill(own & surround(absent, self.margin, outside=0).flatten(1)[row, index], SILENCE)
+        return cells
 
     def conditions(
         self,
@@ -301,11 +299,16 @@ class FractalLevel(nn.Module):
             z = found if step.target is None else torch.where(step.target[..., None], found, z)
         return z
 
-    def absent_steps(self, given: Int[Tensor, "b p t"], grid: Grid) -> Bool[Tensor, "b n w"] | None:
-        """In the first level the steps of each child that do not exist; None if all do."""
-        if self.index > 0 or not bool((given == ABSENT).any()):
+    def absent_cells(self, given: Int[Tensor, "b p t"] | None) -> Bool[Tensor, "b p t"] | None:
+        """In the first level the cells of steps that do not exist; None if all do.  Below it they are silent."""
+        if self.index > 0 or given is None or not bool((given == ABSENT).any()):
             return None
-        return (grid.split(given) == ABSENT)[:, :, 0]
+        return given == ABSENT
+
+    def absent_steps(self, given: Int[Tensor, "b p t"], grid: Grid) -> Bool[Tensor, "b n w"] | None:
+        """The steps of each child that do not exist; None if all do."""
+        absent = self.absent_cells(given)
+        return None if absent is None else grid.split(absent)[:, :, 0]
 
     def ended(self, given: Int[Tensor, "b p t"] | None, grid: Grid) -> Bool[Tensor, "b n"] | None:
         """Children that are cells in which a hold is ruled out; None if there are none."""
