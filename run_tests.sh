@@ -13,7 +13,6 @@ fi
 # A process for each core, four at most: a test may need a gigabyte.  tests/conftest.py says what stays in one process.
 SPREAD=(--numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder)
 if [ $# -eq 0 ]; then
-    "$PYTHON" -m mypy
     set -- "${SPREAD[@]}"
 elif [ "$1" = --fast ]; then
     shift
