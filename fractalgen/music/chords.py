@@ -41,17 +41,21 @@ Chords = tuple[tuple[int, int], ...]
 """Changes of chord: (step, code), each holding until the next."""
 
 SEVENTHS = frozenset((10, 11))
-SPELLINGS = (  # as musicians write qualities, and as the library knows them
-    (r"(?:\^|△|Δ)7?", "maj7"),
-    (r"ø7?", "m7b5"),
-    (r"ma(?:j)?(?=7)", "maj"),
-    (r"mi(?:n)?(?=7|$)", "m"),
-    (r"-(?=7|$)", "m"),
-    (r"(?:\+|aug)7|7alt|7\+|maj7#5", "7#5"),
-    (r"\+", "aug"),
-    (r"(?:o|°)", "dim"),
-    (r"m\(add9\)", "madd9"),
+PLAIN_SIGNS = str.maketrans("♯♭", "#b")
+SPELLINGS = (  # as musicians write qualities, and as the library knows them; one after the other
+    (r"\(([^()]+)\)", r"\1"),
+    (r"^(?:min?|-)", "m"),
+    (r"^(m?)(?:[Mm]aj?(?=\d|$)|[\^△Δ](?=\d))", r"\1maj"),
+    (r"^(m?)[\^△Δ]", r"\1maj7"),
+    (r"^m(?:maj|M)(?:9|11|13)", "mmaj7"),
+    (r"^ø7?", "m7b5"),
+    (r"^(?:(?:\+|aug)7|7alt|7\+|maj7#5)", "7#5"),
+    (r"^\+", "aug"),
+    (r"^(?:o|°)", "dim"),
+    (r"(?<=[79])sus$", "sus4"),
+    (r"6(?:/|add)9", "69"),
 )
+BRACKETED = ("(b5)", "m(no5)", "m(omit5)")  # which the library knows so, and not without brackets
 SHARPS = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 # C. Harte, "Towards Automatic Extraction of Harmony Information from Music Signals" (2010): shorthands of the notation
 # in which POP909 and other corpora annotate chords.
@@ -147,13 +151,13 @@ def parse_chord(text: str) -> int:
     text = text.strip()
     if re.fullmatch(r"n\.?\s?c?\.?", text, re.IGNORECASE):
         return NO_CHORD
-    found = re.fullmatch(r"([A-G][#b]?)([^/]*)(?:/([A-G][#b]?))?", text.replace("♯", "#").replace("♭", "b"))
+    found = re.fullmatch(r"([A-G][#b]?)((?:6/9|[^/])*)(?:/([A-G][#b]?))?", text.translate(PLAIN_SIGNS))
     try:
         if found is None:
             raise ValueError(text)
         name = found[2]
-        for pattern, known in SPELLINGS:
-            name = re.sub(f"^(?:{pattern})", known, name)
+        for pattern, known in SPELLINGS if name not in BRACKETED else ():
+            name = re.sub(pattern, known, name)
         written = Written(found[1] + name)
         root = note_to_val(found[1]) % 12
         bass = (note_to_val(found[3]) - root) % 12 if found[3] else 0

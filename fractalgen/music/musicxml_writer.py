@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from fractalgen.errors import UserError
 from fractalgen.files import replacing
-from fractalgen.music.chords import QUALITIES, Chord, parse_chord
+from fractalgen.music.chords import PLAIN_SIGNS, QUALITIES, Chord, parse_chord
 from fractalgen.music.keys import guess_key
 from fractalgen.music.labels import SPELLED
 from fractalgen.music.musicxml import KINDS, TICKS, load_library
@@ -126,8 +126,9 @@ class _Engraver:
             self.chords.append((step, None, ()))
             self._sign(step, self.library.harmony.NoChord())
             return
-        root, _, bass = text.partition("/")
-        name = root[: 1 + (root[1:2] in ("#", "b"))]
+        text = text.strip().translate(PLAIN_SIGNS)
+        name = text[: 1 + (text[1:2] in ("#", "b"))]
+        bass = text.rpartition("/")[2] if chord.bass else ""
         quality = list(QUALITIES)[chord.quality]
         self.chords.append((step, name, QUALITIES[quality]))
         symbol = self.library.harmony.ChordSymbol(

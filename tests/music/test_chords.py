@@ -63,13 +63,25 @@ def test_every_chord_is_read_as_it_is_spelled() -> None:
         ("Caug7", "Caug"),
         ("G7alt", "Gaug"),
         ("Cm(add9)", "Cm"),
+        ("C6/9", "C6"),
+        ("C69", "C6"),
+        ("C6/9/E", "C6/E"),
+        ("CmMaj7", "CmM7"),
+        ("Cm(maj7)", "CmM7"),
+        ("CmM7/G", "CmM7/G"),
+        ("C-Δ7", "CmM7"),
+        ("CMaj9", "Cmaj7"),
+        ("C-6", "Cm6"),
+        ("C(b5)", "C"),
+        ("Cm7(b5)", "Cm7b5"),
+        ("C9sus", "C7sus4"),
     ],
 )
 def test_chords_as_musicians_write_them(text: str, means: str) -> None:
     assert spelled(parse_chord(text)) == means
 
 
-@pytest.mark.parametrize("text", ["H", "Cfoo", "", "C/", "c", "7", "C//E", "C/5"])
+@pytest.mark.parametrize("text", ["H", "Cfoo", "", "C/", "c", "7", "C//E", "C/5", "C/9", "C6/9/9", "C("])
 def test_what_is_no_chord_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="is no chord"):
         parse_chord(text)

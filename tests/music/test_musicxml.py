@@ -129,7 +129,7 @@ def test_what_stands_in_a_score(tmp_path: Path) -> None:
     """Two staves by the hands that are told, key, meter, tempo, section, chord, dynamics, accidentals by the chord."""
     roll = roll_of((61, 0, 8, 9), (60, 0, 4, 9), (66, 16, 16, 31), width=32, tempos=((0, 92.0), (17, 93.0)))
     hands = np.array([LEFT, RIGHT, RIGHT], np.uint8)
-    markers = [(0, "[Verse]"), (0, "A7"), (16, "Eb7/G")]
+    markers = [(0, "[Verse]"), (0, "A7"), (8, "C6/9/E"), (16, "Eb7/G")]
     write_musicxml(roll, tmp_path / "a.musicxml", markers=markers, key="D minor", title="Evening", hands=hands)
     root = ElementTree.parse(tmp_path / "a.musicxml").getroot()
     assert root.findtext("movement-title") == "Evening"
@@ -138,7 +138,7 @@ def test_what_stands_in_a_score(tmp_path: Path) -> None:
     assert root.findtext(".//rehearsal") == "Verse"
     assert [mark.text for mark in root.iter("per-minute")] == ["92"]  # a small change is only played
     assert len(root.findall(".//sound[@tempo]")) == 2
-    assert [symbol.findtext("root/root-step") for symbol in root.iter("harmony")] == ["A", "E"]
+    assert [symbol.findtext("root/root-step") for symbol in root.iter("harmony")] == ["A", "C", "E"]
     assert [next(iter(mark)).tag for mark in root.iter("dynamics")] == ["pp", "ff"]
     notes = [note for note in root.iter("note") if note.find("pitch") is not None]
     names = {(note.findtext("pitch/step"), note.findtext("pitch/alter"), note.findtext("staff")) for note in notes}
