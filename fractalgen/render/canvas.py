@@ -25,7 +25,7 @@ from fractalgen.render.furniture import (
     octave_names,
     write,
 )
-from fractalgen.render.lane import with_lane
+from fractalgen.render.lane import lane_pixels
 from fractalgen.render.roll import Cells, Source, outline, plane_of, roll_pixels, tokens_of
 from fractalgen.render.text import fitting, label
 from fractalgen.trace.views import STEPS_PER_BAR, Frame, ZoomedPatch
@@ -82,8 +82,8 @@ class Canvas:
         bars = _bars(last) if cfg.gif_grid else []
         self.grid = grid_lines(self.pitches, self.steps, self.scale, bars, self.colours) if bars else None
         above = bar_numbers(bars, self.steps, self.scale, small) if bars else blank(0, self.span)
-        lane = frame.lane if frame else lane
-        self.above = with_lane(above, () if cfg.no_gif_plan else lane, self.steps, self.scale, small)
+        shown = () if cfg.no_gif_plan else frame.lane if frame else lane
+        self.above = np.concatenate([above, lane_pixels(shown, self.steps, self.scale, small)])
         blocks = frame.blocks if frame else ()
         panels, panel_room, body = self._panels(blocks, small)
         around = sum(part.shape[1] for part in (*left, *right)) + panel_room

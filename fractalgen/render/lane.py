@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from fractalgen.music.plan import Span
 from fractalgen.render.colours import INK, RAMP, Pixels
 from fractalgen.render.furniture import blank, write
@@ -38,8 +36,3 @@ def lane_pixels(spans: Sequence[Span], width: int, scale: int, size: float) -> P
         if text_width(span.text, fits) <= room:
             write(here, span.text, 2 * GAP if fits == size else GAP, height // 2, fits)
     return pixels
-
-
-def with_lane(above: Pixels, spans: Sequence[Span], width: int, scale: int, size: float) -> Pixels:
-    """What stands above the roll, and the lane under it."""
-    return np.concatenate([above, lane_pixels(spans, width, scale, size)]) if spans else above

@@ -15,7 +15,6 @@ import json
 import re
 import tempfile
 import zlib
-from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from string import Template
@@ -30,7 +29,6 @@ from fractalgen.files import ASSETS, replacing
 from fractalgen.music.keys import key_between, key_changes
 from fractalgen.music.labels import spell_key, writes_flats
 from fractalgen.music.pianoroll import PianoRoll
-from fractalgen.music.plan import Span
 from fractalgen.music.tokens import grid_steps
 from fractalgen.render.colours import LINE, RAMP, palette
 from fractalgen.render.sound import PIANO
@@ -50,14 +48,13 @@ def save_html(
     *,
     view: View = "process",
     roll: PianoRoll | None = None,
-    lane: Sequence[Span] | None = None,
 ) -> None:
     """Write :func:`page`, titled by the file's name unless ``cfg.gif_title`` says otherwise.
 
     Raises:
         UserError: a setting that cannot be drawn, or the file cannot be written.
     """
-    content = page(trace, cfg, title=cfg.gif_title or Path(path).stem, view=view, roll=roll, lane=lane)
+    content = page(trace, cfg, title=cfg.gif_title or Path(path).stem, view=view, roll=roll)
     with replacing(path) as temporary:
         temporary.write_text(content, encoding="utf-8")
 
@@ -69,7 +66,6 @@ def page(
     title: str | None = None,
     view: View = "process",
     roll: PianoRoll | None = None,
-    lane: Sequence[Span] | None = None,
 ) -> str:
     """The player, one self-contained HTML document.
 
@@ -82,7 +78,6 @@ def page(
         view: the view that the page opens with; "levels", which has no page of its own, is "process".
         roll: the finished piece where it knows more than the trace does: its tempi, meters and length (at most the
             trace's).  Default: ``trace.roll``.
-        lane: chords and sections above the roll, in its steps (default: those of the trace's plan).
 
     Raises:
         UserError: a colour map that does not exist, or ``view`` "density" of a trace without chances.
@@ -112,7 +107,7 @@ def page(
         "theme": "light" if cfg.gif_theme == "light" else None,
         "shape": tokens.shape,
         "arrays": layout,
-        **_about(trace, roll, trace.lane if lane is None else lane),
+        **_about(trace, roll),
         **_colours(cfg),
         "midi": base64.b64encode(_midi(roll)).decode("ascii"),
     }
@@ -129,7 +124,7 @@ def page(
     )
 
 
-def _about(trace: Trace, roll: PianoRoll, lane: Sequence[Span]) -> dict[str, Any]:
+def _about(trace: Trace, roll: PianoRoll) -> dict[str, Any]:
     """What the script needs to know of a piece and its making beside the arrays."""
     return {
         **{name: getattr(trace, name) for name in ("generators", "patch_sizes", "num_iter_list", "velocity_bins")},
@@ -139,7 +134,7 @@ def _about(trace: Trace, roll: PianoRoll, lane: Sequence[Span]) -> dict[str, Any
         "facts": _facts(trace, roll),
         "flats": _flats(trace, roll),
         "columns": [start for start in trace.layout.starts.tolist() if start < roll.width],
-        "lane": [span for span in lane if span.start < roll.width],
+        "lane": [span for span in trace.lane if span.start < roll.width],
         "tempos": roll.tempos,
         "steps_per_quarter": roll.steps_per_quarter,
         **{unit + "s": _grid(roll, unit) for unit in ("bar", "beat")},

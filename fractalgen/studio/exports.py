@@ -169,14 +169,15 @@ def draw(kind: str, document: Document, trace: Path | None, path: Path) -> None:
         score(document, path)
         return
     recorded = given(document) if trace is None else Trace.load(trace)
+    recorded = recorded.with_lane(lane(document, recorded))
     roll, cfg = recorded.roll, GenerateConfig(gif_grid=True)
     frames = recorded.frames(cfg.gif_view)
     title = replace(cfg, gif_title=path.stem)
     writers: dict[str, Callable[[], None]] = {
-        "png": lambda: render.save_png(roll, path, cfg=cfg, known=recorded.marked_roll, lane=lane(document, recorded)),
+        "png": lambda: render.save_png(roll, path, cfg=cfg, known=recorded.marked_roll, lane=recorded.lane),
         "gif": partial(render.save_gif, frames, path, cfg=cfg),
         "mp4": partial(render.save_mp4, frames, path, cfg=cfg, roll=roll),
-        "html": lambda: save_html(recorded, path, title, lane=lane(document, recorded)),
+        "html": partial(save_html, recorded, path, title),
     }
     writers[kind]()
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from fractalgen.config import View
 from fractalgen.errors import UserError
+from fractalgen.music.plan import Span
 from fractalgen.trace.record import Record
 from fractalgen.trace.views import VIEWS, Frame, Frames
 
@@ -45,6 +46,12 @@ class Trace(Record):
     def without_plan(self) -> Trace:
         """The same, as if it had been composed without a plan."""
         return dataclasses.replace(self, settings={k: v for k, v in self.settings.items() if k != "plan"})
+
+    def with_lane(self, lane: Sequence[Span]) -> Trace:
+        """The same under these sections and chords, in place of those of its plan; a file does not keep them."""
+        shown = dataclasses.replace(self)
+        vars(shown)["lane"] = tuple(lane)  # the value of the cached property
+        return shown
 
     def _finished(self, maker: Callable[[], Frame]) -> Frame:
         """A frame without steps that do not exist, with the lane of the plan."""

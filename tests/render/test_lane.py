@@ -15,13 +15,16 @@ from fractalgen.errors import UserError
 from fractalgen.music.bars import BarLayout
 from fractalgen.music.plan import Plan
 from fractalgen.music.planning import piece_plan
-from fractalgen.render import image, save_gif
+from fractalgen.render import image
 from fractalgen.render.colours import INK, RAMP
 from fractalgen.render.lane import BANDS, lane_pixels
 from fractalgen.render.page import page
+from fractalgen.studio.document import Document, Note
+from fractalgen.studio.exports import draw
 from fractalgen.trace import Trace
 from tests import tiny
 from tests.browser import Tab
+from tests.decoding import decoded
 from tests.render.test_page import contents
 
 WIDTH = 96
@@ -63,9 +66,17 @@ def test_every_picture_has_the_lane_unless_it_is_not_wanted() -> None:
     assert not trace.frames("hierarchical")[0].output.any()
 
 
-def test_the_lane_scrolls_with_the_roll(tmp_path: Path) -> None:
-    save_gif(made_up().frames(), tmp_path / "a.gif", RenderConfig())
-    assert (tmp_path / "a.gif").stat().st_size > 1000
+def test_a_piece_that_was_written_by_hand_has_its_lane_too(tmp_path: Path) -> None:
+    plain = Document(2 * 1920, notes=(Note(0, 60, 0, 480, 90),))
+    marked = replace(plain, chords=((0, "C"), (1920, "F")), sections=((0, "A"),))
+    heights = []
+    for document in (plain, marked):
+        draw("gif", document, None, tmp_path / "a.gif")
+        heights.append(len(decoded(tmp_path / "a.gif")[0][0]))
+    assert heights[1] - heights[0] == 2 * round(1.6 * 0.75 * RenderConfig.gif_font_size)  # two rows of text
+    draw("html", marked, None, tmp_path / "a.html")
+    piece, _ = contents((tmp_path / "a.html").read_text(encoding="utf-8"))
+    assert piece["lane"] == [[0, 32, "A", 0], [0, 16, "C", 1], [16, 32, "F", 1]]
 
 
 def test_bars_shorter_than_their_columns_leave_no_gap() -> None:
