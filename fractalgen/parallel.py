@@ -141,12 +141,14 @@ class _Machine:
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
-        self.executor: Executor = _Pool(workers)
+        self.executor = _Pool(workers)
 
     def __enter__(self) -> _Machine:
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: Any) -> None:
+        if error is not None:  # a signal, say: what is under way is not waited for
+            self.executor.end()
         self.executor.shutdown(cancel_futures=True)
 
     @property
@@ -184,6 +186,11 @@ class _Pool(ProcessPoolExecutor):
             return super().submit(*call, **arguments)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def end(self) -> None:
+        """End the processes at once; Python 3.14 has ``terminate_workers`` for it."""
+        for process in list(self._processes.values()):
+            process.terminate()
 
 
 def _begin() -> None:
