@@ -35,14 +35,13 @@ TRAIN = (
 )
 
 
-def rows(run: Path) -> dict[tuple[str, str], dict[str, str]]:
-    """Rows of the newest table of a run, by step and kind."""
+def rows(run: Path) -> dict[int, dict[str, str]]:
+    """Rows of the newest table of a run, by step."""
     tables = sorted(run.glob("lightning_logs/version_*/metrics.csv"))
     if not tables:
         return {}
     with tables[-1].open(newline="", encoding="utf-8") as file:
-        found = list(csv.DictReader(file))
-    return {(row["step"], "val" if row.get("val_loss") else "train"): row for row in found}
+        return {int(row["step"]): row for row in csv.DictReader(file)}
 
 
 def cable(host: Host) -> str:
@@ -84,14 +83,14 @@ def train_on_hosts(hosts: Sequence[Host], run: Path, steps: int, patience: float
             agents.append(subprocess.Popen(command, env=environment))
             stack.callback(agents[-1].wait)
             stack.callback(agents[-1].terminate)
-        wait_for(lambda: (str(EVERY + 2), "train") in rows(run), agents, patience)
+        wait_for(lambda: EVERY + 2 in rows(run), agents, patience)
         victim = Path(f"/proc/{agents[1].pid}/task/{agents[1].pid}/children").read_text(encoding="utf-8").split()[0]
         os.kill(int(victim), signal.SIGKILL)
         killed = time.monotonic()
         before = len(rows(run))
         # the table loses what came after the checkpoint, then grows again
         wait_for(lambda: len(rows(run)) < before, agents, patience)
-        wait_for(lambda: (str(EVERY + 1), "train") in rows(run), agents, patience)
+        wait_for(lambda: EVERY + 1 in rows(run), agents, patience)
         seconds = time.monotonic() - killed
         wait_for(lambda: all(agent.poll() is not None for agent in agents), agents, patience)
     return seconds
@@ -116,7 +115,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if two.keys() != alone.keys():
         raise RuntimeError(f"steps {sorted(two.keys() ^ alone.keys())} are in one table only")
     for kind in ("train", "val"):
-        pairs = [(float(two[key][f"{kind}_loss"]), float(alone[key][f"{kind}_loss"])) for key in two if key[1] == kind]
+        losses = [[row[f"{kind}_loss"] for row in table.values() if row[f"{kind}_loss"]] for table in (two, alone)]
+        pairs = list(zip(*(map(float, column) for column in losses), strict=True))
         apart = max(abs(first / second - 1) for first, second in pairs)
         print(f"{kind} loss of {len(pairs)} steps: two hosts and one process at most {apart:.1e} apart (relative)")
     print(f"a killed process: {seconds:.1f} s to the next step")

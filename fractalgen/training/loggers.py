@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
-from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 from tensorboard.compat.proto.summary_pb2 import Summary
 
 from fractalgen.config import TrainConfig
 from fractalgen.errors import missing
+from fractalgen.files import replacing
 
 
 class EventLog(TensorBoardLogger):
@@ -36,35 +37,53 @@ class EventLog(TensorBoardLogger):
 
 
 class TableLog(CSVLogger):
-    """``metrics.csv`` and ``pictures/`` in the run folder; a run that continues at ``step`` continues its table."""
+    """``metrics.csv`` and ``pictures/`` in the run folder; a run that continues at ``step`` continues its table.
+
+    The table has one row for each step.  (Lightning's own has one for each call, and columns by the alphabet.)
+    """
 
     def __init__(self, run_dir: str, version: str, step: int) -> None:
-        super().__init__(run_dir, name="lightning_logs", version=version, flush_logs_every_n_steps=1)
-        self.step = step
+        super().__init__(run_dir, name="lightning_logs", version=version)
+        self.file = Path(self.log_dir, "metrics.csv")
+        self.begin = step
+        self.columns: dict[str, None] = {}
+        self.last: int | None = None  # step of the last row
 
     @property
-    @rank_zero_experiment
-    def experiment(self) -> Any:
-        """Lightning's writer, which would begin the table anew."""
-        if self._experiment is not None:
-            return self._experiment
-        file, rows = Path(self.log_dir, "metrics.csv"), []
-        if file.is_file():
-            with file.open(newline="", encoding="utf-8") as table:
-                rows = [row for row in csv.DictReader(table) if int(row["step"]) <= self.step]
-        writer = super().experiment
-        writer.metrics += [{name: value for name, value in row.items() if value} for row in rows]
-        writer.save()
-        return writer
+    def experiment(self) -> None:
+        """Nothing: Lightning's writer would clear the table of the run before away."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Append a row, or write the table anew where figures join the last row or bring new columns."""
+        row = {"step": step, **metrics}
+        if step != self.last and row.keys() <= self.columns.keys():
+            with self.file.open("a", newline="", encoding="utf-8") as table:
+                csv.DictWriter(table, list(self.columns)).writerow(row)
+        else:
+            rows = self.rows()
+            rows[step] = rows.get(step, {}) | row
+            self.columns = dict.fromkeys(name for row in rows.values() for name in row)
+            with replacing(self.file) as temporary, temporary.open("w", newline="", encoding="utf-8") as table:
+                writer = csv.DictWriter(table, list(self.columns))
+                writer.writeheader()
+                writer.writerows(rows.values())
+        self.last = step
+
+    def rows(self) -> dict[int | None, dict[str, Any]]:
+        """What is in the table, by step; at first without what a run before logged behind the step it continues at."""
+        if not self.file.is_file():
+            return {}
+        with self.file.open(newline="", encoding="utf-8") as table:
+            rows = {int(row["step"]): row for row in csv.DictReader(table)}
+        return {step: row for step, row in rows.items() if self.last is not None or step <= self.begin}
 
     @rank_zero_only
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
         """They stand in ``config.yaml``."""
 
-    @rank_zero_only
     def save(self) -> None:
-        """Write pending rows."""
-        self.experiment.save()
+        """Every row is written at once."""
 
     def log_picture(self, tag: str, picture: Image.Image, step: int) -> None:
         """A PNG file."""
