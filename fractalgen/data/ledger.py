@@ -39,24 +39,20 @@ CREATE TABLE IF NOT EXISTS shards (number INTEGER PRIMARY KEY, about TEXT);
 class Ledger:
     """The database of a folder, or one in memory that is forgotten.
 
+    ``finished``: how many shards are there for good.
+
     Raises:
-        UserError: the file is damaged, or another process writes to the folder.
+        sqlite3.Error: see :func:`database_error`; as all methods.
     """
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
-        try:
-            self.connection = sqlite3.connect(path or ":memory:", timeout=1, isolation_level=None)
-            self.connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-            self.connection.execute("BEGIN EXCLUSIVE")
-            for table in _TABLES.split(";"):
-                self.connection.execute(table)
-        except sqlite3.OperationalError as error:
-            raise UserError(
-                f"--out {path}: in use by another `fractalgen prepare`, or not writable ({error})"
-            ) from error
-        except sqlite3.DatabaseError as error:
-            raise UserError(f"--out {path}: damaged ({error}); prepare into another folder") from error
+        self.connection = sqlite3.connect(path or ":memory:", timeout=1, isolation_level=None)
+        self.connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        self.connection.execute("BEGIN EXCLUSIVE")
+        for table in _TABLES.split(";"):
+            self.connection.execute(table)
+        self.finished = len(self.shards())
 
     def commit(self) -> None:
         """What was written so far is valid."""
@@ -171,14 +167,26 @@ class Ledger:
 
     def add_shard(self, about: dict[str, Any]) -> None:
         """A shard is finished; forget the measures that the sample does not need any more."""
-        number = len(self.shards())
-        self.connection.execute("INSERT INTO shards VALUES (?, ?)", (number, json.dumps(about)))
+        self.connection.execute("INSERT INTO shards VALUES (?, ?)", (self.finished, json.dumps(about)))
         self.connection.execute(
             "DELETE FROM measured WHERE hash > (SELECT hash FROM measured ORDER BY hash LIMIT 1 OFFSET ?)",
             (MEASURED - 1,),
         )
         self.commit()
+        self.finished += 1
 
     def shards(self) -> list[dict[str, Any]]:
         """What is known of each finished shard."""
         return [json.loads(about) for (about,) in self.connection.execute("SELECT about FROM shards ORDER BY number")]
+
+
+def database_error(path: Path, error: sqlite3.Error) -> UserError:
+    """What a user is told where the ledger at ``path`` cannot be read or written."""
+    match getattr(error, "sqlite_errorcode", 0) & 0xFF:  # extended codes say more in their other bits
+        case sqlite3.SQLITE_FULL:
+            what = "the disk is full"
+        case sqlite3.SQLITE_BUSY:
+            what = "in use by another `fractalgen prepare`"
+        case _:
+            what = f"cannot be written, or is damaged ({error}); prepare into another folder"
+    return UserError(f"--out {path.parent}: {path.name}: {what}")

@@ -71,7 +71,7 @@ class Pack:
         """The split of each song; of a few songs none stays empty."""
         return split_by_hash(song.name for song in self.songs if song.name not in self.chosen) | self.chosen
 
-    def write(self, path: Path, splits: dict[str, Split], **about: Any) -> dict[str, Any]:
+    def write(self, path: Path, splits: dict[str, Split], **about: Any) -> dict[str, int]:
         """Write the file, and return what it has: ``songs``, ``notes``, songs of each split."""
         write_corpus(self.songs, splits, path, analyses=self.analyses, **about)
         counts = Counter(splits[song.name] for song in self.songs)
@@ -85,7 +85,6 @@ class ShardWriter:
     def __init__(self, folder: Path, ledger: Ledger, megabytes: float, about: dict[str, Any]) -> None:
         self.folder, self.ledger, self.about = folder, ledger, about
         self.most = megabytes * MEGABYTE
-        self.finished = len(ledger.shards())
         self.pack = Pack()
 
     def add(self, song: Song, analysis: Analysis, split: Split | None) -> None:
@@ -99,30 +98,30 @@ class ShardWriter:
         pack, self.pack = self.pack, Pack()
         if not pack.songs:
             return
-        if self.finished:
+        if self.ledger.finished:
             splits = {song.name: pack.chosen.get(song.name) or split_of(song.name) for song in pack.songs}
         else:  # a corpus of a few songs has one shard, and all splits
             splits = pack.splits()
         for song, analysis in zip(pack.songs, pack.analyses, strict=True):
             if splits[song.name] == "train":
                 self.ledger.measure(song, analysis.measured)
-        counts = pack.write(shard_path(self.folder, self.finished), splits, vocabulary=False, **self.about)
+        counts = pack.write(shard_path(self.folder, self.ledger.finished), splits, vocabulary=False, **self.about)
         self.ledger.add_shard(counts)
-        self.finished += 1
 
-    def close(self) -> dict[str, Any]:
-        """Write what waits, the index and the manifest, which makes the corpus complete; returns the manifest."""
+    def close(self) -> dict[str, int]:
+        """Write what waits, the index and the manifest, which makes the corpus complete; returns what it has."""
         self.flush()
         shards = self.ledger.shards()
         index = f"index-{len(shards):05}.safetensors"
         styles = write_index(self.folder, index, len(shards))
+        counts = {name: sum(shard[name] for shard in shards) for name in ("songs", "notes", *SPLITS)}
         manifest = {
             "format": FOLDER_FORMAT,
             "version": VERSION,
             **self.about,
             **self.ledger.about_sources(),
-            "songs": sum(shard["songs"] for shard in shards),
-            "notes": sum(shard["notes"] for shard in shards),
+            "songs": counts["songs"],
+            "notes": counts["notes"],
             "index": index,
             "styles": styles,
             "attributes": [asdict(attribute) for attribute in self.ledger.vocabulary()],
@@ -132,7 +131,7 @@ class ShardWriter:
         for old in self.folder.glob("index-*.safetensors"):
             if old.name != index:
                 old.unlink()
-        return manifest
+        return counts
 
 
 def write_index(folder: Path, name: str, shards: int) -> list[str]:

@@ -19,15 +19,14 @@ from typing import Any
 from tqdm import tqdm
 
 from fractalgen.config import PrepareConfig, check_bounds
-from fractalgen.data.analysis import Analysis
 from fractalgen.data.chorales import read_chorales
 from fractalgen.data.corpus import SPLITS, Split
-from fractalgen.data.ledger import Ledger
+from fractalgen.data.ledger import Ledger, database_error
 from fractalgen.data.lists import Listed, read_manifest, read_splits
 from fractalgen.data.merging import merge
 from fractalgen.data.packing import ENDING, Pack, ShardWriter, split_by_hash
 from fractalgen.data.reading import Read, Skipped, SourceFile, file_count, kills, read_source
-from fractalgen.data.song import Song
+from fractalgen.data.shards import shard_path
 from fractalgen.data.sources import MIDI_ENDINGS, Source
 from fractalgen.data.summary import SHOWN, Losses, Summary, print_summary
 from fractalgen.errors import UserError
@@ -55,7 +54,7 @@ def prepare(config: PrepareConfig) -> Summary:
     check_bounds(config)
     for word in config.tracks:
         programs(word)
-    if config.tracks and config.data.lower().endswith(".json"):
+    if config.tracks and _of_chorales(config):
         raise UserError(f"--tracks {' '.join(config.tracks)}: the chorales in --data {config.data} have no tracks")
     out = Path(config.out)
     folder = out.suffix != ENDING
@@ -74,14 +73,14 @@ def prepare(config: PrepareConfig) -> Summary:
         try:
             summary, losses = _prepare(config, source, ledger, folder)
         finally:
-            nothing = folder and not ledger.shards()
             ledger.close()
-            if nothing:  # no shard was finished
-                (out / LEDGER).unlink(missing_ok=True)
+            if folder and not ledger.finished:
+                for left in (out / LEDGER, shard_path(out, 0)):
+                    left.unlink(missing_ok=True)
                 if not any(out.iterdir()):
                     out.rmdir()
     except sqlite3.Error as error:
-        raise UserError(f"--out {out}: {LEDGER} cannot be written, or is damaged ({error})") from error
+        raise database_error(out / LEDGER, error) from error
     print_summary(summary, config)
     losses.print()
     return summary
@@ -91,8 +90,7 @@ def _prepare(config: PrepareConfig, source: Source, ledger: Ledger, folder: bool
     """Read all songs, and write them to a file or a folder."""
     listed = read_splits(Path(config.splits)) if config.splits else None
     manifest = read_manifest(Path(config.manifest)) if config.manifest else None
-    found, known, assumed = _songs(config, source, ledger)
-    ledger.source(source.address, Path(config.data).name, config.licence)
+    reads, usual, assumed = _songs(config, source, ledger)
     about: dict[str, Any] = {
         "steps_per_quarter": config.steps_per_quarter,
         "velocity_bins": config.velocity_bins,
@@ -104,15 +102,15 @@ def _prepare(config: PrepareConfig, source: Source, ledger: Ledger, folder: bool
     }
     pack = ShardWriter(Path(config.out), ledger, config.shard_megabytes, about) if folder else Pack()
     losses = Losses()
-    for song, analysis in _chosen(losses.counted(found), ledger, config, listed, manifest):
-        pack.add(song, analysis, (known if listed is None else listed).get(song.name))
+    for read in _chosen(reads, ledger, config, listed, manifest):
+        losses.add(read)
+        pack.add(read.song, read.analysis, (usual if listed is None else listed).get(read.song.name))
     if config.report:
         _write_report(Path(config.report), ledger)
-    if not (pack.pack.songs or pack.finished if isinstance(pack, ShardWriter) else pack.songs):
+    if not (losses.songs or ledger.finished):
         raise _nothing(config, ledger)
     if isinstance(pack, ShardWriter):
-        content, limit = pack.close(), SHOWN
-        counts = {name: sum(shard[name] for shard in content["shards"]) for name in ("songs", "notes", *SPLITS)}
+        counts, limit = pack.close(), SHOWN
     else:
         about["skipped"], limit = [[entry.file, entry.reason] for entry in ledger.told("skipped")], -1
         counts = pack.write(Path(config.out), pack.splits(), **about)
@@ -128,20 +126,25 @@ def _prepare(config: PrepareConfig, source: Source, ledger: Ledger, folder: bool
     return summary, losses
 
 
-def _songs(config: PrepareConfig, source: Source, ledger: Ledger) -> tuple[Iterator[Read], dict[str, Split], str]:
+def _of_chorales(config: PrepareConfig) -> bool:
+    return config.data.lower().endswith(".json")
+
+
+def _songs(config: PrepareConfig, source: Source, ledger: Ledger) -> tuple[Iterable[Read], dict[str, Split], str]:
     """The songs of what ``--data`` names, the splits that are usual for them, and what is assumed, in words."""
-    if config.data.lower().endswith(".json"):
+    number = ledger.source(source.address, Path(config.data).name, config.licence)
+    if _of_chorales(config):
         reads, skipped, splits = read_chorales(Path(config.data), config)
         for entry in skipped:
             ledger.tell("skipped", entry.file, entry.reason)
         repeated = "struck anew" if config.restrike else "held (restrikes are unknown)"
         assumed = f"a repeated pitch is {repeated}; 4/4 from the first step, tempo 120, one velocity"
-        return _new_songs(reads, ledger), splits, assumed
+        return reads, splits, assumed
     assumed = "ticks are musical time, unless a beat map says where the beats are"
     assumed += "; whatever sounds is struck anew at every step" if config.restrike else ""
     assumed += f"; only the tracks {' '.join(config.tracks)}" if config.tracks else ""
     # POP909's ids are bare numbers, other files' ids end in .mid: the list cannot hit a wrong song
-    return _read(source, config, ledger), read_splits(ASSETS / "splits" / "pop909.json"), assumed
+    return _read(source, number, config, ledger), read_splits(ASSETS / "splits" / "pop909.json"), assumed
 
 
 def _chosen(
@@ -150,8 +153,8 @@ def _chosen(
     config: PrepareConfig,
     listed: dict[str, Split] | None,
     manifest: dict[str, Listed] | None,
-) -> Iterator[tuple[Song, Analysis]]:
-    """The songs that join the corpus, those of ``listed`` splits, with what the manifest says of each.
+) -> Iterator[Read]:
+    """The songs that join the corpus, new ones of ``listed`` splits, with what the manifest says of each.
 
     Raises:
         UserError: the manifest names none of the songs.
@@ -159,11 +162,15 @@ def _chosen(
     named, first = False, ""  # by the manifest
     for number, read in enumerate(reads, 1):
         song, analysis = read.song, read.analysis
+        if listed is not None and song.name not in listed:
+            why = f"not listed in {config.splits}"
+        else:
+            why = ledger.refused(song, config.keep_duplicates or _of_chorales(config))
+        if why:
+            ledger.tell("skipped", song.name, why)
+            continue
         for remark in read.remarks:
             ledger.tell("damaged", song.name, remark)
-        if listed is not None and song.name not in listed:
-            ledger.tell("skipped", song.name, f"not listed in {config.splits}")
-            continue
         if manifest is not None:
             named, first = named or song.name in manifest, first or song.name
             if not named and number == PATIENCE:
@@ -171,7 +178,7 @@ def _chosen(
             song = replace(song, **manifest.get(song.name, Listed())._asdict())
         if song.flat:
             analysis = replace(analysis, measured=analysis.measured.flattened())
-        yield replace(song, style=song.style or config.style), analysis
+        yield replace(read, song=replace(song, style=song.style or config.style), analysis=analysis)
     if manifest is not None and first and not named:
         raise UserError(f"--manifest {config.manifest}: names none of the songs (the first one is {first})")
 
@@ -195,9 +202,8 @@ def _ledger_of(folder: Path, config: PrepareConfig) -> Ledger:
     return ledger
 
 
-def _read(source: Source, config: PrepareConfig, ledger: Ledger) -> Iterator[Read]:
-    """The songs of all files that were not read before, in the order of the files."""
-    number = ledger.source(source.address, Path(config.data).name, config.licence)
+def _read(source: Source, number: int, config: PrepareConfig, ledger: Ledger) -> Iterator[Read]:
+    """The songs of all files of a source that were not read before, in the order of the files."""
     at_work: deque[SourceFile] = deque()
     known = done = 0
     with tqdm(desc="reading", total=source.size or None, unit="B", unit_scale=True, disable=None) as bar:
@@ -223,19 +229,10 @@ def _read(source: Source, config: PrepareConfig, ledger: Ledger) -> Iterator[Rea
             if isinstance(result, Skipped):
                 ledger.tell("skipped", result.file, result.reason)
             else:
-                yield from _new_songs([result], ledger, config.keep_duplicates)
+                yield result
         bar.update(source.size - bar.n)
     if not known + done:
         raise _nothing(config, ledger)
-
-
-def _new_songs(reads: Iterable[Read], ledger: Ledger, keep_duplicates: bool = True) -> Iterator[Read]:
-    """Songs but those that are there already."""
-    for read in reads:
-        if why := ledger.refused(read.song, keep_duplicates):
-            ledger.tell("skipped", read.song.name, why)
-        else:
-            yield read
 
 
 def _nothing(config: PrepareConfig, ledger: Ledger) -> UserError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from fractalgen.config import PrepareConfig
@@ -32,8 +31,9 @@ class Summary:
 
 @dataclass
 class Losses:
-    """Effects of the pedal and the grid on the notes, counted."""
+    """Effects of the pedal and the grid on the notes of the songs, counted."""
 
+    songs: int = 0
     notes: int = 0
     pedalled: int = 0
     merged: int = 0
@@ -41,17 +41,16 @@ class Losses:
     lossy: int = 0
     grids: Counter[int] = field(default_factory=Counter)
 
-    def counted(self, reads: Iterable[Read]) -> Iterator[Read]:
-        """The same files, each counted as it comes."""
-        for read in reads:
-            self.notes += len(read.song.notes)
-            self.pedalled += read.pedalled
-            self.merged += read.merged
-            self.moved += read.moved
-            self.lossy += bool(read.merged or read.moved)
-            if read.fitting_grid:
-                self.grids[read.fitting_grid] += 1
-            yield read
+    def add(self, read: Read) -> None:
+        """Count a song."""
+        self.songs += 1
+        self.notes += len(read.song.notes)
+        self.pedalled += read.pedalled
+        self.merged += read.merged
+        self.moved += read.moved
+        self.lossy += bool(read.merged or read.moved)
+        if read.fitting_grid:
+            self.grids[read.fitting_grid] += 1
 
     def print(self) -> None:
         """One line each."""

@@ -108,12 +108,18 @@ def test_the_same_folder_gives_the_same_bytes(folder: Path) -> None:
     assert run(folder, num_workers=2)[1].path.read_bytes() == first
 
 
-def test_listed_splits_are_used(folder: Path, tmp_path: Path) -> None:
+def test_listed_splits_are_used(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "splits.json"
     path.write_text(json.dumps({"train": ["a.mid"], "test": ["deep/C.MID", "absent.mid"]}), encoding="utf-8")
     summary, corpus = run(folder, splits=str(path))
     assert dict(zip(corpus.song_ids, corpus.splits, strict=True)) == {"a.mid": "train", "deep/C.MID": "test"}
-    assert sum("not listed" in entry.reason for entry in summary.skipped) == 4
+    assert sum("not listed" in entry.reason for entry in summary.skipped) == 5
+    path.write_text(json.dumps({"train": ["again.mid"], "test": ["deep/C.MID"]}), encoding="utf-8")
+    capsys.readouterr()
+    assert run(folder, splits=str(path), pedal="follow")[1].song_ids == ["again.mid", "deep/C.MID"]
+    told = capsys.readouterr().out
+    assert "skipped a.mid: not listed" in told
+    assert "damaged" not in told  # of what is left out nothing else is told
     for text, part in {
         "[]": "id lists",
         "{": "id lists",

@@ -251,7 +251,7 @@ def test_a_damaged_folder_is_told(music: Path, damage: Callable[[Path], None], m
         first_of_second()
 
 
-def test_a_full_disk_is_told_in_one_line(music: Path) -> None:
+def test_a_full_disk_is_told_in_one_line(music: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     for out in ("one.safetensors", "many"):
@@ -262,6 +262,10 @@ def test_a_full_disk_is_told_in_one_line(music: Path) -> None:
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
         assert not (music.parent / out).exists()
+    monkeypatch.setattr(ledger, "_TABLES", f"PRAGMA max_page_count = 18;{ledger._TABLES}")
+    with pytest.raises(UserError, match=r"--out .*many: ledger.sqlite: the disk is full"):
+        run(music, "many", licence="long" * 9000)
+    assert not (music.parent / "many").exists()
 
 
 def test_a_damaged_ledger_is_told_and_stays(music: Path) -> None:
@@ -270,7 +274,7 @@ def test_a_damaged_ledger_is_told_and_stays(music: Path) -> None:
     for place in range(3 * 4096, len(pages), 4096):
         pages[place : place + 512] = b"\xff" * 512
     ledger_file.write_bytes(pages)
-    with pytest.raises(UserError, match=r"ledger.sqlite cannot be written, or is damaged"):
+    with pytest.raises(UserError, match=r"ledger.sqlite: cannot be written, or is damaged"):
         run(music, "out")
     assert ledger_file.exists()
 
