@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fractalgen.data.corpus import Corpus, Split
+from fractalgen.data.corpus import SPLITS, Corpus, Split
 from fractalgen.data.labeller import Labeller
 from fractalgen.errors import UserError
 from fractalgen.model.plans import MOST_BACK
@@ -184,8 +184,11 @@ def evenly(items: list[Chosen], limit: int) -> list[Chosen]:
 def _songs(corpus: Corpus, split: Split) -> list[int]:
     songs = corpus.indices(split)
     if not songs:
-        counts = ", ".join(f"{name} {corpus.splits.count(name)}" for name in ("train", "valid", "test"))
-        raise UserError(f"corpus {corpus.path}: no song in split {split!r} ({counts})")
+        counts = ", ".join(f"{name} {corpus.splits.count(name)}" for name in SPLITS)
+        raise UserError(
+            f"--data {corpus.path}: no song in split {split!r} ({counts}); prepare it again with more songs, or choose"
+            " which songs are in it with `fractalgen prepare --splits`"
+        )
     return songs
 
 

@@ -135,7 +135,7 @@ class CropData(pl.LightningDataModule):
             corpus, "valid", config.crop_length, limit=cfg.val_crops, attributes=attributes, **columns
         )
         if len(self.val_crops) == 0:
-            raise UserError(f"--data {cfg.data}: no validation crop with a note in it (split 'valid')")
+            raise UserError(f"--data {cfg.data}: no note in the songs of split 'valid'; prepare it again with others")
 
     def crops_per_step(self) -> int:
         """Crops of an optimiser step, of all devices."""

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     Rolls = npt.NDArray[np.uint8]
 
 EXAMPLES = 4  # samples on the page
+OF_SAMPLES = {item.name for item in fields(SamplingConfig)} | {"scheduler"}  # flags that say how samples are drawn
 
 
 def evaluate(cfg: EvaluateConfig) -> int:
@@ -116,18 +117,26 @@ def figures(
 
 def command_line(cfg: EvaluateConfig) -> str:
     """The command that evaluates the same again."""
-    words = ["fractalgen", "evaluate"]
-    for item in fields(cfg):
-        value = getattr(cfg, item.name)
-        if value != item.default:
-            words += [f"--{item.name}", *map(str, value if isinstance(value, tuple) else (value,))]
-    return shlex.join(words)
+    return shlex.join(["fractalgen", "evaluate", *(word for words in given(cfg).values() for word in words)])
+
+
+def given(cfg: EvaluateConfig) -> dict[str, list[str]]:
+    """The flags that do not have their defaults, by name, each with its values as it would be typed."""
+    values = {item.name: getattr(cfg, item.name) for item in fields(cfg) if getattr(cfg, item.name) != item.default}
+    return {
+        name: [f"--{name}", *map(str, value if isinstance(value, tuple) else (value,))]
+        for name, value in values.items()
+    }
 
 
 def check_flags(cfg: EvaluateConfig) -> None:
     """Refuse settings that cannot work with any model (UserError naming flag and value)."""
     if cfg.limit and cfg.stride:
         raise UserError(f"--limit {cfg.limit} chooses crops, --stride {cfg.stride} whole songs: give only one of them")
+    scored = {"num_iter_list", "mar_order"} if cfg.scheduled else set()
+    idle = [" ".join(words) for name, words in given(cfg).items() if name in OF_SAMPLES - scored]
+    if idle and not cfg.num_samples:
+        raise UserError(f"{idle[0]}: says how samples are drawn, and --num_samples 0 draws none")
     for name in ("json", "report"):
         path = getattr(cfg, name)
         if path and not Path(path).absolute().parent.is_dir():

@@ -16,6 +16,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import StrategyRegistry
 from lightning.pytorch.utilities import rank_zero_only
 
 from fractalgen.config import TrainConfig, check_bounds
@@ -39,7 +40,6 @@ EXPECTED_WARNINGS = (
     r"The '\w+' does not have many workers",  # --num_workers decides
     r"Checkpoint directory .* exists and is not empty",  # a resumed run continues in its folder
     r"The dirpath has changed from",  # a run resumed into another folder
-    r"Experiment logs directory .* exists and is not empty",  # its table is continued
     r"(GPU|TPU) available but not used",  # --accelerator decides
     r"The `srun` command is available on your system but is not used",  # a machine of a SLURM cluster trains alone, too
     # a moving average may end where a run continues
@@ -113,6 +113,8 @@ def check_flags(cfg: TrainConfig) -> None:
         raise UserError(
             f"--cooldown_steps {cfg.cooldown_steps}: for --schedule constant, not --schedule {cfg.schedule}"
         )
+    if cfg.strategy not in ("auto", *StrategyRegistry.available_strategies()):
+        raise UserError(f"--strategy {cfg.strategy}: must be auto, ddp, fsdp, or another strategy that Lightning names")
     if cfg.strategy.startswith("fsdp") and cfg.optimizer == "muon":
         raise UserError(f"--strategy {cfg.strategy} --optimizer muon: Muon needs whole matrices; use --optimizer adamw")
     if cfg.plan_only and not cfg.plan_width:

@@ -230,7 +230,7 @@ def test_the_seed_decides_everything(run: Any, tmp_path: Path) -> None:
         ({"resume": "nowhere.ckpt"}, "--resume nowhere.ckpt: no such file"),
         ({"resume": __file__}, "not a .ckpt file"),
         ({"devices": "many"}, "--devices many"),
-        ({"strategy": "clever"}, "--strategy clever"),
+        ({"strategy": "clever"}, "--strategy clever: must be auto, ddp, fsdp, or another strategy that Lightning"),
     ],
 )
 def test_settings_that_cannot_work(run: Any, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
