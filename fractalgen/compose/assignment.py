@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from fractalgen.compose.checks import VOICES, flag_value
+from fractalgen.compose.checks import VOICES
 from fractalgen.config import GenerateConfig, ModelConfig
+from fractalgen.config.values import as_typed
 from fractalgen.data.sources import MIDI_ENDINGS
 from fractalgen.errors import UserError
 from fractalgen.music import MAX_STEPS
@@ -157,7 +158,7 @@ def assignment(cfg: GenerateConfig, model: ModelConfig, seed: int) -> Assignment
     if tracks and within is not None:
         if (within != within[0]).any():
             raise UserError(
-                f"--voice {voice} and --mask {flag_value(cfg.mask)}: beside a track, only rectangles of all pitches"
+                f"--voice {voice} and --mask {as_typed(cfg.mask)}: beside a track, only rectangles of all pitches"
             )
         reading["within"] = within[0]  # outside of these bars the other tracks stay
         roll = PianoRoll.from_events(read_midi(path, model.steps_per_quarter, **reading), model.velocity_bins)
@@ -304,4 +305,4 @@ def _allowed(cfg: GenerateConfig, model: ModelConfig, width: int) -> npt.NDArray
 
 def _limits(cfg: GenerateConfig) -> str:
     names = [name for name in ("pitch_range", "scale", "silence") if getattr(cfg, name)]
-    return " ".join(f"--{name} {flag_value(getattr(cfg, name))}" for name in names)
+    return " ".join(f"--{name} {as_typed(getattr(cfg, name))}" for name in names)

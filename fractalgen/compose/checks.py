@@ -6,6 +6,7 @@ import math
 from typing import get_args
 
 from fractalgen.config import GenerateConfig
+from fractalgen.config.values import as_typed
 from fractalgen.errors import UserError
 from fractalgen.music.bars import parse_meter
 from fractalgen.music.labels import KEYS, spell_key
@@ -36,7 +37,7 @@ def check_mode(cfg: GenerateConfig) -> None:
             value = getattr(cfg, name)
             if mode != cfg.mode and name not in MODES[cfg.mode] and value != getattr(defaults, name):
                 modes = " or ".join(other for other, flags in MODES.items() if name in flags)
-                raise UserError(f"--{name} {flag_value(value)}: belongs to --mode {modes}, this is --mode {cfg.mode}")
+                raise UserError(f"--{name} {as_typed(value)}: belongs to --mode {modes}, this is --mode {cfg.mode}")
     lengths = [name for name in ("target_width", "bars", "seconds", "generation_length") if getattr(cfg, name)]
     if len(lengths) > 1:
         one, two = (f"--{name} {getattr(cfg, name)}" for name in lengths[:2])
@@ -81,8 +82,3 @@ def check_mode(cfg: GenerateConfig) -> None:
         raise UserError(
             f"--voice {cfg.voice}: {', '.join(voices)}, or track:N (a number from 0, a name, or program:A-B)"
         )
-
-
-def flag_value(value: object) -> str:
-    """The value of a flag as it was typed."""
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)

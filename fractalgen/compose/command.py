@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 from tqdm import tqdm
@@ -19,7 +17,7 @@ from fractalgen.compose.parts import Order, from_cluster, is_complete, write_par
 from fractalgen.compose.recipe import read_recipe
 from fractalgen.compose.wishes import key_source
 from fractalgen.config import GenerateConfig, SamplingConfig
-from fractalgen.errors import Stopped
+from fractalgen.errors import Stopped, Terminated
 from fractalgen.evaluation import statistics_table
 from fractalgen.files import writable_folder
 from fractalgen.progress import composing_bar
@@ -45,8 +43,11 @@ def generate(cfg: GenerateConfig) -> int:
         print(line)
     left = dict(names)
     orders = open_orders(cfg, job, left, folder)
-    with stopping(lambda: missing(names, left, folder)):
+    try:
         rows, failures = compose_orders(job, orders, names, left, folder)
+    except KeyboardInterrupt as interrupt:
+        signum = signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT
+        raise Stopped(signum, missing(names, left, folder)) from interrupt
     if rows:
         print(statistics_table(rows))
     if len(rows) < len(names):
@@ -145,25 +146,3 @@ def asked_lines(job: Composition) -> list[str]:
         if attribute.name == "tempo" and work.template is not None:
             lines.append(f"--tempo {cfg.tempo:g} is the model's label only: the given music keeps its tempo")
     return lines
-
-
-@contextmanager
-def stopping(left: Callable[[], str]) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the block with what ``left`` says.
-
-    Raises:
-        Stopped: a signal came.
-    """
-
-    def stop(signum: int, frame: object) -> None:
-        raise Stopped(signum, left())
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)

@@ -42,6 +42,15 @@ def describe(hint: Any) -> str:
     return " or ".join(names + ["none"] * optional)
 
 
+def as_typed(value: object) -> str:
+    """A value as it is typed behind its flag: ``true``, ``none``, lists with spaces; numbers to six digits."""
+    if isinstance(value, list | tuple):
+        return " ".join(map(as_typed, value)) or "none"
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def convert(name: str, hint: Any, value: Any) -> Any:
     """``value`` (text from the command line, or data from YAML) as the type of field ``name``.
 

@@ -191,14 +191,19 @@ class PianoRoll:
     def to_midi(
         self, path: str | os.PathLike[str], text: str = "", *, markers: Markers = (), hands: bool = False
     ) -> None:
-        """Write a type 1 file: tempo, meter, one piano track; orphan holds sound from step 0 at the middle velocity.
+        """Write :meth:`midi_file`; the file appears whole or not at all."""
+        content = self.midi_file(text, markers, hands)
+        with replacing(Path(path)) as temporary:
+            temporary.write_bytes(content)
 
-        ``markers``: (step, text), such as chords.  ``hands``: two tracks, the right and the left hand, by the rule of
-        :func:`fractalgen.music.voices.hands`.
+    def midi_file(self, text: str = "", markers: Markers = (), hands: bool = False) -> bytes:
+        """A type 1 file: tempo, meter, one piano track; orphan holds sound from step 0 at the middle velocity.
+
+        ``text``: a text event at the beginning.  ``markers``: (step, text), such as chords.  ``hands``: two tracks, the
+        right and the left hand, by the rule of :func:`fractalgen.music.voices.hands`.
 
         A marker at the last tick keeps the width, so reading the file gives this very roll again (given the same
-        ``steps_per_quarter`` and ``velocity_bins``).  ``text``: a text event at the beginning.  The file appears whole
-        or not at all.
+        ``steps_per_quarter`` and ``velocity_bins``).
         """
         ticks = max(1, 480 // self.steps_per_quarter)
         conductor = [Event(0, text_event(0x01, text))] if text else []
@@ -223,5 +228,4 @@ class PianoRoll:
         held = np.flatnonzero(self.tokens[:, :1] == HOLD)
         pianos[-1].append(Event(self.width * ticks, text_event(0x06, " ".join([END_MARKER, *map(str, held)]))))
         tracks = [[*events, Event(self.width * ticks, END_OF_TRACK)] for events in (conductor, *pianos)]
-        with replacing(Path(path)) as temporary:
-            temporary.write_bytes(midi_bytes(tracks, ticks * self.steps_per_quarter))
+        return midi_bytes(tracks, ticks * self.steps_per_quarter)

@@ -64,18 +64,12 @@ class Canvas:
             tinted: share a palette with pictures that have known cells.
             lane: sections and chords above the roll, for what is no frame.
         """
-        plane = plane_of(last)
-        if plane.ndim != 2:
-            raise ValueError(f"one sample is drawn at a time: (128, T), not {plane.shape}")
         frame = last if isinstance(last, Frame) else None
-        known = frame.known if frame else known
-        if known is not None and known.shape != plane.shape:
-            raise ValueError(f"known cells {known.shape} of a roll {plane.shape}")
-        self.known = known if known is not None and known.any() else np.zeros(plane.shape, bool) if tinted else None
+        self.pitches, self.steps = shape = _shape(last)
+        self.known = _known_cells(shape, frame.known if frame else known, tinted)
         self.cfg, self.scale = cfg, cfg.gif_scale
         light = cfg.gif_theme == "light"
         self.colours = palette(cfg.gif_cmap, cfg.gif_background, known=self.known is not None, light=light)
-        self.pitches, self.steps = plane.shape
         self.span = self.steps * self.scale
         small = max(8.0, 0.75 * cfg.gif_font_size)
         left, right = self._sides(frame, small)
@@ -226,6 +220,23 @@ def enlarged(block: ZoomedPatch, scale: int) -> tuple[int, int]:
     """Pixels that a patch is high and wide."""
     high, wide = block.size
     return high * scale, wide * scale
+
+
+def _shape(source: Source) -> tuple[int, int]:
+    """Pitches and steps of one sample."""
+    shape = plane_of(source).shape
+    if len(shape) != 2:
+        raise ValueError(f"one sample is drawn at a time: (128, T), not {shape}")
+    return shape[0], shape[1]
+
+
+def _known_cells(shape: tuple[int, int], known: Cells | None, tinted: bool) -> Cells | None:
+    """The known cells, if there are any; none of them, where the palette has their colours all the same."""
+    if known is not None and known.shape != shape:
+        raise ValueError(f"known cells {known.shape} of a roll {shape}")
+    if known is not None and known.any():
+        return known
+    return np.zeros(shape, bool) if tinted else None
 
 
 def _bars(source: Source) -> list[int]:

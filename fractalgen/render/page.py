@@ -1,7 +1,7 @@
 """A trace as one HTML page that plays it: how the piece came to be, and its music, in any browser.
 
 The page is self-contained and works from the file system: style sheet and script are written into it, the arrays of
-the trace follow as deflated bytes in base64, and the MIDI file is the very one that :meth:`PianoRoll.to_midi` writes.
+the trace follow as deflated bytes in base64, and the MIDI file is the very one that :meth:`.PianoRoll.to_midi` writes.
 The script is the modules of ``assets/player``, joined.  Of the sampled piano there is what the piece needs.  Nothing is
 fetched: the page's own policy forbids it, and lets no script run but the player's, known by its hash.  Whatever comes
 from files (names, settings) is data to the script, never markup.
@@ -13,7 +13,6 @@ import base64
 import hashlib
 import json
 import re
-import tempfile
 import zlib
 from html import escape
 from pathlib import Path
@@ -24,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fractalgen.config import RenderConfig, View
+from fractalgen.config.values import as_typed
 from fractalgen.errors import UserError
 from fractalgen.files import ASSETS, replacing
 from fractalgen.music.keys import key_between, key_changes
@@ -86,31 +86,25 @@ def page(
     if view == "density" and trace.chances is None:
         raise UserError("--view density: the trace has no chances")
     roll = roll or trace.roll
-    strip = trace.strip
-    tokens = strip(trace.tokens)[:, : roll.width]
-    if not np.array_equal(roll.tokens[: len(tokens)], tokens):
-        raise ValueError("the roll is not the piece that the trace recorded")
     title = title or cfg.gif_title or "FractalGen"
     title = title.encode("utf-8", "replace").decode("utf-8")  # the name of a file may hold bytes that are no text
-    arrays: dict[str, NDArray[Any]] = {
-        "seconds": trace.seconds,
-        "decided": strip(trace.decided)[..., : roll.width],
-        "steps": trace.steps,
-        "tokens": tokens,
-        "known": strip(trace.known)[:, : roll.width].astype(np.uint8),
-        **({} if trace.chances is None else {"chances": strip(trace.chances)[:, : roll.width]}),
-    }
-    layout, packed = _pack(arrays)
+    layout, packed = _pack(_arrays(trace, roll))
     piece = {
         "title": title,
         "view": "process" if view == "levels" else view,
         "theme": "light" if cfg.gif_theme == "light" else None,
-        "shape": tokens.shape,
+        "shape": (len(trace.tokens), roll.width),
         "arrays": layout,
         **_about(trace, roll),
         **_colours(cfg),
-        "midi": base64.b64encode(_midi(roll)).decode("ascii"),
+        "midi": base64.b64encode(roll.midi_file()).decode("ascii"),
     }
+    samples = _samples(PIANO if cfg.page_piano == "full" else PIANO / "small", roll)
+    return _document(title, json.dumps(piece, separators=(",", ":"), default=str), packed, samples)
+
+
+def _document(title: str, piece: str, arrays: str, samples: str) -> str:
+    """The page around its data; the policy names the only style sheet and the only script that may be used."""
     style, script = (PLAYER / "player.css").read_text(encoding="utf-8"), _script()
     # The text between the tags is what the hashes are taken of: no spaces may be added around it.
     return Template((PLAYER / "player.html").read_text(encoding="utf-8")).substitute(
@@ -118,10 +112,24 @@ def page(
         policy=f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'; img-src data:",
         style=style,
         script=script,
-        piece=json.dumps(piece, separators=(",", ":"), default=str).replace("<", "\\u003c"),
-        arrays=packed,
-        samples=_samples(PIANO if cfg.page_piano == "full" else PIANO / "small", roll),
+        piece=piece.replace("<", "\\u003c"),
+        arrays=arrays,
+        samples=samples,
     )
+
+
+def _arrays(trace: Trace, roll: PianoRoll) -> dict[str, NDArray[Any]]:
+    """The arrays of a trace, as long as its piece; wide types first, as :func:`_pack` needs them."""
+    tokens, known, decided = (
+        trace.strip(plane)[..., : roll.width] for plane in (trace.tokens, trace.known, trace.decided)
+    )
+    if not np.array_equal(roll.tokens[: len(tokens)], tokens):
+        raise ValueError("the roll is not the piece that the trace recorded")
+    arrays = {"seconds": trace.seconds, "decided": decided, "steps": trace.steps, "tokens": tokens}
+    arrays["known"] = known.astype(np.uint8)
+    if trace.chances is not None:
+        arrays["chances"] = trace.strip(trace.chances)[:, : roll.width]
+    return arrays
 
 
 def _about(trace: Trace, roll: PianoRoll) -> dict[str, Any]:
@@ -137,7 +145,8 @@ def _about(trace: Trace, roll: PianoRoll) -> dict[str, Any]:
         "lane": [span for span in trace.lane if span.start < roll.width],
         "tempos": roll.tempos,
         "steps_per_quarter": roll.steps_per_quarter,
-        **{unit + "s": _grid(roll, unit) for unit in ("bar", "beat")},
+        "bars": roll.downbeats().tolist(),
+        "beats": grid_steps(roll.time_signatures, roll.width, roll.steps_per_quarter, "beat").tolist(),
     }
 
 
@@ -198,7 +207,7 @@ def _facts(trace: Trace, roll: PianoRoll) -> list[tuple[str, str]]:
     }
     drawn = ("plan", "columns")  # the lane above the roll shows them
     facts |= {name: value for name, value in trace.settings.items() if value is not None and name not in drawn}
-    return [(name, _plain(value)) for name, value in facts.items()]
+    return [(name, as_typed(value)) for name, value in facts.items()]
 
 
 def _flats(trace: Trace, roll: PianoRoll) -> bool:
@@ -207,21 +216,6 @@ def _flats(trace: Trace, roll: PianoRoll) -> bool:
         key_changes(roll.tokens, roll.steps_per_quarter), 0, roll.width
     )
     return key is not None and writes_flats(key)
-
-
-def _plain(value: object) -> str:
-    """A setting as it would be typed."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, float):
-        return f"{value:g}"
-    return " ".join(map(_plain, value)) if isinstance(value, list | tuple) else json.dumps(value, default=str)
-
-
-def _grid(roll: PianoRoll, unit: Any) -> list[int]:
-    """Steps at which a bar or a beat begins."""
-    steps: list[int] = grid_steps(roll.time_signatures, roll.width, roll.steps_per_quarter, unit).tolist()
-    return steps
 
 
 def _colours(cfg: RenderConfig) -> dict[str, Any]:
@@ -255,14 +249,6 @@ def _contrast(colours: NDArray[np.uint8], paper: tuple[int, int, int]) -> NDArra
 def _hex(colours: NDArray[np.uint8]) -> list[str]:
     """Colours (n, 3) as style sheets write them."""
     return [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in colours.tolist()]
-
-
-def _midi(roll: PianoRoll) -> bytes:
-    """The MIDI file."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "piece.mid"
-        roll.to_midi(path)
-        return path.read_bytes()
 
 
 def _digest(text: str) -> str:

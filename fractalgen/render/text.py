@@ -9,16 +9,16 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from fractalgen.config import RenderConfig
+from fractalgen.music.chords import SHARPS
 from fractalgen.music.measures import note_count, notes_per_bar, sounding_pitches
 from fractalgen.trace.views import Frame
 
 SMALLEST = 6.0  # pixels: what is smaller cannot be read
-_NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 
 
 def pitch_name(pitch: int) -> str:
     """The name of a MIDI pitch; 60 is C4."""
-    return f"{_NAMES[pitch % 12]}{pitch // 12 - 1}"
+    return f"{SHARPS[pitch % 12]}{pitch // 12 - 1}"
 
 
 def label(frame: Frame, cfg: RenderConfig) -> str:

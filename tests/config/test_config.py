@@ -18,6 +18,7 @@ from fractalgen.config import (
     SamplingConfig,
     TrainConfig,
 )
+from fractalgen.config.values import as_typed
 
 
 def test_model_configurations_survive_plain_data() -> None:
@@ -91,3 +92,11 @@ def test_bounds_are_both_included_and_undefined_numbers_lie_beyond_them() -> Non
     for wrong in (0.0, 101.0, math.nan, (1.0, math.nan, 1.0, 1.0)):
         with pytest.raises(ConfigError, match=r"--temperature .*: must be from 0.01 to 100"):
             SamplingConfig(temperature=wrong)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(True, "true"), (None, "none"), (0.5, "0.5"), (2.0, "2"), (91.999996, "92"), ((4, 1.0), "4 1"), ((), "none")],
+)
+def test_values_are_shown_as_they_are_typed(value: object, text: str) -> None:
+    assert as_typed(value) == text
