@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from itertools import count, pairwise
 from operator import itemgetter
 from pathlib import Path
@@ -29,6 +30,7 @@ LONGEST = MAX_STEPS * STEP
 MOST_NOTES, MOST_CHANGES, MOST_TEXT = 50_000, 8_192, 60
 TEMPOS = (3.6, 60e6)  # quarter notes a minute that MIDI can say
 UNDECIDED = -1
+LEAST = (0, 0, 0, 1, 1, -1, 0)  # of the numbers of a note
 HANDS = {RIGHT: 0, LEFT: 1, MELODY: 0, BRIDGE: 0}
 
 
@@ -146,7 +148,7 @@ class Document:
 
     def changes(self, ticks: int = 1) -> Chords:
         """The chord lane as codes, with places in units of so many ticks."""
-        return tuple({tick // ticks: parse_chord(name) for tick, name in self.chords}.items())
+        return tuple({tick // ticks: chord_code(name) for tick, name in self.chords}.items())
 
 
 @dataclass(frozen=True)
@@ -215,6 +217,12 @@ def _steps(meters: Iterable[tuple[int, int, int]]) -> Meters:
     return tuple((tick // STEP, beats, unit) for tick, beats, unit in meters)
 
 
+@lru_cache(MOST_CHANGES)
+def chord_code(name: str) -> int:
+    """As :func:`~fractalgen.music.chords.parse_chord`; a piece has few chords, each of them many times."""
+    return parse_chord(name)
+
+
 def _whole(name: str, value: Any, low: int, high: int) -> int:
     if type(value) is not int or not low <= value <= high:
         raise UserError(f"document: {name}: a whole number from {low:,} to {high:,}, not {shown(value)}")
@@ -242,7 +250,7 @@ def _text(value: Any) -> str:
 def _chord(value: Any) -> str:
     name = _text(value)
     try:
-        parse_chord(name)
+        chord_code(name)
     except UserError as error:
         raise UserError(f"document: chords: {error}") from error
     return name
@@ -266,12 +274,11 @@ def _changes(name: str, rows: Any, size: int, last: int, rest: Callable[[Any], t
 def _note(row: Any, length: int) -> Note:
     if not isinstance(row, list) or len(row) != len(Note._fields):
         raise UserError(f"document: notes: lists of {len(Note._fields)}, not {shown(row)}")
-    bounds = ((0, 2**53), (0, 127), (0, length), (1, length), (1, 127), (-1, 1), (0, 1))
-    numbers = [
-        _whole(f"notes: {name}", value, low, high)
-        for name, value, (low, high) in zip(Note._fields, row, bounds, strict=True)
-    ]
-    note = Note(*numbers)
+    most = (2**53, 127, length, length, 127, 1, 1)
+    for name, value, low, high in zip(Note._fields, row, LEAST, most, strict=True):
+        if type(value) is not int or not low <= value <= high:  # its name is put together only if it is wrong
+            _whole(f"notes: {name}", value, low, high)
+    note = Note(*row)
     if note.end > length:
         raise UserError(f"document: notes: number {note.id} ends at tick {note.end:,}, behind the piece ({length:,})")
     return note

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fractalgen.errors import UserError
 from fractalgen.files import replacing
-from fractalgen.music.chords import flats_in, parse_chord, spelled
+from fractalgen.music.chords import flats_in, spelled
 from fractalgen.music.labels import SPELLED, signature_key, spell_key
 from fractalgen.music.lead_sheet import chord_names
 from fractalgen.music.midi import END_MARKER, end_mark, read_midi
@@ -38,6 +38,7 @@ from fractalgen.studio.document import (
     UNDECIDED,
     Document,
     Note,
+    chord_code,
 )
 
 TRACKS = {0: "Right hand", 1: "Left hand", UNDECIDED: "Piano"}
@@ -126,7 +127,8 @@ def read_document(path: Path) -> tuple[Document, list[str]]:
     length = length if mark else whole_bars(tuple((m[0] * STEP, *m[1:]) for m in events.meters), length, TICKS)
     tempos = {ticks(tick): _quarters(quarter) for tick, quarter in events.changes}
     meters = {ticks(tick): (beats, unit) for tick, beats, unit in file.meters if beats <= 32 and unit <= 32}
-    key = None if events.key in (None, (0, False)) else signature_key(events.key)
+    default = events.key == (0, False) and mark is None  # other programs write C major where there is no key
+    key = None if events.key is None or default else signature_key(events.key)
     try:
         chords = [(tick, written(code, text, key)) for tick, code, text in chord_names(path, TICKS)]
     except UserError:
@@ -148,7 +150,7 @@ def read_document(path: Path) -> tuple[Document, list[str]]:
 def written(code: int, text: str, key: str | None) -> str:
     """A chord as a composer wrote it, if the chord lane can read that; else as it is written in a key."""
     with suppress(UserError):
-        parse_chord(text)
+        chord_code(text)
         return text.strip()
     return spelled(code, flats_in(key))
 

@@ -102,7 +102,9 @@ def _projects(app: FastAPI, studio: Studio) -> None:
     @app.post("/api/projects")
     def create(body: Name) -> dict[str, Any]:
         """A new project."""
-        return whole(projects.create(body.name))
+        made = projects.create(body.name)
+        studio.listed(made.id, made.name)
+        return whole(made)
 
     @app.get("/api/projects/{project}")
     def opened(project: str) -> dict[str, Any]:
@@ -112,8 +114,10 @@ def _projects(app: FastAPI, studio: Studio) -> None:
     @app.patch("/api/projects/{project}")
     def rename(project: str, body: Name) -> dict[str, Any]:
         """Call a project otherwise."""
-        projects.get(project).rename(body.name)
-        return summary(projects.get(project))
+        found = projects.get(project)
+        found.rename(body.name)
+        studio.listed(project, found.name)
+        return summary(found)
 
     @app.delete("/api/projects/{project}")
     def delete(project: str) -> dict[str, Any]:
@@ -121,6 +125,7 @@ def _projects(app: FastAPI, studio: Studio) -> None:
         projects.get(project)
         studio.queue.drop(project)
         projects.delete(project)
+        studio.listed(project, None)
         return {}
 
 
@@ -164,7 +169,9 @@ def _files(app: FastAPI, studio: Studio) -> None:
     @app.post("/api/projects/open")
     def unpack(file: Annotated[UploadFile, File()]) -> dict[str, Any]:
         """A new project from a project file."""
-        return whole(projects.unpack(file.file))
+        made = projects.unpack(file.file)
+        studio.listed(made.id, made.name)
+        return whole(made)
 
     @app.get("/api/projects/{project}/file")
     def packed(project: str) -> FileResponse:
@@ -238,6 +245,7 @@ def _composing(app: FastAPI, studio: Studio) -> None:
         try:
             await asyncio.to_thread(projects.get, project)
         except UserError as error:
+            await socket.accept()  # else a browser does not learn why
             await socket.close(4404, str(error)[:120])
             return
         await socket.accept()

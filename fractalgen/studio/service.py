@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any
 
 from fractalgen.config import StudioConfig
@@ -15,7 +16,7 @@ from fractalgen.studio.jobs import Queue, state_message
 from fractalgen.studio.project import Project, State
 from fractalgen.studio.projects import Projects
 from fractalgen.studio.request import Request
-from fractalgen.studio.worker import Event, Worker
+from fractalgen.studio.worker import Event, Worker, dumps
 
 BACKLOG = 4_096  # messages that a page may be behind
 
@@ -28,10 +29,11 @@ class Hub:
         self._lock = threading.Lock()
         self._pages: dict[str, set[asyncio.Queue[str | None]]] = {}
 
-    def tell(self, project: str, text: str) -> None:
-        """Send a message to the pages of a project, from any thread."""
+    def tell(self, project: str | None, text: str) -> None:
+        """Send a message to the pages of a project, or to all pages (None), from any thread."""
         with self._lock:
-            pages = tuple(self._pages.get(project, ()))
+            rows = self._pages.values() if project is None else [self._pages.get(project, ())]
+            pages = tuple(chain.from_iterable(rows))
         if pages and self.loop is not None:
             with contextlib.suppress(RuntimeError):  # the server is being closed
                 self.loop.call_soon_threadsafe(self._put, pages, text)
@@ -89,6 +91,10 @@ class Studio:
     def changed(self, project: Project, state: State) -> None:
         """Tell the pages of a project of a state that is new, or that became the head."""
         self.hub.tell(project.id, state_message(project, state))
+
+    def listed(self, project: str, name: str | None) -> None:
+        """Tell all pages of a project that is new or has a new name, or that it was removed (None)."""
+        self.hub.tell(None, dumps(type="project", project=project, name=name))
 
     def take(self, event: Event) -> None:
         """An event of the worker."""

@@ -34,6 +34,7 @@ def test_midi_keeps_everything(piece: Document, tmp_path: Path) -> None:
     [
         Document(0),
         Document(3 * 480, meters=((0, 3, 4),)),
+        Document(BAR, key="C major"),
         Document(BAR + 100, notes=(Note(7, 0, 3, 5, 1), Note(8, 127, BAR, 100, 127, 1))),
         Document(2 * BAR, meters=((0, 6, 8), (3 * 480, 4, 4)), key="F# minor", notes=(Note(0, 60, 0, 1, 9),)),
     ],
@@ -63,12 +64,12 @@ def pedal(wait: int, value: int) -> bytes:
 
 
 def test_files_of_others_say_what_is_left_out(tmp_path: Path) -> None:
-    head = meter(0, 3, 2)
+    head = meter(0, 3, 2) + b"\x00\xff\x59\x02\x00\x00"  # C major, which many write where there is no key
     track = on(0, 60, 80) + pedal(10, 127) + off(100, 60) + on(0, 36, 90, 9) + off(10, 36, 9) + pedal(900, 0)
     (tmp_path / "a.mid").write_bytes(midi(head, track))
     found, remarks = read_document(tmp_path / "a.mid")
     assert [note[1:5] for note in found.notes] == [(60, 0, 1020, 80)]
-    assert found.length == 3 * 480
+    assert (found.length, found.key) == (3 * 480, None)
     assert remarks == ["drums are left out (1 notes)", "the pedal lengthens 1 notes"]
 
 

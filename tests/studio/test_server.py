@@ -14,6 +14,7 @@ from urllib.parse import urljoin
 
 import pytest
 from starlette.testclient import TestClient, WebSocketTestSession
+from starlette.websockets import WebSocketDisconnect
 
 from fractalgen import PianoRoll, Trace
 from fractalgen.files import ASSETS
@@ -263,6 +264,14 @@ def test_pages_hear_of_changes_by_others(client: TestClient, piece: Document) ->
         client.post(f"/api/projects/{project}/states", json=body)
         told = json.loads(socket.receive_text())
         assert (told["state"]["id"], told["head"], told["redo"]) == (2, 2, None)
+        other = new_project(client)
+        client.patch(f"/api/projects/{other}", json={"name": "B"})
+        client.delete(f"/api/projects/{other}")
+        told = [json.loads(socket.receive_text()) for _ in range(3)]
+        assert told == [{"type": "project", "project": other, "name": name} for name in ("Träume / 1", "B", None)]
+    with listen(client, other) as socket, pytest.raises(WebSocketDisconnect) as caught:
+        socket.receive_text()
+    assert (caught.value.code, caught.value.reason) == (4404, "no such project")
 
 
 def test_the_interface_describes_itself(client: TestClient) -> None:

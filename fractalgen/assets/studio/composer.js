@@ -17,7 +17,7 @@ export class Composer {
   async compose({ mode = this.studio.panel.mode, ...changes } = {}) {
     const { studio } = this;
     if (studio.job !== null) return this.stop();
-    studio.drop();
+    studio.tools.cancel();
     studio.strip.show(null);
     studio.panel.setMode(mode);
     if (mode === "region" && !studio.region) return toast(t("region.none"));
@@ -80,6 +80,7 @@ export class Composer {
         studio.job = null;
         toast(message.message, "error");
       },
+      project: () => studio.listed(message),
       state: () => studio.job === null && project.told(message).catch((error) => studio.complain(error)),
     };
     handlers[message.type]?.();

@@ -40,7 +40,13 @@ function listenToParts(studio) {
   const { project, player, keyboard, roll, view } = studio;
   const refresh = () => studio.refresh();
   project.addEventListener("change", refresh);
-  project.addEventListener("status", refresh);
+  project.addEventListener("status", () => {
+    if (project.gone) {
+      studio.job = null;
+      studio.socket.close();
+    }
+    refresh();
+  });
   project.addEventListener("refused", ({ detail }) => toast(detail, "error"));
   player.addEventListener("frame", () => {
     view.clock();
@@ -105,6 +111,7 @@ function pageButtons(studio) {
     },
     "new-project": fromProjects(() => newProject(studio)),
     "open-file": fromProjects(() => $("file").click()),
+    rescue: () => studio.rescue(),
     language: () => {
       i18n.toggle();
       studio.panel.build();
@@ -239,7 +246,9 @@ function connectPage(studio) {
     const id = decodeURIComponent(location.hash.slice(1));
     if (id && id !== project.id) studio.openProject(id).catch((error) => studio.complain(error));
   });
-  window.addEventListener("beforeunload", (event) => project.queue.length && project.online && event.preventDefault());
+  window.addEventListener("beforeunload", (event) => {
+    if (project.gone || (project.queue.length && project.online)) event.preventDefault();
+  });
   document.addEventListener("pointerdown", () => player.wake(), { once: true });
   document.querySelector(".skip").addEventListener("click", (event) => {
     event.preventDefault(); // the address names the project

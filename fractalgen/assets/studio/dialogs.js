@@ -62,49 +62,48 @@ export function showHistory(studio) {
 // ---- projects ----
 
 export async function showProjects(studio) {
-  const list = $("project-list");
   $("projects-dialog").showModal();
   $("folder").textContent = t("projects.folder", { folder: studio.info.folder });
-  const when = new Intl.DateTimeFormat(current(), { dateStyle: "medium", timeStyle: "short" });
-  const gone = async (error) => {
+  await listProjects(studio);
+}
+
+/** Fills the list of projects with what the server has. */
+export async function listProjects(studio) {
+  try {
+    const projects = await get("/projects");
+    $("project-list").replaceChildren(...projects.map((project) => projectRow(studio, project)));
+  } catch (error) {
     toast(error.message, "error");
-    await fill().catch(() => {});
+  }
+}
+
+function projectRow(studio, { id, name, modified, bars, notes }) {
+  const when = new Intl.DateTimeFormat(current(), { dateStyle: "medium", timeStyle: "short" });
+  const gone = (error) => {
+    toast(error.message, "error");
+    return listProjects(studio);
   };
-  const fill = async () =>
-    list.replaceChildren(
-      ...(await get("/projects")).map(({ id, name, modified, bars, notes }) =>
-        el(
-          "li",
-          {},
-          el(
-            "button",
-            {
-              className: "project",
-              "aria-current": id === studio.project.id,
-              onclick: () => studio.openProject(id).then(() => $("projects-dialog").close(), gone),
-            },
-            el("b", { textContent: name }),
-            el("small", {
-              textContent: `${t("bars.count", { n: bars })} · ${t("notes.count", { n: notes })} · ${when.format(modified * 1000)}`,
-            }),
-          ),
-          id !== studio.project.id &&
-            el(
-              "button",
-              {
-                "aria-label": t("projects.delete", { name }),
-                title: t("projects.delete", { name }),
-                onclick: async () => {
-                  if (!confirm(t("projects.delete.sure", { name }))) return;
-                  await request("DELETE", `/projects/${id}`).then(fill, gone);
-                },
-              },
-              icon("close"),
-            ),
-        ),
-      ),
-    );
-  await fill().catch((error) => toast(error.message, "error"));
+  const remove = async () => {
+    if (!confirm(t("projects.delete.sure", { name }))) return;
+    await request("DELETE", `/projects/${id}`).then(() => listProjects(studio), gone);
+  };
+  const facts = [t("bars.count", { n: bars }), t("notes.count", { n: notes }), when.format(modified * 1000)];
+  const label = t("projects.delete", { name });
+  return el(
+    "li",
+    {},
+    el(
+      "button",
+      {
+        className: "project",
+        "aria-current": id === studio.project.id,
+        onclick: () => studio.openProject(id).then(() => $("projects-dialog").close(), gone),
+      },
+      el("b", { textContent: name }),
+      el("small", { textContent: facts.join(" · ") }),
+    ),
+    id !== studio.project.id && el("button", { "aria-label": label, title: label, onclick: remove }, icon("close")),
+  );
 }
 
 // ---- help ----

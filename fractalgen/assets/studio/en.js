@@ -24,6 +24,9 @@ export default {
     "The server does not answer. One edit is kept here and will be saved.",
     "The server does not answer. {n} edits are kept here and will be saved.",
   ],
+  deleted: "Deleted",
+  gone: "This project was deleted. Its piece is only in this page now.",
+  "gone.rescue": "Keep it as a new project",
 
   projects: "Projects",
   "projects.open": "Projects",
@@ -181,6 +184,7 @@ export default {
   "did.tempo": "Tempo {bpm}",
   "did.insert": ["Insert {n} bar", "Insert {n} bars"],
   "did.trim": "New end",
+  "did.rescue": "Keep the piece",
   "did.record": ["Record {n} note", "Record {n} notes"],
   "label.new piece": "New piece",
   "label.continue": "Continue",

@@ -18,7 +18,10 @@ const storage = {
   },
 };
 
-/** Events: "change" (head, document or states), "status" (queue, connection), "refused" (`detail`: the server's line). */
+/**
+ * Events: "change" (head, document or states), "status" (queue, connection, whether it is gone), "refused" (`detail`: the
+ * server's line).
+ */
 export class Project extends EventTarget {
   id = null;
   name = "";
@@ -27,6 +30,7 @@ export class Project extends EventTarget {
   pieces = new Map([[0, empty()]]);
   queue = [];
   online = true;
+  gone = false; // removed by somebody else: the piece is left, in this page
   #numbers = new Map(); // ids of this page -> ids of the server
   #last = new Map(); // of each state the child that was visited last
   #sending = null;
@@ -49,7 +53,7 @@ export class Project extends EventTarget {
     const answer = await get(`/projects/${encodeURIComponent(id)}`);
     this.#done++;
     this.#edits++;
-    Object.assign(this, { id: answer.id, name: answer.name, queue: storage.load(answer.id) });
+    Object.assign(this, { id: answer.id, name: answer.name, gone: false, queue: storage.load(answer.id) });
     this.#last.clear();
     this.#numbers.clear();
     this.#temporary = Math.min(0, ...this.queue.map(({ id: own }) => own ?? 0));
@@ -58,10 +62,6 @@ export class Project extends EventTarget {
     for (const item of this.queue.slice()) this.#replay(item);
     this.#changed();
     this.#send();
-  }
-
-  async create(name) {
-    await this.open((await post("/projects", { name })).id);
   }
 
   async rename(name) {
@@ -80,11 +80,39 @@ export class Project extends EventTarget {
   async refresh() {
     while (!this.queue.length) {
       const done = this.#done,
-        answer = await get(`/projects/${this.id}`);
+        answer = await this.#answer();
+      if (!answer) return;
       if (done !== this.#done) continue;
       this.#take(answer);
       return this.#changed();
     }
+  }
+
+  /** What the server says of the project; null if it was removed. */
+  async #answer(id = this.id) {
+    try {
+      return await get(`/projects/${id}`);
+    } catch (error) {
+      if (error.status !== 404) throw error;
+      if (id === this.id) this.lose();
+      return null;
+    }
+  }
+
+  /** It was removed. */
+  lose() {
+    this.gone = true;
+    this.dispatchEvent(new Event("status"));
+  }
+
+  /** A new project with the piece of one that was removed; resolves to its id. */
+  async rescue(label) {
+    const { id, name, piece } = this,
+      made = await post("/projects", { name });
+    await post(`/projects/${made.id}/states`, { parent: 0, label, document: write(piece) });
+    this.queue = [];
+    storage.save(id, []);
+    return made.id;
   }
 
   #take({ states, head, redo, document }) {
@@ -191,7 +219,7 @@ export class Project extends EventTarget {
   async saved() {
     await this.#moves;
     for (const item of this.queue) item.due = 0;
-    while (this.queue.length) {
+    while (this.queue.length && !this.gone) {
       await this.#send();
       if (this.queue.length) await new Promise((after) => setTimeout(after, 300));
     }
@@ -221,7 +249,7 @@ export class Project extends EventTarget {
   async #drain() {
     const { id: project, queue } = this;
     this.dispatchEvent(new Event("status"));
-    for (let item; (item = queue[0]) && queue === this.queue;) {
+    for (let item; (item = queue[0]) && queue === this.queue && !this.gone;) {
       const rest = item.due - Date.now();
       if (rest > 0) await new Promise((after) => setTimeout(after, rest));
       if (item.due > Date.now()) continue;
@@ -236,6 +264,7 @@ export class Project extends EventTarget {
           setTimeout(() => this.#send(), 1500);
           break;
         }
+        if (error.status === 404 && !(await this.#answer(project).catch(() => true))) return;
         this.dispatchEvent(new CustomEvent("refused", { detail: error.message }));
         queue.length = 1; // what follows rests on it
         this.latest = { state: NaN };

@@ -21,8 +21,21 @@ export const keyName = (key) =>
     .replace(/^([A-G])#/, "$1♯")
     .replace(/ (major|minor)$/, (_, kind) => ` ${t(`choice.${kind}`)}`);
 
-/** The label of a state: those that the server gives are English. */
+/** The labels that this page gives to states, in all languages. */
+const DID = Object.values(LANGUAGES)
+  .flatMap((texts) => Object.entries(texts).filter(([key]) => key.startsWith("did.")))
+  .flatMap(([key, text]) => [text].flat().map((form) => [key, pattern(form)]));
+
+function pattern(text) {
+  return new RegExp(`^${text.replace(/\{(\w+)\}/g, (_, name) => `(?<${name}>${name === "n" ? "\\d+" : ".+"})`)}$`);
+}
+
+/** The label of a state in the reader's language, whatever language the page had then; the server's are English. */
 export function stateName(label) {
+  for (const [key, made] of DID) {
+    const found = made.exec(label);
+    if (found) return t(key, { ...found.groups, n: Number(found.groups?.n) });
+  }
   const [, verb, bars, rest] =
     /^(new piece|continue|compose|accompany|vary|import)(?: bars? ([\d-]+))?( .*)?$/.exec(label) ?? [];
   if (!verb) return label;

@@ -2,6 +2,7 @@
 import * as edit from "./document.js";
 import { $, el } from "./dom.js";
 import { label, t } from "./i18n.js";
+import { GUTTER } from "./viewport.js";
 
 const KINDS = ["", "m", "7", "maj7", "m7", "dim", "sus4", "6", "m7b5"];
 const NAMES = {
@@ -13,7 +14,7 @@ let open = 0; // the tick of the field
 
 /** Puts the field at its tick, or at the edge that is nearest to it. */
 export function moveLane({ roll }) {
-  $("lane-editor").style.left = `${Math.max(0, Math.min(roll.x(open), roll.width - 150))}px`;
+  $("lane-editor").style.left = `${Math.max(GUTTER, Math.min(roll.x(open), roll.width - 150))}px`;
 }
 
 /** Opens the field at a tick of a lane ("chords" or "sections"). */

@@ -4,6 +4,8 @@ import { drawCursor, drawKeys, drawLanes, drawVelocities } from "./margins.js";
 import { shade } from "./shades.js";
 import { GUTTER, TOP, Viewport } from "./viewport.js";
 
+const NARROW = 0.72; // of their width, to which letters are squeezed
+
 export class Roll extends Viewport {
   /**
    * `studio`: what there is to draw: `shown` (a piece), `selection`, `region`, `cursor`, `loop`, `moving`, `theme`,
@@ -32,14 +34,31 @@ export class Roll extends Viewport {
     pen.fillRect(left, top, Math.max(1, Math.round(x1 * ratio) - left), Math.max(1, Math.round(y1 * ratio) - top));
   }
 
+  /** Where `room` is short the letters become narrow, then the end fades; almost no room stays empty. */
   text(colour, text, x, y, { size = 11, weight = 400, room = Infinity, align = "left" } = {}) {
-    const { pen, ratio } = this;
+    if (room < size) return;
+    const { pen, ratio } = this,
+      most = room * ratio;
     pen.font = `${weight} ${size * this.larger * ratio}px ${this.font}`;
-    if (room < Infinity && pen.measureText(text).width > room * ratio) return;
     pen.fillStyle = colour;
     pen.textAlign = align;
     pen.textBaseline = "middle";
-    pen.fillText(text, x * ratio, y * ratio);
+    const wide = most < Infinity ? pen.measureText(text).width : 0;
+    if (wide <= most) return pen.fillText(text, x * ratio, y * ratio);
+    const narrow = Math.max(NARROW, most / wide);
+    pen.save();
+    pen.translate(x * ratio, y * ratio);
+    pen.scale(narrow, 1);
+    if (wide * narrow > most) pen.fillStyle = this.#fading(colour, most / narrow);
+    pen.fillText(text, 0, 0);
+    pen.restore();
+  }
+
+  #fading(colour, end) {
+    const shades = this.pen.createLinearGradient(0, 0, end, 0);
+    shades.addColorStop(0.6, colour);
+    shades.addColorStop(1, "transparent");
+    return shades;
   }
 
   /** Draws in boxes `[x0, y0, x1, y1]` only. */

@@ -1,7 +1,7 @@
 /** The studio: what is open, what is chosen, and how the piece changes.  The other parts of the page work on it. */
 import { Refused, Socket } from "./api.js";
 import { Composer } from "./composer.js";
-import { say, toast } from "./dialogs.js";
+import { listProjects, say, toast } from "./dialogs.js";
 import * as edit from "./document.js";
 import { $ } from "./dom.js";
 import { Editor } from "./editor.js";
@@ -123,6 +123,7 @@ export class Studio {
   }
 
   drop() {
+    if (this.#draft) this.selection = this.selection.intersection(edit.idsOf(this.piece.notes));
     this.#draft = null;
     this.roll.invalidate();
   }
@@ -136,6 +137,7 @@ export class Studio {
 
   commit(kind, piece, { merge = null, ...values } = {}) {
     if (piece === this.piece) return;
+    this.tools.cancel();
     if (!this.editable) {
       this.refuse();
       this.refresh(); // fields show what is
@@ -146,12 +148,28 @@ export class Studio {
     this.refresh();
   }
 
+  /** Another page or a script has made, renamed or removed a project. */
+  listed({ project: id, name }) {
+    if (id === this.project.id && name === null) this.project.lose();
+    else if (id === this.project.id) this.project.name = name;
+    if ($("projects-dialog").open) listProjects(this);
+  }
+
+  /** The piece of a project that was removed goes on in a new one. */
+  rescue() {
+    return this.project
+      .rescue(t("did.rescue"))
+      .then((id) => this.openProject(id))
+      .catch((error) => this.complain(error));
+  }
+
   /** Says why nothing can be edited at the moment. */
   refuse() {
     toast(t(this.composing ? "strip.wait" : "strip.first"));
   }
 
   async go(id) {
+    this.tools.cancel();
     this.strip.show(null);
     await this.project.go(id).catch((error) => this.complain(error));
   }
@@ -166,7 +184,7 @@ export class Studio {
   }
 
   async #step(move) {
-    if (this.composing) return null;
+    if (this.tools.cancel() || this.composing) return null; // a drag is all that is taken back
     this.strip.show(null);
     return move().catch((error) => this.complain(error));
   }

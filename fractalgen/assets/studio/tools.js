@@ -68,13 +68,15 @@ export class Tools {
 
   #up(event) {
     if (!this.#pointers.delete(event.pointerId)) return;
-    if (event.type === "pointercancel") this.#drag?.cancel?.();
-    else this.#drag?.done?.(event);
-    this.#drag = null;
+    const drag = this.#drag;
+    this.#drag = null; // what it does at its end does not take it back
+    if (event.type === "pointercancel") drag?.cancel?.();
+    else drag?.done?.(event);
     this.studio.marquee = null;
     this.roll.invalidate();
   }
 
+  /** Takes back a drag that is under way; whether there was one. */
   cancel() {
     const busy = Boolean(this.#drag);
     this.#drag?.cancel?.();

@@ -40,9 +40,11 @@ export class View {
   }
 
   banner(lost) {
-    const { length } = this.studio.project.queue;
-    $("banner").hidden = !lost;
-    if (lost) $("banner").textContent = t(length ? "lost.kept" : "lost", { n: length });
+    const { queue, gone } = this.studio.project,
+      n = queue.length;
+    $("banner").hidden = !lost && !gone;
+    $("rescue").hidden = !gone;
+    if (lost || gone) $("banner-text").textContent = t(gone ? "gone" : n ? "lost.kept" : "lost", { n });
   }
 
   // ---- what is chosen, in words ----
@@ -93,12 +95,12 @@ export class View {
 
   #header() {
     const { project, composing } = this.studio,
-      { queue, online } = project;
+      { queue, online, gone } = project;
     $("undo").disabled = !project.canUndo || composing;
     $("redo").disabled = !project.canRedo || composing;
     if (document.activeElement !== $("name")) $("name").value = project.name;
     document.title = `${project.name} – FractalGen`;
-    const state = online ? (queue.length ? "saving" : "saved") : "offline";
+    const state = gone ? "deleted" : !online ? "offline" : queue.length ? "saving" : "saved";
     $("saved").textContent = t(state);
     $("saved").dataset.state = state;
     this.banner(!online || this.lost);
@@ -171,7 +173,8 @@ export class View {
       n = shown.notes.length,
       bars = edit.barCount(shown);
     const facts = n ? [t("bars.count", { n: bars }), t("notes.count", { n }), keyName(shown.key)] : [];
-    $("facts").textContent = facts.filter(Boolean).join(" · ");
+    const whole = facts.filter(Boolean).map((fact) => fact.replaceAll(" ", "\u00a0")); // lines end at dots
+    $("facts").textContent = whole.join("\u00a0· ");
     $("roll-box").setAttribute("aria-label", t("roll.says", { n, bars }));
   }
 

@@ -21,6 +21,9 @@ export default {
   offline: "暫存於此",
   lost: "伺服器沒有回應。您的變更會先留在這裡，待恢復後儲存。",
   "lost.kept": "伺服器沒有回應。已暫存 {n} 項變更，待恢復後儲存。",
+  deleted: "已刪除",
+  gone: "這個專案已被刪除，作品目前只留在此頁面。",
+  "gone.rescue": "另存為新專案",
 
   projects: "專案",
   "projects.open": "專案",
@@ -172,6 +175,7 @@ export default {
   "did.tempo": "速度 {bpm}",
   "did.insert": "插入 {n} 小節",
   "did.trim": "新的結尾",
+  "did.rescue": "保留作品",
   "did.record": "錄製 {n} 個音符",
   "label.new piece": "新作",
   "label.continue": "續寫",

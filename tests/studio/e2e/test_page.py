@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -208,10 +209,21 @@ def test_a_phone_is_enough_upright_and_on_its_side(open_studio: Opener) -> None:
     assert tab.js("studio.player.volume") == 0.3
 
 
+CUT = """
+['#compose', '#compose span', '#facts'].filter((name) => {
+  const { scrollWidth, clientWidth, scrollHeight, clientHeight } = document.querySelector(name);
+  return scrollWidth > clientWidth || scrollHeight > clientHeight;
+})
+"""
+
+
 def test_traditional_chinese(open_studio: Opener) -> None:
-    tab = open_studio(song(4), locale="zh-TW")
+    tab = open_studio(replace(song(12), key="Db major"), locale="zh-TW")
     assert tab.js("document.documentElement.lang") == "zh-TW"
-    tab.mark(2, 2)
+    tab.press("Control+a", "ArrowUp")
+    tab.mark(10, 12)
+    tab.press("h")
+    expect(tab.page.locator("#states")).to_contain_text("移動 120 個音符")
     texts = tab.js(
         "[...document.body.querySelectorAll('button, label, h2, summary, p, [aria-label]')]"
         ".filter((one) => one.checkVisibility())"
@@ -231,7 +243,9 @@ def test_traditional_chinese(open_studio: Opener) -> None:
     assert all(re.match(r"(flag|choice)\.", key) for key in missing[1])  # which English takes from the command line
     tab.page.locator("#language").click()
     assert tab.js("document.documentElement.lang") == "en"
-    expect(tab.button("Recompose bars 2")).to_be_visible()
+    expect(tab.button("Recompose bars 10-12")).to_be_visible()
+    expect(tab.page.locator("#states")).to_contain_text("Move 120 notes")
+    assert tab.js(CUT) == []
 
 
 def test_a_slow_machine_is_enough(open_studio: Opener) -> None:
@@ -286,6 +300,24 @@ def test_other_pages_see_what_changes(open_studio: Opener) -> None:
     other.rest()
     assert other.js("studio.piece.length") == 8 * BAR
     assert places(other.document()) == places(one.document())
+    other.button("Projects").click()
+    one.page.get_by_label("Name of the project").fill("Renamed")
+    one.press("Enter")
+    expect(other.page.locator("#project-list")).to_contain_text("Renamed")
+    other.press("Escape")
+    expect(other.page).to_have_title(re.compile("Renamed"))
+    other.server.client.delete(f"/api/projects/{one.project}")
+    piece = one.js("studio.piece.notes.length")
+    for tab in (one, other):
+        expect(tab.page.get_by_role("alert")).to_contain_text("This project was deleted")
+    one.press("Control+a", "ArrowUp")
+    expect(one.page.locator("#saved")).to_have_text("Deleted")
+    one.button("Keep it as a new project").click()
+    one.until(f"studio.project.id !== '{one.project}'")
+    one.project = one.js("studio.project.id")
+    assert len(one.document()["notes"]) == piece
+    expect(one.page.get_by_role("alert")).to_be_hidden()
+    expect(one.page).to_have_title(re.compile("Renamed"))
     other.close()
 
 

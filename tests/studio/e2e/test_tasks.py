@@ -176,6 +176,7 @@ def test_the_field_of_a_chord_stays_when_the_roll_moves(open_studio: Opener) -> 
     tab.page.keyboard.type("C")
     tab.js("studio.roll.reveal(12 * 1920)")
     tab.page.wait_for_timeout(100)
+    assert tab.js("document.querySelector('#lane-editor').offsetLeft") >= 56  # the keys are not covered
     tab.page.keyboard.type("maj7")
     tab.press("Enter")
     assert tab.document()["chords"][0] == [0, "Cmaj7"]
@@ -203,6 +204,15 @@ def test_undo_goes_back_to_the_start_and_redo_to_the_end(open_studio: Opener) ->
     for wanted in reversed(seen[:-1]):
         tab.press("Control+y")
         assert tab.document() == wanted
+    mouse = tab.page.mouse
+    note = end["notes"][0]
+    mouse.move(*tab.place(note[2] + note[3] / 2, note[1]))
+    mouse.down()
+    mouse.move(*tab.place(note[2] + note[3] / 2, note[1] + 5))
+    tab.until("studio.drafting")
+    tab.press("Control+z")  # takes back the drag alone
+    mouse.up()
+    assert tab.document() == end
     expect(tab.button("Undo")).to_be_enabled()
     expect(tab.button("Redo")).to_be_disabled()
     tab.button("History").click()
