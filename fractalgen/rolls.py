@@ -80,20 +80,24 @@ def compose_rolls(
         ConfigError: settings or labels that cannot be.
     """
     sampling = model.fit(SamplingConfig() if sampling is None else sampling)
-    for name, value, low, high in (
-        ("num_samples", num_samples, 1, math.inf),
-        ("batch_size", batch_size, 1, math.inf),
-        ("seed", seed or 0, 0, 2**63 - 1),
-    ):
-        if not low <= value <= high:
-            raise ConfigError(f"{name} {value}: must be from {low} to {high}")
-    wanted = label_rows(model.config, labels, num_samples)
+    check_numbers(num_samples, batch_size, seed)
     seed = secrets.randbelow(2**31) if seed is None else seed
     generator = torch.Generator(model.device).manual_seed(seed)
     layout = layout_of(model.config, width, known, meters) if layout is None else layout
+    wanted = label_rows(model.config, labels, num_samples)
     told = plan_rows(plan, num_samples, layout)
     laid_known = None if known is None else torch.from_numpy(layout.lay(known.astype(np.int64), UNKNOWN))
-    laid_allowed = None if allowed is None else torch.from_numpy(layout.lay(allowed, False))
+    draw = partial(
+        sample_rolls,
+        model,
+        sampling,
+        width=layout.width,
+        absent=torch.from_numpy(~layout.exists),
+        allowed=None if allowed is None else torch.from_numpy(layout.lay(allowed, False)),
+        generator=generator,
+        return_intermediates=return_trace,
+    )
+    facts = {**vars(sampling), "width": layout.num_steps, "batch_size": batch_size, "tempo": tempo}
     rolls: list[PianoRoll] = []
     traces: list[Trace] = []
     for first in range(0, num_samples, batch_size):
@@ -104,18 +108,11 @@ def compose_rolls(
         if watch is not None:
             for sample, one in enumerate(planned, first):
                 watch.planned(sample, one)
-        tokens, intermediates = sample_rolls(
-            model,
-            sampling,
+        tokens, intermediates = draw(
             count,
             cond_list=cond_list,
-            width=layout.width,
             known=None if laid_known is None else laid_known.expand(count, -1, -1),
             plans=plans,
-            absent=torch.from_numpy(~layout.exists),
-            allowed=laid_allowed,
-            generator=generator,
-            return_intermediates=return_trace,
             progress=None if progress is None else partial(of_all, progress, num_samples, first, count),
             watch=None if watch is None else partial(show, watch, layout, first),
         )
@@ -123,14 +120,26 @@ def compose_rolls(
         cells = layout.strip(tokens.cpu().numpy().astype(np.uint8))
         rolls += [PianoRoll(roll, *grid, ((0, tempo),), meters) for roll in cells]
         if intermediates is not None:
-            facts = {**vars(sampling), "width": layout.num_steps, "batch_size": batch_size, "tempo": tempo}
             facts |= facts_of_grid(rolls[-1], layout, meters)
-            for trace, row, drawn in zip(intermediates.traces, wanted[own].tolist(), planned, strict=True):
-                own_facts = asked_for(model.config, row) | ({} if drawn is None else {"plan": drawn.to_dict()})
-                traces.append(replace(trace, seed=seed, settings={**trace.settings, **facts, **own_facts}))
+            asked = [asked_for(model.config, row) for row in wanted[own].tolist()]
+            traces += [
+                annotated(trace, seed, facts | words, drawn)
+                for trace, words, drawn in zip(intermediates.traces, asked, planned, strict=True)
+            ]
         if each_batch is not None and each_batch(first, rolls[first:], planned):
             break
     return rolls, traces
+
+
+def check_numbers(num_samples: int, batch_size: int, seed: int | None) -> None:
+    """Refuse numbers that cannot be (ConfigError)."""
+    for name, value, low, high in (
+        ("num_samples", num_samples, 1, math.inf),
+        ("batch_size", batch_size, 1, math.inf),
+        ("seed", seed or 0, 0, 2**63 - 1),
+    ):
+        if not low <= value <= high:
+            raise ConfigError(f"{name} {value}: must be from {low} to {high}")
 
 
 def label_rows(config: ModelConfig, labels: npt.ArrayLike | None, num_samples: int) -> Int[Tensor, "n a"]:
@@ -194,6 +203,12 @@ def asked_for(config: ModelConfig, labels: Sequence[int]) -> dict[str, str]:
     """Labels of a sample in words, by attribute; those that are unset are left out."""
     pairs = zip(config.attributes, labels, strict=False)  # no labels where nothing is asked for
     return {attribute.name: attribute.describe(label) for attribute, label in pairs if label}
+
+
+def annotated(trace: Trace, seed: int, facts: dict[str, Any], plan: Plan | None) -> Trace:
+    """The trace with what is known of its piece."""
+    planned = {} if plan is None else {"plan": plan.to_dict()}
+    return replace(trace, seed=seed, settings={**trace.settings, **facts, **planned})
 
 
 def layout_of(

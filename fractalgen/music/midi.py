@@ -197,10 +197,7 @@ def read_midi(
     if not len(notes) and mark is None:
         why = f"only drums ({len(found)} notes), which are left out" if len(found) else "no notes"
         raise UserError("; ".join([f"{path}: {why}", *file.faults]))
-    stop = notes[:, 5]
-    if pedal and (pedals := file.pedals()).channels:
-        sounds = (pedals.heard(row[1], row[5], row[0], row[7]) for row in notes.tolist())
-        stop = np.fromiter(sounds, np.int64, len(notes))
+    stop = _heard(file, notes) if pedal else notes[:, 5]
     ticks = np.r_[notes[:, 4], stop, notes[:, 5], file.end]
     steps, tempos, meters, origin = _placed(file, ticks, len(notes), steps_per_quarter, beats)
     times = steps[:-1].reshape(3, -1)  # onsets, ends, and when keys come up
@@ -209,8 +206,7 @@ def read_midi(
     if longest > MAX_STEPS:
         raise UserError(f"{path}: lasts {longest:,.0f} steps, more than the {MAX_STEPS:,} a roll may have")
     if mark is None:
-        width = int(nearest_steps(np.maximum(times[1], times[0] + 1)).max())
-        width = whole_bars(meters, max(width, _step(steps[-1]) if steps[-1] <= MAX_STEPS else 0), steps_per_quarter)
+        width = _whole_width(times, steps[-1], meters, steps_per_quarter)
     if tracks is not None:
         mine = np.array([(row[0], row[1]) in tracks for row in notes.tolist()], np.bool_)
         if within is not None:
@@ -239,6 +235,20 @@ def read_midi(
         voices=voices_of_tracks(track, file.name),
         drums=drums,
     )
+
+
+def _heard(file: MidiFile, notes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The ticks until which notes (rows of :meth:`.MidiFile.notes`) sound while pedals are down."""
+    pedals = file.pedals()
+    if not pedals.channels:
+        return notes[:, 5]
+    return np.fromiter((pedals.heard(row[1], row[5], row[0], row[7]) for row in notes.tolist()), np.int64, len(notes))
+
+
+def _whole_width(times: npt.NDArray[np.float64], end: float, meters: Meters, steps_per_quarter: int) -> int:
+    """Whole bars that hold all notes and, unless it lies absurdly far away, the ``end`` of the last track."""
+    width = int(nearest_steps(np.maximum(times[1], times[0] + 1)).max())
+    return whole_bars(meters, max(width, _step(end) if end <= MAX_STEPS else 0), steps_per_quarter)
 
 
 def _pedalled(pitch: npt.NDArray[np.int64], velocity: npt.NDArray[np.int64], times: npt.NDArray[np.float64]) -> int:

@@ -94,18 +94,8 @@ def splice_midi(
     kept += [note for note in notes if note.channel == DRUMS]
     goes_on = any(step == cut for step, _, _ in roll.time_signatures)  # the meter that begins where the source is cut
     edited = _edit(file, notes, kept, lone, grid, cut, moved, goes_on)
-    if not hands:
-        edited.append(_new_track(roll, added, grid, file.tracks, pedals, TRACK_NAME, note, markers))
-    else:
-        whole = roll.notes()
-        lower = whole[hands_of(whole) == LEFT]
-        struck = {
-            (int(pitch), grid.tick(int(step))) for pitch, step in zip(lower["pitch"], lower["start"], strict=True)
-        }
-        left, right = ([row for row in added if (row[:2] in struck) == is_left] for is_left in (True, False))
-        edited.append(_new_track(roll, right, grid, file.tracks, pedals, f"{TRACK_NAME} right hand", note, markers))
-        edited.append(_new_track(roll, left, grid, file.tracks, pedals, f"{TRACK_NAME} left hand")[:-2])
-        edited[-1].append(Event(max(grid.tick(roll.width), edited[-1][-1].tick), END_OF_TRACK))
+    parts = _by_hand(roll, added, grid) if hands else {TRACK_NAME: added}
+    edited += _new_tracks(roll, parts, grid, *_new_channel(file.tracks, pedals), note, markers)
     with replacing(path) as temporary:
         temporary.write_bytes(midi_bytes(edited, grid.ticks_per_quarter))
 
@@ -236,28 +226,46 @@ def _edit(
     return edited
 
 
-def _new_track(
-    roll: PianoRoll,
-    added: list[_Added],
-    grid: TickGrid,
-    parts: list[list[Event]],
-    pedals: Pedals,
-    name: str,
-    note: str = "",
-    markers: Markers = (),
-) -> list[Event]:
-    """The composed notes, and the marker that keeps the width of the roll and what is held at its beginning."""
-    used = Counter(data[0] & 0xF for events in parts for _, data in events if data[0] < 0xF0)
+def _by_hand(roll: PianoRoll, added: list[_Added], grid: TickGrid) -> dict[str, list[_Added]]:
+    """The composed notes of each hand, by the name of its track."""
+    notes = roll.notes()
+    lower = {(pitch, grid.tick(step)) for pitch, step, *_ in notes[hands_of(notes) == LEFT].tolist()}
+    return {
+        f"{TRACK_NAME} right hand": [row for row in added if row[:2] not in lower],
+        f"{TRACK_NAME} left hand": [row for row in added if row[:2] in lower],
+    }
+
+
+def _new_channel(tracks: list[list[Event]], pedals: Pedals) -> tuple[int, list[Event]]:
+    """The channel that the source uses least, and a piano for it if the source does not use it at all."""
+    used = Counter(data[0] & 0xF for events in tracks for _, data in events if data[0] < 0xF0)
     free = (channel for channel in range(16) if channel != DRUMS)
     channel = min(free, key=lambda channel: (channel in pedals.channels, used[channel], channel))
-    events = [Event(0, text_event(0x03, name))]
-    if note:
-        events.append(Event(0, text_event(0x01, note)))
-    if not used[channel]:  # else no channel is free, and the program of a part that stays is not to change
-        events.append(Event(0, bytes([0xC0 | channel, 0])))
-    notes = note_events([(start, end, pitch, velocity) for pitch, start, end, velocity in added], channel)
-    marks = sorted(Event(grid.tick(step), text_event(0x06, text)) for step, text in markers)
-    events += sorted([*notes, *marks], key=lambda event: event.tick)
-    held = np.flatnonzero(roll.tokens[:, :1] == HOLD)
+    return channel, [] if used[channel] else [Event(0, bytes([0xC0 | channel, 0]))]
+
+
+def _new_tracks(
+    roll: PianoRoll,
+    parts: dict[str, list[_Added]],
+    grid: TickGrid,
+    channel: int,
+    program: list[Event],
+    note: str,
+    markers: Markers,
+) -> list[list[Event]]:
+    """The composed notes, a track for each name.
+
+    On the first one are the texts, and the marker that keeps the width of the roll and what is held at its beginning.
+    """
     end = grid.tick(roll.width)
-    return [*events, Event(end, text_event(0x06, " ".join([END_MARKER, *map(str, held)]))), Event(end, END_OF_TRACK)]
+    held = np.flatnonzero(roll.tokens[:, :1] == HOLD)
+    about = [Event(0, text_event(0x01, note))] if note else []
+    marks = sorted(Event(grid.tick(step), text_event(0x06, text)) for step, text in markers)
+    width = [Event(end, text_event(0x06, " ".join([END_MARKER, *map(str, held)])))]
+    tracks = []
+    for name, added in parts.items():
+        notes = note_events([(start, stop, pitch, velocity) for pitch, start, stop, velocity in added], channel)
+        timed = sorted([*notes, *marks], key=lambda event: event.tick)
+        tracks.append([Event(0, text_event(0x03, name)), *about, *program, *timed, *width, Event(end, END_OF_TRACK)])
+        about = marks = width = []
+    return tracks
