@@ -1,6 +1,8 @@
-"""Rectangles, voices and modes: which cells are given, which are to be composed."""
+"""Modes and voices: which cells are given, which are to be composed."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,14 +11,7 @@ from hypothesis import strategies as st
 
 from fractalgen.errors import UserError
 from fractalgen.music.pianoroll import PianoRoll
-from fractalgen.music.selection import (
-    bars_to_steps,
-    parse_pitch,
-    parse_pitch_classes,
-    parse_pitch_range,
-    parse_rectangle,
-    time_span,
-)
+from fractalgen.music.selection import time_span
 from fractalgen.music.tasks import Side, Task, Voice, accompaniment, continuation, inpainting, variation
 from fractalgen.music.tokens import HOLD, NO_HOLD, ONSET, UNKNOWN, merge_notes, orphan_holds, tokens_from_notes
 
@@ -50,152 +45,6 @@ def check(task: Task, tokens: np.ndarray, patch: int = 16) -> None:
     assert orphan_holds(np.maximum(shown, 0)) == 0
 
 
-# --- What users write -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "pitch"),
-    [
-        ("60", 60),
-        (" C4 ", 60),
-        ("c-1", 0),
-        ("G9", 127),
-        ("G#9", 128),
-        ("128", 128),
-        ("F#3", 54),
-        ("Bb2", 46),
-        ("bb2", 46),
-        ("b2", 47),
-        ("Cb4", 59),
-        ("B#3", 60),
-        ("A4", 69),
-    ],
-)
-def test_pitches(text: str, pitch: int) -> None:
-    assert parse_pitch(text) == pitch
-
-
-@pytest.mark.parametrize("text", ["", "H4", "C", "4C", "129", "-1", "A9", "Cb-1", "C#b4", "6.5", "٤"])
-def test_what_is_no_pitch(text: str) -> None:
-    with pytest.raises(UserError, match="128"):
-        parse_pitch(text)
-
-
-def test_pitch_ranges() -> None:
-    assert parse_pitch_range("C4:C5") == (60, 72)
-    assert parse_pitch_range(" 60 : ") == (60, 128)
-    assert parse_pitch_range(":C4") == (0, 60)
-    for text, reason in (
-        ("C5:C4", "empty"),
-        ("60", "no range"),
-        ("60:200", "200"),
-        ("x:60", "neither"),
-        ("128:", "0:128"),
-    ):
-        with pytest.raises(UserError, match=rf"^--low {text}: .*{reason}"):
-            parse_pitch_range(text, "--low")
-
-
-@pytest.mark.parametrize(
-    ("text", "classes"),
-    [
-        ("C major", {0, 2, 4, 5, 7, 9, 11}),
-        ("a MINOR", {0, 2, 4, 5, 7, 9, 11}),
-        ("D dorian", {0, 2, 4, 5, 7, 9, 11}),
-        ("e phrygian", {0, 2, 4, 5, 7, 9, 11}),
-        ("F lydian", {0, 2, 4, 5, 7, 9, 11}),
-        ("G mixolydian", {0, 2, 4, 5, 7, 9, 11}),
-        ("B locrian", {0, 2, 4, 5, 7, 9, 11}),
-        ("Bb major", {10, 0, 2, 3, 5, 7, 9}),
-        ("F#-minor", {6, 8, 9, 11, 1, 2, 4}),
-        ("A harmonic minor", {9, 11, 0, 2, 4, 5, 8}),
-        ("A melodic_minor", {9, 11, 0, 2, 4, 6, 8}),
-        ("C major pentatonic", {0, 2, 4, 7, 9}),
-        ("A minor pentatonic", {0, 2, 4, 7, 9}),
-        ("C blues", {0, 3, 5, 6, 7, 10}),
-        ("C D E G A", {0, 2, 4, 7, 9}),
-        ("c, eb,F#", {0, 3, 6}),
-        ("B", {11}),
-    ],
-)
-def test_scales(text: str, classes: set[int]) -> None:
-    assert parse_pitch_classes(text) == classes
-
-
-@pytest.mark.parametrize("text", ["", "H minor", "C minr", "C D X", "major", "minor A"])
-def test_unknown_scales_are_refused_with_the_list(text: str) -> None:
-    with pytest.raises(UserError, match=r"^--scale .*major, minor, harmonic minor, .*blues"):
-        parse_pitch_classes(text)
-
-
-def waltz() -> PianoRoll:
-    """Two bars of 3/4, one of 4/4, and half a bar: 12 + 12 + 16 + 8 steps."""
-    return PianoRoll(piece((60, 0, 4), width=48).tokens, time_signatures=((0, 3, 4), (24, 4, 4)))
-
-
-@pytest.mark.parametrize(
-    ("text", "pitches", "steps"),
-    [
-        ("time=4:12,pitch=60:72", (60, 72), (4, 12)),
-        (" pitch = C4 : C5 , time = 4 : 12 ", (60, 72), (4, 12)),
-        ("time=40:", (0, 128), (40, 48)),
-        ("time=:", (0, 128), (0, 48)),
-        ("pitch=:E4", (0, 64), (0, 48)),
-        ("bars=0:1", (0, 128), (0, 12)),
-        ("bars=1:3", (0, 128), (12, 40)),
-        ("bars=2:,pitch=0:1", (0, 1), (24, 48)),
-        ("bars=3:4", (0, 128), (40, 48)),
-    ],
-)
-def test_rectangles(text: str, pitches: tuple[int, int], steps: tuple[int, int]) -> None:
-    plane = parse_rectangle(text, waltz())
-    expected = np.zeros((128, 48), np.bool_)
-    expected[slice(*pitches), slice(*steps)] = True
-    assert np.array_equal(plane, expected)
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("time=4:4", "4:4 is an empty range"),
-        ("time=9:4", "9:4 is an empty range"),
-        ("time=40:49", "40:49 does not lie in the 48 steps"),
-        ("time=48:", "48: does not lie in the 48 steps"),
-        ("time=-4:8", "-4:8 does not lie in the 48 steps"),
-        ("bars=2:5", "2:5 does not lie in the 4 bars"),
-        ("pitch=60:129", "129"),
-        ("pitch=C4:Q4", "'Q4' is neither"),
-        ("time=a:8", "time=a:8 is no range of whole numbers"),
-        ("time=8", "'8' is no range A:B"),
-        ("tmie=0:8", "'tmie=0:8' is none of time=A:B, bars=A:B, pitch=A:B"),
-        ("", "'' is none of"),
-        ("time=0:8,time=8:16", "time is given twice, 0:8 and 8:16"),
-        ("time=0:8,bars=1:2", "time=0:8 and bars=1:2 exclude each other"),
-    ],
-)
-def test_wrong_rectangles_are_refused_in_one_line(text: str, reason: str) -> None:
-    with pytest.raises(UserError) as caught:
-        parse_rectangle(text, waltz(), "--hole")
-    assert str(caught.value).startswith(f"--hole {text}: ")
-    assert reason in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_spans_and_bars() -> None:
-    assert np.flatnonzero(time_span(waltz(), 3, 5).all(0)).tolist() == [3, 4]
-    with pytest.raises(UserError, match="--mask_start 3 --mask_end 99: 3:99 does not lie in the 48 steps"):
-        time_span(waltz(), 3, 99)
-    with pytest.raises(UserError, match="--mask_start 9 --mask_end 5: 9:5 is an empty range"):
-        time_span(waltz(), 9, 5)
-    assert [bars_to_steps(waltz(), bars) for bars in (1, 2, 3, 4)] == [12, 24, 40, 48]
-    for bars in (0, 5):
-        with pytest.raises(UserError, match=f"--condition_bars {bars}: the piece has 4 bars"):
-            bars_to_steps(waltz(), bars)
-
-
-# --- Modes ------------------------------------------------------------------------------------------------------------
-
-
 def test_a_continuation_keeps_the_beginning_and_leaves_all_the_rest_open() -> None:
     roll = piece((60, 0, 12), (64, 9, 20))
     task = continuation(roll, 10, 11)
@@ -205,18 +54,19 @@ def test_a_continuation_keeps_the_beginning_and_leaves_all_the_rest_open() -> No
     assert (task.known[:, 10:] == UNKNOWN).all()
 
 
-def test_wrong_continuations_are_refused() -> None:
-    roll = piece((60, 6, 12))
-    for steps in (0, 41):
-        with pytest.raises(UserError, match=f"--condition_length {steps}: the piece has 40 steps"):
-            continuation(roll, steps, 8)
-    with pytest.raises(UserError, match="--condition_length 8: nothing to compose after it, 0 steps"):
-        continuation(roll, 8, 0)
-    with pytest.raises(UserError, match="more than 65535"):
-        continuation(roll, 8, 65_535)
-    with pytest.raises(UserError, match="--condition_length 6: no note in the first 6 steps"):
-        continuation(roll, 6, 8)
-    assert continuation(roll, 7, 8).width == 15
+@pytest.mark.parametrize(
+    ("steps", "length", "reason"),
+    [
+        (0, 8, "--condition_length 0: the piece has 40 steps"),
+        (41, 8, "--condition_length 41: the piece has 40 steps"),
+        (8, 0, "--condition_length 8: nothing to compose after it, 0 steps"),
+        (8, 65_535, "more than 65535"),
+        (6, 8, "--condition_length 6: no note in the first 6 steps"),
+    ],
+)
+def test_wrong_continuations_are_refused(steps: int, length: int, reason: str) -> None:
+    with pytest.raises(UserError, match=reason):
+        continuation(piece((60, 6, 12)), steps, length)
 
 
 def test_notes_that_a_region_cuts_are_composed_to_their_end() -> None:
@@ -319,7 +169,10 @@ def test_wrong_voices_are_refused() -> None:
         accompaniment(piece((60, 0, 4)), "tenor", "below")  # type: ignore[arg-type]
 
 
-@given(rolls(), st.sampled_from(["highest", "lowest", "all"]), st.sampled_from(["below", "above"]))
+VOICES, SIDES = st.sampled_from(["highest", "lowest", "all"]), st.sampled_from(["below", "above"])
+
+
+@given(rolls(), VOICES, SIDES)
 @settings(max_examples=60)
 def test_any_voice(roll: PianoRoll, voice: Voice, side: Side) -> None:
     if roll.tokens[[0, 127]].any():
@@ -334,13 +187,12 @@ def test_any_voice(roll: PianoRoll, voice: Voice, side: Side) -> None:
     if voice == "highest":  # each note left out lies under a kept one
         for pitch, start, _, _ in set(notes.tolist()) - set(struck.tolist()):
             assert known[pitch:, start].any()
-    mirrored = PianoRoll(roll.tokens[::-1])
-    swap = {"highest": "lowest", "lowest": "highest", "all": "all", "below": "above", "above": "below"}
-    mirror = accompaniment(mirrored, swap[voice], swap[side])  # type: ignore[arg-type]
+    swap: dict[str, Any] = {"highest": "lowest", "lowest": "highest", "all": "all", "below": "above", "above": "below"}
+    mirror = accompaniment(PianoRoll(roll.tokens[::-1]), swap[voice], swap[side])
     assert np.array_equal(mirror.known[::-1], task.known)
 
 
-@given(rolls(), st.sampled_from(["highest", "lowest", "all"]), st.sampled_from(["below", "above"]), st.data())
+@given(rolls(), VOICES, SIDES, st.data())
 @settings(max_examples=100)
 def test_any_voice_in_a_part_of_a_piece(roll: PianoRoll, voice: Voice, side: Side, data: st.DataObject) -> None:
     if roll.tokens[[0, 127]].any():
@@ -357,13 +209,6 @@ def test_what_goes_away_in_a_part_of_a_piece_goes_to_its_end() -> None:
     task = accompaniment(roll, "lowest", "below", within=time_span(roll, 16, 24))
     known = PianoRoll(np.maximum(task.known[:, :40], 0))
     assert known.notes().tolist() == [(60, 0, 40, 10), (52, 10, 20, 10), (50, 18, 12, 10), (50, 32, 2, 10)]
-
-
-def test_the_highest_voice_of_a_chorale_is_its_soprano() -> None:
-    soprano = [(72, 0, 4), (71, 4, 6), (72, 6, 8), (74, 8, 16), (72, 20, 24)]
-    others = [(67, 0, 8), (60, 0, 2), (62, 2, 4), (67, 8, 16), (48, 0, 16), (52, 20, 24), (64, 20, 24)]
-    task = accompaniment(piece(*soprano, *others), "highest", "below")
-    assert np.array_equal(np.maximum(task.known[:, :40], 0), piece(*soprano).tokens)
 
 
 def test_a_variation_composes_its_share_of_the_patches_between_lowest_and_highest_note() -> None:
