@@ -29,7 +29,8 @@ from typing import Any, get_args
 import torch
 from tqdm import tqdm
 
-from benchmarks import exit_status, peak_megabytes
+from benchmarks import measure, parser, peak_megabytes
+from benchmarks.compare_tables import markdown
 from benchmarks.speed import (
     BAR,
     VELOCITY_BINS,
@@ -43,7 +44,6 @@ from benchmarks.speed import (
     training_crops,
 )
 from benchmarks.timing import Kind, Plan, Row, Timing, row
-from fractalgen.cli import Parser
 from fractalgen.data.sources import MIDI_ENDINGS
 from fractalgen.errors import UserError
 from fractalgen.files import write_json
@@ -51,6 +51,8 @@ from fractalgen.files import write_json
 ROOT = Path(__file__).resolve().parent.parent
 OF_MODELS = {"training": training, "sampling": sampling, "lengths": lengths}
 PARTS = ("training", "memory", "sampling", "lengths", "startup", "prepare", "gif")
+HEAD = ("part", "config", "what", "figure", "", "wall s", "CPU s", "reference", "its s", "times", "by CPU", "note")
+"""The columns of the table: the fields of a :class:`Row` but for the rounds."""
 QUICK: dict[str, Any] = {
     "configs": ("tiny",),
     "batches": (1,),
@@ -213,30 +215,13 @@ def machine() -> dict[str, Any]:
 def table(rows: Sequence[Row]) -> str:
     """All figures, one a line."""
 
-    def number(value: float | None) -> str:
-        return "" if value is None else f"{value:.3g}" if value < 100 else f"{value:.0f}"
+    def cell(value: str | float | None) -> str:
+        if value is None or isinstance(value, str):
+            return value or ""
+        return f"{value:.3g}" if value < 100 else f"{value:.0f}"
 
-    head = ("part", "config", "what", "figure", "", "wall s", "CPU s", "reference", "its s", "times", "by CPU", "note")
-    lines = [head] + [
-        (
-            item.part,
-            item.config,
-            item.what,
-            number(item.value),
-            item.unit,
-            number(item.seconds),
-            number(item.cpu_seconds),
-            item.reference,
-            number(item.reference_seconds),
-            number(item.times_faster),
-            number(item.times_faster_cpu),
-            item.note,
-        )
-        for item in rows
-    ]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    return "\n".join([*text, "", "times: how many times faster than the reference, the median over rounds"])
+    lines = [[cell(value) for value in list(vars(item).values())[: len(HEAD)]] for item in rows]
+    return f"{markdown([HEAD, *lines])}\n\ntimes: how many times faster than the reference, the median over rounds"
 
 
 def plan_of(args: argparse.Namespace) -> Plan:
@@ -257,11 +242,11 @@ def plan_of(args: argparse.Namespace) -> Plan:
     return plan
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> dict[str, Any]:
     """Measure, write the figures after every part, print the table."""
     if args.job:
         print(json.dumps(memory_job(**json.loads(args.job))))
-        return
+        return {}
     plan = plan_of(args)
     wanted = args.only or [part for part in PARTS if part != "prepare" or args.midi]
     if "prepare" in wanted and not args.midi:
@@ -271,8 +256,8 @@ def run(args: argparse.Namespace) -> None:
     works: list[tuple[str, Iterator[Row]]] = []
     for part in (part for part in PARTS if part in wanted):
         if part == "memory" or part in OF_MODELS:
-            measure = memory if part == "memory" else OF_MODELS[part]
-            works += [(part, measure(plan, *which)) for which in itertools.product(plan.configs, plan.kinds)]
+            rows_of = memory if part == "memory" else OF_MODELS[part]
+            works += [(part, rows_of(plan, *which)) for which in itertools.product(plan.configs, plan.kinds)]
         else:
             others = {"startup": lambda: startup(plan), "prepare": lambda: prepare(plan, Path(args.midi)), "gif": gif}
             works.append((part, others[part]()))
@@ -286,11 +271,12 @@ def run(args: argparse.Namespace) -> None:
             if args.json:
                 write_json(args.json, result)
     print(table(rows))
+    return result
 
 
-def parser() -> argparse.ArgumentParser:
+def flags() -> argparse.ArgumentParser:
     """The command line; flags of :class:`Plan` that are absent stay so, for --quick to fill in."""
-    top = Parser(prog="python -m benchmarks", description="how fast FractalGen is, beside its dense reference")
+    top = parser("benchmarks", "how fast FractalGen is, beside its dense reference")
     top.add_argument("--only", nargs="+", choices=PARTS, help="parts to measure (default: all; prepare with --midi)")
     top.add_argument("--configs", nargs="+", help="names in configs/, or files (default: tiny small base)")
     top.add_argument("--kinds", nargs="+", choices=get_args(Kind), help="mixed: L0 is MAR (default: ar mar)")
@@ -309,14 +295,13 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--midi", help="folder of MIDI files, for the part prepare")
     top.add_argument("--device", help="cpu, cuda ... (default: cpu)")
     top.add_argument("--quick", action="store_true", help="a look at whether everything works; its figures mean little")
-    top.add_argument("--json", help="file for all figures, single rounds included")
     top.add_argument("--job", help=argparse.SUPPRESS)
     return top
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 0, or 2 after a user's mistake, told in one line."""
-    return exit_status("benchmarks", lambda: run(parser().parse_args(arguments)))
+    return measure(flags(), run, arguments)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ are bars.  Both models are given how many steps an excerpt has.  ``python -m ben
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -18,12 +17,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from benchmarks import exit_status, train_note_events
+from benchmarks import measure, natural, parser, train_note_events
 from benchmarks.compare_tables import BASELINE, OURS, tables
 from benchmarks.note_events import NoteEventConfig, NoteEventTransformer, sample
 from fractalgen.api import FractalGen, load_pretrained
 from fractalgen.checkpoint import find_model, read_checkpoint
-from fractalgen.cli import Parser
 from fractalgen.config import DEFAULT_MODEL, ModelConfig
 from fractalgen.data.attributes import random_key_labels
 from fractalgen.data.corpus import Corpus
@@ -34,7 +32,7 @@ from fractalgen.evaluation import likelihood
 from fractalgen.evaluation.copying import BarIndex
 from fractalgen.evaluation.notes import crop_tokens, faults
 from fractalgen.evaluation.statistics import STATISTICS, Comparison, compare, music_statistics, three_rows
-from fractalgen.files import replacing, write_json
+from fractalgen.files import replacing
 from fractalgen.progress import composing_bar
 from fractalgen.rolls import compose_rolls
 
@@ -43,8 +41,8 @@ BATCH = 8  # rolls computed together, of both models
 Rolls = npt.NDArray[np.uint8]
 
 
-def run(args: argparse.Namespace) -> None:
-    """Measure everything, print it and write the files asked for.
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Measure everything, print it and write the tables.
 
     Raises:
         UserError: settings or files that cannot work, or models that do not fit the corpus or each other.
@@ -84,18 +82,14 @@ def run(args: argparse.Namespace) -> None:
         add_samples(result, corpus, crop_tokens(crops), second, rolls_of_both(result, ours, baseline))
     text = tables(result)
     print(text)
-    if args.json:
-        write_json(args.json, result)
     if args.markdown:
         with replacing(args.markdown) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
+    return result
 
 
 def check(args: argparse.Namespace) -> None:
     """Refuse settings that cannot work with any files."""
-    for name in ("num_samples", "limit", "seed"):
-        if getattr(args, name) < 0:
-            raise UserError(f"--{name} {getattr(args, name)}: must be at least 0")
     for name in ("json", "markdown"):
         path = getattr(args, name)
         if path and (Path(path).is_dir() or not Path(path).absolute().parent.is_dir()):
@@ -137,16 +131,10 @@ def add_likelihoods(
     one = likelihood.score(ours, crops.corpus, likelihood.crop_windows(crops), batch_size=BATCH)
     two = train_note_events.score(baseline, crops, batch_size=BATCH)
     result["models"][OURS]["likelihood"] = one.summary()
-    result["models"][BASELINE]["likelihood"] = {"exact": True, **two.summary()}
-    bits = (one.nats - two.nats.sum(1)) / math.log(2)
-    error = likelihood.ratio_error(bits, one.notes, one.songs)
-    by_song = np.bincount(np.unique(one.songs, return_inverse=True)[1], bits)
-    result["difference"] = {
-        "exact": one.exact,
-        "bits_per_note": float(bits.sum() / one.notes.sum()),
-        "stderr": None if math.isnan(error) else error,
-        "songs_better": int((by_song < 0).sum()),
-    }
+    result["models"][BASELINE]["likelihood"] = two.summary()
+    nats = one.nats - two.nats
+    by_song = np.bincount(np.unique(one.songs, return_inverse=True)[1], nats)
+    result["difference"] = {"exact": one.exact, **one.per_note(nats), "songs_better": int((by_song < 0).sum())}
 
 
 def rolls_of_both(result: dict[str, Any], ours: FractalGen, baseline: NoteEventTransformer) -> dict[str, Rolls]:
@@ -203,29 +191,19 @@ def nearer(rows: Mapping[str, Comparison]) -> dict[str, int]:
     return counts
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    top = Parser(
-        prog="python -m benchmarks.compare",
-        description="FractalGen and the note event transformer on the same music",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; 0, or 2 after a user's mistake, told in one line."""
+    top = parser("benchmarks.compare", "FractalGen and the note event transformer on the same music")
     top.add_argument("--checkpoint", default=DEFAULT_MODEL, help="FractalGen: .ckpt, .safetensors or a shipped name")
     top.add_argument("--baseline", required=True, help="checkpoint of benchmarks.note_events (.pt)")
     top.add_argument("--data", required=True, help="packed corpus, or an embedded one by name")
     top.add_argument("--split", default="test", choices=("test", "valid"), help="songs that neither was trained on")
-    top.add_argument("--num_samples", type=int, default=100, help="rolls to draw from each (0: likelihood only)")
-    top.add_argument("--limit", type=int, default=0, help="score so many excerpts, evenly spread (0: all)")
-    top.add_argument("--seed", type=int, default=0, help="seed of the samples and of the shuffled rolls")
+    top.add_argument("--num_samples", type=natural, default=100, help="rolls to draw from each (0: likelihood only)")
+    top.add_argument("--limit", type=natural, default=0, help="score so many excerpts, evenly spread (0: all)")
+    top.add_argument("--seed", type=natural, default=0, help="seed of the samples and of the shuffled rolls")
     top.add_argument("--device", default="cpu", help="cpu, cuda, mps or auto")
-    top.add_argument("--json", help="file for all figures")
     top.add_argument("--markdown", help="file for the tables")
-    return top
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Compare; 0, or 2 after a user's mistake, told in one line."""
-    return exit_status("compare", lambda: run(parser().parse_args(arguments)))
+    return measure(top, run, arguments)
 
 
 if __name__ == "__main__":

@@ -81,6 +81,14 @@ def bits(figures: Mapping[str, Any]) -> str:
     return ("" if figures.get("exact", True) else "≤ ") + f"{figures['bits_per_note']:.3f}{error}"
 
 
+def by_name(rows: Mapping[str, Mapping[str, str]]) -> str:
+    """A Markdown table with a line for each name, and a column for whatever any of them has."""
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    return markdown(
+        [["", *columns], *([name, *(row.get(column, "") for column in columns)] for name, row in rows.items())]
+    )
+
+
 def markdown(rows: Rows) -> str:
     """A Markdown table, padded so that it can be read as text too; the first row is its head."""
     widths = [max(3, *map(len, column)) for column in zip(*rows, strict=True)]

@@ -25,17 +25,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from benchmarks import exit_status
+from benchmarks import measure, natural, parser
 from benchmarks.compare_tables import markdown
 from fractalgen.api import FractalGen, load_pretrained
-from fractalgen.cli import Parser
 from fractalgen.config import DEFAULT_MODEL, Precision
 from fractalgen.data.corpus import SPLITS, Corpus
 from fractalgen.data.crops import Excerpts, evenly
 from fractalgen.devices import resolve_device
 from fractalgen.errors import UserError
 from fractalgen.evaluation.likelihood import Scores, Window, check_fits, plan_summary, score, sliding_windows
-from fractalgen.files import write_json
 from fractalgen.model.losses import LossTerms, wide
 from fractalgen.model.regions import Condition, Regions
 from fractalgen.model.schedule import Schedule
@@ -134,8 +132,8 @@ def durations_inside_classes(corpus: Corpus, songs: Sequence[int], known: Sequen
     return float(-np.log2(counts / np.bincount(classes, counts)[classes])[here].mean())
 
 
-def run(args: argparse.Namespace) -> None:
-    """Score the songs, print both sides and what differs, and write the figures."""
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Score the songs, and print both sides and what differs."""
     corpus = Corpus.open(args.data)
     model = load_pretrained(args.model, resolve_device(args.device))
     config = model.config
@@ -143,8 +141,6 @@ def run(args: argparse.Namespace) -> None:
     stride = args.stride or config.crop_length // 2
     if stride < 0 or stride % config.column or stride > config.crop_length:
         raise UserError(f"--stride {args.stride}: a multiple of {config.column}, {config.crop_length} at most")
-    if args.limit < 0:
-        raise UserError(f"--limit {args.limit}: must be at least 0")
     songs = evenly(corpus.indices(args.split), args.limit)
     if not songs:
         raise UserError(f"--split {args.split}: {args.data} has no such songs")
@@ -174,8 +170,7 @@ def run(args: argparse.Namespace) -> None:
             rows[f"{bins} velocities{', with its plan' * planned}"] = parts(scores)
     result["durations"] = durations_inside_classes(corpus, songs, corpus.indices("train") or songs)
     print(text_of(result))
-    if args.json:
-        write_json(args.json, result)
+    return result
 
 
 def parts(scores: Scores) -> dict[str, float]:
@@ -248,21 +243,16 @@ DIFFERENCES = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 0, or 2 after a user's mistake, told in one line."""
-    top = Parser(
-        prog="python -m benchmarks.event_space",
-        description="whole songs under the event space of a published likelihood",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    top = parser("benchmarks.event_space", "whole songs under the event space of a published likelihood")
     top.add_argument("--data", required=True, help="packed corpus (POP909, as the published figures)")
     top.add_argument("--model", default=DEFAULT_MODEL, help="shipped model or checkpoint, its last level AR")
     top.add_argument("--split", default="test", choices=SPLITS, help="songs")
-    top.add_argument("--limit", type=int, default=0, help="at most so many songs, evenly spread (0: all)")
+    top.add_argument("--limit", type=natural, default=0, help="at most so many songs, evenly spread (0: all)")
     top.add_argument("--stride", type=int, default=0, help="steps by which windows move on (0: half a window)")
     top.add_argument("--batch_size", type=int, default=8, help="windows computed together")
     top.add_argument("--precision", default="auto", choices=get_args(Precision), help="arithmetic (auto: the faster)")
     top.add_argument("--device", default="cpu", help="cpu, cuda, mps or auto")
-    top.add_argument("--json", help="file for the figures")
-    return exit_status("event_space", lambda: run(top.parse_args(arguments)))
+    return measure(top, run, arguments)
 
 
 if __name__ == "__main__":

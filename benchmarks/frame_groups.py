@@ -134,6 +134,37 @@ def column_odds(
     return z, children, odds.gather(1, children)
 
 
+def next_child(
+    odds: Float[Tensor, "b r"], turn: Int[Tensor, " b"], sounds: Bool[Tensor, "b r"] | None
+) -> tuple[Int[Tensor, " b"], Float[Tensor, " b"]]:
+    """The next of r children, from a ``turn`` on, that is looked into, and the log-probability of those passed over.
+
+    They are silent, and it is ``r`` where none is left.  ``sounds``: which children do, where that is known.
+    """
+    place = torch.arange(odds.shape[1], device=odds.device)
+    matters = odds.sigmoid() >= SURE
+    if sounds is not None:
+        matters = matters | sounds
+    ahead = place >= turn[:, None]
+    first = torch.where(matters & ahead, place, len(place)).amin(1)
+    passed = ahead & (place < first[:, None])
+    return first, torch.where(passed, F.logsigmoid(-odds), 0.0).sum(1)
+
+
+def behind_gate(gate: Float[Tensor, " b"], found: Decided) -> Float[Tensor, " b"]:
+    """Log-probability of what was decided behind gates of such log odds; silence comes about in two ways."""
+    through = F.logsigmoid(gate) + found.logs
+    silent = (found.cells == SILENCE).all(1)
+    return torch.where(silent, torch.logaddexp(through, F.logsigmoid(-gate)), through)
+
+
+def still_likely(likely: Float[Tensor, " b"], logs: Float[Tensor, " b"], found: Decided) -> Float[Tensor, " b"]:
+    """How likely it is that regions sound once a part of them is decided, whose log-probability was ``logs`` if so."""
+    chance = likely * logs.exp()
+    silent = chance / (1 - likely + chance).clamp(min=torch.finfo(chance.dtype).tiny)
+    return torch.where((found.cells == SILENCE).all(1), silent, 1.0).to(likely)
+
+
 def decide(
     level: FractalLevel | VelocityHead,
     regions: Regions,
@@ -163,13 +194,9 @@ def decide(
         now = whole[active]
         asked = cond.each(lambda x, active=active: x[active])  # type: ignore[misc]
         z, children, odds = column_odds(level, now, asked, grid, step[active], kept)
-        matters = odds.sigmoid() >= SURE
-        if truth is not None:
-            matters = matters | (truth[active].unflatten(1, (-1, patch)) > SILENCE).any(2)
-        ahead = place >= turn[active, None]
-        first = torch.where(matters & ahead, place, grid.rows).amin(1)
-        passed = ahead & (place < first[:, None])
-        logs[active] += torch.where(passed, F.logsigmoid(-odds), 0.0).sum(1)
+        sounds = None if truth is None else (truth[active].unflatten(1, (-1, patch)) > SILENCE).any(2)
+        first, passed = next_child(odds, turn[active], sounds)
+        logs[active] += passed
         look = first < grid.rows
         turn[active] = first + 1
 
@@ -187,14 +214,10 @@ def decide(
             None if truth is None else truth[mine].gather(1, rows),
             kept,
         )
-        through = F.logsigmoid(gate) + found.logs
-        none = (found.cells == SILENCE).all(1)
-        part = torch.where(none, torch.logaddexp(through, F.logsigmoid(-gate)), through)
+        part = behind_gate(gate, found)
         logs[mine] += part
         usual[mine] &= found.usual
-        chance = likely[mine] * part.exp()
-        still = chance / (1 - likely[mine] + chance).clamp(min=torch.finfo(chance.dtype).tiny)
-        likely = likely.index_put((mine,), torch.where(none, still, 1.0).to(likely))
+        likely = likely.index_put((mine,), still_likely(likely[mine], part, found))
         cells[mine[:, None], rows] = found.cells
         done = (place < turn[active, None]).nonzero()
         known, at = active[done[:, 0]], done[:, 1, None] * patch + torch.arange(patch, device=device)
@@ -221,8 +244,7 @@ def group_log_probabilities(
     mine = (sounds | (likely >= SURE)).nonzero()[:, 0]
     found = decide(level, regions[mine], cond.each(lambda c: c[mine]), step[mine], likely[mine], truth[mine], kept)
     logs = F.logsigmoid(-gate)
-    through = F.logsigmoid(gate[mine]) + found.logs
-    logs[mine] = torch.where(sounds[mine], through, torch.logaddexp(through, logs[mine]))
+    logs[mine] = behind_gate(gate[mine], found)
     picks, other = truth.clone(), mine[~found.usual]
     if pick and len(other):
         asked = cond.each(lambda c: c[other])

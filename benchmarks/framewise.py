@@ -24,7 +24,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -33,10 +33,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks import exit_status
+from benchmarks import measure, natural, parser
 from benchmarks.frame_groups import group_log_probabilities, inputs, parts, put
 from fractalgen.api import FractalGen, load_pretrained
-from fractalgen.cli import Parser
 from fractalgen.config import Precision
 from fractalgen.data.corpus import SPLITS, Corpus
 from fractalgen.data.crops import evenly
@@ -44,7 +43,6 @@ from fractalgen.devices import autocast, choose_precision
 from fractalgen.errors import UserError
 from fractalgen.evaluation.likelihood import check_fits
 from fractalgen.evaluation.statistics import ratio_error
-from fractalgen.files import write_json
 from fractalgen.model.grid import Grid, surround
 from fractalgen.model.level import FractalLevel
 from fractalgen.model.long_context import numbers
@@ -60,6 +58,25 @@ class Ordering(NamedTuple):
 
     frames: Int[Tensor, " f"]
     groups: Int[Tensor, "f g"]
+
+
+class Reading:
+    """What the first level's generator reads of each child, worked out anew where a cell near it has changed."""
+
+    def __init__(self, level: FractalLevel, grid: Grid) -> None:
+        self.level, self.grid = level, grid
+        self.canvas: Tensor | None = None
+        self.found: Tensor | None = None
+
+    def __call__(self, regions: Regions, undecided: Bool[Tensor, "b n"]) -> Float[Tensor, "b n d"]:
+        """See :func:`.inputs`; of the regions before, those at the end may be missing."""
+        changed, before = torch.ones_like(undecided), None
+        if self.canvas is not None and self.found is not None:
+            changed = touched(self.level, self.grid, regions.canvas != self.canvas[: len(undecided)])
+            before = self.found[: len(undecided)]
+        self.canvas = regions.canvas.clone()
+        self.found = inputs(self.level, regions, self.grid, undecided, changed, before)
+        return self.found
 
 
 def draw(frames: int, groups: int, count: int) -> list[Ordering]:
@@ -141,15 +158,15 @@ def frame_log_probabilities(
     hidden = hidden_cells(lengths.to(device), rows, rolls.shape, patch)
     given = tokens.masked_fill(hidden, -1)
     canvas = surround(tokens.masked_fill(hidden, config.vocabulary), margin, config.vocabulary + 1)
-    plans = None
-    if model.planner is not None:
-        plans = Plans.free(count, rolls.shape[2] // column, config.pitches, column, device)
-    cond = model.condition(None, count, plans)
+    free = (
+        None if model.planner is None else Plans.free(count, rolls.shape[2] // column, config.pitches, column, device)
+    )
+    cond = model.condition(None, count, free)
     result = torch.zeros(count, frames.shape[0], device=device, dtype=cond.vector.dtype)
     grid, kept = level.grid(canvas), {}  # type: ignore[var-annotated]
     assert isinstance(level.generator, MaskedAutoregressive)
     base = level.base(cond, grid, kept)
-    x = before = None
+    reading = Reading(level, grid)
     for number in range(frames.shape[0]):
         active = int((lengths > number).sum())
         now, every = frames[number, :active], torch.arange(active, device=device)
@@ -160,11 +177,8 @@ def frame_log_probabilities(
         for turn in range(len(groups)):
             row = rows[turns[number, :active, turn]]
             undecided, filled, _ = level.tasks(regions, grid)
-            changed = torch.ones_like(undecided) if before is None else touched(level, grid, canvas != before[:active])
-            x = inputs(level, regions, grid, undecided, changed, None if x is None else x[:active])
-            before = canvas.clone()
             child = numbers(grid, device)[row, now // column]
-            z = output_at(level.generator.transformer, x + base[:active], child)
+            z = output_at(level.generator.transformer, reading(regions, undecided) + base[:active], child)
             cells = row[:, None] * patch + torch.arange(patch, device=device)
             mine = truth.gather(1, cells)
             gate = wide(level.gate(z)[:, 0]).masked_fill(filled[every, child], float("inf"))
@@ -220,8 +234,8 @@ def score(
     return [averaged[song] for song in songs], [mean[song] for song in songs]
 
 
-def run(args: argparse.Namespace) -> None:
-    """Score the songs of a split, print the figures and write them."""
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Score the songs of a split, and print the figures."""
     model, corpus = load_pretrained(args.checkpoint), Corpus.open(args.data)
     config = model.config
     if any(level.generator != "mar" for level in config.levels):
@@ -252,23 +266,21 @@ def run(args: argparse.Namespace) -> None:
         "pitches": [groups[0] * config.patch, (groups[-1] + 1) * config.patch - 1],
     }
     print(json.dumps(result, indent=2))
-    if args.json:
-        write_json(args.json, result)
+    return result
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 0, or 2 after a user's mistake, told in one line."""
-    top = Parser(prog="python -m benchmarks.framewise", description="the frame-wise protocol on chorales")
+    top = parser("benchmarks.framewise", "the frame-wise protocol on chorales")
     top.add_argument("--checkpoint", required=True, help="a model that is mar at every level")
     top.add_argument("--data", required=True, help="packed corpus")
     top.add_argument("--split", default="test", choices=SPLITS, help="songs to score")
     top.add_argument("--orders", type=int, default=5, help="random orderings averaged")
-    top.add_argument("--songs", type=int, default=0, help="score at most so many songs, evenly spread (0: all)")
+    top.add_argument("--songs", type=natural, default=0, help="score at most so many songs, evenly spread (0: all)")
     top.add_argument("--rows", type=int, default=80, help="pieces times orderings that are computed together")
     top.add_argument("--seed", type=int, default=0, help="seed of the orderings")
     top.add_argument("--precision", default="auto", choices=get_args(Precision), help="arithmetic (auto: the faster)")
-    top.add_argument("--json", help="file for the figures")
-    return exit_status("framewise", lambda: run(top.parse_args(arguments)))
+    return measure(top, run, arguments)
 
 
 if __name__ == "__main__":

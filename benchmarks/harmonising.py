@@ -13,21 +13,20 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from benchmarks import exit_status
+from benchmarks import measure, natural, parser
 from fractalgen.api import load_pretrained
-from fractalgen.cli import Parser
 from fractalgen.data.attributes import measure_attributes
 from fractalgen.data.corpus import Corpus
 from fractalgen.data.crops import ValidCrops, evenly
 from fractalgen.errors import UserError
 from fractalgen.evaluation.notes import crop_tokens
 from fractalgen.evaluation.statistics import compare, comparison_table, music_statistics
-from fractalgen.files import write_json
 from fractalgen.music.labels import Attribute
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.tasks import accompaniment
@@ -35,8 +34,8 @@ from fractalgen.music.tasks import accompaniment
 BATCH = 16
 
 
-def run(args: argparse.Namespace) -> None:
-    """Harmonise, compare, print and write the figures."""
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Harmonise, compare, print, and write the harmonisations."""
     corpus = Corpus.open(args.data)
     model = load_pretrained(args.checkpoint)
     config = model.config
@@ -88,9 +87,8 @@ def run(args: argparse.Namespace) -> None:
             Path(args.midi).mkdir(parents=True, exist_ok=True)
             piece = PianoRoll(roll, corpus.steps_per_quarter, corpus.velocity_bins, tempos=((0, 80.0),))
             piece.to_midi(Path(args.midi, f"{name}.mid"))
-    if args.json:
-        result = {"corpus": corpus.path.stem, "sopranos": len(real), "identical": same, "ranges": ranges, "rows": rows}
-        write_json(args.json, {**result, "beyond_ranges": beyond})
+    figures = {"corpus": corpus.path.stem, "sopranos": len(real), "identical": same, "ranges": ranges, "rows": rows}
+    return {**figures, "beyond_ranges": beyond}
 
 
 def task_of(tokens: np.ndarray) -> np.ndarray:
@@ -124,20 +122,17 @@ def given_range(roll: np.ndarray, truth: np.ndarray) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 0, or 2 after a user's mistake, told in one line."""
-    top = Parser(prog="python -m benchmarks.harmonising", description="chorale sopranos, harmonised")
-    top.add_argument(
-        "--checkpoint", default="chorales", help="a model that sees future context (default: the shipped chorales)"
-    )
+    top = parser("benchmarks.harmonising", "chorale sopranos, harmonised")
+    top.add_argument("--checkpoint", default="chorales", help="a model that sees future context")
     top.add_argument("--data", default="chorales", help="packed corpus of chorales")
-    top.add_argument("--songs", type=int, default=0, help="at most so many sopranos, evenly spread (0: all)")
+    top.add_argument("--songs", type=natural, default=0, help="at most so many sopranos, evenly spread (0: all)")
     top.add_argument("--num_iter_list", type=int, nargs="+", default=[8, 4, 2, 1], help="iterations of MAR levels")
     top.add_argument("--polyphony", help="how many notes at a time are asked for (default: left open)")
     top.add_argument("--cfg", type=float, default=1.0, help="guidance scale")
     top.add_argument("--filter_threshold", type=float, default=0.01, help="rule out choices less likely than this")
     top.add_argument("--seed", type=int, default=0, help="seed of the samples")
     top.add_argument("--midi", help="folder for the harmonisations")
-    top.add_argument("--json", help="file for the figures")
-    return exit_status("harmonising", lambda: run(top.parse_args(arguments)))
+    return measure(top, run, arguments)
 
 
 if __name__ == "__main__":

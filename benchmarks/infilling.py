@@ -21,10 +21,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from benchmarks import exit_status
-from benchmarks.compare_tables import markdown
+from benchmarks import measure, natural, parser
+from benchmarks.compare_tables import by_name
 from fractalgen.api import FractalGen, load_pretrained
-from fractalgen.cli import Parser
 from fractalgen.config import SamplingConfig
 from fractalgen.data.corpus import SPLITS, Corpus
 from fractalgen.data.crops import ValidCrops, evenly
@@ -32,7 +31,6 @@ from fractalgen.errors import UserError
 from fractalgen.evaluation.likelihood import check_fits
 from fractalgen.evaluation.notes import crop_tokens
 from fractalgen.evaluation.statistics import compare, mean_distance, music_statistics
-from fractalgen.files import write_json
 from fractalgen.model.plans import Plans
 from fractalgen.music.planning import piece_plan
 from fractalgen.music.tokens import DEFAULT_METER, HOLD, ONSET
@@ -77,9 +75,9 @@ def held(before: Rolls, filled: Rolls) -> float:
     return float((sounding & (filled[..., 0] == HOLD)).sum() / max(1, sounding.sum()))
 
 
-def distance(truth: Rolls, filled: Rolls) -> float:
+def distance(truth: Rolls, filled: Rolls, steps_per_bar: int) -> float:
     """Mean over the music statistics of the Wasserstein distance in standard deviations of the true bars."""
-    return mean_distance(compare(music_statistics(truth), music_statistics(filled)))
+    return mean_distance(compare(*(music_statistics(rolls, steps_per_bar) for rolls in (truth, filled))))
 
 
 @torch.no_grad()
@@ -95,8 +93,8 @@ def bits_per_note(model: FractalGen, rolls: Tensor, known: Tensor) -> float:
     return nats / math.log(2) / notes
 
 
-def run(args: argparse.Namespace) -> None:
-    """Fill the gaps with every model, print a table and write the figures."""
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Fill the gaps with every model, and print a table."""
     corpus = Corpus.open(args.data)
     bar = 4 * corpus.steps_per_quarter
     width, gap = BARS * bar, slice(GAP.start * bar, GAP.stop * bar)
@@ -109,7 +107,7 @@ def run(args: argparse.Namespace) -> None:
     rows: dict[str, dict[str, Any]] = {}
 
     def add_row(name: str, filled: Rolls) -> None:
-        figures = {"distance": distance(truth, filled), "held over the seam": held(real[..., : gap.start], filled)}
+        figures = {"distance": distance(truth, filled, bar), "held over the seam": held(real[..., : gap.start], filled)}
         rows[name] = {**agreement(truth, filled, bar), **figures}
 
     add_row("the truth", truth)
@@ -138,12 +136,9 @@ def run(args: argparse.Namespace) -> None:
             "bits per note of the truth": bits_per_note(model, tokens, known),
             "given the left side alone": bits_per_note(model, left, known[:, : gap.stop]),
         }
-    columns = list(dict.fromkeys(key for row in rows.values() for key in row))
-    table = [["", *columns], *([name, *(_number(row.get(key)) for key in columns)] for name, row in rows.items())]
     print(f"{corpus.path.stem}, {args.split}: {len(real)} excerpts of {BARS} bars, bars 5 to 8 composed anew\n")
-    print(markdown(table))
-    if args.json:
-        write_json(args.json, {"corpus": corpus.path.stem, "split": args.split, "excerpts": len(real), "rows": rows})
+    print(by_name({name: {key: f"{value:.3f}" for key, value in row.items()} for name, row in rows.items()}))
+    return {"corpus": corpus.path.stem, "split": args.split, "excerpts": len(real), "rows": rows}
 
 
 def sample(
@@ -183,21 +178,16 @@ def heard_plans(model: FractalGen, around: Tensor, generator: torch.Generator) -
     return plans_of(model, SamplingConfig(), layout, told, False, None, generator)[0]
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 0, or 2 after a user's mistake, told in one line."""
-    top = Parser(prog="python -m benchmarks.infilling", description="how well gaps are filled")
+    top = parser("benchmarks.infilling", "how well gaps are filled")
     top.add_argument("--data", required=True, help="packed corpus")
     top.add_argument("--models", nargs="+", default=["pop909-mar", "pop909-ar"], help="shipped models or checkpoints")
     top.add_argument("--split", default="test", choices=SPLITS, help="songs")
-    top.add_argument("--songs", type=int, default=0, help="at most so many songs, evenly spread (0: all)")
+    top.add_argument("--songs", type=natural, default=0, help="at most so many songs, evenly spread (0: all)")
     top.add_argument("--filter_threshold", type=float, default=0.01, help="rule out choices less likely than this")
     top.add_argument("--seed", type=int, default=0, help="seed of the samples")
-    top.add_argument("--json", help="file for the figures")
-    return exit_status("infilling", lambda: run(top.parse_args(arguments)))
+    return measure(top, run, arguments)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import argparse
 import dataclasses
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, get_args
 
@@ -23,18 +23,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from benchmarks import exit_status
-from benchmarks.compare_tables import markdown
+from benchmarks import measure, natural, parser
+from benchmarks.compare_tables import by_name
 from benchmarks.timing import Plan, row, take_turns
 from fractalgen.api import FractalGen, load_pretrained
-from fractalgen.cli import Parser
 from fractalgen.config import GenerateConfig, MarOrder, SamplingConfig
 from fractalgen.data.attributes import random_key_labels
 from fractalgen.data.corpus import SPLITS, Corpus
 from fractalgen.data.crops import ValidCrops, every_other_song
 from fractalgen.devices import resolve_device
 from fractalgen.errors import UserError
-from fractalgen.evaluation.likelihood import Scores, check_fits, crop_windows, score
+from fractalgen.evaluation.likelihood import check_fits, crop_windows, score
 from fractalgen.evaluation.notes import crop_tokens
 from fractalgen.evaluation.statistics import (
     STATISTICS,
@@ -42,9 +41,7 @@ from fractalgen.evaluation.statistics import (
     compare,
     mean_distance,
     music_statistics,
-    ratio_error,
 )
-from fractalgen.files import write_json
 from fractalgen.model.schedule import Schedule
 from fractalgen.rolls import compose_rolls
 
@@ -57,17 +54,14 @@ Rolls = npt.NDArray[np.uint8]
 Figures = dict[str, Any]
 
 
-def run(args: argparse.Namespace) -> None:
-    """Measure every schedule, print a table and write the figures.
+def run(args: argparse.Namespace) -> Figures:
+    """Measure every schedule, and print a table.
 
     Raises:
         UserError: settings that cannot work, or a model that has no MAR level or does not fit the corpus.
     """
     if args.num_samples < BATCH or args.num_samples % BATCH:
         raise UserError(f"--num_samples {args.num_samples}: must be a multiple of {BATCH}, so many are drawn together")
-    for name in ("limit", "seed"):
-        if getattr(args, name) < 0:
-            raise UserError(f"--{name} {getattr(args, name)}: must be at least 0")
     corpus = Corpus.open(args.data)
     model = load_pretrained(args.checkpoint, resolve_device(args.device))
     if model.config.is_autoregressive:
@@ -87,17 +81,15 @@ def run(args: argparse.Namespace) -> None:
         rolls, seconds = drawn(model, todo, args)
         for name in rolls:
             rows[name] |= {"music": apart(base, rolls[name], bar), "seconds": seconds[name]}
-    result = {
+    print(f"{model.checkpoint_id}, {corpus.path.stem}, {args.split}; everything beside {label(todo[0])}\n")
+    print(by_name({name: cells(figures) for name, figures in rows.items()}))
+    return {
         "model": model.checkpoint_id,
         "corpus": corpus.path.stem,
         "threads": torch.get_num_threads(),
         **{name: getattr(args, name) for name in ("split", "limit", "num_samples", "filter_threshold", "seed")},
         "rows": rows,
     }
-    print(f"{model.checkpoint_id}, {corpus.path.stem}, {args.split}; everything beside {label(todo[0])}\n")
-    print(table(rows))
-    if args.json:
-        write_json(args.json, result)
 
 
 def schedules(model: FractalGen, lists: Sequence[Sequence[int]] | None, orders: Sequence[MarOrder]) -> list[Schedule]:
@@ -137,17 +129,11 @@ def likelihoods(model: FractalGen, crops: ValidCrops, todo: Sequence[Schedule], 
     first = found[todo[0]]
     result: dict[str, Figures] = {}
     for one, scores in found.items():
-        result[label(one)] = {**bits(scores.nats, scores), "difference": bits(scores.nats - first.nats, scores)}
+        difference = scores.per_note(scores.nats - first.nats)
+        result[label(one)] = {**scores.per_note(scores.nats), "difference": difference}
     masks = [scored(seed=seed + number).nats for number in range(MASKS)]
-    result["any order, a bound"] = bits(np.mean(masks, axis=0), first)
+    result["any order, a bound"] = first.per_note(np.mean(masks, axis=0))
     return result
-
-
-def bits(nats: npt.NDArray[np.float64], scores: Scores) -> Figures:
-    """Bits per note and their standard error over songs (None for a single song)."""
-    values = nats / math.log(2)
-    error = ratio_error(values, scores.notes, scores.songs)
-    return {"bits_per_note": float(values.sum() / scores.notes.sum()), "stderr": None if math.isnan(error) else error}
 
 
 # ----------------------------------------------------------------------------------------------------------- samples
@@ -214,16 +200,8 @@ def apart(base: Statistics, rolls: Rolls, steps_per_bar: int) -> Figures:
 # ------------------------------------------------------------------------------------------------------- the command
 
 
-def table(rows: Mapping[str, Figures]) -> str:
-    """One line for each schedule; a column for what was measured of any."""
-    lines = {name: cells(figures) for name, figures in rows.items()}
-    columns = list(dict.fromkeys(column for line in lines.values() for column in line))
-    body = [[name, *(line.get(column, "") for column in columns)] for name, line in lines.items()]
-    return markdown([["", *columns], *body])
-
-
 def cells(figures: Figures) -> dict[str, str]:
-    """A line of the table, by column."""
+    """A line of the table for a schedule, by column."""
 
     def measured(value: float, error: float | None, sign: str = "") -> str:
         return f"{value:{sign}.2f}" if error is None else f"{value:{sign}.2f} ± {error:.2f}"
@@ -246,33 +224,23 @@ def cells(figures: Figures) -> dict[str, str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 0, or 2 after a user's mistake, told in one line."""
-    top = Parser(
-        prog="python -m benchmarks.iterations",
-        description="what more iterations of MAR levels buy, and what they cost",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    top = parser("benchmarks.iterations", "what more iterations of MAR levels buy, and what they cost")
     top.add_argument(
         "--checkpoint", default="pop909-mar", help=".ckpt, .safetensors or a shipped name, with MAR levels"
     )
     top.add_argument("--data", required=True, help="packed corpus, or an embedded one by name")
     top.add_argument("--split", default="valid", choices=SPLITS, help="songs")
-    top.add_argument(
-        "--num_iter_list",
-        type=int,
-        nargs="+",
-        action="append",
-        help="iterations of the levels, as many as given; may be repeated (powers of two for L0 if absent)",
-    )
+    schedule = "iterations of the levels, as many as given; may be repeated (powers of two for L0 if absent)"
+    top.add_argument("--num_iter_list", type=int, nargs="+", action="append", help=schedule)
     top.add_argument("--mar_order", nargs="+", default=["random"], choices=get_args(MarOrder), help="order of patches")
     top.add_argument("--only", nargs="+", default=PARTS, choices=PARTS, help="what to measure")
-    top.add_argument("--limit", type=int, default=48, help="score so many crops, evenly spread (0: all)")
+    top.add_argument("--limit", type=natural, default=48, help="score so many crops, evenly spread (0: all)")
     top.add_argument("--num_samples", type=int, default=32, help=f"samples of each, a multiple of {BATCH}")
     threshold = GenerateConfig.filter_threshold
     top.add_argument("--filter_threshold", type=float, default=threshold, help="rule out choices less likely than this")
-    top.add_argument("--seed", type=int, default=0, help="seed of orders and samples")
+    top.add_argument("--seed", type=natural, default=0, help="seed of orders and samples")
     top.add_argument("--device", default="cpu", help="cpu, cuda, mps or auto")
-    top.add_argument("--json", help="file for all figures")
-    return exit_status("iterations", lambda: run(top.parse_args(arguments)))
+    return measure(top, run, arguments)
 
 
 if __name__ == "__main__":

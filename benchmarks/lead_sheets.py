@@ -31,6 +31,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,24 +40,22 @@ import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
-from benchmarks import exit_status
-from benchmarks.compare_tables import markdown
+from benchmarks import measure, natural, parser
+from benchmarks.compare_tables import by_name
 from benchmarks.infilling import distance
 from benchmarks.plan_agreement import agreement
 from benchmarks.sheets import (
     BARS,
-    BEAT,
     SHEET,
     TRUTH,
     Sheet,
-    codes_of_beats,
+    codes_at,
     examples_in,
     given_chords,
     sheets_in,
     write_sheets,
 )
 from fractalgen.api import FractalGen, load_pretrained
-from fractalgen.cli import Parser
 from fractalgen.compose.assignment import Assignment, assignment, resolve_lead_sheet
 from fractalgen.compose.composition import wanted_plans, with_defaults
 from fractalgen.compose.wishes import choose_labels
@@ -64,7 +63,6 @@ from fractalgen.config import DEFAULT_MODEL, GenerateConfig, sampling_settings
 from fractalgen.data.corpus import SPLITS, Corpus
 from fractalgen.data.crops import evenly
 from fractalgen.errors import UserError
-from fractalgen.files import write_json
 from fractalgen.music.chord_estimate import estimate_chords
 from fractalgen.music.chords import NO_CHORD, parse_harte
 from fractalgen.music.pianoroll import PianoRoll
@@ -95,7 +93,7 @@ class Job(NamedTuple):
 def job_of(model: FractalGen, cfg: GenerateConfig, sheet: Path, path: Path) -> Job:
     """What ``fractalgen generate`` composes with these flags."""
     cfg = resolve_lead_sheet(replace(cfg, lead_sheet=str(sheet)))
-    work = replace(assignment(cfg, model.config, 0), changes=given_chords(sheet))
+    work = replace(assignment(cfg, model.config, 0), changes=given_chords(sheet, model.config.steps_per_quarter))
     labels = choose_labels(cfg, model.config, work, 0)
     plans, known = wanted_plans(cfg, model, work, labels), work.known()
     assert plans is not None
@@ -144,7 +142,7 @@ def heard_by_smg(path: Path) -> npt.NDArray[np.int64]:
     return np.array([parse_harte(label) for label in midi_to_chords_dp(path)], np.int64)
 
 
-def measure(path: Path, sheet: Sheet) -> Figures:
+def by_smg(path: Path, sheet: Sheet) -> Figures:
     """Figures of a file by ``smg-metrics``, see above."""
     from smg_metrics import compute_ca, compute_cs, mean_ioi, onset_xor_distance, out_of_key_fraction
 
@@ -159,26 +157,26 @@ def measure(path: Path, sheet: Sheet) -> Figures:
     }
 
 
-def tokens_of(path: Path, width: int) -> npt.NDArray[np.uint8]:
+def tokens_of(path: Path, width: int, beat: int) -> npt.NDArray[np.uint8]:
     """Tokens (128, width) of a file."""
     tokens = np.zeros((PITCHES, width), np.uint8)
-    read = PianoRoll.from_midi(path).tokens[:, :width]
+    read = PianoRoll.from_midi(path, beat).tokens[:, :width]
     tokens[:, : read.shape[1]] = read
     return tokens
 
 
-def obeys(path: Path, sheet: Sheet) -> Figures:
-    """How the chords that are heard in a file agree with those that are given, see above."""
-    given = PianoRoll.from_midi(sheet.path)
-    wanted = codes_of_beats(given_chords(sheet.path), given.width // BEAT)
+def obeys(path: Path, sheet: Sheet, beat: int) -> Figures:
+    """How the chords that are heard in a file agree with those that are given, see above; ``beat``: its steps."""
+    given = PianoRoll.from_midi(sheet.path, beat)
+    beats = np.arange(0, given.width, beat)
+    wanted = codes_at(given_chords(sheet.path, beat), beats)
     heard = heard_by_smg(path)[: len(wanted)]
     heard = np.r_[heard, np.full(len(wanted) - len(heard), NO_CHORD)]
     figures = {f"smg: {name}": value for name, value in agreement(wanted, heard).items()}
-    whole = tokens_of(path, given.width)
+    whole = tokens_of(path, given.width, beat)
     notes = PianoRoll(whole).notes()
     sung = {(note["pitch"], note["start"]) for note in given.notes()[melody_beside_chords(given.notes())]}
     kept = np.array([(note["pitch"], note["start"]) not in sung for note in notes], np.bool_)
-    beats = np.arange(0, given.width, BEAT)
     for name, music in (("whole", whole), ("alone", tokens_from_notes(notes[kept], 0, given.width))):
         found = agreement(wanted, estimate_chords(music, beats, beats[::4]))
         figures |= {f"{name}: {key}": value for key, value in found.items()}
@@ -209,30 +207,26 @@ def compare(sheets: Sequence[Sheet], figures_of: Callable[[Path, Sheet], Figures
     return {name: summary(found) for name, found in rows.items()}
 
 
-def distances(sheets: Sequence[Sheet]) -> dict[str, float]:
+def distances(sheets: Sequence[Sheet], beat: int) -> dict[str, float]:
     """How far each system is from the truth by the music statistics, see :func:`.infilling.distance`."""
-    width = 4 * BARS * BEAT
-    truth = np.stack([tokens_of(sheet.truth, width) for sheet in sheets])
+
+    def rolls(name: str) -> npt.NDArray[np.uint8]:
+        return np.stack([tokens_of(sheet.systems[name], 4 * BARS * beat, beat) for sheet in sheets])
+
     names = [name for name in sheets[0].systems if name != TRUTH and all(name in sheet.systems for sheet in sheets)]
-    rolls = {name: np.stack([tokens_of(sheet.systems[name], width) for sheet in sheets]) for name in names}
-    return {name: distance(truth, made) for name, made in rolls.items()}
+    return {name: distance(rolls(TRUTH), rolls(name), 4 * beat) for name in names}
 
 
-def table(result: dict[str, Any]) -> str:
-    """A row for each system."""
-    columns = [name for name in next(iter(result.values())) if name not in NOT_SHOWN]
-    cells = [
-        [name, *(f"{row[column]['mean']:.3f} ± {row[column]['stderr']:.3f}" for column in columns)]
-        for name, row in result.items()
-    ]
-    return markdown([["", *columns], *cells])
+def shown(row: dict[str, Any]) -> dict[str, str]:
+    """A row of a table."""
+    return {name: f"{of['mean']:.3f} ± {of['stderr']:.3f}" for name, of in row.items() if name not in NOT_SHOWN}
 
 
 # ----------------------------------------------------------------------------------------------------- the command
 
 
-def run(args: argparse.Namespace) -> None:
-    """Compose, measure, print tables and write the figures.
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Compose, measure, and print tables.
 
     Raises:
         UserError: files or settings that cannot work.
@@ -273,51 +267,41 @@ def run(args: argparse.Namespace) -> None:
                 sheet.systems[OURS] = where / sheet.group / OURS / sheet.path.name
                 jobs.append(job_of(model, cfg, sheet.path, sheet.systems[OURS]))
         compose(model, cfg, jobs)
+        beat = model.config.steps_per_quarter
         result: dict[str, Any] = {"model": model.checkpoint_id, "segments": len(sheets), "settings": vars(args)}
         result["songs"] = len({sheet.group for sheet in sheets})
         print(f"{model.checkpoint_id}: {len(sheets)} segments of {result['songs']} songs")
         for name, group, figures_of in (
-            ("systems", sheets, measure),
-            ("given chords", sheets, obeys),
-            ("listening examples", examples, measure),
+            ("systems", sheets, by_smg),
+            ("given chords", sheets, partial(obeys, beat=beat)),
+            ("listening examples", examples, by_smg),
         ):
             if group:
                 result[name] = compare(group, figures_of, name)
-                print(f"\n{name}\n\n{table(result[name])}")
-        result["distance"] = distances(sheets)
+                print(f"\n{name}\n\n{by_name({system: shown(row) for system, row in result[name].items()})}")
+        result["distance"] = distances(sheets, beat)
         print("\ndistance from the truth:", *(f"{name} {value:.2f}" for name, value in result["distance"].items()))
-        if args.json:
-            write_json(args.json, result)
+        return result
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 0, or 2 after a user's mistake, told in one line."""
-    top = Parser(
-        prog="python -m benchmarks.lead_sheets",
-        description="accompaniments of lead sheets, beside those of others",
-    )
+    top = parser("benchmarks.lead_sheets", "accompaniments of lead sheets, beside those of others")
     top.add_argument("--data", help="folder of lead sheets: */lead_sheet/*.mid, */truth/*.mid, */d3pia/*.mid ...")
     top.add_argument("--corpus", help="packed corpus to make lead sheets of instead")
-    top.add_argument("--split", default="valid", choices=SPLITS, help="its songs (default: valid)")
-    top.add_argument("--songs", type=int, default=0, help="at most so many songs, evenly spread (0: all)")
-    top.add_argument("--model", default=DEFAULT_MODEL, help=f"shipped, or a checkpoint (default: {DEFAULT_MODEL})")
+    top.add_argument("--split", default="valid", choices=SPLITS, help="its songs")
+    top.add_argument("--songs", type=natural, default=0, help="at most so many songs, evenly spread (0: all)")
+    top.add_argument("--model", default=DEFAULT_MODEL, help="shipped, or a checkpoint")
     top.add_argument("--cfg", type=float, help="guidance scale (default: that of fractalgen generate)")
-    top.add_argument(
-        "--filter_threshold",
-        type=float,
-        default=GenerateConfig.filter_threshold,
-        help="exclude less likely (default: 0.01)",
-    )
-    top.add_argument(
-        "--temperature", type=float, nargs="+", default=[1.0], help="one number, or one for each level (default: 1)"
-    )
+    threshold = GenerateConfig.filter_threshold
+    top.add_argument("--filter_threshold", type=float, default=threshold, help="rule out choices less likely than this")
+    top.add_argument("--temperature", type=float, nargs="+", default=[1.0], help="one number, or one for each level")
     top.add_argument("--density", help="label, percentile or number (default: as for --cfg)")
     top.add_argument("--polyphony", help="label, percentile or number (default: as for --cfg)")
     top.add_argument("--seed", type=int, default=0, help="seed of the samples")
-    top.add_argument("--batch_size", type=int, default=16, help="segments composed together (default: 16)")
+    top.add_argument("--batch_size", type=int, default=16, help="segments composed together")
     top.add_argument("--midi", help="folder for the accompaniments")
-    top.add_argument("--json", help="file for all figures")
-    return exit_status("lead_sheets", lambda: run(top.parse_args(arguments)))
+    return measure(top, run, arguments)
 
 
 if __name__ == "__main__":

@@ -2,55 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.note_events import KINDS, NoteEventTransformer
+from benchmarks.note_events import NoteEventTransformer
 from fractalgen.config import Precision
 from fractalgen.data.crops import Item, ValidCrops
 from fractalgen.devices import autocast
-from fractalgen.evaluation.statistics import ratio_error
+from fractalgen.evaluation.likelihood import Scores
 from fractalgen.music.tokens import ONSET
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Negative log-likelihoods (nats) of crops by token kind, (crops, 4), with the songs and notes (onsets) of each."""
-
-    nats: np.ndarray
-    notes: np.ndarray
-    songs: np.ndarray
-
-    @property
-    def bits_per_note(self) -> float:
-        """Bits of all crops over notes of all crops."""
-        return float(self.nats.sum() / math.log(2) / self.notes.sum())
-
-    @property
-    def stderr(self) -> float:
-        """Standard error of :attr:`bits_per_note` over songs; NaN when there is only one."""
-        return ratio_error(self.nats.sum(1) / math.log(2), self.notes, self.songs)
-
-    def summary(self) -> dict[str, Any]:
-        """Plain numbers, for a JSON file."""
-        parts = self.nats.sum(0) / math.log(2) / self.notes.sum()
-        stderr = self.stderr
-        return {
-            "bits_per_note": self.bits_per_note,
-            "stderr": None if math.isnan(stderr) else stderr,
-            "nll_nats_per_crop": float(self.nats.sum(1).mean()),
-            "notes": int(self.notes.sum()),
-            "crops": len(self.notes),
-            "songs": len(np.unique(self.songs)),
-            "kinds": dict(zip(KINDS, parts.tolist(), strict=True)),
-        }
 
 
 def real_steps(items: Sequence[Item]) -> tuple[Tensor, Tensor]:
@@ -77,16 +41,17 @@ def score(
     quiet: bool = False,
 ) -> Scores:
     """Score every crop of ``crops``, in that arithmetic; steps that do not exist are left out."""
-    batches = range(0, len(crops), batch_size)
-    nats, notes = [], []
+    parts = []
     was_training = model.training
     model.eval()
     with torch.no_grad(), autocast(precision, model.start.device):
-        for first in tqdm(batches, desc="scoring", unit="batch", leave=False, disable=quiet):
-            rolls, steps = real_steps([crops[i] for i in range(first, min(first + batch_size, len(crops)))])
-            terms = model.nll(rolls, steps)
-            nats.append(torch.stack([terms[kind] for kind in KINDS], 1).double().cpu().numpy())
-            notes.append((rolls >= ONSET).sum((1, 2)).numpy())
+        for first in tqdm(range(0, len(crops), batch_size), desc="scoring", unit="batch", leave=False, disable=quiet):
+            own = slice(first, min(first + batch_size, len(crops)))
+            rolls, steps = real_steps([crops[i] for i in range(own.start, own.stop)])
+            nats = {kind: values.double().cpu().numpy() for kind, values in model.nll(rolls, steps).items()}
+            notes, cells = (rolls >= ONSET).sum((1, 2)).double().numpy(), (steps * rolls.shape[1]).double().numpy()
+            songs = np.array([song for song, _ in crops.crops[own]])
+            terms = {f"notes/{kind}": values for kind, values in nats.items()}
+            parts.append(Scores(terms, nats, notes, cells, songs, exact=True))
     model.train(was_training)
-    songs = np.array([song for song, _ in crops.crops])
-    return Scores(np.concatenate(nats), np.concatenate(notes), songs)
+    return Scores.cat(parts)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from benchmarks.sheets import codes_at
 from fractalgen.data.corpus import Corpus
 from fractalgen.music.bars import BarLayout
 from fractalgen.music.chord_estimate import estimate_chords
@@ -61,8 +62,7 @@ def of_corpus(corpus: Corpus, songs: Sequence[int]) -> dict[str, Any]:
     for song in tqdm(songs, desc="songs", unit="song"):
         tokens, meters, steps = corpus.tokens(song), corpus.meters(song), corpus.num_steps(song)
         beats = grid_steps(meters, steps, corpus.steps_per_quarter, "beat")
-        starts, codes = np.array(corpus.chords(song)).T
-        wanted.append(codes[np.maximum(np.searchsorted(starts, beats, side="right") - 1, 0)])
+        wanted.append(codes_at(corpus.chords(song), beats))
         found.append(estimate_chords(tokens, beats, corpus.downbeats(song)))
         layout = BarLayout.of(meters, steps, corpus.steps_per_quarter, 4 * corpus.steps_per_quarter)
         plan = plan_of(layout, tokens, meters, corpus.steps_per_quarter, corpus.chords(song))

@@ -19,17 +19,15 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from benchmarks import exit_status
+from benchmarks import measure, parser
 from benchmarks.compare_tables import markdown
 from benchmarks.plan_agreement import Tokens, agreement, columns_of, heard_chords, of_corpus
 from fractalgen.api import FractalGen, load_pretrained
-from fractalgen.cli import Parser
 from fractalgen.config import SamplingConfig
 from fractalgen.data.corpus import Corpus
 from fractalgen.data.crops import Excerpts, evenly
 from fractalgen.errors import UserError
 from fractalgen.evaluation.likelihood import check_fits
-from fractalgen.files import write_json
 from fractalgen.music.bars import BarLayout, main_meter, meter_label, parse_meter
 from fractalgen.music.form import bar_features
 from fractalgen.music.keys import key_between
@@ -276,8 +274,8 @@ def chosen_excerpts(corpus: Corpus, songs: Sequence[int], count: int, bar: int) 
     return evenly(found, count)
 
 
-def run(args: argparse.Namespace) -> None:
-    """Measure, print tables and write the figures."""
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Measure, and print tables."""
     corpus = Corpus.open(args.data)
     songs = corpus.indices("valid")
     result: dict[str, Any] = {"corpus": of_corpus(corpus, songs)}
@@ -307,8 +305,7 @@ def run(args: argparse.Namespace) -> None:
             print(f"\n{name}")
             if result[name]:
                 print_facts(result[name])
-    if args.json:
-        write_json(args.json, result)
+    return result
 
 
 def print_facts(facts: Any) -> None:
@@ -323,16 +320,15 @@ def print_facts(facts: Any) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 0, or 2 after a user's mistake, told in one line."""
-    parser = Parser(prog="python -m benchmarks.planning", description="plans found in music, and plans obeyed")
-    parser.add_argument("--data", required=True, help="packed corpus")
-    parser.add_argument("--model", help="a shipped model or a checkpoint that knows plans (default: the corpus alone)")
-    parser.add_argument("--cfg", type=float, nargs="+", default=[1.0, 2.0, 4.0], help="guidance scales")
-    parser.add_argument("--num_samples", type=int, default=16, help="pieces for each figure")
-    parser.add_argument("--accompaniments", type=int, default=0, help="accompaniments (default: as num_samples)")
+    top = parser("benchmarks.planning", "plans found in music, and plans obeyed")
+    top.add_argument("--data", required=True, help="packed corpus")
+    top.add_argument("--model", help="a shipped model or a checkpoint that knows plans (default: the corpus alone)")
+    top.add_argument("--cfg", type=float, nargs="+", default=[1.0, 2.0, 4.0], help="guidance scales")
+    top.add_argument("--num_samples", type=int, default=16, help="pieces for each figure")
+    top.add_argument("--accompaniments", type=int, default=0, help="accompaniments (default: as num_samples)")
     choices = ("chords", "form", "endings", "accompaniments", "gaps", "meters")
-    parser.add_argument("--parts", nargs="+", choices=choices, help="which figures of the model (default: all)")
-    parser.add_argument("--json", help="file for the figures")
-    return exit_status("planning", lambda: run(parser.parse_args(arguments)))
+    top.add_argument("--parts", nargs="+", choices=choices, help="which figures of the model (default: all)")
+    return measure(top, run, arguments)
 
 
 if __name__ == "__main__":

@@ -28,13 +28,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from benchmarks import exit_status, peak_megabytes
+from benchmarks import measure, parser, peak_megabytes
 from fractalgen import render
-from fractalgen.cli import Parser
 from fractalgen.config import RenderCommandConfig, RenderConfig
 from fractalgen.data.corpus import Corpus
 from fractalgen.data.crops import ValidCrops
-from fractalgen.files import write_json
 from fractalgen.render.command import ENDINGS
 from fractalgen.trace import Trace
 from fractalgen.trace.views import Frame
@@ -153,11 +151,11 @@ def long_piece(folder: Path, trace: Trace, forms: Sequence[str]) -> dict[str, An
     return result
 
 
-def run(args: argparse.Namespace) -> None:
-    """Measure, print the figures and write them."""
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Measure, and print the figures."""
     if args.draw:
         draw_long(*args.draw)
-        return
+        return {}
     music = chorales()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -171,17 +169,15 @@ def run(args: argparse.Namespace) -> None:
         forms = [form for form in ENDINGS if form not in args.skip]
         whole = np.concatenate(music, axis=1)[:, :LONG]
         result["long"] = long_piece(folder, recorded(np.ascontiguousarray(whole)), forms)
-    if args.json:
-        write_json(args.json, result)
+    return result
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 0, or 2 after a user's mistake, told in one line."""
-    top = Parser(prog="python -m benchmarks.rendering", description="speed, size and memory of drawing")
+    top = parser("benchmarks.rendering", "speed, size and memory of drawing")
     top.add_argument("--skip", nargs="*", default=[], choices=list(ENDINGS), help="formats to leave out")
-    top.add_argument("--json", help="file for the figures")
     top.add_argument("--draw", nargs=3, metavar=("FORMAT", "TRACE", "OUT"), help="one drawing, for the memory of it")
-    return exit_status("rendering", lambda: run(top.parse_args(arguments)))
+    return measure(top, run, arguments)
 
 
 if __name__ == "__main__":

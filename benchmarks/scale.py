@@ -27,8 +27,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks import exit_status, peak_megabytes
-from fractalgen.cli import Parser
+from benchmarks import measure, parser, peak_megabytes, process_megabytes
 from fractalgen.data.analysis import Analysis
 from fractalgen.data.ledger import Ledger
 from fractalgen.data.packing import ShardWriter
@@ -109,12 +108,11 @@ def pack(out: Path, songs: int, megabytes: float, copies: int = 1) -> dict[str, 
 
 def resident_megabytes() -> tuple[float, float]:
     """Memory of this process, and the part of it that is not the mapped files, which the system may take back."""
-    facts = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines())
-    whole, files = (int(facts[name].split()[0]) / 2**10 for name in ("VmRSS", "RssFile"))
-    return whole, whole - files
+    whole = process_megabytes("VmRSS")
+    return whole, whole - process_megabytes("RssFile")
 
 
-def measure(path: Path, crops: int, plans: bool) -> dict[str, Any]:
+def opened(path: Path, crops: int, plans: bool) -> dict[str, Any]:
     """Open a corpus, and draw random training crops twice: from the disk or the system's cache, and once more."""
     import torch
 
@@ -125,11 +123,11 @@ def measure(path: Path, crops: int, plans: bool) -> dict[str, Any]:
     begin, cores = time.perf_counter(), time.process_time()
     corpus = Corpus.open(path)
     data = CropDataset(corpus, "train", 256, transpose=(-6, 6), bar_columns=True, plans=plans)
-    opened, opened_cores = time.perf_counter() - begin, time.process_time() - cores
+    seconds, seconds_of_core = time.perf_counter() - begin, time.process_time() - cores
     result: dict[str, Any] = {
         "songs": len(corpus),
-        "open_seconds": round(opened, 3),
-        "open_seconds_of_core": round(opened_cores, 3),
+        "open_seconds": round(seconds, 3),
+        "open_seconds_of_core": round(seconds_of_core, 3),
         "open_megabytes": round(resident_megabytes()[0] - whole, 1),
         "own_megabytes": round(resident_megabytes()[1] - own, 1),
     }
@@ -144,23 +142,24 @@ def measure(path: Path, crops: int, plans: bool) -> dict[str, Any]:
     return result
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> dict[str, Any]:
     """One of the four commands; figures are printed as JSON."""
+    result: dict[str, Any] = {}
     if args.command == "midi":
         write_midi(args.path, args.songs)
-        return
-    if args.command == "prepare":
+    elif args.command == "prepare":
         result = prepare(args.path, ["--out", args.out, *args.flags])
     elif args.command == "pack":
         result = pack(args.path, args.songs, args.shard_megabytes, args.copies)
     else:
-        result = measure(args.path, args.crops, args.plans)
-    print(json.dumps({"command": args.command, "path": os.fspath(args.path), **result}))
+        result = opened(args.path, args.crops, args.plans)
+    print(json.dumps(result))
+    return result
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    top = Parser(prog="python -m benchmarks.scale", description="how corpora grow")
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; 0, or 2 after a user's mistake, told in one line."""
+    top = parser("benchmarks.scale", "how corpora grow")
     top.add_argument("command", choices=("midi", "prepare", "pack", "open"))
     top.add_argument("path", type=Path, help="folder of MIDI files, or a corpus")
     top.add_argument("--songs", type=int, default=1000)
@@ -170,8 +169,8 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--copies", type=int, default=1, help="times that pack lists each shard")
     top.add_argument("--crops", type=int, default=2000)
     top.add_argument("--plans", action="store_true", help="crops have plans, as the shipped model needs them")
-    return top
+    return measure(top, run, arguments)
 
 
 if __name__ == "__main__":
-    sys.exit(exit_status("benchmarks.scale", lambda: run(parser().parse_args())))
+    sys.exit(main())

@@ -21,7 +21,7 @@ from fractalgen.music.tokens import Notes, merge_notes, tokens_from_notes, witho
 from fractalgen.music.voices import MELODY, melody_beside_chords
 
 SHEET, TRUTH = "lead_sheet", "truth"
-BARS, BEAT = 8, 4  # bars of a segment, steps of a beat
+BARS = 8  # of a segment
 BASS, CHORD = 36, 48  # the lowest pitches of block chords, and of their basses
 EXAMPLES, EXAMPLE_SHEET, EXAMPLE_TRUTH = "listening_examples", "leadsheet.mid", "valid.mid"
 NOT_SYSTEMS = (EXAMPLE_SHEET, "leadsheet_melody_only.mid", "comparisons.mid")
@@ -67,12 +67,11 @@ def examples_in(folder: Path) -> list[Sheet]:
 
 def write_sheets(corpus: Corpus, songs: Sequence[int], folder: Path) -> None:
     """Lead sheets and truths of whole segments of eight bars of 4/4, as they are in a folder of others."""
-    bar = 4 * BEAT
     for song in tqdm(songs, desc="lead sheets", unit="song"):
         downbeats, notes, voices = corpus.downbeats(song), corpus.notes(song), corpus.voices(song)
         for number in range(0, len(downbeats) - BARS, BARS):
             start, stop = int(downbeats[number]), int(downbeats[number + BARS])
-            if (np.diff(downbeats[number : number + BARS + 1]) != bar).any():
+            if (np.diff(downbeats[number : number + BARS + 1]) != 4 * corpus.steps_per_quarter).any():
                 continue
             held = [(max(step - start, 0), code) for step, code in corpus.chords(song) if step < stop]
             changes = tuple(sorted(dict(held).items()))
@@ -82,7 +81,7 @@ def write_sheets(corpus: Corpus, songs: Sequence[int], folder: Path) -> None:
             for kind, tokens in ((SHEET, with_blocks(melody, changes)), (TRUTH, corpus.tokens(song, start, stop))):
                 path = folder / name.format(kind)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                PianoRoll(tokens, velocity_bins=corpus.velocity_bins).to_midi(path, markers=texts)
+                PianoRoll(tokens, corpus.steps_per_quarter, corpus.velocity_bins).to_midi(path, markers=texts)
 
 
 def with_blocks(melody: npt.NDArray[np.uint8], changes: Chords) -> npt.NDArray[np.uint8]:
@@ -101,30 +100,30 @@ def blocks_of(notes: Notes, width: int) -> npt.NDArray[np.uint8]:
     return tokens_from_notes(notes[~melody_beside_chords(notes)], 0, width)
 
 
-def given_chords(sheet: Path) -> Chords:
+def given_chords(sheet: Path, beat: int) -> Chords:
     """The chords of the markers (step, code); where the first marker contradicts the block chords, the chords of these.
 
     Segments may have been cut so that the first chord of the song is the first marker of each.  A chord contradicts a
-    block where both have a note that the other lacks.
+    block where both have a note that the other lacks.  ``beat``: steps of a beat.
     """
-    changes = chord_markers(sheet, BEAT)
-    roll = PianoRoll.from_midi(sheet)
+    changes = chord_markers(sheet, beat)
+    roll = PianoRoll.from_midi(sheet, beat)
     blocks = blocks_of(roll.notes(), roll.width)
     begin, stop = changes[0][0], changes[1][0] if len(changes) > 1 else roll.width
-    beats = np.arange(0, roll.width, BEAT)
+    beats = np.arange(0, roll.width, beat)
     heard = estimate_chords(blocks, beats, beats[::4])
     first = []
-    for step in range(begin, stop, BEAT):
+    for step in range(begin, stop, beat):
         code = changes[0][1]
         played = set((np.flatnonzero(blocks[:, step]) % 12).tolist())
         if (chord := Chord.of(code)) is not None:
             meant = {(chord.root + note) % 12 for note in list(QUALITIES.values())[chord.quality]}
-            code = int(heard[step // BEAT]) if meant - played and played - meant else code
+            code = int(heard[step // beat]) if meant - played and played - meant else code
         first.append((step, code))
     return (*without_repeats(first), *changes[1:])
 
 
-def codes_of_beats(changes: Chords, beats: int) -> npt.NDArray[np.int64]:
-    """The code of each beat."""
+def codes_at(changes: Chords, steps: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+    """The code of the chord in each of some steps."""
     starts, codes = np.array(changes, np.int64).T
-    return codes[np.maximum(np.searchsorted(starts, np.arange(beats) * BEAT, side="right") - 1, 0)]
+    return codes[np.maximum(np.searchsorted(starts, steps, side="right") - 1, 0)]

@@ -16,17 +16,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from tqdm import tqdm
 
-from benchmarks import exit_status
+from benchmarks import measure, natural, parser
 from benchmarks.compare_tables import markdown
 from fractalgen.api import FractalGen, load_pretrained
-from fractalgen.cli import Parser
+from fractalgen.config import SamplingConfig
 from fractalgen.data.attributes import measure_attributes
 from fractalgen.errors import UserError
-from fractalgen.files import write_json
 from fractalgen.music.labels import Attribute
+from fractalgen.progress import composing_bar
+from fractalgen.rolls import compose_rolls
 
 BATCH = 25
 MEASURED = ("key", "density", "polyphony", "register", "velocity")  # what is heard in the tokens alone
@@ -49,8 +49,8 @@ def met(wanted: npt.NDArray[np.int64], obtained: npt.NDArray[np.int64], bins: bo
     return float(exact.mean()), float(near.mean())
 
 
-def run(args: argparse.Namespace) -> None:
-    """Compose, measure, print a table and write the figures."""
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Compose, measure, and print a table."""
     model = load_pretrained(args.model)
     known = {attribute.name: attribute for attribute in model.config.attributes if attribute.name in MEASURED}
     for name in args.attributes or ():
@@ -61,9 +61,8 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"--model {args.model}: it was trained without attributes")
     jobs: list[tuple[Attribute | None, float]] = [(None, 1.0), *((one, cfg) for one in chosen for cfg in args.cfg)]
     rolls: dict[tuple[str, float], npt.NDArray[np.uint8]] = {}
-    with tqdm(total=len(jobs) * args.num_samples, desc="composing", unit="sample") as bar:
-        for attribute, cfg in jobs:
-            rolls[attribute.name if attribute else "", cfg] = compose(model, attribute, cfg, args, bar)
+    for attribute, cfg in tqdm(jobs, desc="composing", unit="set of pieces"):
+        rolls[attribute.name if attribute else "", cfg] = compose(model, attribute, cfg, args)
     rows: list[dict[str, Any]] = []
     for attribute in chosen:
         wanted = requests(attribute, args.num_samples)
@@ -78,8 +77,7 @@ def run(args: argparse.Namespace) -> None:
         scale = "chance" if row["cfg"] is None else f"{row['cfg']:g}"
         table.append([row["attribute"], scale, f"{row['exact']:.2f}", f"{row['near']:.2f}"])
     print(markdown(table))
-    if args.json:
-        write_json(args.json, {"model": model.checkpoint_id, "num_samples": args.num_samples, "rows": rows})
+    return {"model": model.checkpoint_id, "num_samples": args.num_samples, "rows": rows}
 
 
 def requests(attribute: Attribute, count: int) -> npt.NDArray[np.int64]:
@@ -88,28 +86,22 @@ def requests(attribute: Attribute, count: int) -> npt.NDArray[np.int64]:
 
 
 def compose(
-    model: FractalGen, attribute: Attribute | None, cfg: float, args: argparse.Namespace, bar: tqdm
+    model: FractalGen, attribute: Attribute | None, cfg: float, args: argparse.Namespace
 ) -> npt.NDArray[np.uint8]:
     """Rolls (n, 128, T) with one attribute set to each request, or none."""
-    generator = torch.Generator().manual_seed(args.seed)
-    parts = []
-    for start in range(0, args.num_samples, BATCH):
-        count = min(BATCH, args.num_samples - start)
-        cond = None
-        if attribute is not None:
-            wanted = torch.from_numpy(requests(attribute, args.num_samples)[start : start + count])
-            cond = [wanted if other == attribute else torch.zeros_like(wanted) for other in model.config.attributes]
-        settings = {"width": args.width, "generator": generator, "filter_threshold": args.filter_threshold}
-        settings["plan_temperature"] = args.plan_temperature
-        tokens, _ = model.sample(count, cond_list=cond, cfg=cfg, **settings)
-        parts.append(tokens.numpy().astype(np.uint8))
-        bar.update(count)
-    return np.concatenate(parts)
+    labels = np.zeros((args.num_samples, len(model.config.attributes)), np.int64)
+    if attribute is not None:
+        labels[:, model.config.attributes.index(attribute)] = requests(attribute, args.num_samples)
+    sampling = SamplingConfig(cfg=cfg, filter_threshold=args.filter_threshold, plan_temperature=args.plan_temperature)
+    settings: dict[str, Any] = {"sampling": sampling, "width": args.width, "seed": args.seed, "batch_size": BATCH}
+    with composing_bar() as progress:
+        rolls, _ = compose_rolls(model, args.num_samples, labels=labels, progress=progress, **settings)
+    return np.stack([roll.tokens for roll in rolls])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 0, or 2 after a user's mistake, told in one line."""
-    top = Parser(prog="python -m benchmarks.steering", description="requested against obtained attributes")
+    top = parser("benchmarks.steering", "requested against obtained attributes")
     top.add_argument("--model", default="chorales", help="a shipped model or a checkpoint that knows attributes")
     top.add_argument("--attributes", nargs="+", help="which (default: all that can be measured in the notes)")
     top.add_argument("--cfg", type=float, nargs="+", default=[1.0, 2.0, 4.0], help="guidance scales")
@@ -117,9 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     top.add_argument("--width", type=int, default=256, help="time steps of a piece")
     top.add_argument("--filter_threshold", type=float, default=0.01, help="rule out choices less likely than this")
     top.add_argument("--plan_temperature", type=float, default=0.8, help="of models with plans")
-    top.add_argument("--seed", type=int, default=0, help="seed of the samples")
-    top.add_argument("--json", help="file for the figures")
-    return exit_status("steering", lambda: run(top.parse_args(arguments)))
+    top.add_argument("--seed", type=natural, default=0, help="seed of the samples")
+    return measure(top, run, arguments)
 
 
 if __name__ == "__main__":

@@ -23,9 +23,8 @@ from typing import Any
 
 from websockets.sync.client import connect
 
-from benchmarks import exit_status
-from fractalgen.cli import Parser
-from fractalgen.files import write_json
+from benchmarks import measure, parser
+from benchmarks.compare_tables import markdown
 from tests.browser import chromium
 from tests.studio.e2e.driver import BAR, Server, StudioTab
 
@@ -93,7 +92,7 @@ def through_page(tab: StudioTab, seed: int) -> Iterator[tuple[str, float, float]
         yield name, first, last
 
 
-def measure(options: argparse.Namespace, isa: str, threads: int) -> dict[str, dict[str, float]]:
+def timed(options: argparse.Namespace, isa: str, threads: int) -> dict[str, dict[str, float]]:
     """The median seconds of every work: to the first note and to the last, by page and by interface."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     if isa != "default":
@@ -117,33 +116,27 @@ def measure(options: argparse.Namespace, isa: str, threads: int) -> dict[str, di
     return {name: {column: round(median(times), 3) for column, times in row.items()} for name, row in found.items()}
 
 
-def run(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure and print."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for isa in options.isa:
         for threads in options.threads:
-            for name, times in measure(options, isa, threads).items():
+            for name, times in timed(options, isa, threads).items():
                 rows.append({"isa": isa, "threads": threads, "work": name, **times})
-    columns = list(rows[0])
-    print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
-    for row in rows:
-        print(
-            "| " + " | ".join(f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in row.values()) + " |"
-        )
-    if options.json:
-        write_json(Path(options.json), rows)
+    cells = [[f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in row.values()] for row in rows]
+    print(markdown([list(rows[0]), *cells]))
+    return rows
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 0, or 2 after a user's mistake, told in one line."""
-    top = Parser(prog="python -m benchmarks.studio", description="how soon the studio answers")
+    top = parser("benchmarks.studio", "how soon the studio answers")
     top.add_argument("--model", help="a shipped model (default: the studio's)")
     top.add_argument("--isa", nargs="+", default=["default", "AVX2"], help="values of ONEDNN_MAX_CPU_ISA")
     top.add_argument("--threads", nargs="+", type=int, default=[1], help="threads of the model")
     top.add_argument("--repeats", type=int, default=5, help="seeds, after one that warms up")
     top.add_argument("--no_page", action="store_true", help="only the interface")
-    top.add_argument("--json", help="file for the figures")
-    return exit_status("studio", lambda: run(top.parse_args(arguments)))
+    return measure(top, run, arguments)
 
 
 if __name__ == "__main__":

@@ -20,9 +20,7 @@ from typing import Any
 
 from playwright.sync_api import Browser
 
-from benchmarks import exit_status
-from fractalgen.cli import Parser
-from fractalgen.files import write_json
+from benchmarks import measure, parser
 from fractalgen.studio.document import Document
 from tests.browser import chromium
 from tests.studio.e2e import test_listening as listening
@@ -43,7 +41,7 @@ TASKS: dict[str, Callable[..., None]] = {
 }
 
 
-def measure(name: str, browser: Browser, server: Server, flags: Sequence[str]) -> dict[str, Any]:
+def timed(name: str, browser: Browser, server: Server, flags: Sequence[str]) -> dict[str, Any]:
     """The times of a task."""
     tabs: list[StudioTab] = []
     begin, waited = time.monotonic(), StudioTab.waited
@@ -71,16 +69,11 @@ def measure(name: str, browser: Browser, server: Server, flags: Sequence[str]) -
     return {"task": name, "seconds": seconds, "waiting": waiting}
 
 
-def run(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure and print."""
     rows: list[dict[str, Any]] = []
-    flags = [
-        "--device",
-        "cpu",
-        "--threads",
-        str(options.threads),
-        *(["--model", options.model] if options.model else []),
-    ]
+    flags = ["--device", "cpu", "--threads", str(options.threads)]
+    flags += ["--model", options.model] if options.model else []
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         server = Server(Path(folder), *flags)
         stack.callback(server.kill)
@@ -90,19 +83,17 @@ def run(options: argparse.Namespace) -> None:
         browser = stack.enter_context(chromium())
         print("| task | seconds | waiting |\n|---|---|---|")
         for name in TASKS:
-            rows.append(measure(name, browser, server, flags))
+            rows.append(timed(name, browser, server, flags))
             print("| {task} | {seconds:.1f} | {waiting:.0%} |".format(**rows[-1]), flush=True)
-    if options.json:
-        write_json(Path(options.json), rows)
+    return rows
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 0, or 2 after a user's mistake, told in one line."""
-    top = Parser(prog="python -m benchmarks.studio_tasks", description="how long the tasks of a composer take")
+    top = parser("benchmarks.studio_tasks", "how long the tasks of a composer take")
     top.add_argument("--model", help="a shipped model (default: the studio's)")
     top.add_argument("--threads", type=int, default=1, help="threads of the model")
-    top.add_argument("--json", help="file for the figures")
-    return exit_status("studio", lambda: run(top.parse_args(arguments)))
+    return measure(top, run, arguments)
 
 
 if __name__ == "__main__":

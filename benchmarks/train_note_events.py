@@ -21,17 +21,16 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from benchmarks import exit_status
+from benchmarks import Help, measure, parser
 from benchmarks.note_event_scores import score
 from benchmarks.note_events import NoteEventConfig, NoteEventTransformer
-from fractalgen.cli import Parser
 from fractalgen.config import Precision
 from fractalgen.data.corpus import SPLITS, Corpus
 from fractalgen.data.crops import CropDataset, ValidCrops
 from fractalgen.data.loaders import SeededCrops
 from fractalgen.devices import autocast, choose_precision
 from fractalgen.errors import UserError
-from fractalgen.files import replacing, write_json
+from fractalgen.files import replacing
 from fractalgen.music.tokens import ONSET
 from fractalgen.training.module import LOSS_SCALE
 from fractalgen.training.optimisers import make_optimizer
@@ -111,12 +110,13 @@ class Run:
         with replacing(self.args.out) as temporary:
             torch.save({**content, **state}, temporary)
 
-    def validate(self, crops: ValidCrops) -> None:
-        """Print how probable the validation crops are."""
-        scores = score(self.model, crops, self.args.batch_size, self.args.precision, quiet=True)
-        parts = ", ".join(f"{kind} {bits:.3f}" for kind, bits in scores.summary()["kinds"].items())
+    def validate(self, crops: ValidCrops) -> dict[str, Any]:
+        """How probable the validation crops are, also printed."""
+        found = score(self.model, crops, self.args.batch_size, self.args.precision, quiet=True).summary()
+        parts = ", ".join(f"{kind} {bits:.3f}" for kind, bits in found["kinds"].items())
         now = f"step {self.step}, {self.seconds() / 60:.1f} min"
-        tqdm.write(f"{now}: val {scores.bits_per_note:.4f} bits per note ({parts})")
+        tqdm.write(f"{now}: val {found['bits_per_note']:.4f} bits per note ({parts})")
+        return found
 
     def advance(self, rolls: Sequence[Tensor], share: float) -> tuple[float, float]:
         """One optimiser step; the summed loss in nats, and the gradient's norm.
@@ -134,7 +134,7 @@ class Run:
         return loss, norm
 
 
-def train(args: argparse.Namespace) -> None:
+def train(args: argparse.Namespace) -> dict[str, Any]:
     """Train until the budget of minutes or steps is spent, and score the validation crops."""
     check(args)
     torch.manual_seed(args.seed)
@@ -173,12 +173,12 @@ def train(args: argparse.Namespace) -> None:
                 saved = time.monotonic()
         bar.update(1.0 - bar.n)
     run.save()
-    run.validate(valid)
     print(args.out)
+    return run.validate(valid)
 
 
-def evaluate(args: argparse.Namespace) -> None:
-    """Score all crops of a split, print the figures and write them."""
+def evaluate(args: argparse.Namespace) -> dict[str, Any]:
+    """Score all crops of a split, and print the figures."""
     model, content = load(args.checkpoint)
     corpus = Corpus.open(args.data)
     if corpus.velocity_bins != model.config.velocity_bins:
@@ -192,7 +192,6 @@ def evaluate(args: argparse.Namespace) -> None:
         "model": Path(args.checkpoint).stem,
         "corpus": Path(args.data).stem,
         "split": args.split,
-        "exact": True,
         **scores.summary(),
         "parameters": sum(p.numel() for p in model.parameters()),
         "steps": content["step"],
@@ -201,8 +200,7 @@ def evaluate(args: argparse.Namespace) -> None:
         "seconds": time.monotonic() - began,
     }
     print(json.dumps(result, indent=2))
-    if args.json:
-        write_json(args.json, result)
+    return result
 
 
 def load(path: str | Path, flag: str = "checkpoint") -> tuple[NoteEventTransformer, dict[str, Any]]:
@@ -240,13 +238,15 @@ def check(args: argparse.Namespace) -> None:
         raise UserError(f"--out {args.out} exists: go on from it with --resume {args.out}, or name another file")
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line; defaults are those of FractalGen's ``small`` configuration where both have the flag."""
-    top = Parser(prog="python -m benchmarks.note_events", description="a transformer over note events, as a baseline")
-    commands = top.add_subparsers(required=True, metavar="train|evaluate")
-    options: dict[str, Any] = {"formatter_class": argparse.ArgumentDefaultsHelpFormatter}
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; 0, or 2 after a user's mistake, told in one line.
 
-    one = commands.add_parser("train", help="train on the crops that FractalGen trains on", **options)
+    Defaults are those of FractalGen's ``small`` configuration where both have the flag.
+    """
+    top = parser("benchmarks.note_events", "a transformer over note events, as a baseline")
+    commands = top.add_subparsers(required=True, metavar="train|evaluate")
+
+    one = commands.add_parser("train", help="train on the crops that FractalGen trains on", formatter_class=Help)
     one.set_defaults(run=train)
     one.add_argument("--out", required=True, help="checkpoint to write (.pt)")
     one.add_argument("--minutes", type=float, help="budget in wall clock minutes, resumed parts included")
@@ -267,30 +267,19 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--val_minutes", type=float, default=10.0, help="minutes between validations")
     one.add_argument("--save_minutes", type=float, default=5.0, help="minutes between checkpoints")
 
-    two = commands.add_parser("evaluate", help="exact likelihood of a split's crops", **options)
+    two = commands.add_parser("evaluate", help="exact likelihood of a split's crops", formatter_class=Help)
     two.set_defaults(run=evaluate)
     two.add_argument("--checkpoint", required=True, help="checkpoint to score")
     two.add_argument("--split", default="test", choices=SPLITS, help="split of the corpus")
     two.add_argument("--limit", type=int, default=0, help="score so many crops, evenly spread (0: all)")
-    two.add_argument("--json", help="file to write the figures to")
+    precisions = get_args(Precision)
     for command in (one, two):
         command.add_argument("--data", default="chorales", help="packed corpus, or an embedded one by name")
         command.add_argument("--batch_size", type=int, default=4, help="crops a step")
-        command.add_argument(
-            "--precision", default="auto", choices=get_args(Precision), help="arithmetic (auto: the faster)"
-        )
+        command.add_argument("--precision", default="auto", choices=precisions, help="arithmetic (auto: the faster)")
         command.add_argument("--device", default="cpu", help="cpu, cuda ...")
-    return top
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; 0, or 2 after a user's mistake, told in one line."""
-
-    def command() -> None:
-        args = parser().parse_args(arguments)
-        args.run(args)
-
-    return exit_status("note_events", command)
+        command.add_argument("--json", help="file for all figures")
+    return measure(top, lambda args: args.run(args), arguments)
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks import exit_status
-from fractalgen.cli import Parser
+from benchmarks import measure, parser
+from fractalgen.errors import UserError
 from tests.two_hosts import Host, two_hosts
 
 PORT = 29500
@@ -96,31 +96,36 @@ def train_on_hosts(hosts: Sequence[Host], run: Path, steps: int, patience: float
     return seconds
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run both, print how far their losses are apart."""
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="for the two runs")
-    parser.add_argument("--steps", type=int, default=40, help="optimiser steps")
-    parser.add_argument("--patience", type=float, default=600, help="seconds that a stage may take")
-    args = parser.parse_args(arguments)
+def run(args: argparse.Namespace) -> dict[str, float]:
+    """Train both, and print how far their losses are apart."""
     try:
         with two_hosts() as hosts:
             seconds = train_on_hosts(hosts, args.folder / "two", args.steps, args.patience)
     except OSError as error:
-        print(f"left out: {error}")
-        return
+        raise UserError(f"two hosts cannot be made here: {error}") from error
     one = [sys.executable, *TRAIN, "--batch_size", str(2 * BATCH), "--max_steps", str(args.steps)]
     subprocess.run([*one, "--devices", "1", "--output_dir", str(args.folder / "one")], check=True)
     two, alone = rows(args.folder / "two"), rows(args.folder / "one")
     if two.keys() != alone.keys():
         raise RuntimeError(f"steps {sorted(two.keys() ^ alone.keys())} are in one table only")
+    found = {"seconds to the next step": seconds}
     for kind in ("train", "val"):
         losses = [[row[f"{kind}_loss"] for row in table.values() if row[f"{kind}_loss"]] for table in (two, alone)]
         pairs = list(zip(*(map(float, column) for column in losses), strict=True))
-        apart = max(abs(first / second - 1) for first, second in pairs)
+        found[kind] = apart = max(abs(first / second - 1) for first, second in pairs)
         print(f"{kind} loss of {len(pairs)} steps: two hosts and one process at most {apart:.1e} apart (relative)")
     print(f"a killed process: {seconds:.1f} s to the next step")
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; 0, or 2 after a user's mistake, told in one line."""
+    top = parser("benchmarks.training_hosts", "two hosts train as one, and go on after a process was killed")
+    top.add_argument("folder", type=Path, help="for the two runs")
+    top.add_argument("--steps", type=int, default=40, help="optimiser steps")
+    top.add_argument("--patience", type=float, default=600, help="seconds that a stage may take")
+    return measure(top, run, arguments)
 
 
 if __name__ == "__main__":
-    sys.exit(exit_status("training_hosts", main))
+    sys.exit(main())

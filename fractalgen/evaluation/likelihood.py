@@ -126,6 +126,14 @@ class Scores:
         """NLL of each window."""
         return np.sum(list(self.terms.values()), axis=0)
 
+    def per_note(self, nats: Floats) -> dict[str, Any]:
+        """Bits per note of nats (windows,), and their standard error over songs; None where there are none, or one."""
+        notes, error = self.notes.sum(), ratio_error(nats / math.log(2), self.notes, self.songs)
+        return {
+            "bits_per_note": float(nats.sum()) / math.log(2) / notes if notes else None,
+            "stderr": None if math.isnan(error) else error,
+        }
+
     def summary(self, pitches: int = 128) -> dict[str, Any]:
         """Plain numbers for a JSON file; parts are in bits per note.  What does not exist is None."""
         nats, notes, cells = self.nats, self.notes.sum(), self.cells.sum()
@@ -138,11 +146,9 @@ class Scores:
             entry[part] = float(values.sum()) / unit
             entry["bits_per_note"] += entry[part]
             entry["nats_per_crop"] += float(values.mean())
-        error = ratio_error(nats / math.log(2), self.notes, self.songs)
         figures = {
             "exact": self.exact,
-            "bits_per_note": total / unit,
-            "stderr": error,
+            **self.per_note(nats),
             "bits_per_cell": total / math.log(2) / cells,
             "nats_per_cell": total / cells,
             "nats_per_frame": total / cells * pitches,
@@ -160,16 +166,12 @@ class Scores:
 
 def plan_summary(scores: Scores) -> dict[str, Any]:
     """Bits per note of music given its plan, of the plan, and of both together."""
-    notes = scores.notes.sum()
-    given = float(scores.nats.sum()) / math.log(2) / notes
-    parts = {name: float(nats.sum()) / math.log(2) / notes for name, nats in scores.plans.items()}
-    both = scores.nats + np.sum(list(scores.plans.values()), axis=0)
-    error = ratio_error(both / math.log(2), scores.notes, scores.songs)
+    parts = {"bits_per_note": scores.nats, **scores.plans}
+    both = scores.per_note(np.sum(list(parts.values()), axis=0))
     return {
-        "bits_per_note": given,
-        **parts,
-        "with_plan": given + sum(parts.values()),
-        "stderr_with_plan": None if math.isnan(error) else error,  # of one song
+        **{name: scores.per_note(nats)["bits_per_note"] for name, nats in parts.items()},
+        "with_plan": both["bits_per_note"],
+        "stderr_with_plan": both["stderr"],
     }
 
 

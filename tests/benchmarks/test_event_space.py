@@ -137,7 +137,7 @@ def test_the_command_beside_the_plain_score(tmp_path: Path, capsys: pytest.Captu
     ("flags", "message"),
     [
         ("--stride 24", "--stride 24: a multiple of 16"),
-        ("--limit -1", "--limit -1"),
+        ("--limit -1", "--limit: -1: must be at least 0"),
         ("--split test", "--split test"),
         ("--model absent", "absent"),
     ],

@@ -25,7 +25,7 @@ def test_agreement_by_hand() -> None:
     found = agreement(truth, filled, steps_per_bar=4)
     assert found == {"pitch classes": pytest.approx(0.5), "onsets": pytest.approx(0.5), "notes": 0}
     assert agreement(truth, truth, 4) == {"pitch classes": pytest.approx(1), "onsets": 1, "notes": 1}
-    assert distance(truth.repeat(2, 0), truth.repeat(2, 0)) == 0
+    assert distance(truth.repeat(2, 0), truth.repeat(2, 0), 4) == 0
 
 
 def test_held_notes_are_counted_at_the_seam() -> None:

@@ -14,13 +14,12 @@ import pytest
 import torch
 
 from benchmarks import iterations
-from benchmarks.iterations import apart, bits, cells, drawn, halves, label, likelihoods, main, schedules
+from benchmarks.iterations import apart, cells, drawn, halves, label, likelihoods, main, schedules
 from fractalgen import FractalGen
 from fractalgen.checkpoint import save_pretrained
 from fractalgen.config import SamplingConfig
 from fractalgen.data.corpus import Corpus
 from fractalgen.data.crops import ValidCrops
-from fractalgen.evaluation.likelihood import Scores
 from fractalgen.evaluation.notes import crop_tokens
 from fractalgen.evaluation.statistics import mean_distance, music_statistics
 from fractalgen.model.schedule import Schedule
@@ -52,19 +51,6 @@ def test_the_default_comes_first_and_levels_without_a_number_have_its() -> None:
         Schedule((3, 5, 2, 1), "scan"),
     ]
     assert label(default) == "8 4 2 1, random"
-
-
-def test_bits_by_hand() -> None:
-    """Two songs of two notes each, 8 and 6 bits: 14 / 4, with residuals of 1 and -1."""
-    nats = np.array([5.0, 3.0, 6.0]) * math.log(2)
-    songs = np.array([3, 3, 5])
-    scores = Scores({"L0/gate": nats}, {"sound": nats}, np.array([1.0, 1.0, 2.0]), np.ones(3), songs, exact=True)
-    assert bits(scores.nats, scores) == {
-        "bits_per_note": pytest.approx(3.5),
-        "stderr": pytest.approx(math.sqrt(2 / 1 * (1 + 1)) / 4),
-    }
-    alone = Scores({"L0/gate": nats[:1]}, {}, np.ones(1), np.ones(1), songs[:1], exact=True)
-    assert bits(alone.nats, alone) == {"bits_per_note": pytest.approx(5.0), "stderr": None}
 
 
 def test_likelihoods_are_the_models(model: FractalGen, corpus: Corpus) -> None:
@@ -187,7 +173,7 @@ def test_the_whole_benchmark(
     [
         ("--num_samples 12", "--num_samples 12: must be a multiple of 8"),
         ("--num_samples 0", "--num_samples 0: must be a multiple of 8"),
-        ("--limit -1", "--limit -1: must be at least 0"),
+        ("--limit -1", "--limit: -1: must be at least 0"),
         ("--num_iter_list 8 4 2 1 1", "--num_iter_list 8 4 2 1 1: 4 positive numbers are needed"),
         ("--num_iter_list 0", "--num_iter_list 0 4 2 1: 4 positive numbers are needed"),
         ("--checkpoint chorales", "--checkpoint chorales: all its levels are AR, there are no iterations to choose"),

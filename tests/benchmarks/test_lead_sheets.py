@@ -57,7 +57,10 @@ def test_the_chords_given_are_the_markers_but_for_a_first_one_that_contradicts_t
         ("C Am F G", "Eb", "C Am F G"),
     ):
         path = sheet(tmp_path / "sheet.mid", blocks, markers)
-        assert [spelled(code) for _, code in given_chords(path)] == expected.split()
+        for beat in (4, 8):
+            found = given_chords(path, beat)
+            assert [spelled(code) for _, code in found] == expected.split()
+            assert [step for step, _ in found] == [4 * beat * bar for bar in range(len(found))]
 
 
 def test_block_chords_and_melody_of_a_lead_sheet(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.note_event_scores import Scores, score
+from benchmarks.note_event_scores import score
 from benchmarks.note_events import NoteEventConfig, NoteEventTransformer, decode, encode, sample
 from benchmarks.train_note_events import learning_rate, load, main
 from fractalgen.data.corpus import Corpus
@@ -162,17 +162,6 @@ def test_one_roll_is_learnt_by_heart() -> None:
     assert bits < 0.5
 
 
-def test_standard_error_over_songs() -> None:
-    nats = np.array([[8.0, 0, 0, 0], [4.0, 4, 0, 0], [0, 0, 0, 4.0]]) * math.log(2)
-    scores = Scores(nats, np.array([2, 2, 1]), np.array([7, 7, 9]))
-    assert scores.bits_per_note == pytest.approx(4)
-    assert scores.stderr == 0  # both songs take 4 bits per note
-    uneven = Scores(nats, np.array([2, 1, 2]), np.array([7, 7, 9]))  # residuals 16 - 4 * 3 and 4 - 4 * 2
-    assert uneven.stderr == pytest.approx(math.sqrt(2 / 1 * (4**2 + 4**2)) / 5)
-    assert math.isnan(Scores(nats, np.array([2, 1, 2]), np.zeros(3, int)).stderr)
-    assert uneven.summary()["kinds"] == pytest.approx({"shift": 12 / 5, "pitch": 4 / 5, "velocity": 0, "duration": 0.8})
-
-
 def test_learning_rate() -> None:
     rates = [learning_rate(1.0, step, 2, step / 4) for step in range(5)]
     assert rates == pytest.approx([0.5, (1 + math.cos(math.pi / 4)) / 2, 0.5, (1 - math.cos(math.pi / 4)) / 2, 0])
@@ -228,7 +217,9 @@ class TestCommands:
         assert result["bits_per_note"] == pytest.approx(sum(result["kinds"].values()))
         nats = result["bits_per_note"] * math.log(2) * result["notes"] / result["crops"]
         assert result["nll_nats_per_crop"] == pytest.approx(nats)
-        assert result["bits_per_note"] == pytest.approx(score(load(whole)[0], crops, batch_size=1).bits_per_note)
+        assert result["bits_per_note"] == pytest.approx(
+            score(load(whole)[0], crops, batch_size=1).summary()["bits_per_note"]
+        )
 
     def test_minutes(self, tmp_path: Path, arguments: list[str]) -> None:
         out = str(tmp_path / "model.pt")

@@ -228,7 +228,7 @@ def test_the_command_measures_everything_and_writes_it(
         assert rows["memory", f"{kind}, training, dense, batch 1"]["value"] > 50
     assert len(jobs) == 2 * 5
     table = capsys.readouterr().out
-    assert len([line for line in table.splitlines() if line.startswith(parts[0])]) == 8
+    assert len([line for line in table.splitlines() if line.startswith(f"| {parts[0]}")]) == 8
 
 
 def test_frames_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,8 +273,8 @@ def test_other_patches_are_refused(tmp_path: Path) -> None:
 
 
 def test_quick_gives_way_to_flags() -> None:
-    args = command.parser().parse_args(["--quick", "--batches", "3", "5"])
+    args = command.flags().parse_args(["--quick", "--batches", "3", "5"])
     assert isinstance(args, argparse.Namespace)
     plan = command.plan_of(args)
     assert (plan.batches, plan.configs, plan.repeats) == ((3, 5), ("tiny",), 1)
-    assert command.plan_of(command.parser().parse_args([])) == Plan()
+    assert command.plan_of(command.flags().parse_args([])) == Plan()

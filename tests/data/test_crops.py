@@ -189,7 +189,7 @@ def test_valid_crops_are_consecutive_and_fixed(corpus: Corpus, tmp_path: Path) -
 
 
 def test_wrong_settings_are_told(corpus: Corpus) -> None:
-    with pytest.raises(UserError, match=r"--data .*c.safetensors: no song in split 'test' .train 2, valid 1, test 0.; prepare"):
+    with pytest.raises(UserError, match=r"--data .*: no song in split 'test' .train 2, valid 1, test 0.; prepare"):
         ValidCrops(corpus, "test")
     with pytest.raises(UserError, match="--transpose_min 2 is above --transpose_max 1"):
         CropDataset(corpus, "train", transpose=(2, 1))

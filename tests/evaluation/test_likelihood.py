@@ -151,6 +151,9 @@ def test_the_standard_error_counts_songs_not_crops() -> None:
     values, counts, songs = [4.0, 4.0, 3.0, 3.0], [1, 1, 1, 1], [7, 7, 9, 9]
     assert ratio_error(values, counts, songs) == pytest.approx(math.sqrt(2 / 1 * (1 + 1)) / 4)
     assert math.isnan(ratio_error([1.0], [1], [3]))
+    nats = np.array([4.0, 4.0, 3.0, 3.0]) * math.log(2)
+    scores = Scores({"L0/gate": nats}, {}, np.ones(4), np.ones(4), np.array(songs), exact=True)
+    assert scores.per_note(nats) == {"bits_per_note": pytest.approx(3.5), "stderr": pytest.approx(0.5)}
 
 
 @pytest.mark.slow
