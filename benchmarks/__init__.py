@@ -18,7 +18,7 @@ class Help(argparse.ArgumentDefaultsHelpFormatter):
     """Tells the defaults that are values, and that are not told in words."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        told = action.default in (None, False) or "(default" in (action.help or "")
+        told = action.default in (None, "", []) or action.default is False or "(default" in (action.help or "")
         return action.help if told else super()._get_help_string(action)
 
 
@@ -29,7 +29,9 @@ def parser(name: str, description: str) -> Parser:
     return top
 
 
-def measure(top: argparse.ArgumentParser, run: Callable[[argparse.Namespace], Any], arguments: Sequence[str] | None) -> int:
+def measure(
+    top: argparse.ArgumentParser, run: Callable[[argparse.Namespace], Any], arguments: Sequence[str] | None
+) -> int:
     """Run a benchmark and write the figures that it returns: 0, or 2 after a user's mistake, told in one line."""
     try:
         args = top.parse_args(arguments)
