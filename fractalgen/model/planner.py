@@ -112,9 +112,12 @@ class Planner(nn.Module):
         """Draw whatever is not told of a whole piece; ``exists``: units that have a step.
 
         It sees as many columns at once as it was made for.  Columns that come back to one before those find it in the
-        bank, as in training.  ``guidance`` strengthens the key, beside plans of which no key is told.
+        bank, as in training.  ``guidance`` strengthens the key, beside plans of which no key is told.  Where the bars
+        left are not told, many are taken to be left: in training they always were told.
         """
         turned, mode, tonic = turn(plans, key)
+        some = exists.unflatten(1, (-1, self.units)).any(-1)
+        turned = replace(turned, left=turned.left.masked_fill(some & (turned.left == 0), MOST_LEFT))
         chords, back = turned.chords.clone(), turned.back.clone()
         now = replace(turned, chords=chords, back=back)  # a view of what is decided so far
         guided = guidance != 1 and bool((key > 0).any())

@@ -15,6 +15,7 @@ from fractalgen.config import SamplingConfig
 from fractalgen.model.harmony import chord_table, seen_from
 from fractalgen.model.plans import Plans
 from fractalgen.music.chords import CODES, NO_CHORD, UNTOLD, parse_chord
+from fractalgen.music.plan import MOST_LEFT
 from fractalgen.sampling import draw_plans, sample_rolls
 from tests.model.properties.helpers import assert_drawn_from, every_roll, random_model, random_rolls, tiny_config
 from tests.model.properties.test_distribution import ITERATIONS, MIXES, same_order
@@ -260,15 +261,15 @@ def test_probabilities_of_plans_sum_to_one() -> None:
 def test_plans_are_drawn_as_they_are_scored_and_what_is_told_is_kept() -> None:
     model = model_with_plans(width=4)
     count = 6000
-    wanted = replace(repeated(plans("free"), count), chords=torch.tensor([[F_SHARP_M7, UNTOLD]]).expand(count, -1))
+    free = replace(plans("free"), left=torch.tensor([[2, 1]]))
+    wanted = replace(repeated(free, count), chords=torch.tensor([[F_SHARP_M7, UNTOLD]]).expand(count, -1))
     drawn = draw_plans(model, SamplingConfig(), wanted, generator=torch.Generator().manual_seed(0))
     assert (drawn.chords[:, 0] == F_SHARP_M7).all()
     assert (drawn.chords > 0).all()
     assert (drawn.back[:, 0] == 0).all()
     found = (drawn.back[:, 1] == 1).double().mean()
     alone = [
-        replace(plans("free"), chords=torch.tensor([[F_SHARP_M7, UNTOLD]]), back=torch.tensor([[0, back]]))
-        for back in (0, 1)
+        replace(free, chords=torch.tensor([[F_SHARP_M7, UNTOLD]]), back=torch.tensor([[0, back]])) for back in (0, 1)
     ]
     with torch.no_grad():
         costs = [model.plan_nll(plan, decided=plans("free"))["plan/returns"].item() for plan in alone]
@@ -281,6 +282,25 @@ def test_plans_are_drawn_as_they_are_scored_and_what_is_told_is_kept() -> None:
         plan = replace(alone[1], chords=torch.tensor([[F_SHARP_M7, code]]))
         probability = (alone_chords(model, alone[1]) - alone_chords(model, plan)).exp().item()
     assert times.max().item() / times.sum().item() == pytest.approx(probability, rel=0.3)
+
+
+def test_where_bars_left_are_not_told_many_are_taken_to_be_left() -> None:
+    """As the planner was trained; what is not told stays so in the plan, and behind the end nothing is left."""
+    model = model_with_plans(width=4)
+
+    def draw(left: list[int], absent: Tensor | None = None) -> Plans:
+        wanted = replace(repeated(plans("free"), 64), left=torch.tensor([left]).expand(64, -1))
+        generator = torch.Generator().manual_seed(0)
+        return draw_plans(model, SamplingConfig(), wanted, absent, generator=generator)
+
+    untold, many, few = draw([0, 0]), draw([MOST_LEFT, MOST_LEFT]), draw([2, 1])
+    assert torch.equal(untold.chords, many.chords)
+    assert torch.equal(untold.back, many.back)
+    assert not untold.left.any()
+    assert not torch.equal(untold.chords, few.chords)
+    short = torch.tensor([False, False, True, True])
+    assert torch.equal(draw([0, 0], short).back, draw([MOST_LEFT, 0], short).back)
+    assert not torch.equal(draw([0, 0], short).back, draw([MOST_LEFT, MOST_LEFT], short).back)
 
 
 def alone_chords(model: FractalGen, plan: Plans) -> Tensor:
