@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import http.server
 import io
 import json
 import re
-import threading
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +15,12 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page
 
-from fractalgen.files import ASSETS
 from fractalgen.music.pianoroll import PianoRoll
-from fractalgen.music.tokens import HOLD, ONSET, midi_velocity, velocities
+from fractalgen.music.tokens import HOLD, ONSET, velocities
 from fractalgen.render.page import PAPERS, page, save_html
 from fractalgen.trace import Trace
 from tests.browser import EAR, Tab, until
 from tests.render.test_page import CONFIG, HOSTILE, LEVELS, contents, made_up, rgb
-from tests.render.test_sound import RATE, begins, loudness, mono, peak_frequency, roll
-
-
-@pytest.fixture(scope="module")
-def tab(browser: Browser) -> Tab:
-    """One window for all tests of this file."""
-    return Tab(browser)
 
 
 @pytest.fixture
@@ -66,6 +55,10 @@ def show(tab: Tab, tmp_path: Path) -> Iterator[Any]:
 def values(player: Page, width: int = 64) -> np.ndarray:
     """The roll as the page shows it: velocities (128, T)."""
     return np.array(player.evaluate("fractalgen.values()"), np.float32).reshape(128, width)
+
+
+def state(player: Page, name: str) -> Any:
+    return player.evaluate(f"fractalgen.state().{name}")
 
 
 @pytest.mark.slow
@@ -117,10 +110,10 @@ def test_pixels_match_cells(show: Any) -> None:
     for dark, theme in ((True, "dark"), (False, "light")):
         player = show(trace, dark=dark)
         player.evaluate("fractalgen.seek(16)")  # half of the steps
-        decided = trace.known | (trace.decided[0] < 16)
+        decided, washed = trace.known | (trace.decided[0] < 16), trace.decided[0] == 15  # the newest patch, faintly
         cells = [(pitch, step) for pitch in range(42, 78, 3) for step in range(0, 64, 4)]  # where notes may begin
         places = player.evaluate(f"{json.dumps(cells)}.map(([pitch, step]) => fractalgen.place(pitch, step))")
-        picture = np.asarray(Image.open(io.BytesIO(player.screenshot())).convert("RGB"))
+        picture = picture_of(player)
         papers = [list(PAPERS[theme]), rgb(colour(player, "--row"))]
         seen = {"onset": 0, "silence": 0, "later": 0, "known": 0}
         for (pitch, step), place in zip(cells, places, strict=True):
@@ -128,12 +121,11 @@ def test_pixels_match_cells(show: Any) -> None:
             token = trace.tokens[pitch, step]
             if not decided[pitch, step] or not token:
                 seen["later" if token else "silence"] += 1
-                assert any(np.array_equal(pixel, paper) for paper in papers) or in_current_patch(trace, pitch, step)
+                assert any(np.array_equal(pixel, paper) for paper in papers) or washed[pitch, step]
             elif token >= ONSET:
                 shade = round(float(velocities(np.array([[token]]))[0, 0]) * 63)
-                known = trace.known[pitch, step]
-                seen["known" if known else "onset"] += 1
-                if known:  # four fifths of its tint
+                seen["known" if trace.known[pitch, step] else "onset"] += 1
+                if trace.known[pitch, step]:  # four fifths of its tint
                     tint = np.array(rgb(piece["tints"][theme]))
                     mixed = [0.8 * tint + 0.2 * np.array(paper) for paper in papers]
                     assert min(np.abs(pixel - mix).max() for mix in mixed) < 2
@@ -142,15 +134,15 @@ def test_pixels_match_cells(show: Any) -> None:
         assert min(seen.values()) > 0, seen
 
 
+def picture_of(player: Page) -> np.ndarray:
+    """What the window shows, (height, width, 3)."""
+    return np.asarray(Image.open(io.BytesIO(player.screenshot())).convert("RGB"))
+
+
 def colour(player: Page, name: str) -> str:
     """A colour of the style sheet."""
     value: str = player.evaluate(f"getComputedStyle(document.documentElement).getPropertyValue('{name}').trim()")
     return value
-
-
-def in_current_patch(trace: Trace, pitch: int, step: int) -> bool:
-    """Whether a cell lies in the patch of step 16, the one before the seventeenth, which has a faint wash."""
-    return bool(trace.decided[0][pitch, step] == 15)
 
 
 def test_flats_are_written_in_flat_keys(show: Any) -> None:
@@ -195,54 +187,50 @@ def test_pointing_at_a_cell_tells_about_it(show: Any) -> None:
 @pytest.mark.slow
 def test_keys_and_buttons(show: Any) -> None:
     player = show(made_up())
-
-    def state(name: str) -> Any:
-        return player.evaluate(f"fractalgen.state().{name}")
-
-    player.keyboard.press("h")
-    assert state("view") == "hierarchical"
-    player.keyboard.press("2")
-    assert state("label") == "L1 step 4/4"
-    assert player.evaluate("document.querySelector('[data-level=\"1\"]').ariaPressed") == "true"
-    player.keyboard.press("p")
-    player.keyboard.press("Home")
-    assert (state("view"), state("label")) == ("process", "Init")
-    player.keyboard.press("ArrowRight")
-    player.keyboard.press("ArrowRight")
-    player.keyboard.press("ArrowLeft")
-    assert state("label") == "AR L0 patch 1/32"
-    player.keyboard.press("+")
-    assert state("speed") == 2
-    player.keyboard.press("d")  # this trace has no chances
-    assert state("view") == "process"
+    for keys, name, wanted in (
+        ("h", "view", "hierarchical"),
+        ("2", "label", "L1 step 4/4"),
+        ("p", "view", "process"),
+        ("Home", "label", "Init"),
+        ("ArrowRight ArrowRight ArrowLeft", "label", "AR L0 patch 1/32"),
+        ("+", "speed", 2),
+        ("d", "view", "process"),  # this trace has no chances
+        ("Space", "playing", True),
+    ):
+        for key in keys.split():
+            player.keyboard.press(key)
+        assert state(player, name) == wanted
     assert player.evaluate("document.querySelector('[data-view=density]').hidden") is True
-    player.keyboard.press(" ")
-    assert state("playing") is True
     until(player, "fractalgen.state().position > 12")
     player.keyboard.press(" ")
-    assert state("playing") is False
-    assert state("sounding") is False  # composing makes no sound of its own
+    assert state(player, "playing") is state(player, "sounding") is False  # composing makes no sound of its own
     player.keyboard.press("?")
     assert player.evaluate("document.getElementById('help-panel').open") is True
     player.keyboard.press("Escape")
     until(player, "!document.getElementById('help-panel').open")
+    player.click("#views [data-view=hierarchical]")
+    assert state(player, "view") == "hierarchical"
+    for level, label in ((1, "L1 step 4/4"), (0, "L0 step 8/8")):
+        player.click(f"#levels [data-level='{level}']")
+        assert state(player, "label") == label
+        assert player.evaluate(f"document.querySelector('[data-level=\"{level}\"]').ariaPressed") == "true"
+    before = player.evaluate("document.documentElement.dataset.theme")
+    player.keyboard.press("t")
+    assert {before, player.evaluate("document.documentElement.dataset.theme")} == {"dark", "light"}
+
+
+@pytest.mark.slow
+def test_all_pitches_and_wider_steps(show: Any) -> None:
+    player = show(made_up())
     assert player.evaluate("fractalgen.place(127, 0).y < document.querySelector('main').offsetTop")  # cropped away
     player.keyboard.press("a")
     top = player.evaluate("fractalgen.place(127, 0)")
     assert player.evaluate(f"fractalgen.cellAt({top['x']}, {top['y']})") == {"pitch": 127, "step": 0}
     width = "fractalgen.place(60, 1).x - fractalgen.place(60, 0).x"
     fitting = player.evaluate(width)
-    player.keyboard.press("]")
-    assert player.evaluate(width) == pytest.approx(1.5 * fitting, abs=1)
-    player.keyboard.press("[")
-    assert player.evaluate(width) == pytest.approx(fitting, abs=1)
-    player.click("#views [data-view=hierarchical]")
-    assert state("view") == "hierarchical"
-    player.click("#levels [data-level='0']")
-    assert state("label") == "L0 step 8/8"
-    before = player.evaluate("document.documentElement.dataset.theme")
-    player.keyboard.press("t")
-    assert {before, player.evaluate("document.documentElement.dataset.theme")} == {"dark", "light"}
+    for key, factor in (("]", 1.5), ("[", 1)):
+        player.keyboard.press(key)
+        assert player.evaluate(width) == pytest.approx(factor * fitting, abs=1)
 
 
 @pytest.mark.slow
@@ -253,7 +241,7 @@ def test_the_process_plays_to_its_end_and_starts_again(show: Any) -> None:
     for _ in range(3):
         player.keyboard.press("+")
     until(player, "!fractalgen.state().playing")
-    assert player.evaluate("fractalgen.state().label") == "Iter 4 batch 2"
+    assert state(player, "label") == "Iter 4 batch 2"
 
 
 @pytest.mark.slow
@@ -278,19 +266,19 @@ def test_little_motion_means_whole_steps(show: Any, calm: bool) -> None:
 def test_the_music_plays_by_itself(show: Any) -> None:
     trace = made_up()
     player = show(trace)
-    position = player.evaluate("fractalgen.state().position")
+    position = state(player, "position")
     player.keyboard.press("m")
     until(player, "fractalgen.state().music > 0.2")
-    assert player.evaluate("fractalgen.state().sounding") is True
-    assert player.evaluate("fractalgen.state().position") == position
+    assert state(player, "sounding") is True
+    assert state(player, "position") == position
     player.keyboard.press("m")
-    assert player.evaluate("fractalgen.state().sounding") is False
+    assert state(player, "sounding") is False
     player.evaluate("document.activeElement.blur()")
     for _ in range(5):
         player.keyboard.press("Shift+ArrowRight")
-    assert player.evaluate("fractalgen.state().music") == pytest.approx(64 * 60 / 90 / 4, abs=1e-3)
+    assert state(player, "music") == pytest.approx(64 * 60 / 90 / 4, abs=1e-3)
     player.keyboard.press("Shift+ArrowLeft")
-    assert player.evaluate("fractalgen.state().music") == pytest.approx(48 * 60 / 90 / 4, abs=1e-3)
+    assert state(player, "music") == pytest.approx(48 * 60 / 90 / 4, abs=1e-3)
     assert player.text_content("#time-text") == "0:08 / 0:10"
 
 
@@ -317,23 +305,6 @@ def test_the_music_can_be_heard(show: Any, tab: Tab) -> None:
     assert player.evaluate("pitch()") == pytest.approx(440, abs=6)
     player.keyboard.press("m")
     until(player, "peak() < 0.001")
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
-    """A folder that is served, the package's modules and samples in it, and its address."""
-    folder = tmp_path_factory.mktemp("served")
-    for name in ("player", "piano"):
-        (folder / name).symlink_to(ASSETS / name)
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder))) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield folder, f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
 
 
 @pytest.mark.slow
@@ -370,85 +341,6 @@ def test_the_joined_script_does_what_the_modules_do(show: Any, tab: Tab, address
     tab.requests.clear()  # these were allowed
 
 
-RENDER = """
-window.render = async (source, notes, seconds, stop) => {
-  const { Piano } = await import("/player/piano.js");
-  const context = new OfflineAudioContext(1, 44100 * seconds, 44100), piano = new Piano(context);
-  await piano.load(source);
-  for (const [pitch, velocity, start, end] of notes) piano.strike({ pitch, velocity }, start, end ?? undefined);
-  if (stop) context.suspend(stop).then(() => (piano.stopAll(), context.resume()));
-  return Array.from((await context.startRendering()).getChannelData(0));
-};
-"""
-
-
-@pytest.fixture
-def render(tab: Tab, address: tuple[Path, str]) -> Any:
-    """Renders notes (pitch, velocity, start, end in seconds) as piano.js plays them, both channels as one."""
-    folder, url = address
-    (folder / "empty.html").write_text(f"<link rel=icon href='data:,'><script>{RENDER}</script>", encoding="utf-8")
-    tab.problems.clear()
-    tab.page.goto(f"{url}/empty.html")
-
-    def rendered(*notes: Any, seconds: float = 2, stop: float = 0, source: Any = "/piano/") -> np.ndarray:
-        arguments = ", ".join(map(json.dumps, (source, notes, seconds, stop)))
-        sound = np.array(json.loads(tab.page.evaluate(f"render({arguments}).then(JSON.stringify)")), np.float32)
-        tab.check()
-        return sound
-
-    return rendered
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("source", ["/piano/", "/piano/small"])
-def test_the_piano_plays_pitch_loudness_and_length(render: Any, source: str) -> None:
-    soft, loud = (render((61, velocity, 0.5, 1.0), source=source) for velocity in (0.3, 0.9))
-    for sound in (soft, loud):
-        assert begins(sound) == pytest.approx(0.5, abs=0.003)
-        wanted = 440 * 2 ** (-8 / 12)
-        heard = peak_frequency(sound, 0.55, 1.0, 0.9 * wanted, 1.1 * wanted)
-        assert 1200 * np.log2(heard / wanted) == pytest.approx(0, abs=10)
-        assert loudness(sound, 0.9, 1.0) > 10 * loudness(sound, 1.5, 1.6) > 0  # the damper, then the room
-        assert np.abs(sound[round(1.9 * RATE) :]).max() < 2e-3
-    assert 4 < loudness(loud, 0.5, 1) / loudness(soft, 0.5, 1) < 8
-    bright = [np.square(np.abs(np.fft.rfft(sound)))[6000:].sum() / np.square(sound).sum() for sound in (soft, loud)]
-    assert bright[1] > 4 * bright[0]  # what lies above 3 kHz
-
-
-@pytest.mark.slow
-def test_the_page_and_the_sound_file_are_alike(render: Any) -> None:
-    """The same keys, relative to one of them: the page adds a small room."""
-
-    def levels(sounds: list[np.ndarray]) -> np.ndarray:
-        found = 20 * np.log10([loudness(sound, 0.01, 0.5) for sound in sounds])
-        return found - found[0]
-
-    keys = [(60, 15), (60, 28), (45, 15), (73, 22), (90, 15)]
-    bins = [midi_velocity(np.array([velocity]), 32)[0] / 127 for _, velocity in keys]
-    page_sounds = [
-        render((pitch, float(force), 0, 0.5), seconds=1) for (pitch, _), force in zip(keys, bins, strict=True)
-    ]
-    file_sounds = [mono(roll((pitch, 0, 4, velocity))) for pitch, velocity in keys]
-    np.testing.assert_allclose(levels(page_sounds), levels(file_sounds), atol=2)
-
-
-@pytest.mark.slow
-def test_the_piano_neither_clips_nor_rings_when_stopped(render: Any) -> None:
-    many = [(pitch, 1.0, 0.1, None) for pitch in range(36, 84, 2)]
-    assert 0.7 < np.abs(render(*many)).max() < 1
-    later = [*many, (60, 1.0, 1.2, 1.8)]  # what is yet to begin is stopped, too
-    stopped = render(*later, stop=0.5, seconds=3)
-    assert loudness(stopped, 0.4, 0.5) > 0.1
-    assert np.abs(stopped[round(1.5 * RATE) :]).max() < 1e-3
-
-
-@pytest.mark.slow
-def test_missing_samples_are_told(render: Any, tab: Tab) -> None:
-    said = tab.page.evaluate("render('/nowhere', [], 1).catch((error) => error.message)")
-    assert said == "/nowhere/samples.json: 404 File not found"
-    tab.problems.clear()
-
-
 def test_the_download_is_the_midi_file(show: Any, tmp_path: Path) -> None:
     trace = made_up()
     PianoRoll(trace.tokens, tempos=((0, 90.0),)).to_midi(tmp_path / "wanted.mid")
@@ -478,12 +370,11 @@ def test_hostile_strings_stay_text(show: Any, tab: Tab) -> None:
 def test_density_shows_chances_as_they_are_decided(show: Any) -> None:
     trace = made_up(chances=np.full((128, 64), 128, np.uint8))
     player = show(trace, view="density")
-    assert player.evaluate("fractalgen.state().view") == "density"
+    assert state(player, "view") == "density"
     place = player.evaluate("fractalgen.place(60, 40)")
 
     def pixel() -> list[int]:
-        picture = np.asarray(Image.open(io.BytesIO(player.screenshot())).convert("RGB"))
-        return picture[int(place["y"]), int(place["x"])].tolist()
+        return picture_of(player)[int(place["y"]), int(place["x"])].tolist()
 
     after = pixel()
     player.mouse.move(place["x"], place["y"])

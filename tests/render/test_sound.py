@@ -89,38 +89,31 @@ def soundfont(path: Path, bank: int = 0, preset: int = 0) -> Path:
         b"imod": bytes(10),
         b"igen": struct.pack("<HHHHHH", 54, 1, 53, 0, 0, 0),  # loop; sample 0
         b"shdr": named("sine")
-        + struct.pack("<IIIIIBbHH", 0, end, period, end - period, RATE, 69, 0, 0, 1)
-        # the closing record
-        + named("EOS")
-        + bytes(26),
+        + struct.pack("<IIIIIBbHH46x", 0, end, period, end - period, RATE, 69, 0, 0, 1),  # and a closing record
     }
-    info = (
-        b"INFO" + chunk(b"ifil", struct.pack("<HH", 2, 1)) + chunk(b"isng", b"EMU8000\0") + chunk(b"INAM", b"Sine\0\0")
+    about = {b"ifil": struct.pack("<HH", 2, 1), b"isng": b"EMU8000\0", b"INAM": b"Sine\0\0"}
+    lists = {b"INFO": about, b"sdta": {b"smpl": samples}, b"pdta": tables}
+    parts = (
+        chunk(b"LIST", name + b"".join(chunk(*entry) for entry in entries.items())) for name, entries in lists.items()
     )
-    lists = [info, b"sdta" + chunk(b"smpl", samples), b"pdta" + b"".join(chunk(*table) for table in tables.items())]
-    path.write_bytes(chunk(b"RIFF", b"sfbk" + b"".join(chunk(b"LIST", content) for content in lists)))
+    path.write_bytes(chunk(b"RIFF", b"sfbk" + b"".join(parts)))
     return path
 
 
-def test_length_is_the_rolls_seconds_and_the_tail() -> None:
+def test_length_is_the_rolls_seconds_and_the_tail_and_silence_is_silent() -> None:
     for piece, seconds in ((roll(width=16), 2.0), (roll(width=0), 0.0), (roll(width=16, tempos=((0, 60.0),)), 4.0)):
         sound, rate = synthesise(piece)
         assert rate == 44_100
         assert sound.dtype == np.float32
         assert sound.shape == (round((seconds + TAIL) * rate), 2)
-
-
-def test_silence_is_silent() -> None:
-    assert not synthesise(roll())[0].any()
+        assert not sound.any()
 
 
 def test_the_piano_is_in_tune() -> None:
     away = {}  # in cents
     for pitch in range(30, 106, 3):
         wanted = 440 * 2 ** ((pitch - 69) / 12)
-        found = peak_frequency(
-            mono(roll((pitch, 0, 16, 20))), 0.1, 2.0, wanted * 2 ** (-1 / 12), wanted * 2 ** (1 / 12)
-        )
+        found = peak_frequency(mono(roll((pitch, 0, 16, 20))), 0.1, 2.0, wanted / 2 ** (1 / 12), wanted * 2 ** (1 / 12))
         away[pitch] = 1200 * np.log2(found / wanted)
     assert all(abs(cents) < 5 for pitch, cents in away.items() if 42 <= pitch <= 76), away
     assert all(-15 < cents < 20 for cents in away.values()), away  # octaves are wide in the bass and the treble
@@ -192,10 +185,8 @@ def test_notes_begin_and_end_where_the_roll_says() -> None:
 
 
 def test_tempo_changes_are_heard() -> None:
-    piece = roll(
-        (60, 0, 1, 20), (60, 8, 1, 20), (60, 12, 4, 20), tempos=((0, 120.0), (8, 30.0))
-    )  # 8 x 1/8 s, 8 x 1/2 s
-    sound = mono(piece)
+    tempos = ((0, 120.0), (8, 30.0))  # 8 x 1/8 s, 8 x 1/2 s
+    sound = mono(roll((60, 0, 1, 20), (60, 8, 1, 20), (60, 12, 4, 20), tempos=tempos))
     assert len(sound) == round((1 + 4 + TAIL) * RATE)
     assert begins(sound[round(0.9 * RATE) :]) == pytest.approx(0.1, abs=0.002)
     assert not sound[round(2.05 * RATE) : 3 * RATE].any()
@@ -284,11 +275,8 @@ def test_the_samples(folder: Path, channels: int, distance: int) -> None:
 
 
 def test_the_samples_are_small() -> None:
-    def size(folder: Path) -> int:
-        return sum(path.stat().st_size for path in folder.glob("*.mp3"))
-
-    assert size(PIANO / "small") < 300_000
-    assert size(PIANO) + size(PIANO / "small") < 3_000_000
+    small, full = (sum(path.stat().st_size for path in at.glob("*.mp3")) for at in (PIANO / "small", PIANO))
+    assert small < 300_000 < small + full < 3_000_000
 
 
 def test_bytes_are_the_same_every_time(tmp_path: Path) -> None:
@@ -296,13 +284,6 @@ def test_bytes_are_the_same_every_time(tmp_path: Path) -> None:
     for name in ("a.wav", "b.wav"):
         save_wav(piece, tmp_path / name)
     assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
-
-
-def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
-    (tmp_path / "taken.wav").mkdir()
-    with pytest.raises(UserError, match=r"taken\.wav: cannot be written"):
-        save_wav(roll((60, 0, 8, 20)), tmp_path / "taken.wav")
-    assert [path.name for path in tmp_path.iterdir()] == ["taken.wav"]
 
 
 def test_hours_are_refused() -> None:
@@ -329,11 +310,6 @@ def test_bad_soundfonts_are_refused(content: bytes | None, reason: str, tmp_path
         save_wav(roll((60, 0, 8, 20)), tmp_path / "out.wav", path)
     assert str(error.value) == f"--soundfont {path}: {reason}"
     assert not (tmp_path / "out.wav").exists()
-
-
-def test_a_folder_is_no_soundfont(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"--soundfont .*: cannot be read \(Is a directory\)"):
-        check_soundfont(tmp_path)
 
 
 def test_the_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
