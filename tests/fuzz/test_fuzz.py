@@ -23,7 +23,8 @@ from fractalgen.music.midi_writer import midi_bytes, text_event
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.trace import Trace
 from tests import tiny
-from tests.fuzz import ALIASES, KINDS, MERGED, run
+from tests.fuzz import KINDS, run
+from tests.fuzz.settings import ALIASES, MERGED
 
 COUNTS = {"midi": 200, "trace": 300, "corpus": 300, "checkpoint": 40, "yaml": 60}
 
