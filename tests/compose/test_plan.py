@@ -53,6 +53,12 @@ def compose(checkpoint: str, folder: Path, *flags: object) -> tuple[Path, Trace]
     return folder / f"{mode}_000.mid", Trace.load(folder / f"{mode}_000.trace.npz")
 
 
+def chords_of(trace: Trace) -> list[str]:
+    """The chord of each beat of the plan."""
+    assert trace.plan is not None
+    return [spelled(int(code)) for code in trace.plan.chords]
+
+
 def marker_texts(path: Path) -> list[str]:
     texts = [decode(content) for _, content in read_file(path).meta(0x06)]
     return [text for text in texts if not text.startswith("FractalGen")]
@@ -68,7 +74,7 @@ def test_chords_and_form_come_out_as_markers_and_in_the_trace(planner: str, tmp_
     assert trace.plan is not None
     assert trace.plan.returns.tolist() == [-1, -1, -1, -1, 0, 1]
     assert trace.plan.left.tolist() == [16, 16, 4, 3, 2, 1]
-    assert [spelled(int(code)) for code in trace.plan.chords[:8:2]] == ["C", "G/B", "Am", "F"]
+    assert chords_of(trace)[:8:2] == chords
     assert trace.frames("hierarchical")[0].level_name == "Plan"
     assert [span.text for span in trace.lane if span.row == 0] == ["A", "B", "A"]
     again, _ = compose(planner, tmp_path / "again", *flags)
@@ -79,9 +85,8 @@ def test_what_is_not_given_is_drawn(planner: str, tmp_path: Path) -> None:
     path, trace = compose(planner, tmp_path, "--chords", "C ? F ?", "--bars", 4)
     assert trace.plan is not None
     assert (trace.plan.returns > -2).all()
-    chords = trace.plan.chords.reshape(4, 4)
-    assert [spelled(int(code)) for code in chords[::2, 0]] == ["C", "F"]
-    assert (chords > 0).all()
+    assert chords_of(trace)[::8] == ["C", "F"]
+    assert all(chords_of(trace))
     assert len(marker_texts(path)) >= 3
 
 
@@ -123,8 +128,7 @@ def test_a_lead_sheet_gets_its_piano_part(planner: str, tmp_path: Path) -> None:
     assert piece.width == given.width == 48
     melody = given.tokens[60:]
     assert np.array_equal(np.where(melody > 0, piece.tokens[60:], 0), melody)
-    assert trace.plan is not None
-    assert [spelled(int(code)) for code in trace.plan.chords[::4]] == ["C", "Am", "F", "G7"]
+    assert chords_of(trace)[::4] == ["C", "Am", "F", "G7"]
     assert marker_texts(path) == ["C", "A:min", "F", "G7"]  # its own
     assert (piece.tokens[:60] >= ONSET).any()
 
@@ -185,8 +189,7 @@ def test_an_introduction_has_chords_and_no_melody(planner: str, tmp_path: Path) 
     path.write_bytes(midi(meter(0, 4, 2) + bytes([0]) + text_event(0x06, "C:maj"), notes))
     _, trace = compose(planner, tmp_path, "--mode", "accompany", "--lead_sheet", path)
     assert not trace.strip(trace.known).any()
-    assert trace.plan is not None
-    assert [spelled(int(code)) for code in trace.plan.chords] == ["C"] * 4
+    assert chords_of(trace) == ["C"] * 4
 
 
 @pytest.mark.slow
@@ -194,8 +197,7 @@ def test_the_program_reads_its_own_markers(planner: str, tmp_path: Path) -> None
     path, _ = compose(planner, tmp_path / "a", "--chords", "C C C G", "--form", "A2 B2")
     flags = ("--mode", "accompany", "--lead_sheet", path, "--voice", "right")
     _, trace = compose(planner, tmp_path / "b", *flags)
-    assert trace.plan is not None
-    assert [spelled(int(code)) for code in trace.plan.chords[::4]] == ["C", "C", "C", "G"]
+    assert chords_of(trace)[::4] == ["C", "C", "C", "G"]
 
 
 @pytest.mark.slow
@@ -209,14 +211,12 @@ def test_the_key_of_given_chords(planner: str, tmp_path: Path) -> None:
 def test_pieces_end_on_the_tonic_unless_told_otherwise(planner: str, tmp_path: Path) -> None:
     for flags, last in ((("--key", "D minor"), "Dm"), (("--key", "D minor", "--chords", "C G"), "G")):
         _, trace = compose(planner, tmp_path, "--bars", 4, *flags)
-        assert trace.plan is not None
-        assert [spelled(int(code)) for code in trace.plan.chords[-4:]] == [last] * 4
+        assert chords_of(trace)[-4:] == [last] * 4
     head = ["generate", "--checkpoint", planner, "--output_dir", tmp_path / "two", "--seed", 1, "--save_trace"]
     assert cli.main([str(argument) for argument in [*head, "--bars", 2, "--num_samples", 2]]) == 0
     for number in (0, 1):
         trace = Trace.load(tmp_path / "two" / f"unconditional_{number:03d}.trace.npz")
-        assert trace.plan is not None
-        chord = spelled(int(trace.plan.chords[-1]))
+        chord = chords_of(trace)[-1]
         assert trace.settings["key"] == chord.replace("m", "") + (" minor" if "m" in chord else " major")
 
 
@@ -254,8 +254,7 @@ def test_chords_of_a_text_file_under_a_melody(planner: str, tmp_path: Path) -> N
     chords.write_text("C | Am\nF | G7\n")
     flags = ("--mode", "accompany", "--lead_sheet", chords, "--input_midi", melody, "--voice", "track:Melody")
     path, trace = compose(planner, tmp_path, *flags)
-    assert trace.plan is not None
-    assert [spelled(int(code)) for code in trace.plan.chords[::4]] == ["C", "Am", "F", "G7"]
+    assert chords_of(trace)[::4] == ["C", "Am", "F", "G7"]
     assert marker_texts(path)[:1] == ["C"]
 
 
@@ -288,9 +287,7 @@ def test_a_piece_goes_on_under_chords(planner: str, tmp_path: Path) -> None:
     sheet = lead_sheet(tmp_path / "sheet.mid")
     flags = ("--mode", "conditional", "--condition_midi", sheet, "--bars", 3, "--chords", "Dm G7 C")
     path, trace = compose(planner, tmp_path, *flags)
-    assert trace.plan is not None
-    chords = [spelled(int(code)) for code in trace.plan.chords[::4]]
-    assert chords[4:] == ["Dm", "G7", "C"]
+    assert chords_of(trace)[16::4] == ["Dm", "G7", "C"]
     assert PianoRoll.from_midi(path).width == 48 + 36
     assert [text for text in marker_texts(path) if text[0] != "["][-3:] == ["Dm", "G7", "C"]
 
@@ -308,20 +305,10 @@ def test_a_piece_goes_on_under_chords(planner: str, tmp_path: Path) -> None:
         ("--meter waltz", "--meter 'waltz': write it as 4/4, 3/4, 6/8"),
         ("--mode accompany --lead_sheet UNMARKED", "UNMARKED: no chord in it"),
         ("--mode accompany --lead_sheet UNNAMED", "UNNAMED: which track is the melody?"),
-        (
-            "--mode accompany --lead_sheet chords.txt",
-            "--lead_sheet chords.txt: holds chords alone; --input_midi is needed",
-        ),
+        ("--mode accompany --lead_sheet chords.txt", "chords.txt: holds chords alone; --input_midi is needed"),
         ("--mode accompany --lead_sheet SHEET --chords C", "give only one of them"),
         ("--lead_sheet SHEET", "--lead_sheet SHEET: belongs to --mode accompany"),
-        (
-            "--mode accompany --input_midi SHEET --meter 3/4",
-            "--meter 3/4: in --mode accompany the given music sets the meter",
-        ),
-        (
-            "--mode accompany --input_midi SHEET --voice tenor",
-            "--voice tenor: highest, lowest, all, melody, right, left",
-        ),
+        ("--mode accompany --input_midi SHEET --meter 3/4", "--meter 3/4: in --mode accompany the given music sets"),
     ],
 )
 def test_mistakes_are_one_line(
