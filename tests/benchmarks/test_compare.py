@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,9 +25,8 @@ from fractalgen.evaluation.notes import crop_tokens
 from fractalgen.evaluation.statistics import STATISTICS
 from fractalgen.music.measures import note_count
 from tests import tiny
+from tests.benchmarks import ErrorLine
 from tests.data import test_plans
-
-ErrorLine = Callable[..., str]
 
 LIMIT, SAMPLES = 4, 2
 BARS: dict[str, Any] = {"patch": 16, "bar_columns": True}  # of the tiny model

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,8 +27,7 @@ from fractalgen.evaluation.likelihood import score, sliding_windows
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.tokens import ONSET, velocity_bin
 from tests import tiny
-
-ErrorLine = Callable[..., str]
+from tests.benchmarks import ErrorLine
 
 
 @pytest.fixture(scope="module")

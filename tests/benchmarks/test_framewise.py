@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
@@ -14,9 +13,8 @@ from benchmarks.framewise import Ordering, draw, frame_log_probabilities, main, 
 from fractalgen.api import FractalGen
 from fractalgen.checkpoint import save_pretrained
 from fractalgen.data.corpus import Corpus
+from tests.benchmarks import ErrorLine
 from tests.model.properties.helpers import every_roll, random_model, random_rolls, tiny_config
-
-ErrorLine = Callable[..., str]
 
 
 def model(grid: int = 4) -> FractalGen:

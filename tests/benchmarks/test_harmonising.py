@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +12,7 @@ from benchmarks.harmonising import main, task_of
 from fractalgen import PianoRoll
 from fractalgen.data.corpus import Corpus
 from tests import tiny
-
-ErrorLine = Callable[..., str]
+from tests.benchmarks import ErrorLine
 
 
 def test_the_soprano_is_given_and_silence_after_the_end() -> None:

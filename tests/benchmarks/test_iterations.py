@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +23,7 @@ from fractalgen.evaluation.notes import crop_tokens
 from fractalgen.evaluation.statistics import mean_distance, music_statistics
 from fractalgen.model.schedule import Schedule
 from tests import tiny
-
-ErrorLine = Callable[..., str]
+from tests.benchmarks import ErrorLine
 
 
 @pytest.fixture(scope="module")

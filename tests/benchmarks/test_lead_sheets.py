@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,9 +27,8 @@ from fractalgen.music.chords import Chords, parse_chord, spelled
 from fractalgen.music.labels import KEYS, Attribute
 from fractalgen.music.pianoroll import PianoRoll
 from tests import tiny
+from tests.benchmarks import ErrorLine
 from tests.data.test_plans import song
-
-ErrorLine = Callable[..., str]
 
 MELODY = (72, 74, 71, 69)
 

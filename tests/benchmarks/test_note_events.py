@@ -3,7 +3,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,8 @@ from fractalgen.evaluation.notes import crop_tokens
 from fractalgen.music.measures import note_count
 from fractalgen.music.tokens import orphan_holds
 from tests import tiny
+from tests.benchmarks import ErrorLine
 from tests.model.properties.helpers import assert_drawn_from
-
-ErrorLine = Callable[..., str]
 
 TINY: dict[str, Any] = {"steps_per_bar": 2, "width": 16, "depth": 2, "heads": 2, "max_notes": 8}
 

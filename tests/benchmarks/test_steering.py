@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +13,7 @@ from benchmarks.steering import labels_of, main, met, requests
 from fractalgen import FractalGen
 from fractalgen.music.labels import KEYS, Attribute
 from tests import tiny
-
-ErrorLine = Callable[..., str]
+from tests.benchmarks import ErrorLine
 
 DENSITY = Attribute("density", (), (0.0, 4.0, 8.0, 40.0), (0.0, 0.3, 0.6, 1.0), "notes a bar of four quarters")
 
