@@ -18,7 +18,7 @@ from fractalgen.data.prepare import Summary, prepare, split_by_hash
 from fractalgen.data.reading import Skipped, restruck
 from fractalgen.errors import UserError
 from fractalgen.music.labels import Attribute
-from fractalgen.music.tokens import HOLD, merge_notes
+from fractalgen.music.tokens import merge_notes
 from fractalgen.parallel import ordered
 from tests.midi_files import midi, off, on, read_or_die, scale
 
@@ -157,12 +157,6 @@ def test_targets_are_checked_before_reading(folder: Path, tmp_path: Path, read_o
             prepare(PrepareConfig(data=str(folder), out=str(out)))
 
 
-def test_one_file_is_a_corpus_too(folder: Path) -> None:
-    out = folder.parent / "one.safetensors"
-    prepare(PrepareConfig(data=str(folder / "a.mid"), out=str(out)))
-    assert Corpus.open(out).song_ids == ["a.mid"]
-
-
 @pytest.mark.skipif(os.name != "posix" or os.uname().sysname != "Linux", reason="file names are bytes on Linux only")
 def test_names_that_are_not_unicode(tmp_path: Path) -> None:
     folder = tmp_path / "music"
@@ -238,18 +232,6 @@ def test_chorales_struck_anew_are_a_sequence_of_chords(tmp_path: Path) -> None:
     assert np.array_equal(held.tokens(held.song_ids.index("train/000")) > 0, expected > 0)
     assert "a repeated pitch is held" in held.metadata["assumed"]
     assert "a repeated pitch is struck anew" in anew.metadata["assumed"]
-
-
-def test_a_folder_struck_anew(folder: Path) -> None:
-    held, anew = run(folder)[1], run(folder, restrike=True)[1]
-    assert anew.song_ids == held.song_ids
-    for song in range(len(held)):
-        assert np.array_equal(anew.tokens(song) > 0, held.tokens(song) > 0)
-        assert (anew.tokens(song) != HOLD).all()
-        assert anew.num_steps(song) == held.num_steps(song)
-    assert any((held.tokens(song) == HOLD).any() for song in range(len(held)))
-    assert "struck anew" in anew.metadata["assumed"]
-    assert "struck anew" not in held.metadata["assumed"]
 
 
 def test_pop909_layout(tmp_path: Path) -> None:
@@ -410,11 +392,6 @@ def test_corpora_are_put_together(folder: Path, tmp_path: Path, capsys: pytest.C
         with pytest.raises(UserError, match=message):
             prepare(PrepareConfig(out=str(target), **settings))
         assert not target.exists()
-
-
-def test_keys_are_estimated(folder: Path) -> None:
-    corpus = run(folder)[1]
-    assert corpus.keys(corpus.song_ids.index("leading.mid")) == ((0, "C major"),)
 
 
 @pytest.mark.slow

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fractalgen.errors import UserError
 from fractalgen.evaluation import charts, report
 from fractalgen.evaluation.statistics import STATISTICS
 from fractalgen.music.pianoroll import PianoRoll
@@ -326,20 +325,6 @@ def test_a_page_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert "2 of 5 samples are shown" in page.text
     monkeypatch.setattr(report, "PICTURE_BUDGET", 10 * one)
     assert "are shown" not in write(tmp_path, result(), ROLLS[:1] * 5).text
-
-
-def test_a_page_that_cannot_be_written(tmp_path: Path) -> None:
-    (tmp_path / "report.html").mkdir()
-    with pytest.raises(UserError, match=r"report\.html: cannot be written"):
-        report.write_report(tmp_path / "report.html", result(), [], [], {})
-    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
-
-
-def test_the_input_is_left_alone(tmp_path: Path) -> None:
-    facts, histograms = result(), copy.deepcopy(HISTOGRAMS)
-    write(tmp_path, facts, ROLLS, TRACES, histograms)
-    assert facts == result()
-    assert histograms == HISTOGRAMS
 
 
 def test_bars_share_one_scale() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import multiprocessing
 import os
+import runpy
+import sys
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -13,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fractalgen.errors import UserError
 from fractalgen.training import command
@@ -35,6 +38,21 @@ EVERYTHING: dict[str, Any] = {
     "max_steps": 4,
     "num_images_to_log": 0,
 }
+
+
+OF_SAMPLES = ("val_notes/", "val/health/")
+SCRIPT = """
+import os, sys, torch
+from pathlib import Path
+from fractalgen.training.command import train
+if "LOCAL_RANK" in os.environ:  # the second one; a cluster may be without these
+    assert not {"symusic", "jsonargparse", "imageio_ffmpeg"} & set(sys.modules)
+from tests import tiny
+
+torch.set_num_threads(1)
+settings = {"max_steps": 2, "val_crops": 2, "log_images_every_n_steps": 2, "num_images_to_log": 1}
+train(tiny.train_config(Path(sys.argv[1]), data=sys.argv[2], devices="2", strategy="ddp", **settings))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -79,9 +97,12 @@ def two_processes(*works: Callable[[], object]) -> None:
 
 
 def curve(version: Path) -> list[dict[str, float]]:
-    """The rows of the table: one for each step."""
+    """The rows of the table, one for each step, without what is measured in samples."""
     with (version / "metrics.csv").open() as file:
-        rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+        rows = [
+            {name: float(value) for name, value in row.items() if value and not name.startswith(OF_SAMPLES)}
+            for row in csv.DictReader(file)
+        ]
     first = int(rows[0]["step"])
     assert [row["step"] for row in rows] == list(range(first, first + len(rows)))
     return rows
@@ -108,16 +129,17 @@ def test_two_processes_train_as_one(
     settings = {"optimizer": optimizer, "batch_size": 4}
     one = run(tmp_path / "one", corpus, **settings)
     pair = {"optimizer": optimizer, "batch_size": 2, "devices": "2", "strategy": strategy}
+    pictures = int(strategy == "fsdp")  # where the weights have to be gathered for them
 
     middle = next((one / "checkpoints").glob("step_00000002-*"))
     two_processes(
-        lambda: run(tmp_path / "two", corpus, **pair, num_images_to_log=1, log_images_every_n_steps=4),
+        lambda: run(tmp_path / "two", corpus, **pair, num_images_to_log=pictures, log_images_every_n_steps=4),
         # and they take over from one process, in the middle
         lambda: run(tmp_path / "one to two", corpus, **pair, resume=str(middle)),
     )
     two = tmp_path / "two/run/lightning_logs/version_0"
     assert_same_run(one, two)
-    assert [path.name for path in (two / "generation_gifs").iterdir()] == ["step_0000004_sample_0.gif"]
+    assert len(list(two.glob("generation_gifs/*.gif"))) == pictures
     handed = tmp_path / "one to two/run/lightning_logs/version_0"
     assert curve(handed)[-1] == pytest.approx(curve(one)[-1], rel=1e-4, nan_ok=True)
     # one process takes over from them
@@ -126,10 +148,39 @@ def test_two_processes_train_as_one(
     back = run(tmp_path / "two to one", corpus, **settings, resume=str(middle))
     assert curve(back)[-1] == pytest.approx(curve(one)[-1], rel=1e-4, nan_ok=True)
     assert "crops a step" not in capsys.readouterr().err
+    if strategy == "fsdp":
+        return
     run(tmp_path / "smaller", corpus, **{**settings, "batch_size": 2}, resume=str(middle), max_steps=3)
     assert "4 crops a step there, 2 here (--batch_size 2 x" in capsys.readouterr().err
     header = torch.load(tmp_path / "smaller/run/lightning_logs/version_0/checkpoints/last.ckpt", weights_only=True)
     assert header["fractalgen"]["crops_seen"] == 2 * 4 + 1 * 2
+
+
+@pytest.mark.slow
+def test_lightning_starts_the_process_of_the_second_device(
+    corpus: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As a script of one's own, which Lightning starts once more."""
+    script = tmp_path / "two.py"
+    script.write_text(SCRIPT)
+
+    def first() -> None:
+        """The script in a fork of this process, which has the large libraries already."""
+        sys.modules["__main__"].__spec__ = None
+        sys.argv = [str(script), str(tmp_path), corpus]
+        os.environ["PYTHONPATH"] = str(Path(__file__).parents[2])
+        runpy.run_path(str(script), run_name="__main__")
+
+    process = multiprocessing.get_context("fork").Process(target=first)
+    process.start()
+    process.join()
+    told = capfd.readouterr().err
+    assert process.exitcode == 0, told
+    assert "failed, training goes on" not in told
+    (version,) = (tmp_path / "run/lightning_logs").iterdir()
+    steps = EventAccumulator(str(version)).Reload().Scalars("val_loss")
+    assert [event.step for event in steps] == [2]
+    assert [path.name for path in (version / "generation_gifs").iterdir()] == ["step_0000002_sample_0.gif"]
 
 
 @pytest.mark.slow

@@ -3,9 +3,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -95,22 +92,21 @@ def test_validations_and_logs_count_optimiser_steps(run: Any) -> None:
     assert values["val/nats_per_cell"][-1].value == values["val_loss"][-1].value
     assert values["learning_rate"][0].value == pytest.approx(6e-4)
     assert values["train/gradient_norm"][0].value > 0
-    kinds = ("generated", "generation_preview", "generation_animation", "hierarchical_poster", "ground_truth")
-    pictures = {
-        f"val/{kind}/{name}_{i}" for i in (0, 1) for kind in kinds for name in ("step_0000004_sample", "sample")
-    }
-    assert set(board.Tags()["images"]) == pictures
 
 
-def test_val_loss_is_the_mean_over_all_crops(run: Any, corpus: Path, tmp_path: Path) -> None:
-    version = run(max_steps=2, num_images_to_log=0)
-    path = checkpoint(version, 2)
+def losses(path: Path, corpus: Path, **settings: Any) -> tuple[float, float]:
+    """The nats a cell of the validation crops, without labels and given them, by the model of a checkpoint."""
+    crops = CropData(tiny.train_config(Path(), data=str(corpus), **settings), training.Corpus.open(corpus)).val_crops
+    tokens, labels = (torch.stack([crops[i][name] for i in range(len(crops))]) for name in ("tokens", "labels"))
     model = load_pretrained(path)
-    cfg = tiny.train_config(tmp_path, data=str(corpus))
-    crops = CropData(cfg, training.Corpus.open(corpus)).val_crops
     with torch.no_grad():
-        total = sum(float(model.nll(crops[i]["tokens"][None]).total) for i in range(len(crops)))
-    expected = total / (len(crops) * 128 * tiny.WIDTH)
+        free, given = (model.nll(tokens, told).total.sum() / tokens.numel() for told in (None, [*labels.unbind(1)]))
+    return float(free), float(given)
+
+
+def test_val_loss_is_the_mean_over_all_crops(run: Any, corpus: Path) -> None:
+    path = checkpoint(run(max_steps=2, num_images_to_log=0), 2)
+    expected, _ = losses(path, corpus)
     assert read_checkpoint(path)[0]["val_loss"] == pytest.approx(expected, rel=1e-5)
     assert path.name.endswith(f"val_loss_{expected:.4f}.ckpt")
 
@@ -119,19 +115,14 @@ def test_val_loss_is_the_mean_over_all_crops(run: Any, corpus: Path, tmp_path: P
 def test_labels_are_learned_and_kept(run: Any, corpus: Path, tmp_path: Path) -> None:
     version = run(attributes=("register", "key"), max_steps=2, num_images_to_log=0)
     path = checkpoint(version, 2)
-    model = load_pretrained(path)
     vocabulary = {attribute.name: attribute for attribute in training.Corpus.open(corpus).vocabulary}
-    assert model.config.attributes == (vocabulary["key"], vocabulary["register"])
-    cfg = tiny.train_config(tmp_path, data=str(corpus), attributes=("register", "key"))
-    crops = CropData(cfg, training.Corpus.open(corpus)).val_crops
-    tokens, labels = (torch.stack([crops[i][name] for i in range(len(crops))]) for name in ("tokens", "labels"))
-    with torch.no_grad():
-        free, given = model.nll(tokens).total.sum(), model.nll(tokens, list(labels.unbind(1))).total.sum()
+    assert load_pretrained(path).config.attributes == (vocabulary["key"], vocabulary["register"])
+    free, given = losses(path, corpus, attributes=("register", "key"))
     board = scalars(version)
     # free of labels, so that it compares with the loss of other models; and, beside it, given them
-    assert board.Scalars("val_loss")[-1].value == pytest.approx(float(free) / tokens.numel(), rel=1e-5)
-    assert board.Scalars("val_given_labels_loss")[-1].value == pytest.approx(float(given) / tokens.numel(), rel=1e-5)
-    assert float(free) != pytest.approx(float(given), rel=1e-6)
+    assert board.Scalars("val_loss")[-1].value == pytest.approx(free, rel=1e-5)
+    assert board.Scalars("val_given_labels_loss")[-1].value == pytest.approx(given, rel=1e-5)
+    assert free != pytest.approx(given, rel=1e-6)
     settings = {"attributes": ("register", "key"), "num_images_to_log": 0, "max_steps": 4}
     resumed = run(**settings, resume=str(path), output_dir=str(tmp_path / "resumed"))
     assert same_state(checkpoint(resumed, 4), checkpoint(run(**settings), 4))
@@ -249,24 +240,18 @@ def test_output_folder_that_cannot_be_made(run: Any, tmp_path: Path) -> None:
 
 def test_resuming_what_does_not_fit(run: Any, tmp_path: Path) -> None:
     path = checkpoint(run(max_steps=2, num_images_to_log=0), 2)
-    other = str(tmp_path / "other")
-    with pytest.raises(UserError, match="already at step 2, --max_steps is 2"):
-        run(resume=str(path), max_steps=2, output_dir=other)
-    with pytest.raises(UserError, match="scan_order there is column_major, here row_major"):
-        run(resume=str(path), scan_order="row_major", output_dir=other)
-    with pytest.raises(UserError, match=r"--generator_types there is (ar ?)+, here mar ar"):
-        run(resume=str(path), generator_types=("mar", *["ar"] * 3), output_dir=other)
-    path.write_bytes(b"junk")
-    with pytest.raises(UserError, match=r"--resume .* not a FractalGen checkpoint"):
-        run(resume=str(path), output_dir=other)
-    assert not Path(other).exists()
-
-
-def test_resuming_refuses_another_way_of_listening(run: Any, tmp_path: Path) -> None:
-    path = checkpoint(run(max_steps=2, num_images_to_log=0, reveal_share=0.5, context_future=(0, 0, 0, 0)), 2)
-    with pytest.raises(UserError, match="the model there sees known cells after the current one, --reveal_share 0"):
-        run(resume=str(path), context_future=(0, 0, 0, 0), output_dir=str(tmp_path / "other"))
-    assert not (tmp_path / "other").exists()
+    junk, other = tmp_path / "junk.ckpt", tmp_path / "other"
+    junk.write_bytes(b"junk")
+    for changes, message in (
+        ({"max_steps": 2}, "already at step 2, --max_steps is 2"),
+        ({"scan_order": "row_major"}, "scan_order there is column_major, here row_major"),
+        ({"generator_types": ("mar", *["ar"] * 3)}, r"--generator_types there is (ar ?)+, here mar ar"),
+        ({"reveal_share": 0.5}, "the model there sees only what comes before, --reveal_share 0.5 makes another"),
+        ({"resume": str(junk)}, r"--resume .* not a FractalGen checkpoint"),
+    ):
+        with pytest.raises(UserError, match=message):
+            run(**{"resume": str(path), "output_dir": str(other), **changes})
+    assert not other.exists()
 
 
 def test_shipped_names_are_not_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -396,17 +381,12 @@ def test_the_moving_average_is_what_is_validated_and_saved(run: Any, corpus: Pat
     assert not torch.equal(last["state_dict"][name], last["current_model_state"][name])
     # the loss is that of the average
     path = checkpoint(version, 5)
-    model, cfg = load_pretrained(path), tiny.train_config(tmp_path, data=str(corpus))
-    crops = CropData(cfg, training.Corpus.open(corpus)).val_crops
-    with torch.no_grad():
-        total = sum(float(model.nll(crops[i]["tokens"][None]).total) for i in range(len(crops)))
-    assert read_checkpoint(path)[0]["val_loss"] == pytest.approx(total / (len(crops) * 128 * tiny.WIDTH), rel=1e-5)
+    assert read_checkpoint(path)[0]["val_loss"] == pytest.approx(losses(path, corpus)[0], rel=1e-5)
     # and the trained weights are those of a run without an average, before and after resuming
-    plain = run(**{**settings, "ema_decay": 0.0}, output_dir=str(tmp_path / "plain"))
-    resumed = run(**settings, resume=str(checkpoint(version, 2)), output_dir=str(tmp_path / "resumed"))
-    dropped = run(
-        **{**settings, "ema_decay": 0.0}, resume=str(checkpoint(version, 2)), output_dir=str(tmp_path / "dropped")
-    )
+    second, none = str(checkpoint(version, 2)), {**settings, "ema_decay": 0.0}
+    plain = run(**none, output_dir=str(tmp_path / "plain"))
+    resumed = run(**settings, resume=second, output_dir=str(tmp_path / "resumed"))
+    dropped = run(**none, resume=second, output_dir=str(tmp_path / "dropped"))
     for key in ("state_dict", "current_model_state"):
         there, here = (torch.load(checkpoint(folder, 5), weights_only=True)[key] for folder in (version, resumed))
         assert all(torch.equal(there[name], here[name]) for name in there)
@@ -433,47 +413,14 @@ def test_tally() -> None:
     tally = Tally()
     tokens = torch.zeros(2, 128, 16, dtype=torch.long)
     tokens[:, 60, :3] = torch.tensor([5, 1, 6])
-    tally.add(NLL({"L0/gate": torch.tensor([1.0, 2.0]), "L1/gate": torch.tensor([3.0, 4.0])}, {}, True), tokens)
-    tally.add(NLL({"L0/gate": torch.tensor([5.0, 6.0]), "L1/gate": torch.tensor([7.0, 8.0])}, {}, True), tokens)
+    for first, second in (([1.0, 2.0], [3.0, 4.0]), ([5.0, 6.0], [7.0, 8.0])):
+        tally.add(NLL({"L0/gate": torch.tensor(first), "L1/gate": torch.tensor(second)}, {}, True), tokens)
     metrics = tally.metrics("val")
     assert metrics["val_loss"] == metrics["val/nats_per_cell"] == 36 / (4 * 128 * 16)
     assert metrics["val/bits_per_note"] == pytest.approx(36 / math.log(2) / 8)
     assert metrics["val/bits_per_note/L0/gate"] == pytest.approx(14 / math.log(2) / 8)
-
-
-def test_tally_leaves_known_cells_out() -> None:
-    tally = Tally()
-    tokens = torch.zeros(1, 128, 16, dtype=torch.long)
-    tokens[:, 60, :3] = torch.tensor([5, 1, 6])
-    known = (torch.arange(16) < 2).expand_as(tokens)
-    tally.add(NLL({"L0/gate": torch.tensor([7.0])}, {}, True), tokens, known)
+    # known cells are left out
+    tally, known = Tally(), (torch.arange(16) < 2).expand_as(tokens[:1])
+    tally.add(NLL({"L0/gate": torch.tensor([7.0])}, {}, True), tokens[:1], known)
     assert tally.metrics("train")["train_loss"] == pytest.approx(7 / (128 * 14))
     assert tally.metrics("train")["train/bits_per_note"] == pytest.approx(7 / math.log(2))
-
-
-TWO_DEVICES = """
-import sys, torch
-from pathlib import Path
-from fractalgen.training.command import train
-assert not {"symusic", "jsonargparse", "imageio_ffmpeg"} & set(sys.modules)  # a cluster may be without them
-from tests import tiny
-
-torch.set_num_threads(1)
-if __name__ == "__main__":
-    train(tiny.train_config(Path(sys.argv[1]), data=sys.argv[2], devices="2", strategy="ddp"))
-"""
-
-
-@pytest.mark.slow
-def test_two_devices(corpus: Path, tmp_path: Path) -> None:
-    (tmp_path / "two.py").write_text(TWO_DEVICES)
-    command = [sys.executable, "-W", "error::UserWarning", str(tmp_path / "two.py"), str(tmp_path), str(corpus)]
-    root = str(Path(__file__).parents[2])
-    environment = {**os.environ, "PYTHONPATH": root}
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
-    assert result.returncode == 0, result.stderr
-    assert "failed, training goes on" not in result.stderr
-    version = tmp_path / "run" / "lightning_logs" / "version_0"
-    assert [event.step for event in scalars(version).Scalars("val_loss")] == [2, 4, 5]
-    assert len(list((version / "generation_gifs").iterdir())) == 2
-    assert not (tmp_path / "run" / "lightning_logs" / "version_1").exists()
