@@ -33,7 +33,7 @@ export function showHistory(studio) {
   const states = [...project.states.values()].toSorted((one, other) => other.time - one.time || other.id - one.id);
   const time = new Intl.DateTimeFormat(current(), { hour: "2-digit", minute: "2-digit" });
   const before = new Set();
-  for (let at = project.head; at !== null && at !== undefined; at = project.states.get(at)?.parent) before.add(at);
+  for (let at = project.head; at != null; at = project.states.get(at)?.parent) before.add(at);
   list.replaceChildren(
     ...states.map(({ id, label, kind, time: when, group }) =>
       el(
@@ -50,7 +50,7 @@ export function showHistory(studio) {
           icon({ edit: "draw", new: "file", import: "file", alternative: "abc" }[kind] ?? "spark"),
           el("span", { textContent: kind === "new" ? t("state.new") : stateName(label) }),
           el("small", {
-            textContent: `${group !== null && group !== undefined ? `#${id} · ` : ""}${time.format(when * 1000)}`,
+            textContent: `${group != null ? `#${id} · ` : ""}${time.format(when * 1000)}`,
           }),
         ),
       ),

@@ -7,8 +7,8 @@ export const QUARTER = 480,
   GRID = 120;
 const FIELDS = ["id", "pitch", "start", "duration", "velocity", "hand", "locked"];
 
-export const read = (raw) =>
-  settled({ ...raw, notes: raw.notes.map((one) => Object.fromEntries(FIELDS.map((name, i) => [name, one[i]]))) });
+export const readNotes = (rows) => rows.map((row) => Object.fromEntries(FIELDS.map((name, i) => [name, row[i]])));
+export const read = (raw) => settled({ ...raw, notes: readNotes(raw.notes) });
 export const write = (piece) => ({ ...piece, notes: piece.notes.map((note) => FIELDS.map((name) => note[name])) });
 export const empty = () => ({
   length: 0,
@@ -24,7 +24,7 @@ export const idsOf = (notes) => new Set(notes.map(({ id }) => id));
 /** The tick at which the last of some notes ends, or 0. */
 export const endOf = (notes) => notes.reduce((most, { start, duration }) => Math.max(most, start + duration), 0);
 
-const byTime = (one, other) => one.start - other.start || one.pitch - other.pitch;
+export const byTime = (one, other) => one.start - other.start || one.pitch - other.pitch;
 
 /** Notes in order, and whole bars that hold them all. */
 function settled(piece) {

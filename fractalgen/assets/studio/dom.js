@@ -8,7 +8,7 @@ export function el(tag, properties = {}, ...children) {
     else if (name in element && name !== "list") element[name] = value;
     else element.setAttribute(name, value);
   }
-  element.append(...children.filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(...children.filter((child) => child != null && child !== false));
   return element;
 }
 

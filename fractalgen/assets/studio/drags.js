@@ -1,6 +1,6 @@
 /**
- * What a drag on the roll does, by where it begins.  A drag is `{move(x, y, event), done(), cancel()}`, or null.  It is
- * shown at once and is one edit.
+ * What a drag on the roll does, by where it begins.  A drag is `{move(x, y, event), done(), cancel()}`, each of them if
+ * there is something to do, or null.  It is shown at once as a draft, and is one edit.
  */
 import * as edit from "./document.js";
 import { barAt, barEnd, bars, clamp } from "./document.js";
@@ -85,7 +85,7 @@ function velocities(tools, x0, y0) {
       if (ids.size) studio.draft(edit.setVelocity(studio.piece, new Set(ids.keys()), ({ id }) => ids.get(id)));
     };
   paint(x0, y0);
-  return { move: paint, done: () => ids.size && studio.keep("velocity", ids.size), cancel: () => studio.drop() };
+  return { move: paint, done: () => ids.size && studio.keep("velocity", ids.size) };
 }
 
 function erase(tools, hit) {
@@ -100,7 +100,6 @@ function erase(tools, hit) {
   return {
     move: (x, y) => wipe(tools.roll.hit(x, y)),
     done: () => gone.size && studio.keep("delete", gone.size),
-    cancel: () => studio.drop(),
   };
 }
 
@@ -124,7 +123,6 @@ export function draw(tools, { tick, pitch }) {
       studio.lastLength = long;
       studio.keep("add", 1);
     },
-    cancel: () => studio.drop(),
   };
 }
 
@@ -170,7 +168,6 @@ function dragNotes(tools, { note, edge, tick, pitch }, event, x0, y0) {
       if (moved) studio.keep(edge ? "resize" : copy ? "copy" : "move", ids.size);
       else if (!more && !alone && studio.selection.size > 1) studio.select(new Set([note.id]));
     },
-    cancel: () => studio.drop(),
   };
 }
 

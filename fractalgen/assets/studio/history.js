@@ -18,10 +18,7 @@ const storage = {
   },
 };
 
-/**
- * Events: "change" (head, document or states), "status" (queue, connection, whether it is gone), "refused" (`detail`: the
- * server's line).
- */
+/** Events: "change" (head, document or states), "status" (queue, connection, gone), "refused" (`detail`: why). */
 export class Project extends EventTarget {
   id = null;
   name = "";

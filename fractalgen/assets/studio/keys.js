@@ -6,20 +6,14 @@ import { showHelp } from "./dialogs.js";
 // keys that belong to the control that has the focus
 const own = { INPUT: /./, SELECT: /./, TEXTAREA: /./, SUMMARY: /^( |Enter)$/, BUTTON: /^( |Enter)$/, A: /^Enter$/ };
 
-/** What the keys do: alone, with shift, with alt, and with control (or command). */
-function shortcuts(studio) {
+/** What the keys do alone. */
+function plainKeys(studio) {
   const { composer, editor, player, roll, strip, tools, transport, view } = studio;
-  const longer = (by) => editor.change("resize", (piece, ids) => edit.resize(piece, ids, by), { merge: "resize" });
-  const louder = (by) =>
-    editor.change("velocity", (piece, ids) => edit.setVelocity(piece, ids, ({ velocity }) => velocity + by), {
-      merge: "velocity",
-    });
-  const moved = (done, other) => (done ? editor.tell() : other?.());
-  const time = (by) =>
-    moved(editor.nudge(by * tools.grid, 0), () => transport.seek(tools.snap(studio.cursor) + by * tools.grid));
   const scroll = (by) => $("roll-box").scrollBy({ top: by });
-
-  const plain = {
+  /** Moves the selected notes, or else the cursor or the roll. */
+  const arrow = (later, higher, other) => (editor.nudge(later, higher) ? editor.tell() : other());
+  const time = (by) => arrow(by * tools.grid, 0, () => transport.seek(tools.snap(studio.cursor) + by * tools.grid));
+  return {
     " ": () => transport.toggle(),
     Home: () => $("start").click(),
     End: () => {
@@ -48,8 +42,8 @@ function shortcuts(studio) {
     Enter: () => editor.addNote(),
     ArrowLeft: () => time(-1),
     ArrowRight: () => time(1),
-    ArrowUp: () => moved(editor.nudge(0, 1), () => scroll(-40)),
-    ArrowDown: () => moved(editor.nudge(0, -1), () => scroll(40)),
+    ArrowUp: () => arrow(0, 1, () => scroll(-40)),
+    ArrowDown: () => arrow(0, -1, () => scroll(40)),
     "+": () => roll.zoom(1.4),
     "=": () => roll.zoom(1.4),
     "-": () => roll.zoom(1 / 1.4),
@@ -67,13 +61,25 @@ function shortcuts(studio) {
       }
     },
   };
-  const shifted = {
-    ArrowUp: () => moved(editor.nudge(0, 12)),
-    ArrowDown: () => moved(editor.nudge(0, -12)),
-    ArrowLeft: () => moved(longer(-tools.grid)),
-    ArrowRight: () => moved(longer(tools.grid)),
+}
+
+/** What they do with shift, with alt, and with control (or command). */
+function keysWithOthers(studio) {
+  const { composer, editor, tools } = studio;
+  const changed = (done) => done && editor.tell();
+  const longer = (by) =>
+    changed(editor.change("resize", (piece, ids) => edit.resize(piece, ids, by), { merge: "resize" }));
+  const louder = (by) => {
+    const how = (piece, ids) => edit.setVelocity(piece, ids, ({ velocity }) => velocity + by);
+    changed(editor.change("velocity", how, { merge: "velocity" }));
   };
-  const alt = { ArrowUp: () => moved(louder(4)), ArrowDown: () => moved(louder(-4)) };
+  const shifted = {
+    ArrowUp: () => changed(editor.nudge(0, 12)),
+    ArrowDown: () => changed(editor.nudge(0, -12)),
+    ArrowLeft: () => longer(-tools.grid),
+    ArrowRight: () => longer(tools.grid),
+  };
+  const alt = { ArrowUp: () => louder(4), ArrowDown: () => louder(-4) };
   const control = {
     z: () => studio.undo(),
     Z: () => studio.redo(),
@@ -86,11 +92,12 @@ function shortcuts(studio) {
     Enter: () => composer.compose(),
     s: () => studio.project.saved(),
   };
-  return { plain, shifted, alt, control };
+  return { shifted, alt, control };
 }
 
 export function listen(studio) {
-  const { plain, shifted, alt, control } = shortcuts(studio);
+  const plain = plainKeys(studio),
+    { shifted, alt, control } = keysWithOthers(studio);
   document.addEventListener("keydown", (event) => {
     const { target, key } = event,
       command = event.ctrlKey || event.metaKey;

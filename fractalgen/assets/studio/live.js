@@ -2,7 +2,7 @@
  * A composition while it is composed.  A patch of 16 pitches by a bar flashes when it is decided; then its patches of 4
  * pitches by a quarter and their cells appear in the order in which the model decided them, until the notes stand there.
  */
-import { QUARTER } from "./document.js";
+import { QUARTER, byTime, readNotes } from "./document.js";
 import { shade } from "./shades.js";
 
 const FLASH = 260,
@@ -17,20 +17,11 @@ export class Live {
   /** `started`: the server's message of that type; `before`: the piece that was asked from. */
   constructor(started, before) {
     Object.assign(this, started, { shownSample: 0, done: 0, total: 0 });
-    const given = started.given.map(([, pitch, start]) => `${pitch}:${start}`);
-    this.given = new Set(given);
+    this.given = new Set(started.given.map(([, pitch, start]) => `${pitch}:${start}`));
     this.samples = Array.from({ length: started.num_samples }, () => ({ pieces: [], patches: [], plan: {} }));
     const lanes = started.mode === "new" ? { chords: [], sections: [] } : {};
     this.base = { ...before, ...lanes, length: started.length, meters: started.meters, tempos: started.tempos };
-    this.kept = started.given.map(([id, pitch, start, duration, velocity, hand, locked]) => ({
-      id,
-      pitch,
-      start,
-      duration,
-      velocity,
-      hand,
-      locked,
-    }));
+    this.kept = readNotes(started.given);
     this.views = this.samples.map(() => null);
     this.begin = this.frontier = started.mode === "continue" ? before.length : 0;
   }
@@ -95,8 +86,7 @@ export class Live {
       taken.add(`${pitch}:${start}`);
       open.set(`${pitch}:${start + duration}`, note);
     }
-    notes.sort((one, other) => one.start - other.start || one.pitch - other.pitch);
-    return { ...this.base, ...plan, key, notes };
+    return { ...this.base, ...plan, key, notes: notes.sort(byTime) };
   }
 
   /** Plays the composing again, as fast as it was (at most 12 seconds). */

@@ -29,6 +29,8 @@ const HIDDEN = new Set(["model", "seconds", "condition_bars", "batch_size"]); //
 const ITERATIONS = ["quality", "num_iter_list", "mar_order", "batch_generate_size"]; // of models that have some
 const SHORT = { bars: 16, tempo: 120 };
 
+const title = (name) => (has(`flag.${name}`) ? t(`flag.${name}`) : name.replaceAll("_", " "));
+
 /** Events: "change". */
 export class Panel extends EventTarget {
   mode = "new";
@@ -205,79 +207,57 @@ export class Panel extends EventTarget {
     return this.#row("model", select, this.model.description);
   }
 
-  #row(name, control, help, wide = false) {
-    const title = has(`flag.${name}`) ? t(`flag.${name}`) : name.replaceAll("_", " ");
+  #row(name, control, help = "", wide = false) {
     return el(
       "div",
-      { className: `row ${wide ? "wide" : ""}`, title: help ?? "" },
-      el("label", { htmlFor: control.id, textContent: title }),
+      { className: `row ${wide ? "wide" : ""}`, title: help },
+      el("label", { htmlFor: control.id, textContent: title(name) }),
       control,
     );
   }
 
   #field(name, flag) {
-    const id = `flag-${name}`,
-      value = this.values[name],
-      change = ({ target }) => this.set(name, target.value);
-    const select = (pairs) =>
-      el(
-        "select",
-        { id, onchange: change },
-        ...pairs.map(([text, key]) => new Option(text, key, false, String(value ?? "") === String(key))),
-      );
-    if (name === "add")
-      return this.#row(name, el("input", { id, type: "number", min: 1, max: 64, value: value ?? 4, onchange: change }));
-    if (name === "hand")
-      return this.#row(
-        name,
-        select([
-          [t("hand.both"), ""],
-          [t("hand.right"), 0],
-          [t("hand.left"), 1],
-        ]),
-      );
     if (name === "lane") return this.#check(name, this.lane, t("flag.lane.help"), `lane ${this.mode}`);
-    if (name === "key")
-      return this.#row(
-        name,
-        select([[t("any"), ""], ...(this.model.labels.key ?? []).map((key) => [keyName(key), key])]),
-        flag.help,
-      );
-    if (name === "style")
-      return this.#row(
-        name,
-        select([[t("any"), ""], ...this.model.labels.style.map((style) => [style, style])]),
-        flag.help,
-      );
-    if (name === "meter")
-      return this.#row(
-        name,
-        select([[t("default"), ""], ...this.model.meters.map((meter) => [meter, meter])]),
-        flag.help,
-      );
     if (LABELS.includes(name) || name === "strength") return this.#slider(name, flag);
-    if (flag.type.includes("bool")) return this.#check(name, value ?? flag.default, flag.help);
-    if (flag.choices)
-      return this.#row(
-        name,
-        select([
-          [t("default"), ""],
-          ...flag.choices.map((one) => [has(`choice.${one}`) ? t(`choice.${one}`) : one, one]),
-        ]),
-        flag.help,
-      );
-    return this.#input(name, flag, id, change);
+    if (flag?.type.includes("bool")) return this.#check(name, this.values[name] ?? flag.default, flag.help);
+    const options = this.#options(name, flag),
+      control = { id: `flag-${name}`, onchange: ({ target }) => this.set(name, target.value) };
+    if (!options) return this.#input(name, flag, control);
+    const chosen = String(this.values[name] ?? "");
+    const items = options.map(([text, value]) => new Option(text, value, false, chosen === String(value)));
+    return this.#row(name, el("select", control, ...items), flag?.help);
   }
 
-  #input(name, flag, id, change) {
+  /** What a field offers to choose from, `[[text, value]]`; undefined where it is written. */
+  #options(name, flag) {
+    const { labels, meters } = this.model ?? {};
+    const pairs = (values, text = (value) => value) => values.map((value) => [text(value), value]);
+    switch (name) {
+      case "hand":
+        return Object.entries({ both: "", right: 0, left: 1 }).map(([hand, value]) => [t(`hand.${hand}`), value]);
+      case "key":
+        return [[t("any"), ""], ...pairs(labels.key ?? [], keyName)];
+      case "style":
+        return [[t("any"), ""], ...pairs(labels.style)];
+      case "meter":
+        return [[t("default"), ""], ...pairs(meters)];
+    }
+    const text = (choice) => (has(`choice.${choice}`) ? t(`choice.${choice}`) : choice);
+    return flag?.choices && [[t("default"), ""], ...pairs(flag.choices, text)];
+  }
+
+  #input(name, flag, control) {
+    if (name === "add") {
+      const bars = { type: "number", min: 1, max: 64, value: this.adds };
+      return this.#row(name, el("input", { ...control, ...bars }));
+    }
     const number = /int|float/.test(flag.type),
       wide = ["chords", "form", "voice"].includes(name) || !number;
     const example = has(`example.${name}`) ? t(`example.${name}`) : (flag.default ?? SHORT[name] ?? "");
     const input = el("input", {
-      id,
+      ...control,
       type: number ? "number" : "text",
       value: this.values[name] ?? "",
-      onchange: change,
       placeholder: Array.isArray(example) ? example.join(" ") : String(example),
       spellcheck: false,
       ...(number ? { step: flag.type.includes("float") ? "any" : "1", min: flag.low ?? "", max: flag.high ?? "" } : {}),
@@ -296,10 +276,7 @@ export class Panel extends EventTarget {
       "div",
       { className: "row check wide", title: help ?? "" },
       box,
-      el("label", {
-        htmlFor: box.id,
-        textContent: has(`flag.${name}`) ? t(`flag.${name}`) : name.replaceAll("_", " "),
-      }),
+      el("label", { htmlFor: box.id, textContent: title(name) }),
     );
   }
 

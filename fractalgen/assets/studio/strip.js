@@ -29,7 +29,7 @@ export class Strip {
   get choices() {
     const { states, head } = this.studio.project,
       children = [...states.values()].filter(({ parent }) => parent === head);
-    const last = children.findLast(({ group }) => group !== null && group !== undefined)?.group;
+    const last = children.findLast(({ group }) => group != null)?.group;
     const group = children.filter((state) => last !== undefined && state.group === last);
     const { hidden } = this;
     return group.length > 1 ? group.filter(({ id }) => !hidden.has(id)) : [];

@@ -68,10 +68,10 @@ export class Tools {
 
   #up(event) {
     if (!this.#pointers.delete(event.pointerId)) return;
+    if (event.type === "pointercancel") return this.cancel();
     const drag = this.#drag;
     this.#drag = null; // what it does at its end does not take it back
-    if (event.type === "pointercancel") drag?.cancel?.();
-    else drag?.done?.(event);
+    drag?.done?.(event);
     this.studio.marquee = null;
     this.roll.invalidate();
   }
@@ -127,8 +127,7 @@ export class Tools {
   }
 
   #pinch() {
-    this.#drag?.cancel?.();
-    this.studio.drop();
+    this.cancel();
     const spread = () => {
       const [one, other] = [...this.#pointers.values()];
       return {
