@@ -97,12 +97,7 @@ class Measured(NamedTuple):
         return self._replace(numbers=np.where(heard, self.numbers, np.nan))
 
 
-def vocabulary(songs: Iterable[Song], steps_per_quarter: int = 4, velocity_bins: int = 32) -> tuple[Attribute, ...]:
-    """The attributes by which training songs differ, see :func:`vocabulary_of`."""
-    return vocabulary_of((song.style, Measured.of(song, steps_per_quarter, velocity_bins)) for song in songs)
-
-
-def vocabulary_of(measured: Iterable[tuple[str, Measured]]) -> tuple[Attribute, ...]:
+def vocabulary(measured: Iterable[tuple[str, Measured]]) -> tuple[Attribute, ...]:
     """The attributes by which songs differ, each given by its style and what was measured in it."""
     rows = [np.zeros((0, len(UNITS)))]
     styles: set[str] = set()

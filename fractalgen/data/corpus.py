@@ -86,7 +86,7 @@ def write_corpus(
     if vocabulary:
         pairs = zip(songs, analyses, strict=True)
         training = [(song.style, found.measured) for song, found in pairs if splits[song.name] == "train"]
-        metadata["attributes"] = [asdict(attribute) for attribute in attributes.vocabulary_of(training)]
+        metadata["attributes"] = [asdict(attribute) for attribute in attributes.vocabulary(training)]
     metadata |= about
     write_tensors(path, tensors, metadata)
 
@@ -237,8 +237,9 @@ class Corpus:
         """The attributes by which the training songs differ, see :func:`fractalgen.data.attributes.vocabulary`."""
         if "attributes" in self.metadata:
             return tuple(Attribute.from_dict(data) for data in self.metadata["attributes"])
-        training = tqdm(self.indices("train"), "attributes", unit="song", disable=None)
-        return attributes.vocabulary(map(self.song, training), self.steps_per_quarter, self.velocity_bins)
+        songs = map(self.song, tqdm(self.indices("train"), "attributes", unit="song", disable=None))
+        grid = self.steps_per_quarter, self.velocity_bins
+        return attributes.vocabulary((song.style, attributes.Measured.of(song, *grid)) for song in songs)
 
     def song(self, index: int) -> Song:
         """A song as it went into the corpus."""

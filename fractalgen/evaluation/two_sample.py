@@ -79,19 +79,29 @@ def two_sample_test(
         auc, error = _together([found[name] for found in tested])
         least, spread = _together([found[name] for found in floor]) if floor else (None, None)
         result[name] = {"auc": auc, "stderr": error, "floor": least, "floor_stderr": spread}
-    values, groups = np.concatenate([one, two]), np.r_[songs, many + samples]
-    aucs = _folded(single_aucs(values, groups >= many))
-    means = {f"{side}_mean": of.mean(axis=0) for side, of in (("real", one), ("generated", two))}
-    means |= {f"{side}_std": of.std(axis=0) for side, of in (("real", one), ("generated", two))}
-    names = list(FEATURES)
     return result | {
         "floor_excerpts": min(found["excerpts"] for found in floor) if floor else None,
-        "features": [
-            {"name": names[index], "auc": float(aucs[index]), **{key: float(of[index]) for key, of in means.items()}}
-            for index in np.argsort(-aucs, kind="stable")
-        ],
-        "chance": chance(values, groups, many, np.random.default_rng((seed, REPEATS))),
+        "features": telling(one, two),
+        "chance": chance(
+            np.concatenate([one, two]), np.r_[songs, many + samples], many, np.random.default_rng((seed, REPEATS))
+        ),
     }
+
+
+def telling(real: Floats, generated: Floats) -> list[dict[str, Any]]:
+    """What each feature tells alone, the most telling one first; values of both sides: (n, f) and (m, f)."""
+    values, second = np.concatenate([real, generated]), np.arange(len(real) + len(generated)) >= len(real)
+    aucs = _folded(single_aucs(values, second)).tolist()
+    columns = {
+        f"{side}_{name}": figure(of, axis=0).tolist()
+        for name, figure in (("mean", np.mean), ("std", np.std))
+        for side, of in (("real", real), ("generated", generated))
+    }
+    found = [
+        {"name": name, "auc": auc, **dict(zip(columns, figures, strict=True))}
+        for name, auc, *figures in zip(FEATURES, aucs, *columns.values(), strict=True)
+    ]
+    return sorted(found, key=lambda feature: -feature["auc"])
 
 
 def compare_with_songs(

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,13 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from numpy.typing import NDArray
 from PIL import Image
-from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from fractalgen import render
 from fractalgen.config import RenderConfig, SamplingConfig
 from fractalgen.evaluation import note_statistics, statistics_table
 from fractalgen.evaluation.health import Reference, health_summary
+from fractalgen.evaluation.notes import Crops, crop_tokens
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.trace import Intermediates
 from fractalgen.training.averaging import AveragedWeights
@@ -42,14 +43,13 @@ class Pictures(Checkpoint):
     drawing starts.)
     """
 
-    def __init__(self, crops: Dataset[dict[str, torch.Tensor]], interval: int, num_samples: int, seed: int = 0) -> None:
+    def __init__(self, crops: Crops, interval: int, num_samples: int, seed: int = 0) -> None:
         self.crops = crops
         self.interval = interval
         self.num_samples = num_samples
         self.seed = seed
         self.config = RenderConfig(gif_fps=GIF_FPS)
         self.reported: set[tuple[Any, ...]] = set()
-        self._real: NDArray[np.uint8] | None = None
         self.folder = Path()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -92,7 +92,7 @@ class Pictures(Checkpoint):
             roll = PianoRoll(tokens, config.steps_per_quarter, velocity_bins=config.velocity_bins)
             return render.image(roll, self.config)
 
-        real = self.real_rolls()
+        real = self.real
         chosen = np.linspace(0, len(real) - 1, min(self.num_samples, len(real))).round().astype(int)
         for name, tokens in zip(names, real[chosen], strict=False):
             with self._report("ground truth", step):
@@ -135,12 +135,10 @@ class Pictures(Checkpoint):
             rolls, intermediates = model.sample(self.num_samples, num_iter_list=iterations, return_intermediates=True)
         return rolls.cpu().numpy().astype(np.uint8), intermediates
 
-    def real_rolls(self) -> NDArray[np.uint8]:
+    @cached_property
+    def real(self) -> NDArray[np.uint8]:
         """The validation crops, (n, 128, T)."""
-        if self._real is None:
-            count = len(self.crops)  # type: ignore[arg-type]
-            self._real = np.stack([self.crops[i]["tokens"].numpy().astype(np.uint8) for i in range(count)])
-        return self._real
+        return crop_tokens(self.crops)
 
     @contextmanager
     def _report(self, what: str, step: int) -> Iterator[None]:

@@ -14,7 +14,8 @@ from safetensors.numpy import load_file, save_file
 
 from fractalgen.api import FractalGen
 from fractalgen.config import ModelConfig
-from fractalgen.data.attributes import measure_attributes, pace, vocabulary
+from fractalgen.data import attributes as measuring
+from fractalgen.data.attributes import Measured, measure_attributes, pace
 from fractalgen.data.corpus import Corpus, Split, write_corpus
 from fractalgen.data.crops import CropDataset, ValidCrops
 from fractalgen.data.labeller import chosen
@@ -52,6 +53,10 @@ def scale(tonic: int, degrees: tuple[int, ...] = MAJOR, times: int = 1, start: i
 def song(tokens: np.ndarray, name: str = "a", **settings: Any) -> Song:
     style = settings.pop("style", "")
     return replace(Song.from_roll(name, PianoRoll(tokens, time_signatures=((0, 4, 4),), **settings)), style=style)
+
+
+def vocabulary(songs: list[Song]) -> tuple[Attribute, ...]:
+    return measuring.vocabulary((song.style, Measured.of(song, 4, 32)) for song in songs)
 
 
 def write(path: Path, songs: list[Song], splits: dict[str, Split] | None = None) -> Corpus:

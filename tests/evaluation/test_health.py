@@ -39,25 +39,11 @@ def empty(width: int = WIDTH) -> Roll:
 
 def trace(tokens: Roll, order: str = "column_major", known: Any = None) -> Trace:
     """``tokens`` as composed patch by patch in an ``order``; "mar": eight steps, all over the roll."""
-    columns = tokens.shape[1] // 16
-    rank = np.arange(8 * columns)
-    if order == "mar":
-        step = np.random.default_rng(0).permutation(rank).reshape(8, columns) * 8 // len(rank)
-    else:
-        step = rank.reshape(8, columns) if order == "row_major" else rank.reshape(columns, 8).T
-    known = np.zeros(tokens.shape, bool) if known is None else known
-    count = step.max() + 1
-    return Trace(
-        tokens=tokens,
-        decided=np.where(known, -1, np.stack([step.repeat(16, 0).repeat(16, 1)] * 4)).astype(np.int16),
-        steps=np.zeros((count, 2), np.int16),
-        known=known,
-        generators=("mar" if order == "mar" else "ar",) * 4,
-        patch_sizes=(128, 16, 4, 1),
-        scan_order="column_major" if order == "mar" else order,
-        num_iter_list=(8, 4, 2, 1),
-        seconds=np.zeros(count, np.float32),
-    )
+    if order != "mar":
+        return tiny.trace(tokens, order=order, known=known)
+    made = tiny.trace(tokens, kind="mar", moments=8)
+    step = np.random.default_rng(0).permutation(tokens.size // 256).reshape(8, -1) * 2048 // tokens.size
+    return replace(made, decided=np.stack([step.repeat(16, 0).repeat(16, 1).astype(np.int16), *made.decided[1:]]))
 
 
 def names(piece: Trace | Roll, reference: Reference = POP909) -> set[str]:
