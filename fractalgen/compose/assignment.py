@@ -140,7 +140,8 @@ def assignment(cfg: GenerateConfig, model: ModelConfig, seed: int) -> Assignment
     if cfg.mode == "unconditional":
         return _from_nothing(cfg, model)
     path = Path(cfg.condition_midi or cfg.input_midi or "")
-    changes = lead_sheet_chords(cfg, model.steps_per_quarter)
+    marked = cfg.lead_sheet is not None and is_midi(cfg.lead_sheet)
+    changes = chord_markers(Path(cfg.lead_sheet or ""), model.steps_per_quarter) if marked else ()
     tracks: tuple[Part, ...] | None = None
     said: list[str] = []
     voice = cfg.voice or "highest"
@@ -228,13 +229,6 @@ def _continuation(cfg: GenerateConfig, roll: PianoRoll, model: ModelConfig, path
         if length < 1:
             raise UserError(f"--form {cfg.form}: ends within the given beginning, {asked}")
     return cut, continuation(roll, cut, length or model.crop_length, model.column, asked)
-
-
-def lead_sheet_chords(cfg: GenerateConfig, steps_per_quarter: int) -> Chords:
-    """The chords of a lead sheet that is a MIDI file; none where there is no such file."""
-    if cfg.lead_sheet is None or not is_midi(cfg.lead_sheet):
-        return ()
-    return chord_markers(Path(cfg.lead_sheet), steps_per_quarter)
 
 
 def voice_of(events: MidiEvents, voice: str, path: Path, model: ModelConfig, may_rest: bool = False) -> PianoRoll:

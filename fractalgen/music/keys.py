@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fractalgen.music.labels import KEYS
+from fractalgen.music.measures import by_pitch_class
 from fractalgen.music.tokens import SILENCE, without_repeats
 from fractalgen.music.viterbi import best_path
 
@@ -42,8 +43,7 @@ def key_changes(tokens: npt.NDArray[Any], steps_per_quarter: int = 4) -> Keys:
     window = KEY_WINDOW * steps_per_quarter
     padded = np.pad(tokens != SILENCE, ((0, 0), (0, -tokens.shape[1] % window)))
     sounding = padded.reshape(len(tokens), -1, window).sum(-1)
-    classes = np.zeros((12, sounding.shape[1]))
-    np.add.at(classes, np.arange(len(tokens)) % 12, sounding)
+    classes = by_pitch_class(sounding[None])[0].astype(float)
     if not classes.any():
         return ()
     classes *= classes.shape[1] / classes.sum()
@@ -56,8 +56,7 @@ def key_changes(tokens: npt.NDArray[Any], steps_per_quarter: int = 4) -> Keys:
 
 def guess_key(tokens: npt.NDArray[Any]) -> tuple[str | None, float]:
     """The key in which a roll (128, T) as a whole fits best, and how sure that is: its lead in correlation, 0 to 1."""
-    classes = np.zeros(12)
-    np.add.at(classes, np.arange(len(tokens)) % 12, (tokens != SILENCE).sum(1))
+    classes = by_pitch_class((tokens != SILENCE).sum(1)[None])[0].astype(float)
     if not classes.any() or np.ptp(classes) == 0:
         return None, 0.0
     classes -= classes.mean()

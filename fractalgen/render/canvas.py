@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
 
 from fractalgen.config import RenderConfig
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.plan import Span
-from fractalgen.render.colours import INK, RAMP, Pixels, coloured, on_silence, palette
+from fractalgen.render.colours import INK, RAMP, Pixels, on_silence, palette
 from fractalgen.render.furniture import (
     bar_numbers,
     blank,
@@ -130,10 +129,6 @@ class Canvas:
                 panel = self._panel(source, block, scale)
                 pixels[top : top + len(panel), left : left + len(panel)] = panel
         return pixels
-
-    def picture(self, pixels: Pixels) -> Image.Image:
-        """Palette indices as a Pillow image."""
-        return coloured(pixels, self.colours)
 
     def _sides(self, frame: Frame | None, small: float) -> tuple[list[Pixels], list[Pixels]]:
         """What stands to the left and to the right of the roll, each as high as it."""

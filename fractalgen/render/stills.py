@@ -36,7 +36,7 @@ def image(source: Source, cfg: RenderConfig, known: Cells | None = None, lane: S
         ``numpy.asarray(picture.convert("RGB"))`` gives uint8 (height, width, 3).
     """
     canvas = Canvas(source, cfg, known, lane=lane)
-    return canvas.picture(canvas.draw(source))
+    return coloured(canvas.draw(source), canvas.colours)
 
 
 def save_png(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import wave
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -58,7 +57,7 @@ def write_music_mp4(
     Raises:
         UserError: imageio-ffmpeg is missing, a soundfont cannot be used, or the file cannot be written.
     """
-    from fractalgen.render.sound import save_wav
+    from fractalgen.render.sound import TAIL, save_wav
 
     check_ffmpeg()
     canvas, rate = Canvas(frames[-1], cfg, widest=WIDEST), cfg.gif_fps
@@ -70,14 +69,12 @@ def write_music_mp4(
     with tempfile.TemporaryDirectory() as folder:
         sound = Path(folder) / "music.wav"
         save_wav(roll, sound, cfg.soundfont)
-        with wave.open(str(sound), "rb") as file:
-            seconds = max(file.getnframes() / file.getframerate(), roll.seconds)
         with _encoder(path, pictures, video_rate, sound, start) as encoder:
             for pixels, count in zip(pictures, repeats, strict=True):
                 picture = _coloured(pixels, packed)
                 for _ in range(count):
                     encoder.send(picture)
-            for pixels in _playing(canvas, frames[-1], roll, seconds, video_rate):
+            for pixels in _playing(canvas, frames[-1], roll, roll.seconds + TAIL, video_rate):
                 encoder.send(_coloured(pixels, packed))
 
 

@@ -204,9 +204,3 @@ def test_mistakes_with_several(names: tuple[str, ...], settings: dict[str, Any],
     with pytest.raises(UserError) as caught:
         run(*paths, **settings)
     assert message in str(caught.value)
-
-
-def test_files_that_are_no_traces(tmp_path: Path) -> None:
-    np.savez(tmp_path / "foreign.npz", pictures=np.zeros(3))
-    with pytest.raises(UserError, match=r"foreign.npz: not a FractalGen trace"):
-        run(str(tmp_path / "foreign.npz"))

@@ -15,7 +15,7 @@ from fractalgen.config import RenderConfig
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.render import furniture, text
 from fractalgen.render.canvas import Canvas
-from fractalgen.render.colours import INK, LINE, LUMA, RAMP, on_silence, palette
+from fractalgen.render.colours import INK, LINE, LUMA, RAMP, coloured, on_silence, palette
 from fractalgen.render.roll import outline, roll_pixels
 from fractalgen.trace import Trace
 from fractalgen.trace.views import Frame
@@ -273,7 +273,7 @@ def test_pictures_look_as_they_did(view: Any) -> None:
     cfg = RenderConfig(gif_scale=6, gif_font_size=10, gif_keyboard=True, gif_grid=True, gif_theme="dark")
     frame = frames[len(frames) * 2 // 3]
     canvas = Canvas(frame, cfg)
-    picture = canvas.picture(canvas.draw(frame)).convert("RGB")
+    picture = coloured(canvas.draw(frame), canvas.colours).convert("RGB")
     path = GOLDEN / f"{view}.png"
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
