@@ -59,16 +59,11 @@ def folder(tmp_path: Path) -> Path:
 
 def test_good_files_are_packed_and_bad_ones_listed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     summary, corpus = run(folder, licence="ours", report=str(folder.parent / "report.tsv"))
-    assert sorted(corpus.song_ids) == [
-        "a.mid",
-        "cut.mid",
-        "deep/C.MID",
-        "deep/er/b.MIDI",
-        "leading.mid",
-        "ü 音楽 🎵.mid",
-    ]
+    good = {"a.mid", "cut.mid", "deep/C.MID", "deep/er/b.MIDI", "leading.mid", "ü 音楽 🎵.mid"}
+    assert set(corpus.song_ids) == good
     reasons = {entry.file: entry.reason for entry in summary.skipped}
-    assert list(reasons) == sorted(reasons)
+    names = list(reasons)
+    assert names == sorted(names)
     for name, part in {
         "again.mid": "the same notes as a.mid",
         "empty.mid": "empty file",
@@ -81,15 +76,10 @@ def test_good_files_are_packed_and_bad_ones_listed(folder: Path, capsys: pytest.
         assert part in reasons.pop(name)
     assert not reasons
     printed = capsys.readouterr().out
-    assert "6 songs" in printed
-    assert "7 files skipped" in printed
-    assert "damaged cut.mid: track 0 is cut off at tick" in printed
-    assert "skipped text.mid: not a MIDI file" in printed
+    for part in ("6 songs", "7 files skipped", "damaged cut.mid: track 0 is cut off", "skipped text.mid: not a MIDI"):
+        assert part in printed
     report = (folder.parent / "report.tsv").read_text(encoding="utf-8").splitlines()
-    assert list(dict.fromkeys(line.split("\t")[0] for line in report)) == [
-        *(entry.file for entry in summary.skipped),
-        "cut.mid",
-    ]
+    assert list(dict.fromkeys(line.split("\t")[0] for line in report)) == [*names, "cut.mid"]
     assert corpus.metadata["skipped"] == [[entry.file, entry.reason] for entry in summary.skipped]
     assert corpus.metadata["licence"] == "ours"
     leading = corpus.song_ids.index("leading.mid")
@@ -352,46 +342,6 @@ def test_velocities_of_files_that_a_manifest_calls_flat_mean_nothing(folder: Pat
         assert (label == 0) == flat[name]  # 0: not known
     items = {name: ValidCrops(corpus, "train").excerpts(index, 0) for index, name in enumerate(corpus.song_ids)}
     assert {name: bool(item["flat"]) for name, item in items.items()} == flat
-
-
-def test_corpora_are_put_together(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    packed = []
-    for number, style in enumerate(("pop", "")):
-        music = tmp_path / f"music {number}"
-        music.mkdir()
-        (music / f"{number}.mid").write_bytes(midi(scale(first=50 + number)))
-        packed.append(str(tmp_path / f"{number}.safetensors"))
-        prepare(PrepareConfig(data=str(music), out=packed[-1], style=style, licence=f"licence {number}"))
-    both = tmp_path / "both.safetensors"
-    summary = prepare(PrepareConfig(merge=tuple(packed), out=str(both), style="classical"))
-    corpus, parts = Corpus.open(both), [Corpus.open(path) for path in packed]
-    assert summary.songs == len(corpus) == 2
-    assert [corpus.style(index) for index in range(2)] == ["pop", "classical"]
-    assert corpus.metadata["licence"] == "licence 0 and licence 1"
-    for index, part in enumerate(parts):
-        assert np.array_equal(corpus.tokens(index), part.tokens(0))
-        assert corpus.splits[index] == part.splits[0]
-        assert corpus.chords(index) == part.chords(0)
-    assert "2 songs" in capsys.readouterr().out
-    (tmp_path / "music 0" / "0.mid").rename(tmp_path / "music 0" / "the same.mid")
-    copy = tmp_path / "copy.safetensors"
-    prepare(PrepareConfig(data=str(tmp_path / "music 0"), out=str(copy)))
-    summary = prepare(PrepareConfig(merge=(packed[0], str(copy)), out=str(both)))
-    assert summary.skipped == [Skipped("the same.mid", "the same notes as 0.mid")]
-    assert prepare(PrepareConfig(merge=(packed[0], str(copy)), out=str(both), keep_duplicates=True)).songs == 2
-    other = tmp_path / "other.safetensors"
-    prepare(PrepareConfig(data=str(tmp_path / "music 0"), out=str(other), velocity_bins=8))
-    for settings, message in (
-        ({"merge": (packed[0], packed[0])}, "--merge: 0.mid is in .* and in a corpus before it"),
-        ({"merge": (packed[0], str(other))}, "--merge: velocity_bins is 32 in .* and 8 in "),
-        ({"merge": (packed[0],), "data": str(folder)}, "--data .*: not together with --merge"),
-        ({"merge": (packed[0],), "splits": "nowhere.json"}, "--splits nowhere.json: not together with --merge"),
-        ({"merge": (packed[0],), "velocity_bins": 8}, "--velocity_bins 8: not together with --merge"),
-    ):
-        target = tmp_path / "not.safetensors"
-        with pytest.raises(UserError, match=message):
-            prepare(PrepareConfig(out=str(target), **settings))
-        assert not target.exists()
 
 
 @pytest.mark.slow
