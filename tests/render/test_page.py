@@ -103,14 +103,6 @@ def test_the_page_holds_the_whole_trace(kind: str) -> None:
     assert facts["Length"] == "4 bars, 64 steps, 0:11"  # 64 steps of a sixteenth at 90: 10.7 s
 
 
-def test_the_page_holds_the_very_midi_file(tmp_path: Path) -> None:
-    trace = made_up()
-    roll = PianoRoll(trace.tokens, tempos=((0, 90.0),))
-    roll.to_midi(tmp_path / "wanted.mid")
-    piece, _ = contents(page(trace, CONFIG))
-    assert base64.b64decode(piece["midi"]) == (tmp_path / "wanted.mid").read_bytes()
-
-
 def test_a_finished_roll_brings_its_length_tempi_and_meters(tmp_path: Path) -> None:
     trace = made_up()
     roll = PianoRoll(trace.tokens[:, :60], tempos=((0, 60.0), (24, 120.0)), time_signatures=((0, 3, 4),))

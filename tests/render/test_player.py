@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -305,40 +304,6 @@ def test_the_music_can_be_heard(show: Any, tab: Tab) -> None:
     assert player.evaluate("pitch()") == pytest.approx(440, abs=6)
     player.keyboard.press("m")
     until(player, "peak() < 0.001")
-
-
-@pytest.mark.slow
-def test_the_joined_script_does_what_the_modules_do(show: Any, tab: Tab, address: tuple[Path, str]) -> None:
-    folder, url = address
-
-    def seen() -> list[Any]:
-        found = []
-        for key in ("p", "h", "Home", "ArrowRight", "p", "ArrowLeft", "3", "End"):
-            player.keyboard.press(key)
-            words = [
-                player.text_content(selector) for selector in ("#about", "#says", "#step-text", "#time-text", "#facts")
-            ]
-            found.append((player.evaluate("fractalgen.state()"), player.evaluate("fractalgen.stages()"), words))
-        player.mouse.move(640, 400)
-        return [*found, player.text_content("#tip"), player.screenshot()]
-
-    trace = made_up(known_until=16)
-    player = show(trace, calm=True)  # no button is on its way to another colour
-    seen_joined = seen()
-    modules = re.sub(r"<meta http-equiv.*?>", "", page(trace, CONFIG, title="piece"))
-    modules, count = re.subn(
-        r'<script type="module">.*</script>',
-        '<script type="module" src="player/player.js"></script>',
-        modules,
-        flags=re.S,
-    )
-    assert count == 1
-    (folder / "modules.html").write_text(modules, encoding="utf-8")
-    player.goto(f"{url}/modules.html")
-    until(player, "Boolean(window.fractalgen)")
-    assert any(request.endswith("player/trace.js") for request in tab.requests)
-    assert seen() == seen_joined
-    tab.requests.clear()  # these were allowed
 
 
 def test_the_download_is_the_midi_file(show: Any, tmp_path: Path) -> None:
