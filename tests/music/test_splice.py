@@ -49,13 +49,9 @@ def sources(draw: st.DrawFn, overlapping: bool) -> bytes:
     pitch = st.sampled_from([59, 60, 61, 100])
     velocity = st.integers(1, 127)
     conductor: Timed = [(0, meta(3, b"conductor")), (0, bytes([0xF0, 3, 1, 2, 0xF7])), (0, meta(0x59, b"\xfe\x01"))]
-    conductor += [
-        (at, meta(0x51, us.to_bytes(3, "big")))
-        for at, us in draw(st.lists(st.tuples(tick, st.integers(9000, 900_000))))
-    ]
-    conductor += [
-        (at, meta(0x58, bytes([n, 2, 24, 8]))) for at, n in draw(st.lists(st.tuples(tick, st.integers(2, 7))))
-    ]
+    tempi, meters = (st.lists(st.tuples(tick, st.integers(*range_))) for range_ in ((9000, 900_000), (2, 7)))
+    conductor += [(at, meta(0x51, us.to_bytes(3, "big"))) for at, us in draw(tempi)]
+    conductor += [(at, meta(0x58, bytes([beats, 2, 24, 8]))) for at, beats in draw(meters)]
     conductor += [(at, meta(6, b"verse")) for at in draw(st.lists(tick, max_size=2))]
     tracks = [conductor]
     for number in range(draw(st.integers(1, 3))):
@@ -104,17 +100,24 @@ def notes_of(path: Path, steps_per_quarter: int = 4) -> Counter[tuple[int, ...]]
 
 def others_of(path: Path, steps_per_quarter: int = 4) -> list[list[Event]]:
     """All events but notes, ends of tracks, releases of the pedal and the marker of the width."""
-    return [
-        [
-            Event(tick, data)
-            for tick, data in part
-            if data[0] >> 4 not in (8, 9)
-            and data[:2] != b"\xff\x2f"
-            and b"end of roll" not in data
-            and data[1:] != bytes([PEDAL, 0])
-        ]
-        for part in events_of(path, steps_per_quarter)[1]
-    ]
+
+    def left_out(data: bytes) -> bool:
+        ends = data[:2] == b"\xff\x2f" or data[1:] == bytes([PEDAL, 0])
+        return data[0] >> 4 in (8, 9) or ends or b"end of roll" in data
+
+    return [[event for event in part if not left_out(event.data)] for part in events_of(path, steps_per_quarter)[1]]
+
+
+def spliced(
+    source: Path, path: Path, roll: PianoRoll, region: np.ndarray[Any, Any], seed: int
+) -> tuple[Task, PianoRoll]:
+    """Compose a region of a file anew, by noise; whatever is no note stays, and what is read is what was composed."""
+    task = inpainting(roll, [region])
+    result = replace(roll, tokens=composing(task, seed, roll.velocity_bins))
+    splice_midi(source, result, task.composed, path)
+    assert PianoRoll.from_midi(path, roll.steps_per_quarter) == result  # tokens, tempi and meters
+    assert others_of(path, roll.steps_per_quarter)[:-1] == others_of(source, roll.steps_per_quarter)
+    return task, result
 
 
 @given(sources(overlapping=False), st.data())
@@ -129,14 +132,9 @@ def test_what_is_kept_is_as_it_was(tmp_path: Path, content: bytes, data: st.Data
         a, b = sorted(data.draw(st.tuples(st.integers(0, roll.width), st.integers(0, roll.width))))
         low, high = data.draw(st.sampled_from([(0, 128), (60, 128), (0, 61), (60, 61)]))
         region[low:high, a : b + 1] = True
-    if not region.any():
-        region[60, 0] = True
-    task = inpainting(roll, [region])
-    result = replace(roll, tokens=composing(task, data.draw(st.integers(0, 99)), roll.velocity_bins))
-    splice_midi(source, result, task.composed, path)
+    region[60, 0] |= not region.any()
+    task, result = spliced(source, path, roll, region, data.draw(st.integers(0, 99)))
 
-    assert PianoRoll.from_midi(path, per_quarter) == result  # tokens, tempi and meters
-    assert others_of(path, per_quarter)[:-1] == others_of(source, per_quarter)
     before, after = notes_of(source, per_quarter), notes_of(path, per_quarter)
     grid, _, notes = events_of(source, per_quarter)
     pedals = read_file(source).multiplied(source, per_quarter).pedals()
@@ -157,22 +155,16 @@ def test_what_is_kept_is_as_it_was(tmp_path: Path, content: bytes, data: st.Data
             assert any((s, p, v) == (start, pitch, velocity) for _, _, s, _, p, v in after)
 
 
-@given(sources(overlapping=True), st.integers(0, 99), st.data())
+@given(sources(overlapping=True), st.integers(0, 99), st.floats(0.01, 1))
 @FEW
-def test_tokens_come_out_of_files_whose_notes_overlap(
-    tmp_path: Path, content: bytes, seed: int, data: st.DataObject
-) -> None:
-    source, path = tmp_path / "source.mid", tmp_path / "result.mid"
+def test_tokens_come_out_of_files_whose_notes_overlap(tmp_path: Path, content: bytes, seed: int, share: float) -> None:
+    source, path, again = (tmp_path / name for name in ("source.mid", "result.mid", "again.mid"))
     source.write_bytes(content)
     roll = PianoRoll.from_midi(source)
-    region = np.random.default_rng(seed).random(roll.tokens.shape) < data.draw(st.floats(0.01, 1))
-    task = inpainting(roll, [region])
-    result = replace(roll, tokens=composing(task, seed, roll.velocity_bins))
-    splice_midi(source, result, task.composed, path)
-    assert PianoRoll.from_midi(path) == result
-    assert others_of(path)[:-1] == others_of(source)
-    splice_midi(path, result, np.zeros_like(region), tmp_path / "again.mid")  # a result is a source like any other
-    assert PianoRoll.from_midi(tmp_path / "again.mid") == result
+    region = np.random.default_rng(seed).random(roll.tokens.shape) < share
+    _, result = spliced(source, path, roll, region, seed)
+    splice_midi(path, result, np.zeros_like(region), again)  # a result is a source like any other
+    assert PianoRoll.from_midi(again) == result
 
 
 @given(sources(overlapping=True), st.integers(0, 99), st.data())
