@@ -35,6 +35,11 @@ def meter(wait: int, numerator: int, power: int) -> bytes:
     return delta(wait) + bytes([0xFF, 0x58, 4, numerator, power, 24, 8])
 
 
+def meta(kind: int, content: bytes) -> bytes:
+    """A meta event, without the wait before it."""
+    return bytes([0xFF, kind]) + delta(len(content)) + content
+
+
 def midi(*tracks: bytes, kind: int = 1, division: int = 480) -> bytes:
     """A file; each track gets its end-of-track event."""
     head = b"MThd" + struct.pack(">IHHH", 6, kind, len(tracks), division)

@@ -11,11 +11,11 @@ from fractalgen.errors import UserError
 from fractalgen.music.midi import read_midi
 from fractalgen.music.midi_events import read_file
 from fractalgen.music.midi_tracks import chosen, played_tracks, tracks_meant
-from tests.midi_files import delta, midi, off, on, scale
+from tests.midi_files import delta, meta, midi, off, on, scale
 
 
 def name(text: str) -> bytes:
-    return b"\x00\xff\x03" + delta(len(text)) + text.encode()
+    return b"\x00" + meta(3, text.encode())
 
 
 def program(number: int, channel: int = 0, wait: int = 0) -> bytes:
