@@ -29,29 +29,6 @@ Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 _DTYPES = {"U8": np.uint8, "U16": np.uint16, "I32": np.int32, "I64": np.int64, "F64": np.float64}
 _METERS = "meters.step_numerator_denominator"
-_COLUMNS: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
-    "notes.start": (np.int32, ()),
-    "notes.duration": (np.uint16, ()),
-    "notes.pitch": (np.uint8, ()),
-    "notes.velocity": (np.uint8, ()),
-    "songs.notes": (np.int32, ()),
-    "songs.num_steps": (np.int32, ()),
-    "songs.tempos": (np.int32, ()),
-    "songs.meters": (np.int32, ()),
-    "songs.keys": (np.int32, ()),
-    "tempos.step": (np.int32, ()),
-    "tempos.quarters_per_minute": (np.float64, ()),
-    _METERS: (np.int32, (3,)),
-    "keys.step": (np.int32, ()),
-    "keys.key": (np.uint8, ()),
-    "songs.chords": (np.int32, ()),
-    "chords.step": (np.int32, ()),
-    "chords.code": (np.uint16, ()),
-    "notes.voice": (np.uint8, ()),
-}
-_KEYS = ("songs.keys", "keys.step", "keys.key")  # there, or all computed
-_CHORDS = ("songs.chords", "chords.step", "chords.code")  # the same
-_OPTIONAL = (*_KEYS, *_CHORDS, "notes.voice")
 _TABLES = {
     "songs.notes": ("notes.start", "notes.duration", "notes.pitch", "notes.velocity"),
     "songs.tempos": ("tempos.step", "tempos.quarters_per_minute"),
@@ -60,6 +37,16 @@ _TABLES = {
     "songs.chords": ("chords.step", "chords.code"),
 }
 """The columns that a table of offsets cuts into songs."""
+_STEPS = ("notes.start", "tempos.step", "keys.step", "chords.step", _METERS, "songs.num_steps")
+_COLUMNS: dict[str, type[np.generic]] = {
+    **dict.fromkeys((*_TABLES, *_STEPS), np.int32),  # offsets may be int64
+    **dict.fromkeys(("notes.pitch", "notes.velocity", "notes.voice", "keys.key"), np.uint8),
+    **dict.fromkeys(("notes.duration", "chords.code"), np.uint16),
+    "tempos.quarters_per_minute": np.float64,
+}
+_KEYS = ("songs.keys", *_TABLES["songs.keys"])  # there, or all computed
+_CHORDS = ("songs.chords", *_TABLES["songs.chords"])  # the same
+_OPTIONAL = (*_KEYS, *_CHORDS, "notes.voice")
 
 
 def map_file(path: Path, format: str) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
@@ -138,13 +125,13 @@ def check_notes(notes: Mapping[str, npt.NDArray[Any]] | Notes, ends: Any, veloci
 
 def _damage(about: dict[str, Any], tensors: dict[str, npt.NDArray[Any]]) -> str:
     """What does not fit together in the tables of a corpus, or nothing."""
-    for name, (dtype, width) in _COLUMNS.items():
+    for name, dtype in _COLUMNS.items():
         if name not in tensors:
             if name not in _OPTIONAL:
                 return f"{name} is missing"
         elif (
             tensors[name].dtype not in (dtype, *((np.int64,) if name in _TABLES else ()))
-            or tensors[name].shape[1:] != width
+            or tensors[name].shape[1:] != ((3,) if name == _METERS else ())
             or not tensors[name].ndim
         ):
             return f"{name} is {tensors[name].dtype} {tensors[name].shape}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +56,7 @@ def strip(distances: Mapping[str, float | None]) -> str:
 
     The band reaches from floor to ceiling; where shuffling hardly matters (velocities, density) there is none.
     """
-    known = {key: float(value) for key, value in distances.items() if value is not None and math.isfinite(value)}
+    known = {key: value for key, value in distances.items() if is_known(value)}
     far = max(known.values(), default=0.0)
     if far <= 0:
         return ""
@@ -214,9 +214,14 @@ def label(name: str) -> str:
     return escape(STATISTICS[name].label if name in STATISTICS else name.replace("_", " "))
 
 
+def is_known(value: float | None) -> TypeGuard[float]:
+    """Whether there is a number: JSON has None where a mean of nothing was taken."""
+    return value is not None and math.isfinite(value)
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """Three or more significant digits; counts in full with commas; a dash for what does not exist."""
-    if value is None or not math.isfinite(value):
+    if not is_known(value):
         return "–"
     if isinstance(value, int) or abs(value) >= 1000:
         return f"{value:,.0f}"
@@ -225,4 +230,4 @@ def number(value: float | None, digits: int = 3) -> str:
 
 def fixed(value: float | None, form: str = ".2f") -> str:
     """A fixed number of decimals; a dash for what does not exist."""
-    return "–" if value is None or not math.isfinite(value) else format(value, form)
+    return format(value, form) if is_known(value) else "–"

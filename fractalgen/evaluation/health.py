@@ -236,15 +236,12 @@ def diagnose(cfg: DiagnoseConfig) -> int:
     for path in cfg.files:
         figures, rules, findings = _examined(_read(path), POP909)
         healthy = healthy and not findings
-        print(f"{path}: {_counted(len(findings))}")
+        count = len(findings)
+        print(f"{path}: {count} finding{'s' * (count > 1)}" if count else f"{path}: healthy")
         print(_table(figures, rules))
         for finding in findings:
             print(f"  {finding.name}: {finding.reason}")
     return 0 if healthy else 1
-
-
-def _counted(findings: int) -> str:
-    return "healthy" if not findings else f"{findings} finding{'s' * (findings > 1)}"
 
 
 def _read(path: str) -> Trace | PianoRoll:

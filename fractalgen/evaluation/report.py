@@ -31,6 +31,7 @@ from fractalgen.evaluation.charts import (
     feature_table,
     fixed,
     histogram,
+    is_known,
     label,
     number,
     strip,
@@ -128,7 +129,7 @@ def _header(result: Json) -> str:
 
 def _headline(result: Json) -> str:
     """Bits per note with its standard error, whose first digit decides how many are shown."""
-    bits, error = (value if _known(value) else None for value in map(result.get, ("bits_per_note", "stderr")))
+    bits, error = (value if is_known(value) else None for value in map(result.get, ("bits_per_note", "stderr")))
     if bits is None:
         return ""
     decimals = max(2, -math.floor(math.log10(error))) if error else 2
@@ -145,9 +146,9 @@ def _likelihood(result: Json) -> str:
     """Bars: what each level and each kind of decision costs, on one scale."""
     levels = {}
     for name, level in (result.get("levels") or {}).items():
-        parts = {part: bits for part, bits in level.items() if part not in TOTALS and _known(bits)}
+        parts = {part: bits for part, bits in level.items() if part not in TOTALS and is_known(bits)}
         levels[name] = parts or {"": level["bits_per_note"]}
-    kinds = {name: {KINDS.get(name, ""): bits} for name, bits in (result.get("kinds") or {}).items() if _known(bits)}
+    kinds = {name: {KINDS.get(name, ""): bits} for name, bits in (result.get("kinds") or {}).items() if is_known(bits)}
     charts = {title: rows for title, rows in (("By level", levels), ("By decision", kinds)) if rows}
     if not charts:
         return ""
@@ -333,11 +334,6 @@ def _plain(value: object) -> str:
     if isinstance(value, str):
         return value
     return " ".join(map(str, value)) if isinstance(value, list | tuple) else json.dumps(value, default=str)
-
-
-def _known(value: float | None) -> bool:
-    """Whether there is a number: JSON has None where a mean of nothing was taken."""
-    return value is not None and math.isfinite(value)
 
 
 def _section(title: str, lead: str, body: str) -> str:

@@ -6,21 +6,20 @@ import argparse
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from benchmarks import iterations
-from benchmarks.iterations import apart, cells, drawn, halves, label, likelihoods, main, schedules
+from benchmarks.iterations import apart, drawn, halves, label, likelihoods, main, schedules
 from fractalgen import FractalGen
 from fractalgen.checkpoint import save_pretrained
 from fractalgen.config import SamplingConfig
 from fractalgen.data.corpus import Corpus
 from fractalgen.data.crops import ValidCrops
 from fractalgen.evaluation.notes import crop_tokens
-from fractalgen.evaluation.statistics import mean_distance, music_statistics
+from fractalgen.evaluation.statistics import music_statistics
 from fractalgen.model.schedule import Schedule
 from tests import tiny
 from tests.benchmarks import ErrorLine
@@ -68,15 +67,6 @@ def test_likelihoods_are_the_models(model: FractalGen, corpus: Corpus) -> None:
     assert "difference" not in found["any order, a bound"]
 
 
-def test_distance_by_hand() -> None:
-    figures: Any = {"a": {"scaled": 1.0}, "b": {"scaled": None}, "c": {"scaled": 0.5}}
-    assert mean_distance(figures) == 0.75
-    rolls = np.stack([tiny.tokens(seed) for seed in range(4)])
-    found = apart(music_statistics(rolls), rolls, 16)
-    assert found["distance"] == 0
-    assert found["stderr"] > 0
-
-
 def test_the_jackknife_of_a_mean_is_its_standard_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(iterations, "mean_distance", lambda found: found["notes_per_bar"]["sample_mean"])
     rolls = np.stack([tiny.tokens(seed, notes=notes) for seed, notes in enumerate((4, 9, 30, 12, 25))])
@@ -117,33 +107,6 @@ def test_samples_are_drawn_eight_at_a_time_and_timed_alone_too(model: FractalGen
             assert len(times["rounds"]) == 2
             assert times["value"] * batch == pytest.approx(times["seconds"])
     assert {times["times_faster"] for times in seconds[label(todo[0])].values()} == {1.0}
-
-
-def test_a_line_by_hand() -> None:
-    shown = {name: {"sample_mean": 2.345} for name in iterations.SHOWN} | {"notes_per_bar": {"sample_mean": None}}
-    figures: Any = {
-        "likelihood": {
-            "bits_per_note": 9.254,
-            "stderr": None,
-            "difference": {"bits_per_note": -0.126, "stderr": 0.031},
-        },
-        "music": {"distance": 0.5, "stderr": 0.04, "statistics": shown},
-        "seconds": {1: {"value": 2.0, "times_faster": 1.0}, 8: {"value": 0.456, "times_faster": 1.789}},
-    }
-    assert cells(figures) == {
-        "bits per note": "9.25",
-        "difference": "-0.13 ± 0.03",
-        "distance": "0.50 ± 0.04",
-        "scale consistency": "2.35",
-        "pitch-class entropy": "2.35",
-        "mean polyphony": "2.35",
-        "notes per bar": "",
-        "groove consistency": "2.35",
-        "s a sample, batch 1": "2.00",
-        "times as fast, batch 1": "1.00",
-        "s a sample, batch 8": "0.46",
-        "times as fast, batch 8": "1.79",
-    }
 
 
 def test_the_whole_benchmark(

@@ -11,7 +11,6 @@ import pytest
 pytest.importorskip("imageio", reason="imageio, which is compared against, is not installed")
 
 from benchmarks import rendering
-from fractalgen.trace import Trace
 
 
 def music(width: int, seed: int = 0) -> np.ndarray:
@@ -66,11 +65,3 @@ def test_the_command_draws_a_long_piece(
     assert 50 < result["long"]["png"]["megabytes"] < 1000
     assert 0 < result["trace_bytes"] < 100_000
     assert "times_faster" in capsys.readouterr().out
-
-
-def test_a_trace_of_real_size_is_small(tmp_path: Path) -> None:
-    """128 x 256 cells, every patch visited, chances of every cell at random: the most that a file can take."""
-    trace = rendering.recorded(np.where(music(256) > 0, 20, 1).astype(np.uint8))
-    trace.save(tmp_path / "a.trace.npz")
-    assert Trace.load(tmp_path / "a.trace.npz") == trace
-    assert (tmp_path / "a.trace.npz").stat().st_size < 100_000

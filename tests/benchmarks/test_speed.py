@@ -231,20 +231,6 @@ def test_the_command_measures_everything_and_writes_it(
     assert len([line for line in table.splitlines() if line.startswith(f"| {parts[0]}")]) == 8
 
 
-def test_frames_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    rendering = pytest.importorskip("benchmarks.rendering")
-    found = {
-        "samples": 4,
-        "frames": 15,
-        "fractalgen": {"seconds_a_sample": 0.1},
-        "matplotlib": {"seconds_a_sample": 0.5},
-    }
-    monkeypatch.setattr(rendering, "compare_gifs", lambda folder, traces: found)
-    (row,) = command.gif()
-    assert row.unit == "frames/s"
-    assert (row.value, row.times_faster) == pytest.approx((150, 5))
-
-
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -218,14 +216,3 @@ def test_no_chorale_comes_back_in_another_split() -> None:
     for song in (*chorales.indices("valid"), *chorales.indices("test")):
         roll = chorales.tokens(song, int(chorales.downbeats(song)[0]))
         assert (train.share(roll[None])["transposed"] or 0) < 0.5, chorales.song_ids[song]
-
-
-@pytest.mark.slow
-def test_training_data_needs_neither_symusic_nor_jsonargparse() -> None:
-    code = (
-        "import sys; sys.modules['symusic'] = sys.modules['jsonargparse'] = None\n"
-        "from fractalgen.data.crops import *\n"
-        "print(int((CropDataset(Corpus.open('chorales'))[0]['tokens'] > 1).sum()) > 0)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stdout == "True\n", done.stderr

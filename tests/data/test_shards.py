@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -212,15 +213,9 @@ def damage_notes(folder: Path) -> None:
     shard_path(folder, 1).write_bytes(data)
 
 
-def damage_index(folder: Path) -> None:
+def damage_manifest(folder: Path, **changes: Any) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["shards"][0]["songs"] += 1
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-
-
-def damage_settings(folder: Path) -> None:
-    manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps(manifest | {"velocity_bins": 0}))
+    (folder / "manifest.json").write_text(json.dumps(manifest | changes))
 
 
 def damage_splits(folder: Path) -> None:
@@ -234,9 +229,9 @@ def damage_splits(folder: Path) -> None:
     [
         (damage_length, "shard-00001.safetensors: damaged .truncated"),
         (damage_notes, "damaged .a note lies outside"),
-        (damage_index, "says 25 songs"),
+        (partial(damage_manifest, shards=[{"songs": 25}]), "says 25 songs"),
         (damage_splits, "songs.split is not from 0 to 2"),
-        (damage_settings, "velocity_bins is not a number"),
+        (partial(damage_manifest, velocity_bins=0), "velocity_bins is not a number"),
     ],
 )
 def test_a_damaged_folder_is_told(music: Path, damage: Callable[[Path], None], message: str) -> None:

@@ -8,8 +8,7 @@ import pytest
 from fractalgen.data.corpus import Corpus, write_corpus
 from fractalgen.data.crops import ValidCrops
 from fractalgen.data.song import Song
-from fractalgen.errors import UserError
-from fractalgen.evaluation.copying import BarIndex, _longest_run
+from fractalgen.evaluation.copying import BarIndex
 from fractalgen.evaluation.notes import crop_tokens
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.tokens import Meters
@@ -102,13 +101,6 @@ def test_runs_end_with_the_roll(index: BarIndex) -> None:
     assert index.share(np.stack([late, early])) == {"bars": 4, "exact": 3 / 4, "transposed": 1, "longest": 2}
 
 
-def test_longest_run() -> None:
-    table = np.array([[1, 1, 0, 1], [1, 1, 1, 0], [1, 0, 0, 1]], bool)
-    assert _longest_run(table) == 3
-    assert _longest_run(~table) == 2
-    assert _longest_run(np.zeros((2, 3), bool)) == 0
-
-
 @pytest.mark.parametrize(
     ("meters", "windows"),
     [
@@ -148,8 +140,3 @@ def test_chorales_repeat_figures_but_not_songs() -> None:
     assert share["transposed"] is not None
     assert 0 < share["exact"] < share["transposed"] < 0.5
     assert BarIndex.from_corpus(chorales, "test").share(test)["exact"] == 1
-
-
-def test_an_unknown_split_is_refused() -> None:
-    with pytest.raises(UserError, match="split 'all'"):
-        BarIndex.from_corpus(Corpus.open("chorales"), "all")  # type: ignore[arg-type]

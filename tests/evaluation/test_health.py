@@ -66,14 +66,6 @@ def test_real_music_is_left_in_peace(chorales: Roll) -> None:
         assert sum(bool(find_faults(trace(tokens, order))) for tokens in crops) <= 0.02 * len(crops)
 
 
-def silenced(tokens: Roll) -> Roll:
-    return np.zeros_like(tokens)
-
-
-def full(tokens: Roll) -> Roll:
-    return np.full_like(tokens, 20)
-
-
 def four_at_once(tokens: Roll) -> Roll:
     """The piece and three transpositions of it, which share few cells."""
     return np.maximum.reduce([np.roll(tokens, shift, axis=0) for shift in (0, 1, 13, 14)])
@@ -84,10 +76,6 @@ def thinned(tokens: Roll) -> Roll:
     few[60, ::32] = 20
     few[64, 8::32] = 20
     return few
-
-
-def far_up(tokens: Roll) -> Roll:
-    return np.roll(tokens, 45, axis=0)
 
 
 def on_one_pitch(tokens: Roll) -> Roll:
@@ -144,11 +132,11 @@ def ends_early(tokens: Roll) -> Roll:
 @pytest.mark.parametrize(
     ("name", "spoil", "of_trace"),
     [
-        ("silent", silenced, False),
-        ("saturated", full, False),
+        ("silent", np.zeros_like, False),
+        ("saturated", lambda tokens: np.full_like(tokens, 20), False),
         ("dense", four_at_once, False),
         ("sparse", thinned, False),
-        ("far_pitches", far_up, False),
+        ("far_pitches", lambda tokens: np.roll(tokens, 45, axis=0), False),
         ("one_pitch", on_one_pitch, False),
         ("stuck_note", with_a_stuck_note, False),
         ("orphan_holds", with_an_orphan, False),
@@ -273,7 +261,7 @@ def test_summary_of_samples(chorales: Roll) -> None:
     assert scalars["density"] == pytest.approx((fine > 0).mean())
     assert {name for name in scalars if name.startswith("found_")} == {f"found_{name}" for name in FINDINGS}
 
-    scalars, line = health_summary([fine, with_a_stuck_note(fine), silenced(fine), silenced(fine)])
+    scalars, line = health_summary([fine, with_a_stuck_note(fine), np.zeros_like(fine), np.zeros_like(fine)])
     assert line == "3 of 4 look wrong: 2 silent (nothing sounds); 1 stuck_note (a note is held for 16.0 bars)"
     assert scalars["healthy"] == 0.25
     assert (scalars["found_silent"], scalars["found_stuck_note"], scalars["found_jump"]) == (0.5, 0.25, 0)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fractalgen.evaluation import note_statistics, statistics_table
-from fractalgen.evaluation.notes import as_rolls, crop_tokens, faults, struck_notes
+from fractalgen.evaluation.notes import as_rolls, faults, struck_notes
 from fractalgen.music.tokens import notes_from_tokens
 from tests import tiny
 
@@ -83,11 +83,6 @@ def test_struck_notes_are_those_of_each_roll() -> None:
 def test_shapes_that_are_no_rolls(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="rolls have shape"):
         as_rolls(np.zeros(shape, np.uint8))
-
-
-def test_crops_of_a_data_set_become_an_array() -> None:
-    crops = [{"tokens": torch.from_numpy(tiny.tokens(seed).astype(np.int64))} for seed in range(3)]
-    assert np.array_equal(crop_tokens(crops), np.stack([tiny.tokens(seed) for seed in range(3)]))
 
 
 def test_faults_by_hand() -> None:

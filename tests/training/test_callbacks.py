@@ -18,6 +18,7 @@ from fractalgen import render
 from fractalgen.config import RenderConfig
 from fractalgen.evaluation.health import FINDINGS
 from fractalgen.trace import Intermediates
+from fractalgen.training import pictures as module
 from fractalgen.training.loggers import EventLog
 from fractalgen.training.pictures import Pictures
 from tests import tiny
@@ -61,7 +62,7 @@ def stage(tmp_path: Path) -> Iterator[Any]:
 
     def pictures(interval: int = 2, num_samples: int = 2) -> Pictures:
         crops = [{"tokens": torch.from_numpy(tiny.tokens(seed))} for seed in range(10, 15)]
-        callback = Pictures(crops, interval, num_samples)  # type: ignore[arg-type]
+        callback = Pictures(crops, interval, num_samples)
         callback.setup(trainer, module, "fit")  # type: ignore[arg-type]
         return callback
 
@@ -196,30 +197,29 @@ def test_a_failure_is_reported_once_per_cause(stage: Any, monkeypatch: pytest.Mo
         callback.on_validation_end(stage.trainer, stage.module)
 
 
-def test_a_model_that_cannot_sample_does_not_end_the_training(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(self: Any, **settings: Any) -> None:
+@pytest.mark.parametrize(
+    ("target", "name", "told", "pictures"),
+    [
+        (Model, "sample", "pictures of samples failed", 4),  # the ground truth
+        (module, "health_summary", "health of samples failed, training goes on", 20),
+    ],
+)
+def test_what_cannot_be_drawn_or_judged_does_not_end_the_training(
+    stage: Any, monkeypatch: pytest.MonkeyPatch, target: Any, name: str, told: str, pictures: int
+) -> None:
+    def broken(*_: Any, **__: Any) -> None:
         torch.rand(3)
         raise ValueError("no idea")
 
-    monkeypatch.setattr(Model, "sample", broken)
+    monkeypatch.setattr(target, name, broken)
     state = torch.get_rng_state()
-    with pytest.warns(RuntimeWarning, match="pictures of samples failed"):
-        stage.pictures().on_validation_end(stage.trainer, stage.module)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert len(stage.board()[0]) == 4  # the ground truth
-
-
-def test_a_failing_check_does_not_end_the_training(stage: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*pieces: Any) -> None:
-        raise ZeroDivisionError("no note")
-
-    monkeypatch.setattr("fractalgen.training.pictures.health_summary", broken)
-    with pytest.warns(RuntimeWarning, match="health of samples failed, training goes on") as seen:
+    with pytest.warns(RuntimeWarning, match=told) as seen:
         stage.pictures().on_validation_end(stage.trainer, stage.module)
     assert len(seen) == 1
     images, scalars = stage.board()
-    assert len(images) == 20
+    assert len(images) == pictures
     assert not any(tag.startswith("val/health") for tag in scalars)
+    assert target is module or torch.equal(torch.get_rng_state(), state)
 
 
 def test_health_is_logged_and_told_in_one_line(

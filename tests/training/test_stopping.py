@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
-import random
 import re
 import signal
 import sys
@@ -181,20 +180,3 @@ def test_resuming_takes_the_newest_whole_checkpoint_of_a_folder(
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no complete checkpoint"):
         newest_whole(tmp_path / "empty")
-
-
-if __name__ == "__main__":  # python -m tests.training.test_stopping FOLDER KILLS: by hand, on any file system
-    home, count = Path(sys.argv[1]), int(sys.argv[2])
-    data = tiny.corpus(home / "corpus.safetensors")
-    train(settings(str(data), str(home / "straight")))
-    dice, done = random.Random(0), 0
-    while done < count:
-        folder, steps = home / f"run{done}", [0]
-        while done < count and steps[-1] < STEPS - 2:
-            interrupt(Training(data, folder, steps[-1] > 0), folder, signal.SIGKILL, dice.uniform(0, 0.5))
-            steps.append(read_checkpoint(last(folder))[0]["step"])
-            done += 1
-        if steps[-1] < STEPS:
-            assert Training(data, folder, True).end()[0] == 0
-        assert same_state(last(folder), last(home / "straight"))
-        print(f"killed {done} times, of this run at steps {steps[1:]}: the same end", flush=True)
