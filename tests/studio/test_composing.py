@@ -13,9 +13,11 @@ import pytest
 
 from fractalgen import FractalGen, Trace
 from fractalgen.errors import UserError
+from fractalgen.model.grid import windows
 from fractalgen.studio.composing import compose
 from fractalgen.studio.document import Document, Note, Result
 from fractalgen.studio.request import FLAGS, Request, flag_facts
+from fractalgen.studio.worker import tidy
 from tests.studio.conftest import BAR, checkpoint
 
 Messages = dict[str, list[dict[str, Any]]]
@@ -162,6 +164,13 @@ def test_what_is_stopped_keeps_what_is_decided(model: FractalGen, piece: Documen
     assert set(piece.notes) <= set(result.document.notes)
     nothing, stopped, _ = composed(model, piece, tmp_path, stop_after=0, mode="continue", flags={"bars": 4})
     assert (nothing, stopped) == ([], True)
+
+
+def test_nothing_is_kept_for_each_length_of_a_piece(model: FractalGen, piece: Document, tmp_path: Path) -> None:
+    composed(model, piece, tmp_path, mode="new", flags={"bars": 2})
+    assert windows.cache_info().currsize
+    tidy()
+    assert not windows.cache_info().currsize
 
 
 def test_alternatives_are_told_apart(model: FractalGen, piece: Document, tmp_path: Path) -> None:
