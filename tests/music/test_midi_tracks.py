@@ -10,7 +10,7 @@ import pytest
 from fractalgen.errors import UserError
 from fractalgen.music.midi import read_midi
 from fractalgen.music.midi_events import read_file
-from fractalgen.music.midi_tracks import chosen, played_tracks, tracks_meant
+from fractalgen.music.midi_tracks import chosen, find_tracks, played_tracks, tracks_meant
 from tests.midi_files import delta, meta, midi, off, on, scale
 
 
@@ -91,3 +91,15 @@ def test_what_is_told_of_a_file_is_told_of_its_chosen_tracks(tmp_path: Path) -> 
     plain = read_midi(path, tracks=tracks_meant(path, ["plain"]))
     assert plain.pedalled == 0
     assert np.array_equal(plain.end, [4])
+
+
+def test_the_track_of_a_voice(tmp_path: Path) -> None:
+    path = tmp_path / "band.mid"
+    path.write_bytes(BAND)
+    for wanted in ("melody", "0"):
+        assert find_tracks(path, wanted) == (((1, 1),), "0 'MELODY' (program 73, 1 notes)")
+    for wanted in ("3", "7", "-1", "", "bass"):  # 3 is drums
+        with pytest.raises(
+            UserError, match=rf"^--voice track:{wanted}: .* has the tracks 0 'MELODY' \(program 73, 1 n"
+        ):
+            find_tracks(path, wanted)
