@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fractalgen import FractalGen, PianoRoll, Trace
-from fractalgen.compose.assignment import assignment
-from fractalgen.config import GenerateConfig
+from fractalgen import PianoRoll, Trace
 from fractalgen.music.midi_events import read_file
 from fractalgen.music.midi_parser import DRUMS
 from fractalgen.music.tokens import ONSET, SILENCE
@@ -215,6 +213,10 @@ def test_limits_hold(past_only: str, tmp_path: Path) -> None:
         ("--scale H_minor", "--scale 'H_minor': neither note names"),
         ("--scale C --pitch_range 61:66", "--pitch_range 61:66 --scale C: together they leave no cell"),
         ("--key A_minor", "--key A_minor: this model knows no key"),
+        (
+            "--mode inpainting --input_midi SONG --mask bars=1:2 --silence time=12:36",
+            "--silence time=12:36: where something is to be composed, no cell may sound",
+        ),
         ("--mode inpainting --input_midi SONG --mask bars=0:1 --silence bars=0:9", "--silence bars=0:9: 0:9 does not"),
     ],
 )
@@ -231,10 +233,3 @@ def test_mistakes_are_one_line(
 def test_a_model_that_cannot_listen_says_so(past_only: str, source: Path, one_error_line: ErrorLine) -> None:
     line = one_error_line("generate", "--checkpoint", past_only, "--mode", "accompany", "--input_midi", source)
     assert "is autoregressive and cannot use given music that comes later; use --model pop909-ar" in line
-
-
-def test_limits_where_nothing_is_to_be_composed(both_sides: str, source: Path) -> None:
-    """The region is silent as a whole: refused, instead of writing the input again."""
-    cfg = GenerateConfig(mode="inpainting", input_midi=str(source), mask=("bars=1:2",), silence=("time=12:36",))
-    with pytest.raises(Exception, match="--silence time=12:36: where something is to be composed, no cell may sound"):
-        assignment(cfg, FractalGen.from_pretrained(both_sides).config, 0)

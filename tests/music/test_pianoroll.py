@@ -185,8 +185,9 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
         midi(scale(ticks=1001), division=1001),
         midi(scale(ticks=32_767), division=32_767),
         midi(b"\x00\x90" + b"".join(bytes([60 + i, 66, *delta(480), 60 + i, 0, 0]) for i in range(8))[:-1]),
+        midi(b"\x00\xff\x06\x04\xff\xfe\x80z" + scale()),
     ],
-    ids=["type0", "type2 of one track", "two tracks", "drums too", "96", "1001", "32767", "running status"],
+    ids=["type0", "type2 of one track", "two tracks", "drums too", "96", "1001", "32767", "running status", "no text"],
 )
 def test_usable_midi_gives_the_same_notes(tmp_path: Path, content: bytes) -> None:
     assert read(tmp_path, content).notes().tolist() == [(60 + i, 4 * i, 4, 16) for i in range(8)]
@@ -222,11 +223,6 @@ def test_notes_are_those_that_symusic_reads(tmp_path: Path) -> None:
     theirs = sorted((n.time, n.end, n.pitch, n.velocity) for track in score.tracks for n in track.notes)
     notes = [NoteEvents(*row) for row in read_file(path).notes()[0].tolist()]
     assert sorted((n.start, n.end, n.pitch, n.velocity) for n in notes) == theirs
-
-
-def test_marker_text_of_any_bytes_is_harmless(tmp_path: Path) -> None:
-    roll = read(tmp_path, midi(b"\x00\xff\x06\x04\xff\xfe\x80z" + scale()))
-    assert roll.width == 32
 
 
 def test_grid_distance(tmp_path: Path) -> None:
