@@ -55,13 +55,8 @@ train(tiny.train_config(Path(sys.argv[1]), data=sys.argv[2], devices="2", strate
 """
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(tiny.corpus(tmp_path_factory.mktemp("corpus") / "corpus.safetensors"))
-
-
-def run(folder: Path, corpus: str, **changes: Any) -> Path:
-    return train(tiny.train_config(folder, data=corpus, **{**EVERYTHING, **changes}))
+def run(folder: Path, corpus: Path, **changes: Any) -> Path:
+    return train(tiny.train_config(folder, data=str(corpus), **{**EVERYTHING, **changes}))
 
 
 def process(rank: int, ports: list[int], works: tuple[Callable[[], object], ...]) -> None:
@@ -124,7 +119,7 @@ def assert_same_run(first: Path, second: Path, tolerance: float = 1e-4) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("strategy", "optimizer"), [("ddp", "muon"), ("fsdp", "adamw")])
 def test_two_processes_train_as_one(
-    corpus: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], strategy: str, optimizer: str
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], strategy: str, optimizer: str
 ) -> None:
     settings = {"optimizer": optimizer, "batch_size": 4}
     one = run(tmp_path / "one", corpus, **settings)
@@ -158,7 +153,7 @@ def test_two_processes_train_as_one(
 
 @pytest.mark.slow
 def test_lightning_starts_the_process_of_the_second_device(
-    corpus: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    corpus: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """As a script of one's own, which Lightning starts once more."""
     script = tmp_path / "two.py"
@@ -167,7 +162,7 @@ def test_lightning_starts_the_process_of_the_second_device(
     def first() -> None:
         """The script in a fork of this process, which has the large libraries already."""
         sys.modules["__main__"].__spec__ = None
-        sys.argv = [str(script), str(tmp_path), corpus]
+        sys.argv = [str(script), str(tmp_path), str(corpus)]
         os.environ["PYTHONPATH"] = str(Path(__file__).parents[2])
         runpy.run_path(str(script), run_name="__main__")
 
@@ -185,7 +180,7 @@ def test_lightning_starts_the_process_of_the_second_device(
 
 @pytest.mark.slow
 def test_a_process_that_draws_for_long_is_waited_for(
-    corpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def impatient(strategy: Any) -> None:
         strategy._timeout = timedelta(seconds=2)
@@ -204,7 +199,7 @@ def test_a_process_that_draws_for_long_is_waited_for(
 
 @pytest.mark.skipif(os.name != "posix", reason="no SLURM")
 def test_a_machine_of_a_slurm_cluster_trains_alone(
-    corpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "srun").touch(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
@@ -213,13 +208,13 @@ def test_a_machine_of_a_slurm_cluster_trains_alone(
     assert {"train_loss", "val_loss"} <= row.keys()
 
 
-def test_muon_needs_whole_matrices(corpus: str, tmp_path: Path) -> None:
+def test_muon_needs_whole_matrices(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--strategy fsdp --optimizer muon: Muon needs whole matrices; use --optimizer"):
         run(tmp_path, corpus, strategy="fsdp", devices="2")
     assert not (tmp_path / "run").exists()
 
 
-def test_weights_and_biases_is_not_installed(corpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_and_biases_is_not_installed(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lightning.pytorch.loggers.wandb._WANDB_AVAILABLE", False)
     with pytest.raises(
         UserError, match=r"--logger wandb needs Weights & Biases: pip install 'fractalgen-piano\[wandb\]'"
@@ -229,7 +224,7 @@ def test_weights_and_biases_is_not_installed(corpus: str, tmp_path: Path, monkey
 
 
 @pytest.mark.slow
-def test_a_table_goes_on_where_the_run_does(corpus: str, tmp_path: Path) -> None:
+def test_a_table_goes_on_where_the_run_does(corpus: Path, tmp_path: Path) -> None:
     plain = {"plan_width": 0, "attributes": None, "num_images_to_log": 1, "log_images_every_n_steps": 4}
     version = run(tmp_path, corpus, **plain)
     whole = curve(version)

@@ -81,11 +81,6 @@ class Training:
         return self.process.exitcode, self.log.read_text(encoding="utf-8")
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.corpus(tmp_path_factory.mktemp("corpus") / "corpus.safetensors")
-
-
 def last(folder: Path) -> Path:
     return folder / "lightning_logs/version_0/checkpoints/last.ckpt"
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import Dataset
 
 from fractalgen.api import FractalGen, load_pretrained
@@ -21,35 +19,10 @@ from fractalgen.errors import UserError
 from fractalgen.model.losses import NLL
 from fractalgen.seeds import stream
 from fractalgen.training import command as training
-from fractalgen.training.command import train
 from fractalgen.training.metrics import Tally
 from fractalgen.training.module import Training
 from tests import tiny
-from tests.training.checkpoints import same_state
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.corpus(tmp_path_factory.mktemp("corpus") / "corpus.safetensors")
-
-
-@pytest.fixture
-def run(corpus: Path, tmp_path: Path) -> Any:
-    """Trains in a fresh folder; settings may be changed."""
-
-    def run(**changes: Any) -> Path:
-        return train(tiny.train_config(tmp_path, **{"data": str(corpus), **changes}))
-
-    return run
-
-
-def checkpoint(version: Path, step: int) -> Path:
-    (path,) = (version / "checkpoints").glob(f"step_{step:08d}-val_loss_*.ckpt")
-    return path
-
-
-def scalars(version: Path) -> EventAccumulator:
-    return EventAccumulator(str(version), size_guidance={"scalars": 0, "images": 0}).Reload()
+from tests.training.checkpoints import checkpoint, same_state, scalars
 
 
 @pytest.mark.slow
@@ -130,55 +103,6 @@ def test_labels_are_learned_and_kept(run: Any, corpus: Path, tmp_path: Path) -> 
         run(resume=str(path))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("generator", ["ar", "mar"])
-def test_resuming_is_exact(run: Any, tmp_path: Path, generator: str) -> None:
-    settings = {"generator_types": (generator,) * 4, "num_images_to_log": 0, "dropout": 0.1}
-    version = run(**settings)
-    resumed = run(**settings, resume=str(checkpoint(version, 2)), output_dir=str(tmp_path / "other"))
-    assert resumed == tmp_path / "other" / "lightning_logs" / "version_0"
-    for step in (4, 5):
-        assert same_state(checkpoint(version, step), checkpoint(resumed, step))
-    assert same_state(version / "checkpoints/last.ckpt", resumed / "checkpoints/last.ckpt")
-    assert not same_state(checkpoint(version, 2), checkpoint(version, 4))
-    a, b = (scalars(folder).Scalars("train_loss") for folder in (version, resumed))
-    assert [(event.step, event.value) for event in a[2:]] == [(event.step, event.value) for event in b]
-
-
-@pytest.mark.slow
-def test_resuming_between_validations_is_exact(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Interrupted(Exception):
-        pass
-
-    write = Training.write
-
-    def power_cut(self: Training, metrics: dict[str, float]) -> None:
-        if self.global_step == 4:
-            raise Interrupted
-        write(self, metrics)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(training, "LastCheckpoint", functools.partial(training.LastCheckpoint, minutes=0))
-        patch.setattr(Training, "write", power_cut)
-        with pytest.raises(Interrupted):
-            run()
-    last = tmp_path / "run/lightning_logs/version_0/checkpoints/last.ckpt"
-    assert read_checkpoint(last)[0]["step"] == 3
-    resumed = run(resume=str(last))
-    assert resumed == tmp_path / "run" / "lightning_logs" / "version_0"
-    assert len(list((resumed / "checkpoints").glob("step_*"))) == 3
-    straight = run(output_dir=str(tmp_path / "straight"))
-    assert same_state(resumed / "checkpoints/last.ckpt", straight / "checkpoints/last.ckpt")
-
-
-@pytest.mark.slow
-def test_resuming_with_another_accumulation_keeps_the_validation_steps(run: Any) -> None:
-    version = run(max_steps=3, num_images_to_log=0)
-    run(resume=str(checkpoint(version, 3)), max_steps=7, accumulate_grad_batches=3, num_images_to_log=0)
-    steps = sorted(int(path.name[5:13]) for path in (version / "checkpoints").glob("step_*"))
-    assert steps == [2, 3, 4, 6, 7]
-
-
 def test_last_checkpoint_follows_a_run_that_no_longer_improves(run: Any) -> None:
     version = run(keep_checkpoints=1, learning_rate=0.3, num_images_to_log=0, max_steps=6)
     best = list((version / "checkpoints").glob("step_*"))
@@ -236,22 +160,6 @@ def test_output_folder_that_cannot_be_made(run: Any, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"--output_dir .*file/run"):
         run(output_dir=str(tmp_path / "file" / "run"))
-
-
-def test_resuming_what_does_not_fit(run: Any, tmp_path: Path) -> None:
-    path = checkpoint(run(max_steps=2, num_images_to_log=0), 2)
-    junk, other = tmp_path / "junk.ckpt", tmp_path / "other"
-    junk.write_bytes(b"junk")
-    for changes, message in (
-        ({"max_steps": 2}, "already at step 2, --max_steps is 2"),
-        ({"scan_order": "row_major"}, "scan_order there is column_major, here row_major"),
-        ({"generator_types": ("mar", *["ar"] * 3)}, r"--generator_types there is (ar ?)+, here mar ar"),
-        ({"reveal_share": 0.5}, "the model there sees only what comes before, --reveal_share 0.5 makes another"),
-        ({"resume": str(junk)}, r"--resume .* not a FractalGen checkpoint"),
-    ):
-        with pytest.raises(UserError, match=message):
-            run(**{"resume": str(path), "output_dir": str(other), **changes})
-    assert not other.exists()
 
 
 def test_shipped_names_are_not_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -347,24 +255,6 @@ def test_constant_schedule_with_cooldown(tmp_path: Path) -> None:
     assert [module.learning_rate(step) for step in (4, 9, 500, 999)] == pytest.approx([0.5, 1.0, 1.0, 1.0])
     module.cfg = dataclasses.replace(cfg, cooldown_steps=100)
     assert [module.learning_rate(step) for step in (900, 925, 1000)] == pytest.approx([1.0, 0.6, 0.2])
-
-
-@pytest.mark.slow
-def test_a_cooldown_is_a_branch_that_keeps_the_state(run: Any, tmp_path: Path) -> None:
-    plateau = run(schedule="constant", max_steps=4, num_images_to_log=0, val_check_interval_steps=4)
-    path = checkpoint(plateau, 4)
-    before = path.read_bytes()
-    changes = {"schedule": "constant", "cooldown_steps": 3, "max_steps": 100, "num_images_to_log": 0}
-    branch = run(**changes, resume=str(path), val_check_interval_steps=2)
-    assert branch.name == "version_1"
-    assert path.read_bytes() == before
-    rates = [event.value for event in scalars(branch).Scalars("learning_rate")]
-    assert rates == pytest.approx([6e-4, 6e-4 * (1 - (1 / 3) ** 0.5), 6e-4 * (1 - (2 / 3) ** 0.5)])
-    # interrupted, it goes on to the same end in its own folder
-    again = run(**changes, resume=str(checkpoint(branch, 6)), output_dir=str(tmp_path / "again"))
-    assert same_state(checkpoint(again, 7), checkpoint(branch, 7))
-    with pytest.raises(UserError, match="--cooldown_steps 3: for --schedule constant, not --schedule cosine"):
-        run(**{**changes, "schedule": "cosine"}, resume=str(path))
 
 
 @pytest.mark.slow
