@@ -132,8 +132,8 @@ class TrainConfig:
     output_dir: str | None = setting(None, "run folder (default: outputs/fractalgen_<types joined by _>)")
     init_from: str | None = setting(
         None,
-        "fine-tuning: model to start from, a shipped one by name, .ckpt or .safetensors, of the same widths and depths;"
-        " labels, reveal_share, wider windows and echoes may be new",
+        "fine-tuning: model to start from, a shipped one by name, .ckpt or .safetensors, of the same widths;"
+        " labels, reveal_share, more blocks, wider windows and echoes may be new",
     )
     resume: str | None = setting(
         None,

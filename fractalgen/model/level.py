@@ -240,9 +240,11 @@ class FractalLevel(nn.Module):
         z = self.conditions(regions, cond, content, base, forcing)
         gates = wide(self.gate(z)[..., 0])
         if (ended := self.ended(given, grid)) is not None:
-            place = ended.nonzero(as_tuple=True)
-            share = self.struck_share(z[place][None], self.child_canvases(regions, *place, forcing.steps))
-            gates = gates.index_put(place, share[0], accumulate=True)
+            region, child = ended.nonzero(as_tuple=True)
+            share = self.struck_share(
+                z[region, child][None], self.child_canvases(regions, region, child, forcing.steps)
+            )
+            gates = gates.index_put((region, child), share[0], accumulate=True)
         weight = weight * forcing.weight
         nats = gate_nll(gates, active, forcing.target & ~filled, forcing.final, sounds)
         for kind, which in (("sound", active), ("silence", ~active)):

@@ -23,10 +23,10 @@ SAYS_OF_PLANS = {"planner", "harmony", "recall_return", "returned", "told", "lef
 def start_from(model: FractalNetwork, name_or_path: str) -> None:
     """Give ``model`` the weights of a trained one (a shipped model by name, ``.ckpt`` or ``.safetensors``).
 
-    Wider windows, more echoes, other labels, plans, columns that are bars, and future context may be new.  Their
-    weights are zero at first, so that the new model gives music without labels and plan, in 4/4, exactly the likelihood
-    of the old one.  A level above the last may change from AR to MAR or back; it keeps the transformer.  The grid may
-    be some times finer, see :func:`.on_finer_grid`.
+    More transformer blocks, wider windows, more echoes, other labels, plans, columns that are bars, and future context
+    may be new.  Their weights are zero at first, so that the new model gives music without labels and plan, in 4/4,
+    exactly the likelihood of the old one.  A level above the last may change from AR to MAR or back; it keeps the
+    transformer.  The grid may be some times finer, see :func:`.on_finer_grid`.
 
     Raises:
         UserError: no such model, or one of another architecture.
@@ -41,11 +41,14 @@ def start_from(model: FractalNetwork, name_or_path: str) -> None:
     weights = model.state_dict()
     old, found = on_finer_grid(new, old, found, weights)
     check_architecture(name_or_path, old, new)
-    for level, before in zip(model.levels, old.levels, strict=True):
-        if before.generator != new.levels[level.index].generator:
-            keep_generator("root." + "child." * level.index + "generator.", weights, found)
-        if isinstance(level, FractalLevel) and before is not new.levels[level.index]:  # which is a new level
-            path = "root." + "child." * level.index
+    for level, before, now in zip(model.levels, old.levels, new.levels, strict=True):
+        path = "root." + "child." * level.index
+        generator = f"{path}generator." if isinstance(level, FractalLevel) else path
+        if before.generator != now.generator:
+            keep_generator(generator, weights, found)
+        for number in range(before.depth, now.depth):
+            found |= silent_block(f"{generator}transformer.blocks.{number}.", weights)
+        if isinstance(level, FractalLevel) and before is not now:  # which is a new level
             widen_windows(level, before.context, f"{path}surroundings", weights, found)
             add_echoes(level, old.echoes, f"{path}recall", weights, found)
             if f"{path}degree" in found and level.degree is None:  # what it says where no key is asked for stays
@@ -62,8 +65,11 @@ def start_from(model: FractalNetwork, name_or_path: str) -> None:
 def check_architecture(source: str, old: ModelConfig, new: ModelConfig) -> None:
     """Refuse to start from a model of another architecture (UserError naming both values)."""
     agree(source, "steps_per_quarter", old.steps_per_quarter, new.steps_per_quarter)
-    for name in ("patch", "width", "depth", "heads"):
+    for name in ("patch", "width", "heads"):
         agree(source, name, *([getattr(level, name) for level in config.levels] for config in (old, new)))
+    there, here = ([level.depth for level in config.levels] for config in (old, new))
+    if any(before > now for before, now in zip(there, here, strict=True)):
+        agree(source, "depth", there, here)
     agree(source, "steps of a patch", *([level.region[1] for level in config.levels[1:]] for config in (old, new)))
     agree(source, "generator of the last level", old.levels[-1].generator, new.levels[-1].generator)
     if any(old.levels[-1].context):
@@ -136,6 +142,13 @@ def add_echoes(
         old = dict(zip(before, found[first].chunk(len(before), 1), strict=True))
         new = torch.zeros_like(old[before[0]])
         found[first] = torch.cat([old.get(distance, new) for distance in level.distances], 1)
+
+
+def silent_block(name: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of a new transformer block that adds nothing to its residual path."""
+    ends = (f"{name}attention.out.", f"{name}narrow.")
+    mine = {key: value for key, value in weights.items() if key.startswith(name)}
+    return {key: torch.zeros_like(value) if key.startswith(ends) else value for key, value in mine.items()}
 
 
 def silent(name: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -38,10 +38,13 @@ def changed(
     config: ModelConfig,
     context: tuple[int, int, int] | None = None,
     last: tuple[int, int, int] | None = None,
+    depths: tuple[int, ...] | None = None,
     **changes: Any,
 ) -> ModelConfig:
-    """Another configuration; ``context``: of all levels but the last, ``last``: of that one."""
+    """Another configuration; ``context``: of all levels but the last, ``last``: of that one, ``depths``: of each."""
     levels = changes.pop("levels", config.levels)
+    if depths is not None:
+        levels = tuple(replace(level, depth=depth) for level, depth in zip(levels, depths, strict=True))
     if context is not None:
         levels = (*(replace(level, context=context) for level in levels[:-1]), levels[-1])
     if last is not None:
@@ -61,6 +64,7 @@ def changed(
         ("ar ar ar ar", {"attributes": (KEY, STYLE)}, {"attributes": (STYLE,)}),
         ("ar ar ar ar", {"attributes": (KEY,)}, {"attributes": (KEY, STYLE), "bar_columns": True, "plan_width": 16}),
         ("mar ar ar ar", {}, {"bar_columns": True, "plan_width": 16}),
+        ("mar ar ar ar", {}, {"depths": (3, 1, 2, 2)}),
     ],
 )
 @pytest.mark.slow
@@ -131,6 +135,13 @@ def test_a_level_of_another_kind_keeps_the_transformer(tmp_path: Path, old: str,
 def test_another_architecture_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         pair(tmp_path, "ar ar ar ar", changes)
+
+
+def test_a_shallower_model_is_refused(tmp_path: Path) -> None:
+    deep = changed(tiny_config("ar ar ar ar", patches=(8, 4, 2, 1), width=16), depths=(1, 2, 1, 1))
+    path = save_pretrained(random_model(deep), tmp_path / "deep.safetensors")
+    with pytest.raises(UserError, match=r"another architecture \(depth \[1, 2, 1, 1\] there, \[1, 1, 2, 1\] here\)"):
+        start_from(random_model(changed(deep, depths=(1, 1, 2, 1))), str(path))
 
 
 @pytest.mark.slow
