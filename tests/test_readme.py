@@ -107,7 +107,8 @@ def test_hooks_run_the_commands_of_the_test_script():
     script = (ROOT / "run_tests.sh").read_text(encoding="utf-8")
     (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
     for hook in repository["hooks"]:
-        assert hook["entry"].replace(".venv/bin/python", '"$PYTHON"') in script
+        if hook["id"] != "mypy":  # tests/test_static_checks.py runs it
+            assert hook["entry"].replace(".venv/bin/python", '"$PYTHON"') in script
 
 
 def outline(path: Path) -> tuple[list[tuple[str, str, str]], list[str], list[str]]:
