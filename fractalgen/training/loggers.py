@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ class TableLog(CSVLogger):
 
     @property
     def experiment(self) -> None:
-        """Nothing: Lightning's writer would clear the table of the run before away."""
+        """Nothing: Lightning's writer would delete the table of the previous run."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
@@ -71,11 +72,17 @@ class TableLog(CSVLogger):
         self.last = step
 
     def rows(self) -> dict[int | None, dict[str, Any]]:
-        """What is in the table, by step; at first without what a run before logged behind the step it continues at."""
-        if not self.file.is_file():
-            return {}
-        with self.file.open(newline="", encoding="utf-8") as table:
-            rows = {int(row["step"]): row for row in csv.DictReader(table)}
+        """The table by step, cells that are empty left out.
+
+        The first time, before this run has logged, it ends with the step at which this run continues.
+        """
+        rows: dict[int | None, dict[str, Any]] = {}
+        if self.file.is_file():
+            with self.file.open(newline="", encoding="utf-8") as table:
+                for row in csv.DictReader(table):
+                    with suppress(KeyError, TypeError, ValueError):  # a row that was cut short
+                        step = int(row["step"])
+                        rows[step] = rows.get(step, {}) | {name: value for name, value in row.items() if name and value}
         return {step: row for step, row in rows.items() if self.last is not None or step <= self.begin}
 
     @rank_zero_only
