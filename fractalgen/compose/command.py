@@ -47,7 +47,7 @@ def generate(cfg: GenerateConfig) -> int:
         rows, failures = compose_orders(job, orders, names, left, folder)
     except KeyboardInterrupt as interrupt:
         signum = signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT
-        raise Stopped(signum, missing(names, left, folder)) from interrupt
+        raise Stopped(signum, missing(job, names, left, folder)) from interrupt
     if rows:
         print(statistics_table(rows))
     if len(rows) < len(names):
@@ -109,12 +109,15 @@ def compose_orders(
     return rows, failures
 
 
-def missing(names: dict[int, str], left: dict[int, str], folder: Path) -> str:
-    """How many of the pieces are there, and the names of those that are ``left``."""
-    there = f"{len(names) - len(left)} of {len(names)} pieces are in {folder}/"
-    if len(left) > MOST_NAMED:
-        return f"{there}; not composed: {len(left)} from {next(iter(left.values()))} on"
-    return there + (f"; not composed: {', '.join(left.values())}" if left else "")
+def missing(job: Composition, names: dict[int, str], left: dict[int, str], folder: Path) -> str:
+    """How many of the pieces are there, and the names of those that are ``left``, or lack some of their files."""
+    there = {index: name for index, name in names.items() if index not in left}
+    partly = [name for index, name in there.items() if not is_complete(job, {index: name}, folder)]
+    told = f"{len(there)} of {len(names)} {'piece' if len(names) == 1 else 'pieces'} composed, in {folder}/"
+    for what, some in (("not composed", list(left.values())), ("files are missing of", partly)):
+        if some:
+            told += f"; {what}: " + (", ".join(some) if len(some) <= MOST_NAMED else f"{len(some)} from {some[0]} on")
+    return told
 
 
 def asked_lines(job: Composition) -> list[str]:

@@ -22,6 +22,9 @@ from fractalgen.render import sound
 from fractalgen.render.page import save_html
 from fractalgen.trace import Trace
 
+Job = tuple[Path, Callable[[Path], object]]
+"""A file, and the function that writes it."""
+
 
 def free_names(cfg: GenerateConfig, folder: Path, count: int) -> list[str]:
     """Names of the pieces without ending; numbers go on from those in the folder, or begin at 0 (overwrite, resume).
@@ -49,15 +52,12 @@ def write_pictures(
 
     ``before``: pieces of the command that come before these.
     """
-    jobs: list[tuple[Path, Callable[[Path], object]]] = []
+    jobs: list[Job] = []
     animated = animated_count(cfg) - before
     for index, (name, roll, whole) in enumerate(zip(names, rolls, traces, strict=True)):
         trace = whole.without_plan() if cfg.no_gif_plan else whole
         known = trace.strip(trace.known)[:, : roll.width]
         with_bars = dataclasses.replace(cfg, gif_grid=True)
-        jobs.append(
-            (folder / f"{name}.png", partial(render.save_png, roll, cfg=with_bars, known=known, lane=trace.lane))
-        )
         if cfg.save_html:
             page = partial(save_html, trace, cfg=cfg, view=cfg.gif_view, roll=roll)
             jobs.append((folder / f"{name}.html", page))
@@ -70,17 +70,11 @@ def write_pictures(
             key = spell_key(str(whole.settings.get("key", "")))
             score = partial(write_musicxml, roll, markers=marks, key=key, title=name)
             jobs.append((folder / f"{name}.musicxml", score))
-        if index >= animated:
-            continue
-        frames = trace.frames(view=cfg.gif_view, record_interval=cfg.record_interval, max_frames=cfg.gif_max_frames)
-        if cfg.save_gif:
-            jobs.append((folder / f"{name}_process.gif", partial(render.save_gif, frames, cfg=cfg)))
-        if cfg.save_mp4:
-            film = partial(render.save_mp4, frames, cfg=cfg, roll=roll)
-            jobs.append((folder / f"{name}_process.mp4", film))
-        if cfg.save_frames:
+        if index < animated:
             home = folder if before == 0 and min(animated, len(names)) == 1 else folder / name
-            jobs.append((home / "frames", partial(render.save_frames, frames, cfg=cfg)))
+            jobs += animations(cfg, trace, roll, folder, name, home)
+        picture = partial(render.save_png, roll, cfg=with_bars, known=known, lane=trace.lane)
+        jobs.append((folder / f"{name}.png", picture))  # the last one: where it is, the others are
     failures = 0
     alone = cfg.scheduler is None and cfg.num_samples <= bulk.SIZE  # else there is one bar over all pieces
     for path, write in tqdm(jobs, desc="drawing", unit="file", dynamic_ncols=True, disable=not alone):
@@ -93,6 +87,19 @@ def write_pictures(
             failures += 1
             warnings.warn(f"{path} could not be written:\n{traceback.format_exc()}", RuntimeWarning, stacklevel=2)
     return failures
+
+
+def animations(cfg: GenerateConfig, trace: Trace, roll: PianoRoll, folder: Path, name: str, home: Path) -> list[Job]:
+    """The files that show how a piece is composed; ``home``: of the folder of single frames."""
+    frames = trace.frames(view=cfg.gif_view, record_interval=cfg.record_interval, max_frames=cfg.gif_max_frames)
+    jobs: list[Job] = []
+    if cfg.save_gif:
+        jobs.append((folder / f"{name}_process.gif", partial(render.save_gif, frames, cfg=cfg)))
+    if cfg.save_mp4:
+        jobs.append((folder / f"{name}_process.mp4", partial(render.save_mp4, frames, cfg=cfg, roll=roll)))
+    if cfg.save_frames:
+        jobs.append((home / "frames", partial(render.save_frames, frames, cfg=cfg)))
+    return jobs
 
 
 def animated_count(cfg: GenerateConfig) -> int:

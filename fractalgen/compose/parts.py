@@ -79,7 +79,7 @@ def write_part(
 
 
 def is_complete(job: Composition, names: dict[int, str], folder: Path) -> bool:
-    """Whether this command has written all files of a part before.
+    """Whether this command has written all files of a part before; the picture of a piece is its last one.
 
     Raises:
         UserError: another command has.

@@ -43,7 +43,7 @@ def describe(hint: Any) -> str:
 
 
 def as_typed(value: object) -> str:
-    """A value as it is typed behind its flag: ``true``, ``none``, lists with spaces; numbers to six digits."""
+    """A value as it is typed behind its flag: ``true``, ``none``, lists with spaces; numbers rounded to six digits."""
     if isinstance(value, list | tuple):
         return " ".join(map(as_typed, value)) or "none"
     if value is None or isinstance(value, bool):

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from fractalgen.bulk import ALONE, Part, load_model, loaded_model, parts
 from fractalgen.config import EvaluateConfig, SamplingConfig, sampling_settings
+from fractalgen.config.values import as_typed
 from fractalgen.data.corpus import Corpus, Split
 from fractalgen.errors import UserError
 from fractalgen.evaluation.copying import BarIndex
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     Rolls = npt.NDArray[np.uint8]
 
 EXAMPLES = 4  # samples on the page
-OF_SAMPLES = {item.name for item in fields(SamplingConfig)} | {"scheduler"}  # flags that say how samples are drawn
+SAMPLE_FLAGS = {item.name for item in fields(SamplingConfig)} | {"scheduler"}  # flags that say how samples are drawn
 
 
 def evaluate(cfg: EvaluateConfig) -> int:
@@ -121,22 +122,27 @@ def command_line(cfg: EvaluateConfig) -> str:
 
 
 def given(cfg: EvaluateConfig) -> dict[str, list[str]]:
-    """The flags that do not have their defaults, by name, each with its values as it would be typed."""
-    values = {item.name: getattr(cfg, item.name) for item in fields(cfg) if getattr(cfg, item.name) != item.default}
-    return {
-        name: [f"--{name}", *map(str, value if isinstance(value, tuple) else (value,))]
-        for name, value in values.items()
-    }
+    """The flags that do not have their defaults, by name, each with its values as they are typed, numbers exact."""
+    words: dict[str, list[str]] = {}
+    for item in fields(cfg):
+        value = getattr(cfg, item.name)
+        values = value if isinstance(value, tuple) else (value,)
+        if value != item.default and values != (item.default,):
+            words[item.name] = [
+                f"--{item.name}",
+                *(str(one) if isinstance(one, float) else as_typed(one) for one in values),
+            ]
+    return words
 
 
 def check_flags(cfg: EvaluateConfig) -> None:
     """Refuse settings that cannot work with any model (UserError naming flag and value)."""
     if cfg.limit and cfg.stride:
         raise UserError(f"--limit {cfg.limit} chooses crops, --stride {cfg.stride} whole songs: give only one of them")
-    scored = {"num_iter_list", "mar_order"} if cfg.scheduled else set()
-    idle = [" ".join(words) for name, words in given(cfg).items() if name in OF_SAMPLES - scored]
-    if idle and not cfg.num_samples:
-        raise UserError(f"{idle[0]}: says how samples are drawn, and --num_samples 0 draws none")
+    scoring_flags = {"num_iter_list", "mar_order"} if cfg.scheduled else set()
+    unused = [" ".join(words) for name, words in given(cfg).items() if name in SAMPLE_FLAGS - scoring_flags]
+    if unused and not cfg.num_samples:
+        raise UserError(f"{unused[0]}: says how samples are drawn, and --num_samples 0 draws none")
     for name in ("json", "report"):
         path = getattr(cfg, name)
         if path and not Path(path).absolute().parent.is_dir():

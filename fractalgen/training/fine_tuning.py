@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fractalgen.checkpoint import find_model, read_model
 from fractalgen.config import ModelConfig
+from fractalgen.config.values import as_typed
 from fractalgen.errors import UserError
 from fractalgen.model.grid import Margin
 from fractalgen.model.level import FractalLevel
@@ -69,7 +70,9 @@ def check_architecture(source: str, old: ModelConfig, new: ModelConfig) -> None:
         agree(source, name, *([getattr(level, name) for level in config.levels] for config in (old, new)))
     there, here = ([level.depth for level in config.levels] for config in (old, new))
     if any(before > now for before, now in zip(there, here, strict=True)):
-        agree(source, "depth", there, here)
+        raise UserError(
+            f"--num_blocks {as_typed(here)}: --init_from {source} has {as_typed(there)}, at least as many are needed"
+        )
     agree(source, "steps of a patch", *([level.region[1] for level in config.levels[1:]] for config in (old, new)))
     agree(source, "generator of the last level", old.levels[-1].generator, new.levels[-1].generator)
     if any(old.levels[-1].context):

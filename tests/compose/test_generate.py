@@ -281,15 +281,24 @@ def test_every_batch_is_written_at_once_and_an_interruption_keeps_it(
     names = [f"unconditional_{index:03d}" for index in range(5)]
     assert calls == [[], [f"{name}.mid" for name in names[:2]], [f"{name}.mid" for name in names[:4]]]
     told = capsys.readouterr().err.strip().splitlines()[-1]
-    assert f"4 of 5 pieces are in {tmp_path}/; not composed: {names[4]}" in told
+    assert f"4 of 5 pieces composed, in {tmp_path}/; not composed: {names[4]}" in told
 
 
-def test_an_interruption_while_pictures_are_drawn_ends_the_command(
-    checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interruptible: None
+def test_an_interruption_while_pictures_are_drawn_ends_the_command_and_it_goes_on(
+    checkpoint: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    interruptible: None,
+    capsys: pytest.CaptureFixture[str],
 ):
-    monkeypatch.setattr(render, "save_png", lambda *_, **__: signal.raise_signal(signal.SIGINT))
-    assert generate(checkpoint, tmp_path, "--save_gif") == 130
-    assert names(tmp_path) == {"unconditional_000.mid"}
+    with monkeypatch.context() as patch:
+        patch.setattr(render, "save_gif", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+        assert generate(checkpoint, tmp_path, "--save_gif", "--save_html") == 130
+    assert names(tmp_path) == {"unconditional_000.mid", "unconditional_000.html"}
+    told = capsys.readouterr().err.strip().splitlines()[-1]
+    assert f"1 of 1 piece composed, in {tmp_path}/; files are missing of: unconditional_000" in told
+    assert generate(checkpoint, tmp_path, "--save_gif", "--save_html", "--resume") == 0
+    assert "unconditional_000_process.gif" in names(tmp_path)
 
 
 @pytest.mark.slow

@@ -140,7 +140,7 @@ def test_another_architecture_is_refused(tmp_path: Path, changes: dict[str, Any]
 def test_a_shallower_model_is_refused(tmp_path: Path) -> None:
     deep = changed(tiny_config("ar ar ar ar", patches=(8, 4, 2, 1), width=16), depths=(1, 2, 1, 1))
     path = save_pretrained(random_model(deep), tmp_path / "deep.safetensors")
-    with pytest.raises(UserError, match=r"another architecture \(depth \[1, 2, 1, 1\] there, \[1, 1, 2, 1\] here\)"):
+    with pytest.raises(UserError, match=r"--num_blocks 1 1 2 1: --init_from .* has 1 2 1 1, at least as many"):
         start_from(random_model(changed(deep, depths=(1, 1, 2, 1))), str(path))
 
 
