@@ -55,7 +55,7 @@ SPELLINGS = (  # as musicians write qualities, and as the library knows them; on
     (r"(?<=[79])sus$", "sus4"),
     (r"6(?:/|add)9", "69"),
 )
-BRACKETED = ("(b5)", "m(no5)", "m(omit5)")  # which the library knows so, and not without brackets
+BRACKETED = ("(b5)", "m(no5)", "m(omit5)")  # the library knows these with their brackets only
 SHARPS = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 # C. Harte, "Towards Automatic Extraction of Harmony Information from Music Signals" (2010): shorthands of the notation
 # in which POP909 and other corpora annotate chords.

@@ -57,6 +57,7 @@ class TableLog(CSVLogger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Append a row, or write the table anew where figures join the last row or bring new columns."""
+        assert step is not None  # Lightning counts them
         row = {"step": step, **metrics}
         if step != self.last and row.keys() <= self.columns.keys():
             with self.file.open("a", newline="", encoding="utf-8") as table:
@@ -71,12 +72,12 @@ class TableLog(CSVLogger):
                 writer.writerows(rows.values())
         self.last = step
 
-    def rows(self) -> dict[int | None, dict[str, Any]]:
+    def rows(self) -> dict[int, dict[str, Any]]:
         """The table by step, cells that are empty left out.
 
         The first time, before this run has logged, it ends with the step at which this run continues.
         """
-        rows: dict[int | None, dict[str, Any]] = {}
+        rows: dict[int, dict[str, Any]] = {}
         if self.file.is_file():
             with self.file.open(newline="", encoding="utf-8") as table:
                 for row in csv.DictReader(table):
