@@ -147,7 +147,7 @@ class _Machine:
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: Any) -> None:
-        if error is not None:  # a signal, say: what is under way is not waited for
+        if error is not None:  # such as a signal: work under way is given up
             self.executor.end()
         self.executor.shutdown(cancel_futures=True)
 

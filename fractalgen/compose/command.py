@@ -13,7 +13,7 @@ from fractalgen.bulk import load_model, parts
 from fractalgen.compose.assignment import resolve_lead_sheet
 from fractalgen.compose.composition import Composition, check_flags
 from fractalgen.compose.output import free_names
-from fractalgen.compose.parts import Order, from_cluster, is_complete, write_part
+from fractalgen.compose.parts import Order, from_cluster, has_all_files, is_complete, write_part
 from fractalgen.compose.recipe import read_recipe
 from fractalgen.compose.wishes import key_source
 from fractalgen.config import GenerateConfig, SamplingConfig
@@ -47,7 +47,7 @@ def generate(cfg: GenerateConfig) -> int:
         rows, failures = compose_orders(job, orders, names, left, folder)
     except KeyboardInterrupt as interrupt:
         signum = signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT
-        raise Stopped(signum, missing(job, names, left, folder)) from interrupt
+        raise Stopped(signum, missing(names, left, folder)) from interrupt
     if rows:
         print(statistics_table(rows))
     if len(rows) < len(names):
@@ -109,10 +109,10 @@ def compose_orders(
     return rows, failures
 
 
-def missing(job: Composition, names: dict[int, str], left: dict[int, str], folder: Path) -> str:
+def missing(names: dict[int, str], left: dict[int, str], folder: Path) -> str:
     """How many of the pieces are there, and the names of those that are ``left``, or lack some of their files."""
-    there = {index: name for index, name in names.items() if index not in left}
-    partly = [name for index, name in there.items() if not is_complete(job, {index: name}, folder)]
+    there = [name for index, name in names.items() if index not in left]
+    partly = [name for name in there if not has_all_files(name, folder)]
     told = f"{len(there)} of {len(names)} {'piece' if len(names) == 1 else 'pieces'} composed, in {folder}/"
     for what, some in (("not composed", list(left.values())), ("files are missing of", partly)):
         if some:

@@ -78,13 +78,18 @@ def write_part(
     return Written(rows, failures)
 
 
+def has_all_files(name: str, folder: Path) -> bool:
+    """Whether the first and the last file of a piece are there: its music and its picture."""
+    return all((folder / f"{name}{ending}").is_file() for ending in (".mid", ".png"))
+
+
 def is_complete(job: Composition, names: dict[int, str], folder: Path) -> bool:
-    """Whether this command has written all files of a part before; the picture of a piece is its last one.
+    """Whether this command has written all files of a part before.
 
     Raises:
         UserError: another command has.
     """
-    if not all((folder / f"{name}{ending}").is_file() for name in names.values() for ending in (".mid", ".png")):
+    if not all(has_all_files(name, folder) for name in names.values()):
         return False
     index, name = max(names.items())
     path = folder / f"{name}.mid"

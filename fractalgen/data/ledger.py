@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from fractalgen.config.values import as_typed
 from fractalgen.data.attributes import Measured, attributes_of
 from fractalgen.data.reading import Skipped, SourceFile, fingerprint, shown_name
 from fractalgen.data.song import Song
@@ -42,7 +43,7 @@ class Ledger:
     ``finished``: how many shards are there for good.
 
     Raises:
-        sqlite3.Error: see :func:`database_error`; as all methods.
+        sqlite3.Error: the database cannot be read or written, see :func:`database_error`.  All methods may raise it.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -75,10 +76,7 @@ class Ledger:
             self.connection.execute("INSERT OR IGNORE INTO settings VALUES (?, ?)", (name, text))
             (before,) = self.connection.execute("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()
             if before != text:
-                was, wanted = (
-                    " ".join(map(str, told)) or "none" if isinstance(told, list | tuple) else told
-                    for told in (json.loads(before), value)
-                )
+                was, wanted = as_typed(json.loads(before)), as_typed(value)
                 raise UserError(f"--{name} {wanted}: the songs in {self.path and self.path.parent} have --{name} {was}")
 
     def source(self, address: str, provenance: str, licence: str) -> int:

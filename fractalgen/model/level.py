@@ -242,7 +242,7 @@ class FractalLevel(nn.Module):
         if (ended := self.ended(given, grid)) is not None:
             region, child = ended.nonzero(as_tuple=True)
             share = self.struck_share(
-                z[region, child][None], self.child_canvases(regions, region, child, forcing.steps)
+                z[region, child][None], self.child_canvases(regions, region, child, forcing.steps, absent)
             )
             gates = gates.index_put((region, child), share[0], accumulate=True)
         weight = weight * forcing.weight
@@ -256,7 +256,7 @@ class FractalLevel(nn.Module):
             chosen = torch.randperm(len(region), device=region.device)[: self.max_children]
             region, child = region[chosen], child[chosen]
         parts = Regions(
-            self.child_canvases(regions, region, child, forcing.steps),
+            self.child_canvases(regions, region, child, forcing.steps, absent),
             None if given is None else grid.split(given)[region, child],
             self.long_context(regions, region, child, forcing.steps),
             self.returned_cells(regions, region, child, steps=forcing.steps) if not self.above_cells else None,
@@ -265,9 +265,17 @@ class FractalLevel(nn.Module):
         self.child.nll(parts, below, crop[region], weight[region], losses, schedule)
 
     def child_canvases(
-        self, regions: Regions, region: Int[Tensor, " m"], child: Int[Tensor, " m"], steps: Int[Tensor, "b n"]
+        self,
+        regions: Regions,
+        region: Int[Tensor, " m"],
+        child: Int[Tensor, " m"],
+        steps: Int[Tensor, "b n"],
+        absent: Bool[Tensor, "b p t"] | None,
     ) -> Int[Tensor, "m h w"]:
-        """Some children and their surroundings: known where given, or decided in a step before the child's own."""
+        """Some children and their surroundings: known where given, or decided in a step before the child's own.
+
+        ``absent``: see :meth:`absent_cells`.
+        """
         canvas, given = regions.canvas, regions.given
         index, owner = (
             table[child] for table in windows(self.grid(canvas), self.margin, self.child.margin, canvas.device)
@@ -279,7 +287,7 @@ class FractalLevel(nn.Module):
         if given is not None and self.sees_future:
             visible = visible | (surround(given, self.margin, outside=-1).flatten(1)[row, index] >= 0)
         cells = torch.where(visible, canvas.flatten(1)[row, index], self.unknown)
-        if (absent := self.absent_cells(given)) is not None:
+        if absent is not None:
             cells = cells.masked_fill(own & surround(absent, self.margin, outside=0).flatten(1)[row, index], SILENCE)
         return cells
 

@@ -7,7 +7,7 @@ as semitones above the root.  Qualities beyond the vocabulary (ninths, elevenths
 from __future__ import annotations
 
 import re
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -139,6 +139,7 @@ def nearest_quality(semitones: frozenset[int]) -> int:
     return max(range(len(templates)), key=shares.__getitem__)
 
 
+@lru_cache(8192)
 def parse_chord(text: str) -> int:
     """The code of a chord such as ``C``, ``F#m7``, ``Bb/D``, ``Gsus4`` or ``N.C.``.
 

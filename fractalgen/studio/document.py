@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import lru_cache
 from itertools import count, pairwise
 from operator import itemgetter
 from pathlib import Path
@@ -148,7 +147,7 @@ class Document:
 
     def changes(self, ticks: int = 1) -> Chords:
         """The chord lane as codes, with places in units of so many ticks."""
-        return tuple({tick // ticks: chord_code(name) for tick, name in self.chords}.items())
+        return tuple({tick // ticks: parse_chord(name) for tick, name in self.chords}.items())
 
 
 @dataclass(frozen=True)
@@ -217,12 +216,6 @@ def _steps(meters: Iterable[tuple[int, int, int]]) -> Meters:
     return tuple((tick // STEP, beats, unit) for tick, beats, unit in meters)
 
 
-@lru_cache(MOST_CHANGES)
-def chord_code(name: str) -> int:
-    """As :func:`~fractalgen.music.chords.parse_chord`; a piece has few chords, each of them many times."""
-    return parse_chord(name)
-
-
 def _whole(name: str, value: Any, low: int, high: int) -> int:
     if type(value) is not int or not low <= value <= high:
         raise UserError(f"document: {name}: a whole number from {low:,} to {high:,}, not {shown(value)}")
@@ -250,7 +243,7 @@ def _text(value: Any) -> str:
 def _chord(value: Any) -> str:
     name = _text(value)
     try:
-        chord_code(name)
+        parse_chord(name)
     except UserError as error:
         raise UserError(f"document: chords: {error}") from error
     return name

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fractalgen.errors import UserError
 from fractalgen.files import replacing
-from fractalgen.music.chords import flats_in, spelled
+from fractalgen.music.chords import flats_in, parse_chord, spelled
 from fractalgen.music.labels import SPELLED, signature_key, spell_key
 from fractalgen.music.lead_sheet import chord_names
 from fractalgen.music.midi import END_MARKER, end_mark, read_midi
@@ -38,7 +38,6 @@ from fractalgen.studio.document import (
     UNDECIDED,
     Document,
     Note,
-    chord_code,
 )
 
 TRACKS = {0: "Right hand", 1: "Left hand", UNDECIDED: "Piano"}
@@ -150,7 +149,7 @@ def read_document(path: Path) -> tuple[Document, list[str]]:
 def written(code: int, text: str, key: str | None) -> str:
     """A chord as a composer wrote it, if the chord lane can read that; else as it is written in a key."""
     with suppress(UserError):
-        chord_code(text)
+        parse_chord(text)
         return text.strip()
     return spelled(code, flats_in(key))
 
