@@ -23,7 +23,7 @@ from fractalgen.model.grid import Grid
 from fractalgen.model.harmony import FEATURES, chord_table, seen_from
 from fractalgen.model.losses import wide
 from fractalgen.model.plans import MOST_BACK, Plans
-from fractalgen.model.transformer import Transformer
+from fractalgen.model.transformer import Decoder, Transformer
 from fractalgen.music.bars import units_of
 from fractalgen.music.chords import FIRST, NO_CHORD, QUALITIES, UNTOLD
 from fractalgen.music.plan import MOST_LEFT
@@ -53,11 +53,11 @@ class Planner(nn.Module):
         self.to_root, self.to_quality = nn.Linear(width, ROOTS), nn.Linear(width, len(QUALITIES))
         self.to_bass = nn.Linear(width, 12)
 
-    def states(self, plans: Plans, key: Int[Tensor, " b"]) -> Float[Tensor, "b c s d"]:
-        """What each decision of each column depends on: the decisions before it, and what is known beforehand.
+    def inputs(self, plans: Plans, key: Int[Tensor, " b"]) -> Float[Tensor, "b n d"]:
+        """What the transformer reads at each decision: the one before it, and what is known beforehand.
 
-        ``plans`` cover at most as many columns as the planner sees, their roots are counted from the tonic.  Chords
-        and returns of later places are not looked at.
+        ``plans`` cover at most as many columns as the planner sees, their roots are counted from the tonic; ``n``: the
+        decisions of all columns.  Chords and returns of later places are not looked at.
         """
         columns = plans.back.shape[1]
         table: Tensor = self.table
@@ -70,8 +70,7 @@ class Planner(nn.Module):
         source = pointed_chords(plans, self.units)
         source = torch.stack([source, F.pad(source[..., 1:], (0, 1), value=UNTOLD)], -1)  # with the next in that bar
         seen = self.pointed(F.embedding(source, table).flatten(-2))
-        x = x + F.pad(seen, (0, 0, 1, 0))
-        return self.transformer(x.flatten(1, 2), causal=True).unflatten(1, (columns, -1))
+        return (x + F.pad(seen, (0, 0, 1, 0))).flatten(1, 2)
 
     def nll(self, plans: Plans, key: Int[Tensor, " b"], decided: Plans | None = None) -> dict[str, Float[Tensor, " b"]]:
         """Negative log-probability in nats of returns and of chords, of those that are told.
@@ -80,7 +79,7 @@ class Planner(nn.Module):
         ``key``: labels, 0 for none.  What is told in ``decided`` is known beforehand and costs nothing.
         """
         turned, mode, _ = turn(plans, key)
-        states = self.states(turned, mode)
+        states = self.transformer(self.inputs(turned, mode), causal=True).unflatten(1, (-1, 1 + self.units))
         columns = torch.arange(plans.back.shape[1], device=plans.back.device)
         logits = possible_back(wide(self.to_back(states[:, :, 0])), plans.before[:, None] + columns)
         scored = (plans.back >= 0) & (plans.back <= MOST_BACK)
@@ -121,11 +120,6 @@ class Planner(nn.Module):
         chords, back = turned.chords.clone(), turned.back.clone()
         now = replace(turned, chords=chords, back=back)  # a view of what is decided so far
         guided = guidance != 1 and bool((key > 0).any())
-        modes = torch.cat([mode, torch.zeros_like(mode)]) if guided else mode
-
-        def state(first: int, column: int, slot: int) -> Float[Tensor, "b d"]:
-            """What a decision of a column depends on; behind it the same without a key."""
-            return self.states(now.window(first, column + 1).each(twice), modes)[:, -1, slot]
 
         def twice(x: Tensor) -> Tensor:
             return torch.cat([x, x]) if guided else x
@@ -137,12 +131,12 @@ class Planner(nn.Module):
             told, free = logits.chunk(2)
             return free + guidance * (told - free)
 
+        state = States(self, lambda: now.each(twice), torch.cat([mode, torch.zeros_like(mode)]) if guided else mode)
         for column in range(back.shape[1]):
             if not bool((back[:, column] < 0).any() | self.open(chords, exists, column).any()):
                 continue
-            first = max(0, column - self.columns + 1)
             if bool((back[:, column] < 0).any()):
-                logits = mixed(wide(self.to_back(state(first, column, 0))))
+                logits = mixed(wide(self.to_back(state(column, 0))))
                 drawn = draw(possible_back(logits, plans.before + column))
                 back[:, column] = torch.where(back[:, column] < 0, drawn, back[:, column])
             for unit in range(self.units):
@@ -150,7 +144,7 @@ class Planner(nn.Module):
                 free = self.open(chords, exists, column)[:, unit]
                 if not bool(free.any()):
                     continue
-                h = state(first, column, 1 + unit)
+                h = state(column, 1 + unit)
                 root = draw(mixed(wide(self.to_root(h))))
                 h = h + self.root(twice(root))
                 quality = draw(mixed(wide(self.to_quality(h))))
@@ -163,6 +157,32 @@ class Planner(nn.Module):
         """Units of a column that are to be drawn."""
         here = slice(column * self.units, (column + 1) * self.units)
         return (chords[:, here] == UNTOLD) & exists[:, here]
+
+
+class States:
+    """What each decision of pieces depends on while they are drawn: a transformer that reads every decision once.
+
+    ``plans`` hold what is decided so far; decisions are asked for in their order.  The transformer begins anew where the
+    columns that it sees at once move on, since all places change there.
+    """
+
+    def __init__(self, planner: Planner, plans: Callable[[], Plans], key: Int[Tensor, " b"]) -> None:
+        self.planner, self.plans, self.key = planner, plans, key
+        self.first = -1
+        self.rows = torch.arange(len(key), device=key.device)[:, None]
+
+    def __call__(self, column: int, slot: int) -> Float[Tensor, "b d"]:
+        """The state of a decision of a column: of which one comes back, or of the chord of unit ``slot - 1``."""
+        planner, first = self.planner, max(0, column + 1 - self.planner.columns)
+        size = 1 + planner.units
+        if first != self.first:
+            self.first, self.read = first, 0
+            self.decoder = Decoder(planner.transformer, len(self.key), planner.columns * size)
+        new = slice(self.read, (column - first) * size + slot + 1)
+        inputs = planner.inputs(self.plans().window(first, column + 1), self.key)[:, new]
+        places = torch.arange(new.start, new.stop, device=inputs.device).expand(len(inputs), -1)
+        self.read = new.stop
+        return self.decoder(inputs, self.rows, places)[:, -1]
 
 
 def possible_back(logits: Float[Tensor, "*b v"], before: Int[Tensor, "*b"]) -> Float[Tensor, "*b v"]:
