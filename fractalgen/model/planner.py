@@ -162,8 +162,8 @@ class Planner(nn.Module):
 class States:
     """What each decision of pieces depends on while they are drawn: a transformer that reads every decision once.
 
-    ``plans`` hold what is decided so far; decisions are asked for in their order.  The transformer begins anew where the
-    columns that it sees at once move on, since all places change there.
+    ``plans`` hold what is decided so far; decisions are asked for in their order.  Where the columns that it sees at
+    once move on, all places change, and the transformer begins anew.
     """
 
     def __init__(self, planner: Planner, plans: Callable[[], Plans], key: Int[Tensor, " b"]) -> None:
