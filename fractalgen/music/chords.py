@@ -42,19 +42,35 @@ Chords = tuple[tuple[int, int], ...]
 
 SEVENTHS = frozenset((10, 11))
 PLAIN_SIGNS = str.maketrans("♯♭", "#b")
+ROOT = "[A-G](?:##|bb(?!5)|[#b])?"  # Bbb5 is a Bb whose fifth is flat
 SPELLINGS = (  # as musicians write qualities, and as the library knows them; one after the other
+    (r"(?<=.[(,])(?=\d)", "add"),
     (r"\(([^()]+)\)", r"\1"),
-    (r"^(?:min?|-)", "m"),
-    (r"^(m?)(?:[Mm]aj?(?=\d|$)|[\^△Δ](?=\d))", r"\1maj"),
+    (",", ""),
+    (r"^(?:[Mm][Ii][Nn]?|-)", "m"),
+    (r"^(m?)(?:[Mm][Aa][Jj]?(?=\d|$)|[\^△Δj](?=\d))", r"\1maj"),
     (r"^(m?)[\^△Δ]", r"\1maj7"),
-    (r"^m(?:maj|M)(?:9|11|13)", "mmaj7"),
-    (r"^ø7?", "m7b5"),
-    (r"^(?:(?:\+|aug)7|7alt|7\+|maj7#5)", "7#5"),
+    (r"^M$|^maj(?=6)", ""),
+    (r"(?<=.)M(?=\d)", "maj"),
+    (r"^mmaj(?:9|11|13)", "mmaj7"),
+    (r"omit", "no"),
+    (r"^m13", "m11"),
+    (r"^maj11", "maj9"),
+    (r"^[øØh]7?", "m7b5"),
+    (r"^7?alt", "7#5"),
+    (r"^(?:(?:\+|aug)7|maj7#5)", "7#5"),
+    (r"(?<=\d)\+(?=\d)", "#"),
+    (r"(?<=\d)-(?=\d)", "b"),
+    (r"(?<=\d)\+", "#5"),
     (r"^\+", "aug"),
-    (r"^(?:o|°)", "dim"),
-    (r"(?<=[79])sus$", "sus4"),
+    (r"^[o°º]", "dim"),
+    (r"(?<=\d)sus(?!\d)", "sus4"),
     (r"6(?:/|add)9", "69"),
 )
+CHANGE = re.compile(r"(.*?)(add|no|sus(?=[24]$)|maj|(?=[#b]))([#b]?)(\d+)")
+"""A change behind a chord that the library does not know with it: ``13`` and ``sus4``, ``m9`` and ``b5``."""
+REPLACED = {"5": (7,), "no3": (3, 4), "no5": (6, 7, 8), "sus2": (3, 4), "sus4": (3, 4), "maj7": (9, 10)}
+"""Semitones that go with a change."""
 BRACKETED = ("(b5)", "m(no5)", "m(omit5)")  # the library knows these with their brackets only
 SHARPS = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 # C. Harte, "Towards Automatic Extraction of Harmony Information from Music Signals" (2010): shorthands of the notation
@@ -146,26 +162,39 @@ def parse_chord(text: str) -> int:
     Raises:
         UserError: it cannot be read.
     """
-    from pychord import Chord as Written
     from pychord.utils import note_to_val
 
     text = text.strip()
     if re.fullmatch(r"n\.?\s?c?\.?", text, re.IGNORECASE):
         return NO_CHORD
-    found = re.fullmatch(r"([A-G][#b]?)((?:6/9|[^/])*)(?:/([A-G][#b]?))?", text.translate(PLAIN_SIGNS))
+    found = re.fullmatch(rf"({ROOT})((?:6/9|[^/])*)(?:/({ROOT}))?", text.translate(PLAIN_SIGNS))
     try:
         if found is None:
             raise ValueError(text)
         name = found[2]
         for pattern, known in SPELLINGS if name not in BRACKETED else ():
             name = re.sub(pattern, known, name)
-        written = Written(found[1] + name)
-        root = note_to_val(found[1]) % 12
+        notes = _notes_of(name)
+        root = note_to_val(found[1])
         bass = (note_to_val(found[3]) - root) % 12 if found[3] else 0
-        semitones = frozenset(step % 12 for step in written.quality.components)
     except (ValueError, KeyError, IndexError) as error:
         raise UserError(f"{quoted(text)} is no chord (write C, F#m7, Bb/D, Gsus4, N.C. ...)") from error
-    return Chord(root, nearest_quality(semitones), bass).code
+    return Chord(root, nearest_quality(notes - {3} if 4 in notes else notes), bass).code  # beside a third 3 is a #9
+
+
+def _notes_of(quality: str) -> frozenset[int]:
+    """The semitones above the root of a quality as the library spells it, and changes behind it; ValueError if none."""
+    from pychord import QualityManager
+
+    try:
+        return frozenset(step % 12 for step in QualityManager().get_quality(quality).components)
+    except ValueError:
+        found = CHANGE.fullmatch(quality)
+        if found is None:
+            raise
+    base, kind, sign, degree = found.groups()
+    notes = _notes_of(base) - {*REPLACED.get(kind + degree, ())}
+    return notes if kind == "no" else notes | {_degree(sign + degree)}
 
 
 def parse_harte(text: str) -> int:

@@ -41,6 +41,10 @@ C=C F#m7=Gbm7 Bb/D=Bb/D Gsus4=Gsus4 B♭maj7=Bbmaj7 Am11=Am7 G9=G7 Cadd9=C Co=Cd
 CΔ=Cmaj7 CΔ7/E=Cmaj7/E C-7=Cm7 n.c.=N.C. NC=N.C. E5=E C13=C7 Cmi7=Cm7 Cma7=Cmaj7 C^7=Cmaj7 C△=Cmaj7 Caug7=Caug
 G7alt=Gaug Cm(add9)=Cm C6/9=C6 C69=C6 C6/9/E=C6/E CmMaj7=CmM7 Cm(maj7)=CmM7 CmM7/G=CmM7/G C-Δ7=CmM7 CMaj9=Cmaj7
 C-6=Cm6 C(b5)=C Cm7(b5)=Cm7b5 C9sus=C7sus4
+C(7)=C7 C(#5)=Caug CM=C Cadd2=C Cmadd11=Cm CMI7=Cm7 CMA7=Cmaj7 Cj7=Cmaj7 Cm13=Cm7 Cmaj11=Cmaj7 Cm(b5)=Cdim Ch7=Cm7b5
+C13sus=C7sus4 C7b9sus4=C7sus4 Cm7sus4=C7sus4 C7sus4(b9)=C7sus4 Csus2sus4=Csus2 C7(b9,#11)=C7 C7#5#9=Caug C7b5#9=C7
+Cmaj7(b5)=Cmaj7 Cmaj9#11=Cmaj7 Cdim(maj7)=Cdim C+maj7=Caug Cm11b5=Cm7b5 C7(9,13)=C7 C9no5=C7 C(no3)=C C7+5=Caug
+F#º=Gbdim Bbb=A Bbb5=Bb B##m=Dbm Calt=Caug
 """
 
 
@@ -50,7 +54,9 @@ def test_chords_as_musicians_write_them(pair: str) -> None:
     assert spelled(parse_chord(text)) == means
 
 
-@pytest.mark.parametrize("text", ["H", "Cfoo", "", "C/", "c", "7", "C//E", "C/5", "C/9", "C6/9/9", "C("])
+@pytest.mark.parametrize(
+    "text", ["H", "Cfoo", "", "C/", "c", "7", "C//E", "C/5", "C/9", "C6/9/9", "C(", "C67", "Cadd", "C55", "C7("]
+)
 def test_what_is_no_chord_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="is no chord"):
         parse_chord(text)
