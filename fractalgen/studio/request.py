@@ -132,25 +132,30 @@ class Request(Checked):
         return {"mode": "accompany", "voice": voice, "side": "below" if left else "above"}
 
     def mask(self, document: Document, steps_per_quarter: int) -> tuple[str, ...]:
-        """Rectangles of the region, without the cells of locked notes; none where everything may be composed.
+        """Rectangles of the region; none where everything may be composed.
+
+        They leave out the cells of notes that are locked, and of those that begin before the region.
 
         Raises:
-            UserError: all of it is locked.
+            UserError: nothing is left of it.
         """
         width = max(1, (2 * document.length * steps_per_quarter + TICKS) // (2 * TICKS))
-        locked = [note for note in document.notes if note.locked]
         whole = Region(start=0, end=document.length)
-        if not locked and (self.region or whole) == whole and self.mode != "region":
+        if (self.region or whole) == whole and self.mode != "region" and not any(note.locked for note in document.notes):
             return ()
         region = self.region or whole
         start, stop = region.start * steps_per_quarter // TICKS, min(-(-region.end * steps_per_quarter // TICKS), width)
         plane = np.zeros((PITCHES, width), np.bool_)
         plane[region.low : region.high, start:stop] = True
-        for note in locked:
+        for note in document.notes:
             first, last = _steps(note, steps_per_quarter)
-            plane[note.pitch, first:last] = False
+            if note.locked or first < start:
+                plane[note.pitch, first:last] = False
         if not plane.any():
-            raise UserError("region: nothing to compose in it, all of its notes are locked or it lies behind the piece")
+            raise UserError(
+                "region: nothing to compose in it, all of its notes are locked or begin before it, or it lies behind the"
+                " piece"
+            )
         return tuple(_rectangles(plane))
 
 

@@ -80,6 +80,22 @@ def test_a_region_changes_nothing_outside_of_it(model: FractalGen, piece: Docume
     assert Trace.load(result.trace).roll.width == 64
 
 
+@pytest.mark.parametrize(
+    "wish", [{"mode": "region"}, {"mode": "vary", "flags": {"strength": 1.0}}], ids=["region", "vary"]
+)
+def test_notes_that_begin_before_a_region_stay_whole(
+    wish: dict[str, Any], model: FractalGen, piece: Document, tmp_path: Path
+) -> None:
+    last = max(note.id for note in piece.notes)
+    held = [Note(last + 1, 30, 0, 4 * BAR, 80, 1, 0), Note(last + 2, 97, BAR - 240, 480, 80, 0, 0)]
+    given = replace(piece, notes=(*(note for note in piece.notes if note.pitch not in (30, 97)), *held))
+    (result,), _, told = composed(model, given, tmp_path, region={"start": BAR, "end": 2 * BAR}, **wish)
+    before = {note for note in given.notes if note.start < BAR}
+    assert set(held) <= before <= set(result.document.notes)
+    assert {tuple(note) for note in told["started"][0]["given"]} >= before
+    assert set(given.notes) != set(result.document.notes)
+
+
 def test_locked_notes_stay_in_a_region(model: FractalGen, piece: Document, tmp_path: Path) -> None:
     locked = {note.id for note in piece.notes if BAR <= note.start < 2 * BAR and note.id % 2}
     given = replace(piece, notes=tuple(note._replace(locked=int(note.id in locked)) for note in piece.notes))
