@@ -97,7 +97,7 @@ class GenerateConfig(SamplingConfig, RenderConfig):
         'chords, such as "C G/B Am F" (a bar each) or "C G/B | Am F" (bar lines: they share a bar); %: as the bar'
         " before, .: as the chord before, ?: as the model likes; repeated to the end",
     )
-    form: str | None = setting(None, 'sections and their bars, such as "A8 A8 B8 A8": a letter that returns comes back')
+    form: str | None = setting(None, 'sections and their bars, such as "A8 A8 B8 A8": a name that returns comes back')
     # what it is to be like, where the model was trained with such labels
     key: str | None = setting(
         None,

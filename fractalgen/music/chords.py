@@ -41,7 +41,7 @@ Chords = tuple[tuple[int, int], ...]
 """Changes of chord: (step, code), each holding until the next."""
 
 SEVENTHS = frozenset((10, 11))
-PLAIN_SIGNS = str.maketrans("♯♭", "#b")
+PLAIN_SIGNS = str.maketrans("♯♭，、｜", "#b,,|")
 ROOT = "[A-G](?:##|bb(?!5)|[#b])?"  # Bbb5 is a Bb whose fifth is flat
 SPELLINGS = (  # as musicians write qualities, and as the library knows them; one after the other
     (r"(?<=.[(,])(?=\d)", "add"),

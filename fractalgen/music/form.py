@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fractalgen.errors import UserError, quoted
+from fractalgen.music.chords import PLAIN_SIGNS
 from fractalgen.music.measures import by_pitch_class
 from fractalgen.music.tokens import ONSET, SILENCE
 
@@ -20,7 +21,7 @@ PHRASE = {4: 0.06, 8: 0.09, 16: 0.09}  # what distances of whole phrases are pre
 RUN = 0.12  # what going on is preferred by
 NEAREST = 4  # a bar like those right before it goes on with a texture; it does not come back
 MOST_BARS = 999
-FORM = re.compile(r"\s*([A-Za-z])('*)\s*(\d*)\s*")
+FORM = re.compile(r"\s*([A-Z][a-z]+|[A-Za-z])('*)\s*(\d*)\s*")
 
 
 def bar_features(columns: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
@@ -71,16 +72,17 @@ def find_returns(columns: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
 
 
 def parse_form(text: str) -> list[tuple[str, int]]:
-    """Sections with their lengths in bars, of a form written ``A8 A8 B8 A8``.
+    """Sections with their lengths in bars, of a form written ``A8 A8 B8 A8`` or ``Verse8 Chorus8 Verse8``.
 
-    A letter that comes again comes back; ``A'`` is another section than ``A``.  A section without a number is 8 bars.
+    A name that comes again comes back; ``A'`` is another section than ``A``.  A section without a number is 8 bars.
+    A name is a letter, or a capital letter with small ones behind it.
 
     Raises:
         UserError: it cannot be read.
     """
     sections = []
     position = 0
-    plain = text.replace(",", " ").rstrip()
+    plain = text.translate(PLAIN_SIGNS).replace(",", " ").rstrip()
     while position < len(plain):
         found = FORM.match(plain, position)
         if found is None:
@@ -89,7 +91,7 @@ def parse_form(text: str) -> list[tuple[str, int]]:
         bars = int(found[3] or 8)
         if not 1 <= bars <= MOST_BARS:
             raise UserError(f"--form: section {found[0].strip()} has {bars} bars (1 to {MOST_BARS})")
-        sections.append((found[1].upper() + found[2], bars))
+        sections.append((found[1][0].upper() + found[1][1:] + found[2], bars))
         position = found.end()
     if not sections:
         raise UserError("--form: no section in it (write A8 A8 B8 A8)")

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from fractalgen.errors import UserError
 from fractalgen.music.bars import BarLayout, units_of
-from fractalgen.music.chords import UNTOLD, parse_chord
+from fractalgen.music.chords import PLAIN_SIGNS, UNTOLD, parse_chord
 
 Bar = tuple[int, ...]
 """Codes of the chords of a bar, which share it equally; UNTOLD leaves a share open."""
@@ -23,11 +23,12 @@ def parse_progression(text: str, flag: str = "--chords") -> list[Bar]:
 
     Chords between two bar lines share the bar equally; without any bar line each chord takes a bar.  ``%`` repeats the
     bar before, ``.`` holds the chord before, ``?`` leaves a chord to the model.  Where there are bar lines, a new line
-    is one too.  Lines that begin with ``#`` are comments.
+    is one too.  Commas may stand between chords.  Lines that begin with ``#`` are comments.
 
     Raises:
         UserError: a chord that cannot be read; the message names it and its position.
     """
+    text = re.sub(r",(?![^()]*\))", " ", text.translate(PLAIN_SIGNS))
     lines = text.splitlines()
     bars: list[Bar] = []
     for number, line in enumerate(lines, start=1):

@@ -141,9 +141,9 @@ class Request(Checked):
         """
         width = max(1, (2 * document.length * steps_per_quarter + TICKS) // (2 * TICKS))
         whole = Region(start=0, end=document.length)
-        if (self.region or whole) == whole and self.mode != "region" and not any(note.locked for note in document.notes):
-            return ()
         region = self.region or whole
+        if region == whole and self.mode != "region" and not any(note.locked for note in document.notes):
+            return ()
         start, stop = region.start * steps_per_quarter // TICKS, min(-(-region.end * steps_per_quarter // TICKS), width)
         plane = np.zeros((PITCHES, width), np.bool_)
         plane[region.low : region.high, start:stop] = True
@@ -153,8 +153,8 @@ class Request(Checked):
                 plane[note.pitch, first:last] = False
         if not plane.any():
             raise UserError(
-                "region: nothing to compose in it, all of its notes are locked or begin before it, or it lies behind the"
-                " piece"
+                "region: nothing to compose in it, all of its notes are locked or begin before it, or it lies behind"
+                " the piece"
             )
         return tuple(_rectangles(plane))
 

@@ -90,6 +90,7 @@ def test_transposition_turns_roots_alone() -> None:
 
 def test_progressions() -> None:
     c, g_b, am, f = map(parse_chord, ("C", "G/B", "Am", "F"))
+    assert parse_progression("C, G/B｜Am，F") == [(c, g_b), (am, f)]
     assert parse_progression("C G/B Am F") == [(c,), (g_b,), (am,), (f,)]
     assert parse_progression("C G/B | Am F |") == [(c, g_b), (am, f)]
     assert parse_progression("C . | % | F ?") == [(c, c), (c, c), (f, UNTOLD)]

@@ -38,6 +38,8 @@ def test_a_return_goes_on_where_two_bars_fit_equally() -> None:
 def test_forms() -> None:
     assert parse_form("A8 A8 B4 A8") == [("A", 8), ("A", 8), ("B", 4), ("A", 8)]
     assert parse_form("a b' C2") == [("A", 8), ("B'", 8), ("C", 2)]
+    assert parse_form("AAB") == [("A", 8), ("A", 8), ("B", 8)]
+    assert parse_form("Intro2，Verse8, Verse'") == [("Intro", 2), ("Verse", 8), ("Verse'", 8)]
     assert returns_of(parse_form("A2 B2 A3")).tolist() == [NEW] * 4 + [0, 1, NEW]
     assert returns_of(parse_form("A2 A2 A2")).tolist() == [NEW, NEW, 0, 1, 2, 3]
 
