@@ -188,7 +188,7 @@ export function setMeter(piece, tick, beats, unit) {
 
 export const setLength = (piece, length) => settled({ ...piece, length });
 
-const LANES = ["tempos", "meters", "chords", "sections"];
+export const LANES = ["tempos", "meters", "chords", "sections"];
 
 /** Ends a piece: notes that sound longer are cut, and nothing is left behind the end. */
 export function endAt(piece, length) {

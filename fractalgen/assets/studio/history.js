@@ -5,7 +5,7 @@
  * States that the server has not numbered yet have negative ids.
  */
 import { Refused, get, post, put, request } from "./api.js";
-import { empty, read, write } from "./document.js";
+import { LANES, empty, read, write } from "./document.js";
 
 const storage = {
   key: (project) => `fractalgen.queue.${project}`,
@@ -17,6 +17,24 @@ const storage = {
     } catch {} // storage is full or forbidden: the queue lives as long as the page
   },
 };
+
+/** In what waits, a state is called otherwise. */
+function rename(queue, id, to) {
+  for (const item of queue) {
+    if (item.parent === id) item.parent = to;
+    if (item.head === id) item.head = to;
+  }
+}
+
+/** A lane of a document without the entries that a refused document has and the one before it has not. */
+function without(document, refused, before, lane) {
+  const text = JSON.stringify,
+    old = before[lane].map(text),
+    wrong = refused[lane].map(text).filter((row) => !old.includes(row));
+  return document[lane].flatMap((row) =>
+    wrong.includes(text(row)) ? before[lane].filter(([tick]) => tick === row[0]) : [row],
+  );
+}
 
 /** Events: "change" (head, document or states), "status" (queue, connection, gone), "refused" (`detail`: why). */
 export class Project extends EventTarget {
@@ -263,7 +281,7 @@ export class Project extends EventTarget {
         }
         if (error.status === 404 && !(await this.#answer(project).catch(() => true))) return;
         this.dispatchEvent(new CustomEvent("refused", { detail: error.message }));
-        queue.length = 1; // what follows rests on it
+        if (error.status !== 400) queue.length = 1; // what follows rests on it
         this.latest = { state: NaN };
       }
       queue.shift();
@@ -274,13 +292,33 @@ export class Project extends EventTarget {
     this.dispatchEvent(new Event("status"));
   }
 
-  async #sendEdit(project, queue, { id, parent, label, document }) {
-    const { state } = await post(`/projects/${project}/states`, { parent: this.number(parent), label, document });
-    for (const item of queue) {
-      if (item.parent === id) item.parent = state.id;
-      if (item.head === id) item.head = state.id;
+  async #sendEdit(project, queue, item) {
+    const { id, label, document } = item,
+      parent = this.number(item.parent);
+    try {
+      const { state } = await post(`/projects/${project}/states`, { parent, label, document });
+      rename(queue, id, state.id);
+      if (this.id === project) this.#adopt(id, state); // else another one was opened meanwhile
+    } catch (error) {
+      if (error.status === 400) {
+        const { document: before } = await get(`/projects/${project}/states/${parent}`);
+        this.#leaveOut(project, queue, item, before);
+      }
+      throw error;
     }
-    if (this.id === project) this.#adopt(id, state); // else another one was opened meanwhile
+  }
+
+  /** The server refuses what an edit says: what it wrote into the lanes is left out of all that follows. */
+  #leaveOut(project, queue, { id, parent, document: refused }, before) {
+    rename(queue, id, parent);
+    const later = queue.slice(1).filter((item) => item.document);
+    for (const { document } of later)
+      for (const lane of LANES) document[lane] = without(document, refused, before, lane);
+    if (this.id !== project) return;
+    for (const item of later) this.pieces.set(item.id, read(item.document));
+    for (const state of this.states.values()) if (state.parent === id) state.parent = parent;
+    this.states.delete(id);
+    if (this.head === id) this.#visit(parent);
   }
 
   /** The server has numbered a state of this page. */

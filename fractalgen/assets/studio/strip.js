@@ -37,6 +37,7 @@ export class Strip {
 
   /** While several are composed, their number; afterwards what can be chosen. */
   update() {
+    if (this.shown !== null && !this.choices.some(({ id }) => id === this.shown)) this.shown = null; // the head moved
     const { live, composing } = this.studio,
       count = composing && live.num_samples > 1 ? live.num_samples : 0;
     const choices = count ? Array.from({ length: count }, (_, sample) => ({ sample })) : composing ? [] : this.choices;

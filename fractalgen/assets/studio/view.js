@@ -80,6 +80,7 @@ export class View {
 
   update() {
     const { studio } = this;
+    studio.strip.update();
     this.#header();
     this.#composing();
     this.#tools();
@@ -88,7 +89,6 @@ export class View {
     this.clock();
     this.floatRegion();
     studio.panel.refresh();
-    studio.strip.update();
     showHistory(studio);
     studio.roll.measure();
   }
