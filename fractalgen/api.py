@@ -18,7 +18,7 @@ from fractalgen.errors import UserError, python_terms
 from fractalgen.music import MAX_STEPS
 from fractalgen.music.bars import parse_meter
 from fractalgen.music.pianoroll import PianoRoll
-from fractalgen.music.planning import form_bars, steps_to_form
+from fractalgen.music.planning import natural_bars, steps_to_form
 from fractalgen.music.selection import bars_to_steps, parse_rectangle, score_bars
 from fractalgen.music.tasks import (
     Plane,
@@ -142,12 +142,10 @@ class FractalGen(PretrainedModel):
             if tempo is not None and not 4 <= tempo <= 1000:
                 raise ConfigError(f"tempo {tempo}: must be from 4 to 1000")
             beats, unit = (4, 4) if meter is None else parse_meter(meter)
-            form = wishes.get("form")
-            if form is not None and bars is None and width is None:
-                bars = form_bars(form)
+            form, chords = wishes.get("form"), wishes.get("chords")
+            if width is None and bars is None and (self.config.bar_columns or form is not None):
+                bars = natural_bars(form, chords, self.config.columns)
             length = self._steps(bars, beats, unit) if bars is not None else width
-            if length is None and self.config.bar_columns:
-                length = self._steps(self.config.columns, beats, unit)
             whole = self.config.bar_columns or length is None or bars is None
             padded = length if whole else whole_patches(length or 0, self.config.column)
             asked = {} if meter is None else {"meter": meter}

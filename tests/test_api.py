@@ -73,6 +73,7 @@ def test_plans_in_python() -> None:
     assert traces[0].plan is not None
     assert traces[0].plan.returns.tolist() == [-1, -1, 0, 1]
     assert rolls[0] == traces[0].roll
+    assert planner.generate(chords="C G Am F C G", seed=0)[0].width == 96
     (longer,) = planner.continue_(rolls[0], after=2, form="A2 B1")
     assert longer.width == 48
     with pytest.raises(UserError, match=r"^form A2: 2 bars in all, the piece has 3"):

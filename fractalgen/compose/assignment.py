@@ -29,7 +29,7 @@ from fractalgen.music.musicxml import SCORE_ENDINGS
 from fractalgen.music.pianoroll import Markers, PianoRoll
 from fractalgen.music.plan import Plan
 from fractalgen.music.plan import markers as markers_of
-from fractalgen.music.planning import form_bars, steps_to_form
+from fractalgen.music.planning import natural_bars, steps_to_form
 from fractalgen.music.selection import (
     bars_to_steps,
     parse_pitch_classes,
@@ -196,7 +196,7 @@ def _from_nothing(cfg: GenerateConfig, model: ModelConfig) -> Assignment:
     meter = (4, 4) if cfg.meter is None else parse_meter(cfg.meter)
     length = _length(cfg, cfg.tempo or TEMPO, model, *meter)
     if length is None:
-        bars = model.columns if cfg.form is None else form_bars(cfg.form)
+        bars = natural_bars(cfg.form, cfg.chords, model.columns)
         length = steps_of_bars(bars, model.steps_per_quarter, *meter) if model.bar_columns else model.crop_length
     padded = length if cfg.target_width or model.bar_columns else whole_patches(length, model.column)
     meters = ((0, *meter),)

@@ -87,7 +87,9 @@ class GenerateConfig(SamplingConfig, RenderConfig):
     # how long
     target_width: int | None = setting(None, "length in time steps (default: the model's crop length)")
     bars: float | None = setting(
-        None, "length in bars, of the given music's meter if there is one, else of four quarters (default: 16)"
+        None,
+        "length in bars, of the given music's meter if there is one, else of four quarters (default: those of --form;"
+        " else 16, or those of --chords if there are more)",
     )
     seconds: float | None = setting(None, "length in seconds")
     generation_length: int | None = setting(None, "conditional: time steps to compose after the beginning")

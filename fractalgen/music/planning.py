@@ -58,6 +58,17 @@ def form_bars(form: str) -> int:
     return sum(bars for _, bars in parse_form(form))
 
 
+def natural_bars(form: str | None, chords: str | None, usual: int) -> int:
+    """How many bars a piece has whose length is not given: those of its form, else the usual ones, or one per chord.
+
+    Raises:
+        UserError: the form or the chords cannot be read.
+    """
+    if form is not None:
+        return form_bars(form)
+    return max(usual, len(parse_progression(chords)) if chords is not None else 0)
+
+
 def steps_to_form(form: str, meters: Meters, cut: int, steps_per_quarter: int) -> int:
     """Steps that are to follow the first ``cut`` ones, so that a piece has as many bars as a form."""
     done = len(grid_steps(meters, cut, steps_per_quarter))

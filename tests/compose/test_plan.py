@@ -194,6 +194,8 @@ def test_an_introduction_has_chords_and_no_melody(planner: str, tmp_path: Path) 
 
 @pytest.mark.slow
 def test_the_program_reads_its_own_markers(planner: str, tmp_path: Path) -> None:
+    _, longer = compose(planner, tmp_path / "b", "--chords", "C C C G Am F")
+    assert longer.roll.width == 96
     path, _ = compose(planner, tmp_path / "a", "--chords", "C C C G", "--form", "A2 B2")
     flags = ("--mode", "accompany", "--lead_sheet", path, "--voice", "right")
     _, trace = compose(planner, tmp_path / "b", *flags)
