@@ -71,6 +71,7 @@ export class Editor {
 
   #place({ notes, from }, at, kind) {
     const { studio } = this;
+    if (!studio.editable) return studio.refuse();
     const { piece, ids } = edit.add(
       studio.piece,
       notes.map((note) => ({ ...note, locked: 0, start: note.start - from + at })),
@@ -78,6 +79,9 @@ export class Editor {
     studio.commit(kind, piece, { n: ids.size });
     studio.select(ids);
     studio.roll.reveal(at);
+    if (kind !== "paste" || studio.playing) return;
+    const end = edit.endOf(piece.notes.filter(({ id }) => ids.has(id)));
+    studio.transport.seek(studio.tools.snap(end, false, Math.ceil)); // the next copy goes behind this one
   }
 
   // ---- bars ----
@@ -91,11 +95,11 @@ export class Editor {
     studio.setRegion({ start: at, end: at + length, low: 0, high: 128 }, true);
   }
 
-  /** Ends the piece where the region ends, or after its last note. */
-  trim() {
+  /** Ends the piece where the region ends, or else with the bar of a tick; at the start, after its last note. */
+  trim(at = this.studio.cursor) {
     const { piece, region } = this.studio,
-      end = region?.end ?? edit.barEnd(piece, edit.endOf(piece.notes));
-    this.studio.commit("trim", edit.endAt(piece, end));
+      ended = edit.endAt(piece, region?.end ?? edit.barEnd(piece, at || edit.endOf(piece.notes)));
+    if (JSON.stringify(ended) !== JSON.stringify(piece)) this.studio.commit("trim", ended);
   }
 
   // ---- one note by keyboard ----
@@ -150,8 +154,8 @@ export class Editor {
     this.studio.select(edit.idsOf(this.studio.piece.notes.filter((note) => note.hand === hand)));
   }
 
-  /** Opens at a point of the canvas. */
-  openMenu(x, y) {
+  /** Opens at a point of the canvas; `at`: the tick that is meant. */
+  openMenu(x, y, at = this.studio.cursor) {
     const { studio } = this,
       some = studio.selection.size > 0,
       { left, top } = studio.roll.canvas.getBoundingClientRect();
@@ -173,7 +177,7 @@ export class Editor {
         ["edit.pick.right", () => this.pick(0)],
         ["edit.pick.left", () => this.pick(1)],
         ["edit.insert", () => this.insertBars(4)],
-        ["edit.trim", () => this.trim(), "", studio.piece.length > 0],
+        ["edit.trim", () => this.trim(at), "", studio.piece.length > 0],
         ["edit.all", () => this.selectAll(), "ctrl+A"],
         ["midi", () => studio.transport.connectKeyboard(), "", Keyboard.possible],
         ["help", dialogs.showHelp, "?"],

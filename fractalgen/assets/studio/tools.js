@@ -182,9 +182,9 @@ export class Tools {
     event.preventDefault();
     if (event.pointerType === "touch") return; // the long press has its own
     const { x, y } = this.#point(event),
-      { note, area } = this.roll.hit(x, y);
+      { note, area, tick } = this.roll.hit(x, y);
     if (area !== "notes") return;
     if (note && !this.studio.selection.has(note.id)) choose(this.studio, note);
-    this.studio.editor.openMenu(x, y);
+    this.studio.editor.openMenu(x, y, tick);
   }
 }
