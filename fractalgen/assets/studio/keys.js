@@ -114,6 +114,13 @@ export function listen(studio) {
     event.preventDefault();
     action();
   });
-  // A button that is clicked with the mouse gives the space key back to the music; one reached by keyboard keeps it.
+  // What is changed with the mouse gives the keys back to the music; what is reached by keyboard keeps them.
+  let mouse = false;
+  document.addEventListener("pointerdown", () => (mouse = true), true);
+  document.addEventListener("keydown", () => (mouse = false), true);
   document.addEventListener("click", (event) => event.detail && event.target.closest("button")?.blur());
+  document.addEventListener(
+    "change",
+    ({ target }) => mouse && /^(select-one|range|checkbox)$/.test(target.type) && target.blur(),
+  );
 }

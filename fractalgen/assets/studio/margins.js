@@ -33,7 +33,7 @@ export function drawLanes(roll, from, to) {
   roll.fill(colours.paper, GUTTER, 0, roll.width, TOP);
   const all = bars(piece),
     wide = roll.scale * all[0].ticks,
-    every = [1, 2, 4, 8, 16, 32].find((n) => n * wide >= 34) ?? 64;
+    every = 2 ** Math.max(0, Math.ceil(Math.log2(34 / wide)));
   all.forEach(({ tick, ticks }, index) => {
     if (tick + ticks < from || tick > to || index % every) return;
     const x = roll.x(tick);

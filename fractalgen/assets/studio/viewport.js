@@ -116,26 +116,31 @@ export class Viewport {
     this.invalidate();
   }
 
+  /** The scale at which the whole piece is in sight, or eight bars of an empty one. */
+  get whole() {
+    const { shown } = this.studio;
+    return Math.max(1, this.width - ZERO - 24) / (shown.length || bars(shown)[8].tick);
+  }
+
   /** Zoom by factors in time and in pitch; the point of the canvas stays where it is. */
   zoom(time, pitch = 1, x = GUTTER + (this.width - GUTTER) / 2, y = (TOP + this.bottom) / 2) {
     const tick = this.tickAt(x),
       rows = (y - TOP + this.scroller.scrollTop) / this.row;
-    this.scale = clamp(this.scale * time, 0.008, 0.8);
+    this.scale = clamp(this.scale * time, Math.min(0.008, this.whole), 0.8);
     this.row = clamp(this.row * pitch, 4, 36);
     this.measure();
     this.scroller.scrollLeft = tick * this.scale - (x - ZERO);
     this.scroller.scrollTop = rows * this.row - (y - TOP);
   }
 
-  /** The whole piece in sight, or eight bars of an empty one. */
+  /** The whole piece in sight. */
   fit() {
-    const { shown } = this.studio,
-      length = shown.length || bars(shown)[8].tick;
+    const { shown } = this.studio;
     const pitches = shown.notes.map(({ pitch }) => pitch);
     const usual = this.studio.composing ? [34, 89] : [48, 79]; // where most notes will be
     const low = Math.min(usual[0], ...pitches) - 3,
       high = Math.max(usual[1], ...pitches) + 3;
-    this.scale = clamp((this.width - ZERO - 24) / length, 0.024, 0.2);
+    this.scale = Math.min(this.whole, 0.2);
     this.row = clamp((this.bottom - TOP) / (high - low + 1), 6, 22);
     this.measure();
     this.scroller.scrollLeft = 0;
