@@ -1,7 +1,7 @@
 /** Messages, the list of states, the list of projects, the help sheet, the menu of the selection. */
 import { $, el, icon, press } from "./dom.js";
 import { get, request } from "./api.js";
-import { bare, current, stateName, t } from "./i18n.js";
+import { bare, current, locale, stateName, t } from "./i18n.js";
 
 export function toast(text, kind = "info") {
   const message = el(
@@ -31,7 +31,7 @@ export function showHistory(studio) {
   if (!open || list.dataset.key === key) return;
   list.dataset.key = key;
   const states = [...project.states.values()].toSorted((one, other) => other.time - one.time || other.id - one.id);
-  const time = new Intl.DateTimeFormat(current(), { hour: "2-digit", minute: "2-digit" });
+  const time = new Intl.DateTimeFormat(locale(), { hour: "2-digit", minute: "2-digit" });
   const before = new Set();
   for (let at = project.head; at != null; at = project.states.get(at)?.parent) before.add(at);
   list.replaceChildren(
@@ -78,7 +78,7 @@ export async function listProjects(studio) {
 }
 
 function projectRow(studio, { id, name, modified, bars, notes }) {
-  const when = new Intl.DateTimeFormat(current(), { dateStyle: "medium", timeStyle: "short" });
+  const when = new Intl.DateTimeFormat(locale(), { dateStyle: "medium", timeStyle: "short" });
   const gone = (error) => {
     toast(error.message, "error");
     return listProjects(studio);

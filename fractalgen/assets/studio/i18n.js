@@ -7,6 +7,9 @@ let language = localStorage.getItem("fractalgen.language") ?? (/^zh/i.test(navig
 
 export const current = () => language;
 
+/** How times are written: as the reader's own locale does, where it is of the page's language. */
+export const locale = () => (navigator.language.slice(0, 2) === language.slice(0, 2) ? navigator.language : language);
+
 /** The text of a key, with `{name}` replaced; English where a translation has none. */
 export function t(key, values = {}) {
   let text = LANGUAGES[language][key] ?? en[key] ?? key;

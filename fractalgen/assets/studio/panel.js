@@ -27,6 +27,7 @@ const ONLY = {
 };
 const HIDDEN = new Set(["model", "seconds", "condition_bars", "batch_size"]); // or set by the page itself
 const ITERATIONS = ["quality", "num_iter_list", "mar_order", "batch_generate_size"]; // of models that have some
+const SECTION = /(?:[A-Z][a-z]+|[A-Za-z])'*\s*(\d*)/g; // of a form: its name and, unless they are 8, its bars
 const SHORT = { bars: 16, tempo: 120 };
 
 const title = (name) => (has(`flag.${name}`) ? t(`flag.${name}`) : name.replaceAll("_", " "));
@@ -85,7 +86,7 @@ export class Panel extends EventTarget {
       model = this.model?.bars ?? SHORT.bars;
     if (bars) return Number(bars);
     if (form && this.#offered("form"))
-      return [...form.matchAll(/\d+/g)].reduce((sum, [count]) => sum + Number(count), 0) || model;
+      return [...form.matchAll(SECTION)].reduce((sum, [, count]) => sum + Number(count || 8), 0) || model;
     return this.lane && !chords && piece.chords.length ? barAt(piece, piece.chords.at(-1)[0]) + 1 : model;
   }
 
@@ -99,6 +100,7 @@ export class Panel extends EventTarget {
   }
 
   set(name, value) {
+    if (value?.trim) value = value.trim();
     if (value === undefined || value === "") delete this.values[name];
     else this.values[name] = value;
     localStorage.setItem("fractalgen.settings", JSON.stringify(this.values));
@@ -170,6 +172,13 @@ export class Panel extends EventTarget {
       ),
       el("button", { type: "button", className: "text reset", textContent: t("reset"), onclick: () => this.reset() }),
     );
+  }
+
+  /** A setting is as it was at first. */
+  forget(name) {
+    if (this.values[name] === undefined) return;
+    this.set(name);
+    this.build();
   }
 
   reset() {

@@ -53,6 +53,7 @@ export class Studio {
     this.player.pause();
     Object.assign(this, { live: null, job: null, region: null, loop: null, selection: new Set() });
     this.#draft = this.strip.shown = null;
+    this.panel.forget("hand"); // it is about the notes of one piece
     await this.project.open(id);
     history.replaceState(null, "", `#${encodeURIComponent(this.project.id)}`);
     this.socket.connect(this.project.id);
