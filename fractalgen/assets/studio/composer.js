@@ -8,6 +8,7 @@ import { Live } from "./live.js";
 export class Composer {
   position = 0; // in the queue of the server
   #stopping = false;
+  #giveUp = null; // ends the wait for what is not saved yet
 
   constructor(studio) {
     this.studio = studio;
@@ -38,8 +39,11 @@ export class Composer {
 
   async #ask(mode, changes) {
     const { studio } = this,
-      { project, panel } = studio;
-    await project.saved();
+      { project, panel } = studio,
+      { id } = project;
+    await Promise.race([project.saved(), new Promise((after) => (this.#giveUp = after))]);
+    if (this.#stopping) studio.job = null;
+    if (this.#stopping || project.id !== id) return;
     const body = { ...panel.request(studio.region), ...changes, state: project.number(project.head) };
     if (mode === "continue") body.flags.bars = panel.adds;
     const { job } = await post(`/projects/${project.id}/compose`, body);
@@ -59,6 +63,7 @@ export class Composer {
   async stop() {
     const { studio } = this;
     this.#stopping = studio.job === "";
+    if (this.#stopping) this.#giveUp();
     if (studio.job)
       await request("DELETE", `/jobs/${studio.job}`).catch((error) => error.status !== 404 && studio.complain(error)); // it had ended
   }
@@ -119,6 +124,8 @@ export class Composer {
     if (studio.live) studio.live.states = states;
     studio.job = null;
     const n = project.pieces.get(states[0])?.notes.length ?? 0;
+    const place = [...states, project.states.get(states[0])?.parent];
+    if (states.length && !place.includes(project.number(project.head))) toast(t("composed.beside"));
     if (states.length > 1) await studio.strip.show(states[0]);
     say(
       states.length > 1

@@ -75,7 +75,7 @@ function listenToServer(studio) {
   });
   socket.addEventListener("open", () => {
     if (view.lost) {
-      studio.job = null; // what is still composed is told again
+      if (studio.job) studio.job = null; // what is still composed is told again; "" is still to be asked for
       project.back();
       project.refresh().catch((error) => studio.complain(error));
     }
@@ -225,7 +225,7 @@ function connectMenus(studio) {
     menu.style.left = `${Math.max(8, box.right - menu.offsetWidth)}px`;
   });
   for (const one of [menu, $("edit-menu")]) one.addEventListener("keydown", dialogs.menuKeys);
-  draggable(studio.project, $("region-drag"), () => studio.region);
+  draggable(studio, $("region-drag"), () => studio.region);
   $("region-drag").addEventListener("click", (event) => {
     event.preventDefault();
     download(studio, "mid", studio.region);

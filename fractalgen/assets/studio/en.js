@@ -129,6 +129,7 @@ export default {
   queued: "Place {n} in the queue",
   waiting: "Waiting for the model…",
   composed: ["Composed in {seconds} seconds: {n} note.", "Composed in {seconds} seconds: {n} notes."],
+  "composed.beside": "The piece has changed meanwhile. What was composed is in the history (H).",
   stopped: "Stopped. What was there is kept.",
 
   tools: "Tools",
@@ -278,6 +279,7 @@ export default {
   "take.project.help": "with its whole history",
   "take.drag": "MIDI can be dragged from here into another program.",
   "take.wait": "{name} is being made…",
+  "take.lost": "The server does not answer: nothing can be taken away now.",
   taken: "{name} is ready.",
 
   "help.title": "Keyboard and mouse",

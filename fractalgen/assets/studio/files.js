@@ -3,12 +3,12 @@ import { post, upload } from "./api.js";
 import { toast } from "./dialogs.js";
 import { barRange } from "./document.js";
 import { $, el, icon } from "./dom.js";
-import { current, t } from "./i18n.js";
+import { locale, t } from "./i18n.js";
 
 const DOWNLOADS = ["mid", "musicxml", "wav", "mp4", "gif", "html", "project"];
 
 export async function newProject(studio) {
-  const day = new Intl.DateTimeFormat(current(), {
+  const day = new Intl.DateTimeFormat(locale(), {
     month: "short",
     day: "numeric",
     hour: "2-digit",
@@ -58,20 +58,27 @@ export function acceptDrops(studio) {
 
 const safe = (name) => name.replace(/[^\p{L}\p{N} ._-]+/gu, "_").trim() || "piece";
 
+/** The state whose piece is taken away: an alternative that is looked at, or the head. */
+const stateOf = ({ project, strip }) => strip.shown ?? project.head;
+const pieceOf = (studio) => studio.project.pieces.get(stateOf(studio));
+
 /** Address and name of a file of the piece, or of its bars in a region. */
-export function fileOf(project, kind, region = null) {
+export function fileOf(studio, kind, region = null) {
+  const { project } = studio;
   if (kind === "project") return { href: `/api/projects/${project.id}/file`, name: `${safe(project.name)}.fractalgen` };
-  const range = region && barRange(project.piece, region);
-  const href = `/api/projects/${project.id}/states/${project.number(project.head)}/${kind}${range ? `?bars=${range}` : ""}`;
+  const range = region && barRange(pieceOf(studio), region),
+    state = project.number(stateOf(studio));
+  const href = `/api/projects/${project.id}/states/${state}/${kind}${range ? `?bars=${range}` : ""}`;
   return { href, name: `${safe(project.name)}${range ? ` bars ${range}` : ""}.${kind}` };
 }
 
 export async function download(studio, kind, region = null) {
   let waiting = null;
   try {
-    if (!studio.piece.length && kind !== "project") throw new Error(t("nothing"));
+    if (!studio.project.online || studio.view.lost) throw new Error(t("take.lost"));
+    if (!pieceOf(studio).length && kind !== "project") throw new Error(t("nothing"));
     await studio.project.saved();
-    const { href, name } = fileOf(studio.project, kind, region);
+    const { href, name } = fileOf(studio, kind, region);
     if (!["mid", "project"].includes(kind)) waiting = toast(t("take.wait", { name }));
     const answer = await fetch(href);
     if (!answer.ok) throw new Error((await answer.json().catch(() => ({}))).detail ?? answer.statusText);
@@ -87,10 +94,11 @@ export async function download(studio, kind, region = null) {
 }
 
 /** A link to the piece, or to its bars in `region()`, as MIDI can be dragged into another program. */
-export function draggable(project, link, region) {
-  link.addEventListener("pointerenter", () => project.saved()); // the server must know the piece before it is dropped
+export function draggable(studio, link, region) {
+  // the server must know the piece before it is dropped
+  link.addEventListener("pointerenter", () => studio.project.saved());
   link.addEventListener("dragstart", ({ dataTransfer }) => {
-    const { href, name } = fileOf(project, "mid", region()),
+    const { href, name } = fileOf(studio, "mid", region()),
       address = new URL(href, location).href;
     dataTransfer.setData("DownloadURL", `audio/midi:${name}:${address}`);
     dataTransfer.setData("text/uri-list", address);
@@ -99,10 +107,10 @@ export function draggable(project, link, region) {
 }
 
 export function fillTakeMenu(studio) {
-  const { project, region } = studio,
+  const { region } = studio,
     menu = $("take-menu");
   const link = (kind, part = null) => {
-    const { href, name } = fileOf(project, kind, part),
+    const { href, name } = fileOf(studio, kind, part),
       drags = kind === "mid";
     const entry = el(
       "a",
@@ -120,9 +128,9 @@ export function fillTakeMenu(studio) {
       },
       icon(drags ? "drag" : "file"),
       el("span", { textContent: t(`take.${kind}`) }),
-      el("small", { textContent: part ? t("bars", { n: barRange(project.piece, part) }) : t(`take.${kind}.help`) }),
+      el("small", { textContent: part ? t("bars", { n: barRange(pieceOf(studio), part) }) : t(`take.${kind}.help`) }),
     );
-    if (drags) draggable(project, entry, () => part);
+    if (drags) draggable(studio, entry, () => part);
     return entry;
   };
   menu.replaceChildren(

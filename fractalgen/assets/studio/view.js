@@ -187,18 +187,19 @@ export class View {
 
   /** The bar of the region stands above it, or below it, where there is room. */
   floatRegion() {
-    const { region, roll, job, strip, project } = this.studio,
+    const { region, roll, job, strip } = this.studio,
       bar = $("region-bar");
     bar.hidden = !region || job !== null || strip.shown !== null;
     if (bar.hidden) return;
     $("region-vary").hidden = $("region-drag").hidden = roll.width < 520;
     const { width, height } = bar.getBoundingClientRect(),
-      middle = (roll.x(region.start) + roll.x(region.end)) / 2;
+      middle = (roll.x(region.start) + roll.x(region.end)) / 2,
+      most = Math.max(4, roll.width - width - 4);
     const above = roll.y(region.high - 1) - height - 10,
       below = roll.y(region.low) + roll.row + 10;
     const y = above > 76 ? above : below < roll.bottom - height - 8 ? below : 82;
-    bar.style.left = `${edit.clamp(middle - width / 2, 62, Math.max(62, roll.width - width - 10))}px`;
+    bar.style.left = `${edit.clamp(middle - width / 2, Math.min(62, most), most)}px`;
     bar.style.top = `${y}px`;
-    $("region-drag").href = fileOf(project, "mid", region).href;
+    $("region-drag").href = fileOf(this.studio, "mid", region).href;
   }
 }

@@ -120,6 +120,7 @@ export default {
   queued: "排隊第 {n} 位",
   waiting: "等待模型…",
   composed: "{seconds} 秒完成：{n} 個音符。",
+  "composed.beside": "作曲期間樂曲已變更，完成的作品在歷程中 (H)。",
   stopped: "已停止，保留現有內容。",
 
   tools: "工具",
@@ -265,6 +266,7 @@ export default {
   "take.project.help": "含全部歷程",
   "take.drag": "MIDI 可以從這裡拖到其他程式。",
   "take.wait": "正在製作 {name}…",
+  "take.lost": "伺服器沒有回應，暫時無法匯出。",
   taken: "{name} 已完成。",
 
   "help.title": "鍵盤與滑鼠",

@@ -180,6 +180,21 @@ LONGEST = """
 def test_a_phone_is_enough_upright_and_on_its_side(open_studio: Opener) -> None:
     tab = open_studio(song(4), width=390, height=780, **PHONE)
     assert tab.js(FITS)
+    tab.js("studio.draft({ ...studio.piece, length: 500 * 1920 })")
+    tab.js("studio.roll.fit()")
+    assert 300 < tab.js("studio.roll.x(500 * 1920)") < 390
+    tab.js("studio.drop()")
+    tab.js("studio.roll.fit()")
+    for width in (320, 360, 390):
+        tab.page.set_viewport_size({"width": width, "height": 780})
+        tab.until(f"innerWidth === {width} && studio.roll.width === {width}")
+        tab.mark(2, 3)
+        tab.rest()
+        box = tab.page.locator("#region-bar").bounding_box()
+        assert box is not None
+        assert 0 <= box["x"] and box["x"] + box["width"] <= width
+        assert tab.js(FITS)
+    tab.press("Escape")
     tab.page.locator("#go").get_by_role("button", name="Settings").tap()
     tab.fill("Bars", "2")
     tab.page.locator("#compose").tap()

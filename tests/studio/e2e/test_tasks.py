@@ -160,6 +160,19 @@ def test_bars_where_the_meter_changes(open_studio: Opener) -> None:
     assert all(note[2] + note[3] <= end for note in short["notes"])
     assert len(short["notes"]) == sum(note.start < end for note in piece.notes)
     assert [lane for name in ("chords", "sections", "meters") for lane in short[name] if lane[0] >= end] == []
+    tab.press("Escape")
+    tab.page.mouse.click(*tab.place(0.5 * waltz, 60), button="right")
+    tab.page.get_by_role("menuitem", name="End the piece here").click()
+    assert tab.document()["length"] == waltz
+
+
+def test_what_is_pasted_twice_stands_behind_one_another(open_studio: Opener) -> None:
+    tab = open_studio(song(1))
+    tab.press("Control+a", "Control+c", "Control+v", "Control+v")
+    wanted = {(pitch, start + bar * BAR, *rest) for pitch, start, *rest in places(song(1).to_json()) for bar in (0, 1)}
+    after = tab.document()
+    assert places(after) == wanted
+    assert len(after["notes"]) == 3 * len(song(1).notes)
 
 
 def test_a_region_behind_the_end_makes_the_piece_longer(open_studio: Opener) -> None:
@@ -329,6 +342,8 @@ def test_a_midi_file_is_dragged_out_of_the_page(open_studio: Opener, tmp_path: P
 def test_the_page_is_reloaded(open_studio: Opener) -> None:
     tab = open_studio(song(4))
     start = tab.document()
+    tab.page.locator("#volume").click()
+    assert tab.js("document.activeElement === document.body")  # the keys are those of the music again
     samples = tab.page.locator("#samples")
     samples.select_option("3")
     tab.page.locator("#roll-box").focus()
@@ -400,10 +415,18 @@ def test_the_server_is_killed_and_the_composer_goes_on(browser: Browser, own_ser
     tab.page.keyboard.type("zz")  # no chord, but the server is not there to say so
     tab.press("Enter", "Control+a", "ArrowRight")
     tab.page.get_by_text("2 edits are kept here").wait_for()
+    message = tab.page.locator(".toast.error")
+    tab.button("Take away").click()
+    tab.page.locator("#take-mid").click()
+    expect(message).to_contain_text("nothing can be taken away now")
+    message.get_by_role("button", name="Close").click()
+    tab.press("Control+Enter")
+    tab.page.get_by_text("Waiting for the model").wait_for()
+    tab.press("Escape")  # nothing is composed then, also not later
+    tab.until("studio.job === null")
     own_server.start()
     tab.until("document.querySelector('#banner').hidden")
     after = tab.document()
-    message = tab.page.locator(".toast.error")
     expect(message).to_contain_text("zz")
     message.get_by_role("button", name="Close").click()
     assert after["chords"] == composed["chords"] == [[tick, name] for tick, name in tab.js("studio.piece.chords")]
@@ -431,6 +454,9 @@ def test_a_mistake_gets_one_line_and_the_studio_goes_on(open_studio: Opener) -> 
     assert "x.mid" in str(message.text_content())
     message.get_by_role("button", name="Close").click()
     tab.problems.clear()  # the browser tells of each answer that is an error
-    tab.fill("Chords", "")
+    tab.fill("Chords", "  ")
+    tab.fill("Form", "Verse4 A'")
+    expect(tab.button("Compose 12 bars")).to_be_visible()
+    tab.fill("Form", "")
     tab.compose()
     assert tab.document()["notes"]
