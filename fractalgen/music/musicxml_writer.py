@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from fractions import Fraction
@@ -15,7 +16,7 @@ import numpy.typing as npt
 
 from fractalgen.errors import UserError
 from fractalgen.files import replacing
-from fractalgen.music.chords import PLAIN_SIGNS, QUALITIES, Chord, parse_chord
+from fractalgen.music.chords import PLAIN_SIGNS, QUALITIES, ROOT, Chord, parse_chord
 from fractalgen.music.keys import guess_key
 from fractalgen.music.labels import SPELLED
 from fractalgen.music.musicxml import KINDS, TICKS, load_library
@@ -126,13 +127,16 @@ class _Engraver:
             self.chords.append((step, None, ()))
             self._sign(step, self.library.harmony.NoChord())
             return
-        text = text.strip().translate(PLAIN_SIGNS)
-        name = text[: 1 + (text[1:2] in ("#", "b"))]
-        bass = text.rpartition("/")[2] if chord.bass else ""
+        found = re.fullmatch(rf"({ROOT})(.*?)(?:/({ROOT}))?", text.strip().translate(PLAIN_SIGNS))
+        assert found is not None
+        name, written, bass = found.groups()
         quality = list(QUALITIES)[chord.quality]
         self.chords.append((step, name, QUALITIES[quality]))
         symbol = self.library.harmony.ChordSymbol(
-            root=name.replace("b", "-"), bass=bass.replace("b", "-") or None, kind=KINDS[quality], kindStr=quality
+            root=name.replace("b", "-"),
+            bass=bass.replace("b", "-") if chord.bass else None,
+            kind=KINDS[quality],
+            kindStr=written,
         )
         symbol.quarterLength = 0
         self._sign(step, symbol)

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fractalgen.errors import UserError
-from fractalgen.music.chords import NO_CHORD, QUALITIES, Chord, spelled
+from fractalgen.music.chords import NO_CHORD, QUALITIES, Chord, parse_chord, spelled
 from fractalgen.music.lead_sheet import chord_markers, melody_track
 from fractalgen.music.midi import read_midi
 from fractalgen.music.midi_events import read_file
@@ -120,6 +120,17 @@ def test_every_chord_symbol_comes_back(tmp_path: Path) -> None:
     changes = dict(chord_markers(tmp_path / "a.musicxml", 4))
     expected = {16 * bar: chord.code for bar, chord in enumerate(chords)} | {16 * len(chords): NO_CHORD}
     assert changes == expected
+
+
+def test_chord_symbols_stand_as_they_were_written(tmp_path: Path) -> None:
+    texts = {"G7(b9,#11)": "7(b9,#11)", "C6/9/E": "6/9", "Bbbm7": "m7", "F♯sus": "sus", "C/C": "", "C13sus/Bb": "13sus"}
+    roll = roll_of((60, 0, 4, 9), width=16 * len(texts))
+    write_musicxml(roll, tmp_path / "a.musicxml", markers=[(16 * bar, text) for bar, text in enumerate(texts)])
+    symbols = list(ElementTree.parse(tmp_path / "a.musicxml").getroot().iter("harmony"))
+    assert [symbol.find("kind").get("text", "") for symbol in symbols] == list(texts.values())  # type: ignore[union-attr]
+    assert [symbol.findtext("root/root-alter") for symbol in symbols] == [None, None, "-2", "1", None, None]
+    changes = dict(chord_markers(tmp_path / "a.musicxml", 4))
+    assert list(changes.values()) == [parse_chord(text) for text in texts]
 
 
 def test_what_stands_in_a_score(tmp_path: Path) -> None:
