@@ -1,6 +1,7 @@
 /**
  * What a drag on the roll does, by where it begins.  A drag is `{move(x, y, event), done(), cancel()}`, each of them if
- * there is something to do, or null.  It is shown at once as a draft, and is one edit.
+ * there is something to do, or null.  It is shown at once as a draft, and is one edit.  `scrolls`: the roll scrolls
+ * where the drag reaches an edge, in "time" or in "both" time and pitch.
  */
 import * as edit from "./document.js";
 import { barAt, barEnd, bars, clamp } from "./document.js";
@@ -62,6 +63,7 @@ function ruler(tools, { tick }, x0) {
     first = bars(piece)[barAt(piece, tick)].tick;
   let region = null;
   return {
+    scrolls: "time",
     move: (x) => {
       if (!region && Math.abs(x - x0) < STILL) return;
       const other = Math.max(0, tools.roll.tickAt(x)),
@@ -98,6 +100,7 @@ function erase(tools, hit) {
   };
   wipe(hit);
   return {
+    scrolls: "both",
     move: (x, y) => wipe(tools.roll.hit(x, y)),
     done: () => gone.size && studio.keep("delete", gone.size),
   };
@@ -114,6 +117,7 @@ export function draw(tools, { tick, pitch }) {
   studio.select(drawn.ids);
   studio.transport.touch(pitch, note.velocity);
   return {
+    scrolls: "time",
     move: (x) => {
       long = Math.max(tools.grid, tools.snap(tools.roll.tickAt(x), false, Math.ceil) - start);
       drawn = edit.add(studio.piece, [{ ...note, duration: long }]);
@@ -146,6 +150,7 @@ function dragNotes(tools, { note, edge, tick, pitch }, event, x0, y0) {
     from = studio.piece,
     sounded = pitch;
   return {
+    scrolls: "both",
     move: (x, y, { altKey }) => {
       if (!moved && Math.hypot(x - x0, y - y0) < 3) return;
       if (!moved && copy) {
@@ -176,6 +181,7 @@ export function dragRegion(tools, { tick, pitch }, x0, y0) {
   const { studio, roll } = tools;
   let region = null;
   return {
+    scrolls: "both",
     move: (x, y, { altKey }) => {
       if (!region && Math.hypot(x - x0, y - y0) < STILL) return;
       const other = Math.max(0, roll.tickAt(x)),
@@ -212,6 +218,7 @@ function dragFrame(tools, side) {
   const { studio, roll } = tools,
     from = studio.region;
   return {
+    scrolls: "time",
     move: (x) => {
       const tick = tools.snap(roll.tickAt(x));
       const region = {

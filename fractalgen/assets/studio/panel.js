@@ -32,6 +32,9 @@ const SHORT = { bars: 16, tempo: 120 };
 
 const title = (name) => (has(`flag.${name}`) ? t(`flag.${name}`) : name.replaceAll("_", " "));
 
+/** Bars of chords as they are written: those between bar lines, or one for each chord. */
+const barsOf = (text) => text.split(/[|｜]/.test(text) ? /[|｜]/ : /[\s,，]+/).filter((part) => part.trim()).length;
+
 /** Events: "change". */
 export class Panel extends EventTarget {
   mode = "new";
@@ -79,7 +82,7 @@ export class Panel extends EventTarget {
     return this.values[`lane ${this.mode}`] ?? (chords.length > 0 && (this.mode !== "new" || !notes.length));
   }
 
-  /** Bars of a new piece: as asked for, those of the form, or those of the chord lane. */
+  /** Bars of a new piece: as asked for, those of the form, of the chords if there are more, or of the chord lane. */
   get bars() {
     const { bars, form, chords } = this.values,
       piece = this.piece(),
@@ -87,6 +90,7 @@ export class Panel extends EventTarget {
     if (bars) return Number(bars);
     if (form && this.#offered("form"))
       return [...form.matchAll(SECTION)].reduce((sum, [, count]) => sum + Number(count || 8), 0) || model;
+    if (chords && this.#offered("chords")) return Math.max(model, barsOf(chords));
     return this.lane && !chords && piece.chords.length ? barAt(piece, piece.chords.at(-1)[0]) + 1 : model;
   }
 

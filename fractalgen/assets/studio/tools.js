@@ -2,16 +2,26 @@
 import { GRID } from "./document.js";
 import * as drags from "./drags.js";
 import { STILL, choose, frameEdge } from "./drags.js";
+import { GUTTER, TOP } from "./viewport.js";
 
 export const KINDS = ["select", "draw", "erase"];
 const HOLD = 420; // milliseconds of a long press
+const EDGE = 24; // pixels from an edge of the notes in which a drag scrolls
 const CURSORS = { ruler: "pointer", sections: "text", chords: "text", velocity: "ns-resize", keys: "pointer" };
+
+/** Pixels that a drag from one place to another scrolls in a frame: some, where it goes to one of two edges. */
+function speed(from, at, low, high) {
+  if (at < Math.min(low + EDGE, from - STILL)) return Math.max(-12, (at - low - EDGE) / 2);
+  if (at > Math.max(high - EDGE, from + STILL)) return Math.min(12, (at - high + EDGE) / 2);
+  return 0;
+}
 
 export class Tools {
   kind = "select";
   grid = GRID;
   #pointers = new Map();
   #drag = null;
+  #frame = null; // in which a drag scrolls
 
   constructor(studio, roll) {
     Object.assign(this, { studio, roll });
@@ -46,7 +56,7 @@ export class Tools {
     if (event.button > 0) return;
     const { x, y } = this.#point(event);
     this.roll.canvas.setPointerCapture(event.pointerId);
-    this.#pointers.set(event.pointerId, { x, y });
+    this.#pointers.set(event.pointerId, { x, y, from: { x, y } });
     this.roll.scroller.focus({ preventScroll: true });
     if (this.#pointers.size === 2) return this.#pinch();
     const hit = this.roll.hit(x, y),
@@ -63,7 +73,23 @@ export class Tools {
     if (!known) return this.#hover(x, y);
     Object.assign(known, { x, y });
     this.#drag?.move?.(x, y, event);
+    this.#scroll(this.#drag, known, event);
     this.roll.invalidate();
+  }
+
+  /** At an edge of the notes the roll scrolls as long as a drag is held there. */
+  #scroll(drag, { x, y, from }, event) {
+    cancelAnimationFrame(this.#frame);
+    const { scroller, width, bottom } = this.roll,
+      along = drag?.scrolls ? speed(from.x, x, GUTTER, width) : 0,
+      down = drag?.scrolls === "both" ? speed(from.y, y, TOP, bottom) : 0;
+    if (!along && !down) return;
+    this.#frame = requestAnimationFrame(() => {
+      if (this.#drag !== drag) return;
+      scroller.scrollBy(along, down);
+      drag.move(x, y, event);
+      this.#scroll(drag, { x, y, from }, event);
+    });
   }
 
   #up(event) {

@@ -177,6 +177,7 @@ def test_what_is_pasted_twice_stands_behind_one_another(open_studio: Opener) -> 
 
 def test_a_region_behind_the_end_makes_the_piece_longer(open_studio: Opener) -> None:
     tab = open_studio(song(2))
+    tab.press("-")  # else the bars behind the end are out of sight
     tab.mark(3, 4)
     tab.compose("Recompose the region")
     after = tab.document()
@@ -198,6 +199,18 @@ def test_the_field_of_a_chord_stays_when_the_roll_moves(open_studio: Opener) -> 
     tab.press("Enter")
     assert tab.document()["chords"][0] == [0, "Cmaj7"]
     assert len(tab.document()["notes"]) == len(song(16).notes)
+
+
+def test_a_drag_at_the_edge_goes_on_behind_it(open_studio: Opener) -> None:
+    tab = open_studio(song(16))
+    tab.press(*"+++", "Home")
+    tab.page.mouse.move(*tab.lane(0.2 * BAR, 14))
+    tab.page.mouse.down()
+    left = tab.js("studio.roll.canvas.getBoundingClientRect().left + studio.roll.width")
+    tab.page.mouse.move(left - 6, tab.lane(0, 14)[1])
+    tab.until("studio.roll.x(0) < -200")
+    tab.page.mouse.up()
+    assert tab.js("studio.region.start === 0 && studio.roll.x(studio.region.end) > studio.roll.width - 30")
 
 
 def test_undo_goes_back_to_the_start_and_redo_to_the_end(open_studio: Opener) -> None:
@@ -454,6 +467,8 @@ def test_a_mistake_gets_one_line_and_the_studio_goes_on(open_studio: Opener) -> 
     assert "x.mid" in str(message.text_content())
     message.get_by_role("button", name="Close").click()
     tab.problems.clear()  # the browser tells of each answer that is an error
+    tab.fill("Chords", "| C | F G | Am | C | F |")
+    expect(tab.button("Compose 5 bars")).to_be_visible()
     tab.fill("Chords", "  ")
     tab.fill("Form", "Verse4 A'")
     expect(tab.button("Compose 12 bars")).to_be_visible()
