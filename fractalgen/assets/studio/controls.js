@@ -6,7 +6,7 @@ import { $ } from "./dom.js";
 import { acceptDrops, download, draggable, fillTakeMenu, newProject, take } from "./files.js";
 import * as i18n from "./i18n.js";
 import { t } from "./i18n.js";
-import { moveLane } from "./lanes.js";
+import { correctLane, moveLane } from "./lanes.js";
 import { KINDS } from "./tools.js";
 
 const GRIDS = [
@@ -47,7 +47,10 @@ function listenToParts(studio) {
     }
     refresh();
   });
-  project.addEventListener("refused", ({ detail }) => toast(detail, "error"));
+  project.addEventListener("refused", ({ detail }) => {
+    toast(detail.message, "error");
+    if (detail.alone) correctLane(studio, detail.wrong);
+  });
   player.addEventListener("frame", () => {
     view.clock();
     if (studio.following && studio.playing) roll.reveal(studio.cursor);

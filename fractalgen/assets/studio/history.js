@@ -26,17 +26,21 @@ function rename(queue, id, to) {
   }
 }
 
-/** A lane of a document without the entries that a refused document has and the one before it has not. */
-function without(document, refused, before, lane) {
-  const text = JSON.stringify,
-    old = before[lane].map(text),
-    wrong = refused[lane].map(text).filter((row) => !old.includes(row));
-  return document[lane].flatMap((row) =>
-    wrong.includes(text(row)) ? before[lane].filter(([tick]) => tick === row[0]) : [row],
-  );
+/** What a document has in its lanes and the one before it has not: `[[lane, tick, ...]]`. */
+function written(document, before) {
+  const rows = (lane) => document[lane].filter((row) => !before[lane].some((old) => String(old) === String(row)));
+  return LANES.flatMap((lane) => rows(lane).map((row) => [lane, ...row]));
 }
 
-/** Events: "change" (head, document or states), "status" (queue, connection, gone), "refused" (`detail`: why). */
+/** Entries of lanes become again what they were before, where a document still has them. */
+function takeBack(document, entries, before) {
+  for (const [lane, ...wrong] of entries)
+    document[lane] = document[lane].flatMap((row) =>
+      String(row) === String(wrong) ? before[lane].filter(([tick]) => tick === row[0]) : [row],
+    );
+}
+
+/** Events: "change" (head, document or states), "status" (queue, connection, gone), "refused" (`detail`: the error). */
 export class Project extends EventTarget {
   id = null;
   name = "";
@@ -280,7 +284,7 @@ export class Project extends EventTarget {
           break;
         }
         if (error.status === 404 && !(await this.#answer(project).catch(() => true))) return;
-        this.dispatchEvent(new CustomEvent("refused", { detail: error.message }));
+        this.dispatchEvent(new CustomEvent("refused", { detail: error }));
         if (error.status !== 400) queue.length = 1; // what follows rests on it
         this.latest = { state: NaN };
       }
@@ -302,18 +306,19 @@ export class Project extends EventTarget {
     } catch (error) {
       if (error.status === 400) {
         const { document: before } = await get(`/projects/${project}/states/${parent}`);
-        this.#leaveOut(project, queue, item, before);
+        error.wrong = written(document, before);
+        error.alone = queue === this.queue && queue.length === 1; // nothing was done since
+        this.#leaveOut(project, queue, item, error.wrong, before);
       }
       throw error;
     }
   }
 
   /** The server refuses what an edit says: what it wrote into the lanes is left out of all that follows. */
-  #leaveOut(project, queue, { id, parent, document: refused }, before) {
+  #leaveOut(project, queue, { id, parent }, wrong, before) {
     rename(queue, id, parent);
     const later = queue.slice(1).filter((item) => item.document);
-    for (const { document } of later)
-      for (const lane of LANES) document[lane] = without(document, refused, before, lane);
+    for (const { document } of later) takeBack(document, wrong, before);
     if (this.id !== project) return;
     for (const item of later) this.pieces.set(item.id, read(item.document));
     for (const state of this.states.values()) if (state.parent === id) state.parent = parent;

@@ -17,15 +17,23 @@ export function moveLane({ roll }) {
   $("lane-editor").style.left = `${Math.max(GUTTER, Math.min(roll.x(open), roll.width - 150))}px`;
 }
 
-/** Opens the field at a tick of a lane ("chords" or "sections"). */
-export function editLane(studio, lane, tick) {
+/** Opens the field again with what the server refused of the lanes, `[[lane, tick, text]]`. */
+export function correctLane(studio, entries) {
+  const found = entries.find(([lane]) => lane in NAMES);
+  if (found && $("lane-editor").hidden && studio.editable && !studio.drafting) editLane(studio, ...found);
+}
+
+/** Opens the field at a tick of a lane ("chords" or "sections"); `wrong`: what was written there and is refused. */
+export function editLane(studio, lane, tick, wrong = null) {
   if (!studio.editable) return studio.refuse();
   const form = $("lane-editor"),
     input = $("lane-text"),
     before = studio.piece[lane].find(([at]) => at === tick)?.[1] ?? "";
   $("lane-names").replaceChildren(...NAMES[lane].map((name) => el("option", { value: name })));
   label(input, t(`lane.${lane}.edit`));
-  input.value = before;
+  input.value = wrong ?? before;
+  input.setAttribute("aria-invalid", wrong !== null);
+  input.oninput = () => input.setAttribute("aria-invalid", false);
   form.hidden = false;
   open = tick;
   moveLane(studio);
@@ -36,7 +44,7 @@ export function editLane(studio, lane, tick) {
     $("roll-box").focus({ preventScroll: true });
     const text = input.value.trim(),
       name = text || "–";
-    if (keep && text !== before) studio.commit(lane, edit.setLane(studio.piece, lane, tick, text), { name });
+    if (keep && text !== before && text !== wrong) studio.commit(lane, edit.setLane(studio.piece, lane, tick, text), { name });
   };
   form.onsubmit = (event) => (event.preventDefault(), done(true));
   input.onblur = () => done(true);

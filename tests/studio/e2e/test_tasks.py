@@ -475,3 +475,16 @@ def test_a_mistake_gets_one_line_and_the_studio_goes_on(open_studio: Opener) -> 
     tab.fill("Form", "")
     tab.compose()
     assert tab.document()["notes"]
+    tab.page.mouse.click(*tab.lane(10, 60))
+    tab.page.keyboard.type("zz")
+    tab.press("Enter")
+    message.wait_for()
+    field = tab.page.get_by_label("Chord", exact=True)
+    expect(field).to_be_focused()
+    expect(field).to_have_value("zz")
+    assert field.get_attribute("aria-invalid") == "true"
+    tab.page.keyboard.type("Dm")
+    tab.press("Enter")
+    assert tab.document()["chords"][0] == [0, "Dm"]
+    message.get_by_role("button", name="Close").click()
+    tab.problems.clear()
