@@ -323,6 +323,7 @@ export class Project extends EventTarget {
     for (const item of later) this.pieces.set(item.id, read(item.document));
     for (const state of this.states.values()) if (state.parent === id) state.parent = parent;
     this.states.delete(id);
+    this.pieces.set(parent, read(before)); // after a reload it may be missing
     if (this.head === id) this.#visit(parent);
   }
 
