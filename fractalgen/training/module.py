@@ -220,6 +220,7 @@ class Training(pl.LightningModule):
             step=self.global_step,
             crops_per_step=data.crops_per_step(),
             crops_seen=data.crops_seen(),
+            written=time.time(),  # file times are lost when a run is copied
             seconds=round(self.seconds_before + time.monotonic() - self.began),
             val_loss=None if val_loss is None else float(val_loss),
             train={**asdict(self.cfg), "output_dir": None, "resume": None},

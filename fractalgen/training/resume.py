@@ -95,6 +95,8 @@ def resume_point(cfg: TrainConfig, config: ModelConfig) -> tuple[TrainConfig, Re
 def newest_whole(path: Path, missing_ok: bool = False) -> Path | None:
     """A checkpoint, or the newest readable one in a run folder; unreadable ones are reported.
 
+    A checkpoint says when it was written.  Those of earlier versions do not: they count as older, by their file times.
+
     Raises:
         UserError: there is none, unless ``missing_ok``: then None.
     """
@@ -102,12 +104,16 @@ def newest_whole(path: Path, missing_ok: bool = False) -> Path | None:
         return path
     if not path.is_dir() and not missing_ok:
         raise UserError(f"--resume {path}: {'not a .ckpt file' if path.is_file() else 'no such file'}")
-    for file in sorted(path.rglob("[!.]*.ckpt"), key=lambda file: file.stat().st_mtime_ns, reverse=True):
+    found: list[tuple[float, int, Path]] = []
+    for file in path.rglob("[!.]*.ckpt"):
         try:
-            checkpoint.read_checkpoint(file, flag="resume")
-            return file
+            written = checkpoint.read_checkpoint(file, flag="resume")[0].get("written")
         except UserError as error:
             print(f"left out: {error}", file=sys.stderr)
+        else:
+            found.append((written if isinstance(written, float) else 0.0, file.stat().st_mtime_ns, file))
+    if found:
+        return max(found)[-1]
     if missing_ok:
         return None
     raise UserError(f"--resume {path}: no complete checkpoint (.ckpt) in this folder")

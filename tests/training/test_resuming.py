@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from fractalgen.checkpoint import read_checkpoint
 from fractalgen.errors import UserError
 from fractalgen.training import command as training
 from fractalgen.training.module import Training
+from fractalgen.training.resume import newest_whole
 from tests.training.checkpoints import checkpoint, same_state, scalars
 
 
@@ -68,6 +70,9 @@ def test_resuming_what_does_not_fit(run: Any, tmp_path: Path) -> None:
     path = checkpoint(run(max_steps=2, num_images_to_log=0), 2)
     junk, other = tmp_path / "junk.ckpt", tmp_path / "other"
     junk.write_bytes(b"junk")
+    for file in path.parent.iterdir():  # as in a copy of the run, whose files are written in any order
+        os.utime(file, (file.name.startswith("step"),) * 2)
+    assert newest_whole(path.parents[1]) == path.with_name("last.ckpt")
     for changes, message in (
         ({"max_steps": 2}, "already at step 2, --max_steps is 2"),
         ({"scan_order": "row_major"}, "scan_order there is column_major, here row_major"),
