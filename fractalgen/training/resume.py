@@ -71,7 +71,7 @@ def resume_point(cfg: TrainConfig, config: ModelConfig) -> tuple[TrainConfig, Re
     step, before = header.get("step"), header.get("train", {})
     if type(step) is not int or not isinstance(before, dict) or type(before.get("max_steps", 0)) is not int:
         raise UserError(f"--resume {path}: damaged checkpoint (its step or its settings are missing)")
-    for name in ("data", "ema_decay"):
+    for name in ("data", "ema_decay", "seed", "learning_rate", "schedule"):
         if name in before and before[name] != getattr(cfg, name):
             remark = f"--resume {path}: --{name} there is {before[name]}, here {getattr(cfg, name)}"
             rank_zero_only(print)(remark, file=sys.stderr)

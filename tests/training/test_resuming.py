@@ -66,7 +66,7 @@ def test_resuming_with_another_accumulation_keeps_the_validation_steps(run: Any)
     assert steps == [2, 3, 4, 6, 7]
 
 
-def test_resuming_what_does_not_fit(run: Any, tmp_path: Path) -> None:
+def test_resuming_what_does_not_fit(run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = checkpoint(run(max_steps=2, num_images_to_log=0), 2)
     junk, other = tmp_path / "junk.ckpt", tmp_path / "other"
     junk.write_bytes(b"junk")
@@ -83,6 +83,12 @@ def test_resuming_what_does_not_fit(run: Any, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=message):
             run(**{"resume": str(path), "output_dir": str(other), **changes})
     assert not other.exists()
+    assert "there is" not in capsys.readouterr().err
+    with pytest.raises(UserError, match="already at step 2"):
+        run(resume=str(path), max_steps=2, seed=5, learning_rate=1e-3, schedule="constant")
+    told = capsys.readouterr().err
+    for remark in ("seed there is 0, here 5", "learning_rate there is 0.0006, here 0.001", "schedule there is cosine,"):
+        assert f"--resume {path}: --{remark}" in told
 
 
 @pytest.mark.slow
