@@ -155,6 +155,7 @@ def build_trainer(cfg: TrainConfig, data: CropData, point: ResumePoint) -> pl.Tr
     )
     average = [AveragedWeights(cfg.ema_decay)] if cfg.ema_decay else []
     precision = choose_precision(cfg.precision, training_device(cfg.accelerator))
+    logger = logger_of(cfg, version, point.step)
     try:
         trainer = pl.Trainer(
             accelerator=cfg.accelerator,
@@ -172,7 +173,7 @@ def build_trainer(cfg: TrainConfig, data: CropData, point: ResumePoint) -> pl.Tr
             use_distributed_sampler=False,
             # no_grad instead: what is computed once in a validation may be used in training
             inference_mode=False,
-            logger=logger_of(cfg, version, point.step),
+            logger=logger,
             callbacks=[
                 *average,
                 best,

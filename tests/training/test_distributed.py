@@ -217,7 +217,7 @@ def test_muon_needs_whole_matrices(corpus: Path, tmp_path: Path) -> None:
 def test_weights_and_biases_is_not_installed(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lightning.pytorch.loggers.wandb._WANDB_AVAILABLE", False)
     with pytest.raises(
-        UserError, match=r"--logger wandb needs Weights & Biases: pip install 'fractalgen-piano\[wandb\]'"
+        UserError, match=r"^--logger wandb needs Weights & Biases: pip install 'fractalgen-piano\[wandb\]'"
     ):
         run(tmp_path, corpus, logger="wandb")
     assert not (tmp_path / "run").exists()
