@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,10 +29,14 @@ def read_splits(path: Path) -> dict[str, Split]:
         raise
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"--splits {path}: not a JSON file of id lists ({error})") from error
-    twice = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
-    if twice:
-        raise UserError(f"--splits {path}: {twice[0]!r} is listed twice")
+    _refuse_twice(f"--splits {path}", [name for name, _ in pairs])
     return dict(pairs)
+
+
+def _refuse_twice(where: str, names: Iterable[str]) -> None:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise UserError(f"{where}: {twice[0]!r} is listed twice")
 
 
 class Listed(NamedTuple):
@@ -45,7 +50,7 @@ def read_manifest(path: Path) -> dict[str, Listed]:
     """What a manifest says of each file.
 
     Raises:
-        UserError: it cannot be read, or a column is missing.
+        UserError: it cannot be read, a column is missing, or it lists a file twice.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -56,6 +61,7 @@ def read_manifest(path: Path) -> dict[str, Listed]:
     if not rows or not {"file", "style"} <= rows[0].keys():
         found = ", ".join(map(str, rows[0])) if rows else "no rows"
         raise UserError(f"--manifest {path}: the columns `file` and `style` are needed (found: {found})")
+    _refuse_twice(f"--manifest {path}", [row["file"] for row in rows if row["file"]])  # spreadsheets end in empty rows
     return {
         row["file"]: Listed((row["style"] or "").strip(), (row.get("velocities") or "").strip().lower() == "flat")
         for row in rows

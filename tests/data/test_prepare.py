@@ -276,6 +276,7 @@ def test_styles_of_a_manifest(folder: Path, tmp_path: Path) -> None:
     for content, part in {
         "": "columns `file` and `style` are needed .found: no rows",
         "file,genre\na.mid,pop\n": "are needed .found: file, genre",
+        "file,style\na.mid,pop\n,\n,\na.mid,rock\n": "'a.mid' is listed twice",
         "file,style\nb.mid,pop\n": "names none of the songs .the first one is a.mid",
         'file,style\n"a.mid,pop\n': "cannot be read",
     }.items():
