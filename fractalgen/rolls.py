@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -15,7 +14,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from fractalgen.config import ConfigError, ModelConfig, SamplingConfig
+from fractalgen.config import ConfigError, ModelConfig, SamplingConfig, bounds
 from fractalgen.model.network import FractalNetwork
 from fractalgen.model.plans import Plans
 from fractalgen.model.sampling.recorder import DecidedPatch
@@ -134,12 +133,12 @@ def compose_rolls(
 def check_numbers(num_samples: int, batch_size: int, seed: int | None) -> None:
     """Refuse numbers that cannot be (ConfigError)."""
     for name, value, low, high in (
-        ("num_samples", num_samples, 1, math.inf),
-        ("batch_size", batch_size, 1, math.inf),
+        ("num_samples", num_samples, 1, None),
+        ("batch_size", batch_size, 1, None),
         ("seed", seed or 0, 0, 2**63 - 1),
     ):
-        if not low <= value <= high:
-            raise ConfigError(f"{name} {value}: must be from {low} to {high}")
+        if not low <= value <= (value if high is None else high):
+            raise ConfigError(f"{name} {value}: must be {bounds({'low': low, 'high': high})}")
 
 
 def label_rows(config: ModelConfig, labels: npt.ArrayLike | None, num_samples: int) -> Int[Tensor, "n a"]:

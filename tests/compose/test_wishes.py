@@ -99,8 +99,8 @@ def test_the_key_of_the_music_given_is_kept(keyed: str, tmp_path: Path, asked: l
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"batch_size": 0}, "batch_size 0: must be from 1"),
-        ({"num_samples": 0}, "num_samples 0: must be from 1"),
+        ({"batch_size": 0}, "batch_size 0: must be at least 1"),
+        ({"num_samples": 0}, "num_samples 0: must be at least 1"),
         ({"seed": 2**63}, "seed 9223372036854775808: must be from 0"),
         ({"seed": -1}, "seed -1: must be from 0"),
         ({"labels": [25, 0]}, r"labels \[25, 0\]: this model's are 0-24 0-2"),
