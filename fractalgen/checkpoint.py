@@ -33,6 +33,7 @@ HEADER_KEY = "fractalgen"
 WEIGHTS_PREFIX = "model."
 SCALES = ".scale"  # the name of a matrix and this: what its rows of whole numbers are multiplied by
 MATRIX = 4096  # smaller ones are not worth rounding to whole numbers
+RUN_FOLDERS = ("", "checkpoints/", "*/checkpoints/", "*/*/checkpoints/")  # where a run or a part of it has its last one
 SHIPPED = ASSETS / "models"
 DTYPES: dict[SavedPrecision, torch.dtype] = {"32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
 
@@ -73,6 +74,9 @@ def find_model(name_or_path: str | os.PathLike[str] | None, model: str | None = 
             f"--model {model}: no such model (shipped: {names}; {SCHEME}owner/name: on the Hugging Face Hub; files go"
             " with --checkpoint)"
         )
+    if trained := [file for inner in RUN_FOLDERS for file in path.glob(f"{inner}last.ckpt")]:
+        newest = max(trained, key=lambda file: file.stat().st_mtime_ns)
+        raise UserError(f"--{flag} {name}: is a folder without {MODEL_FILE}, but with a checkpoint: {newest}")
     what = f"is a folder without {MODEL_FILE}" if path.is_dir() else "no such file"
     raise UserError(f"--{flag} {name}: {what} (shipped models: {names})")
 

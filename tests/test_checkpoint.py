@@ -125,6 +125,12 @@ def test_shipped_models_go_by_name(model: FractalGen, tmp_path: Path, monkeypatc
         load_pretrained("nothing")
     with pytest.raises(UserError, match="is a folder"):
         load_pretrained(tmp_path)
+    trained = tmp_path / "lightning_logs" / "version_0" / "checkpoints" / "last.ckpt"
+    trained.parent.mkdir(parents=True)
+    trained.touch()
+    for folder in (tmp_path, *trained.parents[:3]):
+        with pytest.raises(UserError, match=f"--checkpoint {folder}: is a folder .* with a checkpoint: {trained}"):
+            load_pretrained(folder)
 
 
 @pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
