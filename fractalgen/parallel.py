@@ -189,8 +189,12 @@ class _Pool(ProcessPoolExecutor):
 
     def end(self) -> None:
         """End the processes at once; Python 3.14 has ``terminate_workers`` for it."""
-        for process in list(self._processes.values()):
+        processes = list(self._processes.values())
+        for process in processes:
             process.terminate()
+        for process in processes:
+            process.join()
+        self._result_queue._writer.close()  # else who reads half a result of one of them waits for the rest for ever
 
 
 def _begin() -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,19 @@ def squared(number: int) -> int:
 
 def nothing(number: int) -> int:
     return -1
+
+
+def half_a_result(_: int) -> bytes:
+    """The process ends while its result is on its way."""
+
+    def send(self: Connection, content: bytes, write: object = None) -> None:
+        half = len(content) // 2 if len(content) > 1000 else len(content)
+        os.write(self.fileno(), bytes(content[:half]))
+        if half < len(content):
+            os._exit(130)
+
+    Connection._send = send  # type: ignore[attr-defined]
+    return b"x" * 60_000
 
 
 class Threads:
@@ -80,6 +96,22 @@ def ended(seconds: float) -> str:
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers")
+def test_an_interruption_while_a_result_is_on_its_way() -> None:
+    """The thread that reads the rest of it ends, too."""
+
+    def interrupted() -> None:
+        with suppress(KeyboardInterrupt), parallel._Machine(1) as machine:
+            machine.executor.submit(half_a_result, 0)
+            for process in list(machine.executor._processes.values()):
+                process.join()
+            raise KeyboardInterrupt
+
+    thread = threading.Thread(target=interrupted, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
+
+
 def test_a_call_that_takes_too_long() -> None:
     with pytest.raises(UserError, match=r"takes more than 0.05 seconds"):
         parallel.within(0.05, time.sleep, 20)

@@ -29,8 +29,8 @@ class PrepareConfig:
 
     data: str = setting(
         "",
-        "folder of MIDI files (with sub-folders), an archive or table of them (.tar, .tar.gz, .parquet), one MIDI file,"
-        " the address of any of these (s3://...), or a JSB chorales .json file",
+        "folder of MIDI files (with sub-folders), an archive or table of them (.tar, .tar.gz, .zip, .parquet), one MIDI"
+        " file, the address of any of these (s3://...), or a JSB chorales .json file",
     )
     out: str = setting(
         "corpus.safetensors",

@@ -23,6 +23,7 @@ from fractalgen.errors import UserError
 from fractalgen.music.labels import UNITS, Attribute
 
 MEASURED = 32_768  # training songs whose excerpts make the bins of attributes: those with the smallest hash of the id
+CHANGED = "has changed since it was read: prepare into another folder to read it again"
 _TABLES = """
 CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE IF NOT EXISTS sources (number INTEGER PRIMARY KEY, address TEXT UNIQUE, provenance TEXT, licence TEXT);
@@ -96,14 +97,22 @@ class Ledger:
         return {"provenance": provenance, "licence": licence}
 
     def knows(self, source: int, file: SourceFile) -> bool:
-        """Whether a file was read already; one that has changed since then is told."""
+        """Whether a file was read already; a song that has changed since then is told.
+
+        What was told of a file that is to be read is forgotten: of one that could not be read, or that was no song and
+        has changed.
+        """
         query = "SELECT stamp FROM files WHERE source = ? AND name = ?"
         found = self.connection.execute(query, (source, file.name)).fetchone()
-        if found and found[0] != file.stamp:
-            self.tell(
-                "skipped", file.name, "has changed since it was read: prepare into another folder to read it again"
-            )
-        return found is not None
+        if found and found[0] == file.stamp:
+            return True
+        about = "FROM told WHERE kind = 'skipped' AND file = ? AND reason <> ?"
+        row = (file.name, CHANGED)
+        if found and not self.connection.execute(f"SELECT 1 {about}", row).fetchone():
+            self.tell("skipped", *row)
+            return True
+        self.connection.execute(f"DELETE {about}", row)
+        return False
 
     def add_file(self, source: int, file: SourceFile) -> None:
         """Remember that a file was read."""

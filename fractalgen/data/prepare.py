@@ -90,7 +90,7 @@ def _prepare(config: PrepareConfig, source: Source, ledger: Ledger, folder: bool
     """Read all songs, and write them to a file or a folder."""
     listed = read_splits(Path(config.splits)) if config.splits else None
     manifest = read_manifest(Path(config.manifest)) if config.manifest else None
-    reads, usual, assumed = _songs(config, source, ledger)
+    reads, usual, assumed = _songs(config, source, ledger, listed)
     about: dict[str, Any] = {
         "steps_per_quarter": config.steps_per_quarter,
         "velocity_bins": config.velocity_bins,
@@ -130,7 +130,9 @@ def _of_chorales(config: PrepareConfig) -> bool:
     return config.data.lower().endswith(".json")
 
 
-def _songs(config: PrepareConfig, source: Source, ledger: Ledger) -> tuple[Iterable[Read], dict[str, Split], str]:
+def _songs(
+    config: PrepareConfig, source: Source, ledger: Ledger, listed: dict[str, Split] | None
+) -> tuple[Iterable[Read], dict[str, Split], str]:
     """The songs of what ``--data`` names, the splits that are usual for them, and what is assumed, in words."""
     number = ledger.source(source.address, Path(config.data).name, config.licence)
     if _of_chorales(config):
@@ -144,7 +146,7 @@ def _songs(config: PrepareConfig, source: Source, ledger: Ledger) -> tuple[Itera
     assumed += "; whatever sounds is struck anew at every step" if config.restrike else ""
     assumed += f"; only the tracks {' '.join(config.tracks)}" if config.tracks else ""
     # POP909's ids are bare numbers, other files' ids end in .mid: the list cannot hit a wrong song
-    return _read(source, number, config, ledger), read_splits(ASSETS / "splits" / "pop909.json"), assumed
+    return _read(source, number, config, ledger, listed), read_splits(ASSETS / "splits" / "pop909.json"), assumed
 
 
 def _chosen(
@@ -202,8 +204,13 @@ def _ledger_of(folder: Path, config: PrepareConfig) -> Ledger:
     return ledger
 
 
-def _read(source: Source, number: int, config: PrepareConfig, ledger: Ledger) -> Iterator[Read]:
-    """The songs of all files of a source that were not read before, in the order of the files."""
+def _read(
+    source: Source, number: int, config: PrepareConfig, ledger: Ledger, listed: dict[str, Split] | None
+) -> Iterator[Read]:
+    """The songs of all files of a source that were not read before, in the order of the files.
+
+    Files that could not be read now, or whose songs are not ``listed``, are read again by the next run.
+    """
     at_work: deque[SourceFile] = deque()
     known = done = 0
     with tqdm(desc="reading", total=source.size or None, unit="B", unit_scale=True, disable=None) as bar:
@@ -225,14 +232,23 @@ def _read(source: Source, number: int, config: PrepareConfig, ledger: Ledger) ->
             file = at_work.popleft()
             bar.set_postfix_str(f"{known + done:,} files", refresh=False)
             bar.update(file.end - bar.n)
-            ledger.add_file(number, file)
             if isinstance(result, Skipped):
                 ledger.tell("skipped", result.file, result.reason)
+                again = result.passing
             else:
+                again = listed is not None and result.song.name not in listed
+            if not again:
+                ledger.add_file(number, file)
+            if isinstance(result, Read):
                 yield result
         bar.update(source.size - bar.n)
     if not known + done:
         raise _nothing(config, ledger)
+    given = [flag for flag in ("splits", "manifest", "style") if getattr(config, flag)]
+    if known and given:
+        print(
+            f"{file_count(known)} read by an earlier run: what --{' and --'.join(given)} says of them is not looked at"
+        )
 
 
 def _nothing(config: PrepareConfig, ledger: Ledger) -> UserError:

@@ -47,10 +47,11 @@ class SourceFile(NamedTuple):
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file that did not become a song, and why."""
+    """A file that did not become a song, and why; ``passing``: another run may be able to read it."""
 
     file: str
     reason: str
+    passing: bool = False
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,8 @@ def read_source(file: SourceFile, config: PrepareConfig) -> Read | Skipped:
         analysis = Analysis.of(song, config.steps_per_quarter, config.velocity_bins)
         return Read(song, analysis, events.pedalled, merged, moved, fitting, events.remarks)
     except UserError as error:
-        return Skipped(name, str(error).removeprefix(f"{path}: "))
+        passing = isinstance(error.__cause__, OSError | ImportError)
+        return Skipped(name, str(error).removeprefix(f"{path}: "), passing)
     except Exception as error:  # noqa: BLE001 - whatever a strange file provokes, the others are read; it is listed
         return Skipped(name, f"{type(error).__name__}: {' '.join(str(error).split())}")
 

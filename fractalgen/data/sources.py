@@ -1,15 +1,18 @@
 """The source files of a corpus: folders, archives and tables of them, here or at any address that fsspec knows.
 
-Files come in the order of their paths, one after the other.  A folder is listed first.  Archives (``.tar``,
-``.tar.gz``) and tables (``.parquet``) are read in place, as the folders that they stand for.
+Files come in the order of their paths, one after the other.  A folder is listed first.  Archives (``.tar``, packed or
+not, ``.zip``) and tables (``.parquet``) are read in place, as the folders that they stand for.
 """
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import lzma
 import os
 import posixpath
 import tarfile
+import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
@@ -26,11 +29,18 @@ from fractalgen.music.musicxml import SCORE_ENDINGS
 MIDI_ENDINGS = (".mid", ".midi", ".kar", ".rmi", ".smf")  # each also packed: .mid.gz
 SCORES = tuple(ending for ending in SCORE_ENDINGS if ending != ".xml")  # which may be anything in a folder
 OTHER_ENDINGS = (".abc", ".gp", ".gp3", ".gp4", ".gp5", ".gpx", ".mscx", ".mscz", ".mus", ".sib")
-ARCHIVE_ENDINGS = (".tar", ".tar.gz", ".tgz")
+UNPACKERS: dict[str, Any] = {".gz": gzip.open, ".tgz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+"""What opens a tar archive by the end of its name; tarfile's own takes the end of a truncated file for its end."""
+ARCHIVE_ENDINGS = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".zip")
+UNKNOWN_ARCHIVES = (".7z", ".rar", ".tar.zst")
 TABLE_ENDINGS = (".parquet",)
 PACKED = (*ARCHIVE_ENDINGS, *TABLE_ENDINGS)
 CONTENTS = ("music", "midi", "content", "bytes", "file")  # columns with the bytes of files, the usual names first
 NAMES = ("md5", "file_name", "filename", "path", "name", "id", "__key__")  # columns with their names
+UNREADABLE = (
+    *(OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, tarfile.TarError),
+    *(zipfile.BadZipFile, RuntimeError),  # the last one: a zip archive with a password, or packed in a way of its own
+)
 ROWS = 64  # of a table, in memory at a time
 
 
@@ -135,6 +145,8 @@ class Source:
                 yield _entry(entry, path, bool(song) and PurePosixPath(name).stem == song)
             elif lower.endswith(OTHER_ENDINGS):
                 yield Skipped(shown_name(path), "not MIDI; export it as MIDI from a notation program")
+            elif lower.endswith(UNKNOWN_ARCHIVES):
+                yield Skipped(shown_name(path), "an archive of a kind that is not read; unpack it")
 
     def _address(self, path: str) -> str:
         return str(self.fs.unstrip_protocol(path)) if self.remote else path
@@ -148,15 +160,17 @@ class Source:
             with self.fs.open(entry.name, "rb") as stream:
                 if path.lower().endswith(TABLE_ENDINGS):
                     members = _rows(stream)
+                elif path.lower().endswith(".zip"):
+                    members = _zipped(stream)
                 else:
-                    members = _members(stream, entry.size, packed=not path.lower().endswith(".tar"))
+                    members = _members(stream, entry.size, UNPACKERS.get(PurePosixPath(path.lower()).suffix))
                 for name, stamp, content, share in members:
                     number += 1
                     style = _style(folder / PurePosixPath(name).parent)
                     yield SourceFile(before + name, style, stamp, content=content, end=int(share * entry.size))
         except UserError as error:
             yield Skipped(path, str(error))
-        except (OSError, EOFError, ValueError, zlib.error, tarfile.TarError) as error:
+        except UNREADABLE as error:
             yield Skipped(path, f"damaged after {file_count(number)} ({reason(error)})")
 
 
@@ -182,14 +196,12 @@ def _stamp(entry: dict[str, Any]) -> str:
     return f"{entry.get('size')} {changed}"
 
 
-def _members(stream: Any, size: int, packed: bool) -> Iterator[tuple[str, str, bytes, float]]:
-    """Music in a tar archive, ``packed`` by gzip or not, which is read once from begin to end, such as Aria-MIDI's.
+def _members(stream: Any, size: int, unpacked: Any) -> Iterator[tuple[str, str, bytes, float]]:
+    """Music in a tar archive, such as Aria-MIDI's, read once from begin to end; ``unpacked`` opens a packed one.
 
     Each file comes with its name, its stamp, and the share of the ``size`` bytes of the archive that is read by then.
     """
-    # tarfile's own unpacking takes the end of a truncated file for that of the archive
-    tar = gzip.GzipFile(fileobj=stream) if packed else stream
-    with tarfile.open(fileobj=tar, mode="r|") as archive:
+    with tarfile.open(fileobj=unpacked(stream) if unpacked else stream, mode="r|") as archive:
         for member in archive:
             name = posixpath.normpath(f"/{member.name}").lstrip("/")  # no name leads out of the archive
             base = name.rpartition("/")[2]
@@ -198,6 +210,19 @@ def _members(stream: Any, size: int, packed: bool) -> Iterator[tuple[str, str, b
                 assert file is not None
                 content = file.read(MOST_BYTES)
                 yield shown_name(name), f"{member.size} {member.mtime}", content, stream.tell() / max(size, 1)
+
+
+def _zipped(stream: Any) -> Iterator[tuple[str, str, bytes, float]]:
+    """Music in a zip archive, such as MAESTRO's, as with :func:`_members`; the share is that of its files."""
+    with zipfile.ZipFile(stream) as archive:
+        members = archive.infolist()
+        for number, member in enumerate(members, 1):
+            name = posixpath.normpath(f"/{member.filename}").lstrip("/")
+            base = name.rpartition("/")[2]
+            if not member.is_dir() and base[:2] != "._" and _is_music(base.lower()):
+                with archive.open(member) as file:
+                    content = file.read(MOST_BYTES)
+                yield shown_name(name), f"{member.file_size} {member.CRC}", content, number / len(members)
 
 
 def _rows(stream: Any) -> Iterator[tuple[str, str, bytes, float]]:

@@ -165,6 +165,31 @@ def test_a_killed_run_goes_on_behind_its_last_shard(music: Path, where: str) -> 
     assert shard_path(out, 0).stat().st_mtime_ns == first.st_mtime_ns  # it was not written again
 
 
+def test_what_could_not_be_read_is_read_by_the_next_run(music: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file that was out of reach, one that was empty, and songs that only a later list names."""
+    song, far = (music / "pop" / "001.mid").read_bytes(), music.parent / "far.mid"
+    (music / "away.mid").symlink_to(far)
+    (music / "empty.mid").write_bytes(b"")
+    lists = {"train": [f"folk/{number:03}.mid" for number in range(0, 24, 3)]}
+    names = music.parent / "some.json"
+    names.write_text(json.dumps(lists))
+    report = music.parent / "report.tsv"
+    assert run(music, "small", splits=str(names))[0].songs == 8
+    far.write_bytes(song)
+    (music / "empty.mid").write_bytes((music / "pop" / "002.mid").read_bytes())
+    (music / "pop" / "001.mid").unlink()
+    (music / "pop" / "002.mid").unlink()
+    names.write_text(json.dumps({**lists, "valid": ["away.mid", "empty.mid", "pop/004.mid"]}))
+    capsys.readouterr()
+    summary, corpus = run(music, "small", splits=str(names), report=str(report))
+    assert "files read by an earlier run: what --splits says of them is not looked at" in capsys.readouterr().out
+    assert summary.songs == 11
+    assert list(corpus.song_ids)[8:] == ["away.mid", "empty.mid", "pop/004.mid"]
+    told = dict(line.split("\t") for line in report.read_text(encoding="utf-8").splitlines())
+    assert not told.keys() & set(corpus.song_ids)
+    assert told["pop/005.mid"] == f"not listed in {names}"
+
+
 def test_mistakes_are_told_and_leave_nothing(music: Path) -> None:
     _, corpus = run(music, "good")
     before = content(corpus.path)

@@ -6,6 +6,7 @@ import io
 import os
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,13 @@ def archive(path: Path, files: dict[str, bytes], mode: Any) -> Path:
     return path
 
 
+def zipped(path: Path, files: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
 def table(path: Path, **columns: Any) -> Path:
     parquet.write_table(pyarrow.table(columns), path, row_group_size=3)
     return path
@@ -63,14 +71,23 @@ def test_archives(tmp_path: Path, expected: dict[str, list[int]]) -> None:
     """In Aria-MIDI's layout."""
     inside = {f"aria/{name}": content for name, content in FILES.items()}
     inside |= {"aria/metadata.json": b"{}", "aria/data/._x.mid": b"", "aria/data/aa/bad.mid": b"text"}
-    for name, mode in (("a.tar", "w"), ("b.tar.gz", "w:gz"), ("c.tgz", "w:gz")):
-        path = archive(tmp_path / name, inside, mode)
+    packed = [("a.tar", "w"), ("b.tar.gz", "w:gz"), ("c.tgz", "w:gz"), ("d.tar.bz2", "w:bz2"), ("e.tar.xz", "w:xz")]
+    for path in (
+        *(archive(tmp_path / name, inside, mode) for name, mode in packed),
+        zipped(tmp_path / "f.zip", inside),
+    ):
         assert {song.removeprefix("aria/"): pitches for song, pitches in songs(path, tmp_path).items()} == expected
     cut = tmp_path / "cut.tar"
     cut.write_bytes((tmp_path / "a.tar").read_bytes()[:5000])
     report = tmp_path / "report.tsv"
     assert 0 < len(songs(cut, tmp_path, report=str(report))) < 8
     assert "cut.tar\tdamaged after" in report.read_text()
+    cut = tmp_path / "folder" / "cut.zip"
+    cut.write_bytes((tmp_path / "f.zip").read_bytes()[:1000])
+    (tmp_path / "folder" / "other.7z").write_bytes(b"7z")
+    assert songs(tmp_path / "folder", tmp_path, report=str(report)) == expected
+    assert "cut.zip\tdamaged after 0 files (File is not a zip file)" in report.read_text()
+    assert "other.7z\tan archive of a kind that is not read; unpack it" in report.read_text()
 
 
 def test_a_packed_archive_that_is_cut_is_not_taken_for_complete(tmp_path: Path) -> None:
