@@ -194,7 +194,8 @@ class _Pool(ProcessPoolExecutor):
             process.terminate()
         for process in processes:
             process.join()
-        self._result_queue._writer.close()  # else who reads half a result of one of them waits for the rest for ever
+        # else the thread that reads half a result of one of them waits for the rest for ever
+        self._result_queue._writer.close()  # type: ignore[attr-defined]
 
 
 def _begin() -> None:
