@@ -122,7 +122,7 @@ class Ledger:
     def refused(self, song: Song, keep_duplicates: bool) -> str:
         """Why a song does not join the others; empty where it does."""
         if self.connection.execute("SELECT 1 FROM songs WHERE id = ?", (song.name,)).fetchone():
-            return "another file has the same id"
+            return "another file has the same id; where two sources have such files, prepare the folder above both"
         content = fingerprint(song)[:16]
         query = "SELECT id FROM songs WHERE fingerprint = ? ORDER BY number LIMIT 1"
         twin = None if keep_duplicates else self.connection.execute(query, (content,)).fetchone()
