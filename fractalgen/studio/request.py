@@ -17,7 +17,8 @@ from fractalgen.compose.recipe import APART
 from fractalgen.config import GenerateConfig, check_bounds
 from fractalgen.config.values import convert, field_types, members
 from fractalgen.errors import UserError, shown
-from fractalgen.music.tokens import PITCHES
+from fractalgen.music.planning import natural_bars
+from fractalgen.music.tokens import PITCHES, TEMPO
 from fractalgen.studio.document import LONGEST, TICKS, Document, Note
 
 Mode = Literal["new", "continue", "region", "accompany", "vary"]
@@ -103,13 +104,24 @@ class Request(Checked):
             UserError: the piece that would come out, or all samples together, are too long.
         """
         given = 0.0 if self.mode == "new" else document.length / (4 * TICKS)
-        bars = given + (self.flags.get("bars") or 0)
+        bars = max(given + self._bars_asked(), self._bars_told())
         if bars > MOST_BARS or bars * self.num_samples > MOST_TOGETHER:
             samples = f" in {self.num_samples} samples" * (self.num_samples > 1)
             raise UserError(
                 f"{bars:g} bars{samples}: the studio composes pieces of at most {MOST_BARS} bars of four quarters, and"
                 f" {MOST_TOGETHER} in all"
             )
+
+    def _bars_asked(self) -> float:
+        """How many bars of four quarters are asked for, as a number or as seconds."""
+        seconds = self.flags.get("seconds") or 0.0
+        return self.flags.get("bars") or seconds * (self.flags.get("tempo") or TEMPO) / 240
+
+    def _bars_told(self) -> int:
+        """How many bars the form or the chords of the piece have."""
+        if self.mode not in ("new", "continue"):
+            return 0
+        return natural_bars(self.flags.get("form"), self.flags.get("chords") if self.mode == "new" else None, 0)
 
     def label(self, document: Document) -> str:
         """How the states of the result are called."""

@@ -16,7 +16,7 @@ from fractalgen.errors import UserError
 from fractalgen.model.grid import windows
 from fractalgen.studio.composing import compose
 from fractalgen.studio.document import Document, Note, Result
-from fractalgen.studio.request import FLAGS, Request, flag_facts
+from fractalgen.studio.request import FLAGS, Region, Request, flag_facts
 from fractalgen.studio.worker import tidy
 from tests.studio.conftest import BAR, checkpoint
 
@@ -280,3 +280,13 @@ def test_long_pieces_are_refused_before_they_wait(piece: Document) -> None:
         request = Request(state=0, mode="continue", flags=flags, num_samples=samples)
         with pytest.raises(UserError, match="at most 512"):
             request.check(piece)
+    whole: list[dict[str, Any]] = [
+        {"form": "A500 B13"},
+        {"chords": "C | G" + "| %" * 511},
+        {"seconds": 1100.0, "tempo": 120.0},
+    ]
+    for flags in whole:
+        with pytest.raises(UserError, match="at most 512"):
+            Request(state=0, mode="new", flags=flags).check(piece)
+    Request(state=0, mode="new", flags={"form": "A500 B12"}).check(piece)
+    Request(state=0, mode="region", flags={"chords": "C"}, region=Region(start=0, end=BAR)).check(piece)
