@@ -41,6 +41,7 @@ Chords = tuple[tuple[int, int], ...]
 """Changes of chord: (step, code), each holding until the next."""
 
 SEVENTHS = frozenset((10, 11))
+LONGEST = 40  # signs of a chord's name; the longest in use has about 20
 PLAIN_SIGNS = str.maketrans("♯♭，、｜", "#b,,|")
 ROOT = "[A-G](?:##|bb(?!5)|[#b])?"  # Bbb5 is a Bb whose fifth is flat
 SPELLINGS = (  # as musicians write qualities, and as the library knows them; one after the other
@@ -169,7 +170,7 @@ def parse_chord(text: str) -> int:
         return NO_CHORD
     found = re.fullmatch(rf"({ROOT})((?:6/9|[^/])*)(?:/({ROOT}))?", text.translate(PLAIN_SIGNS))
     try:
-        if found is None:
+        if found is None or len(text) > LONGEST:
             raise ValueError(text)
         name = found[2]
         for pattern, known in SPELLINGS if name not in BRACKETED else ():

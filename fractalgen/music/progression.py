@@ -28,7 +28,7 @@ def parse_progression(text: str, flag: str = "--chords") -> list[Bar]:
     Raises:
         UserError: a chord that cannot be read; the message names it and its position.
     """
-    text = re.sub(r",(?![^()]*\))", " ", text.translate(PLAIN_SIGNS))
+    text = re.sub(r"(\([^()\s]*\))|,", lambda found: found[1] or " ", text.translate(PLAIN_SIGNS))  # not in brackets
     lines = text.splitlines()
     bars: list[Bar] = []
     for number, line in enumerate(lines, start=1):
