@@ -95,7 +95,6 @@ def ended(seconds: float) -> str:
     return "its worker ended"
 
 
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers")
 def test_an_interruption_while_a_result_is_on_its_way() -> None:
     """The thread that reads the rest of it ends, too."""
 
@@ -112,6 +111,7 @@ def test_an_interruption_while_a_result_is_on_its_way() -> None:
     assert not thread.is_alive()
 
 
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers")
 def test_a_call_that_takes_too_long() -> None:
     with pytest.raises(UserError, match=r"takes more than 0.05 seconds"):
         parallel.within(0.05, time.sleep, 20)

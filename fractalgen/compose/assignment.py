@@ -198,6 +198,9 @@ def _from_nothing(cfg: GenerateConfig, model: ModelConfig) -> Assignment:
     if length is None:
         bars = natural_bars(cfg.form, cfg.chords, model.columns)
         length = steps_of_bars(bars, model.steps_per_quarter, *meter) if model.bar_columns else model.crop_length
+        if length > MAX_STEPS:
+            flag = "--chords" if cfg.form is None else "--form"
+            raise UserError(f"{flag}: {bars} bars are {length} time steps; a piece has 1 to {MAX_STEPS}")
     padded = length if cfg.target_width or model.bar_columns else whole_patches(length, model.column)
     meters = ((0, *meter),)
 

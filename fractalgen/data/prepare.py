@@ -246,9 +246,8 @@ def _read(
         raise _nothing(config, ledger)
     given = [flag for flag in ("splits", "manifest", "style") if getattr(config, flag)]
     if known and given:
-        print(
-            f"{file_count(known)} read by an earlier run: what --{' and --'.join(given)} says of them is not looked at"
-        )
+        flags, say = " and --".join(given), "says" if len(given) == 1 else "say"
+        print(f"{file_count(known)} read by an earlier run: what --{flags} {say} of them is not looked at")
 
 
 def _nothing(config: PrepareConfig, ledger: Ledger) -> UserError:

@@ -44,6 +44,7 @@ SEVENTHS = frozenset((10, 11))
 LONGEST = 40  # signs of a chord's name; the longest in use has about 20
 PLAIN_SIGNS = str.maketrans("♯♭，、｜", "#b,,|")
 ROOT = "[A-G](?:##|bb(?!5)|[#b])?"  # Bbb5 is a Bb whose fifth is flat
+SYMBOL = re.compile(rf"({ROOT})((?:6/9|[^/])*)(?:/({ROOT}))?")
 SPELLINGS = (  # as musicians write qualities, and as the library knows them; one after the other
     (r"(?<=.[(,])(?=\d)", "add"),
     (r"\(([^()]+)\)", r"\1"),
@@ -156,6 +157,15 @@ def nearest_quality(semitones: frozenset[int]) -> int:
     return max(range(len(templates)), key=shares.__getitem__)
 
 
+def split_chord(text: str) -> tuple[str, str, str]:
+    """Root, quality and bass of a chord as they are written; no bass is an empty one.  ValueError: it is no chord."""
+    text = text.strip().translate(PLAIN_SIGNS)
+    found = SYMBOL.fullmatch(text)
+    if found is None or len(text) > LONGEST:
+        raise ValueError(text)
+    return found[1], found[2], found[3] or ""
+
+
 @lru_cache(8192)
 def parse_chord(text: str) -> int:
     """The code of a chord such as ``C``, ``F#m7``, ``Bb/D``, ``Gsus4`` or ``N.C.``.
@@ -165,21 +175,17 @@ def parse_chord(text: str) -> int:
     """
     from pychord.utils import note_to_val
 
-    text = text.strip()
-    if re.fullmatch(r"n\.?\s?c?\.?", text, re.IGNORECASE):
+    if re.fullmatch(r"n\.?\s?c?\.?", text.strip(), re.IGNORECASE):
         return NO_CHORD
-    found = re.fullmatch(rf"({ROOT})((?:6/9|[^/])*)(?:/({ROOT}))?", text.translate(PLAIN_SIGNS))
     try:
-        if found is None or len(text) > LONGEST:
-            raise ValueError(text)
-        name = found[2]
+        tonic, name, low = split_chord(text)
         for pattern, known in SPELLINGS if name not in BRACKETED else ():
             name = re.sub(pattern, known, name)
         notes = _notes_of(name)
-        root = note_to_val(found[1])
-        bass = (note_to_val(found[3]) - root) % 12 if found[3] else 0
+        root = note_to_val(tonic)
+        bass = (note_to_val(low) - root) % 12 if low else 0
     except (ValueError, KeyError, IndexError) as error:
-        raise UserError(f"{quoted(text)} is no chord (write C, F#m7, Bb/D, Gsus4, N.C. ...)") from error
+        raise UserError(f"{quoted(text.strip())} is no chord (write C, F#m7, Bb/D, Gsus4, N.C. ...)") from error
     return Chord(root, nearest_quality(notes - {3} if 4 in notes else notes), bass).code  # beside a third 3 is a #9
 
 

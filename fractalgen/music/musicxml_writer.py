@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator
 from fractions import Fraction
@@ -16,7 +15,7 @@ import numpy.typing as npt
 
 from fractalgen.errors import UserError
 from fractalgen.files import replacing
-from fractalgen.music.chords import PLAIN_SIGNS, QUALITIES, ROOT, Chord, parse_chord
+from fractalgen.music.chords import QUALITIES, Chord, parse_chord, split_chord
 from fractalgen.music.keys import guess_key
 from fractalgen.music.labels import SPELLED
 from fractalgen.music.musicxml import KINDS, TICKS, load_library
@@ -127,9 +126,7 @@ class _Engraver:
             self.chords.append((step, None, ()))
             self._sign(step, self.library.harmony.NoChord())
             return
-        found = re.fullmatch(rf"({ROOT})(.*?)(?:/({ROOT}))?", text.strip().translate(PLAIN_SIGNS))
-        assert found is not None
-        name, written, bass = found.groups()
+        name, written, bass = split_chord(text)
         quality = list(QUALITIES)[chord.quality]
         self.chords.append((step, name, QUALITIES[quality]))
         symbol = self.library.harmony.ChordSymbol(

@@ -59,7 +59,9 @@ def form_bars(form: str) -> int:
 
 
 def natural_bars(form: str | None, chords: str | None, usual: int) -> int:
-    """How many bars a piece has whose length is not given: those of its form, else the usual ones, or one per chord.
+    """How many bars a piece has whose length is not given: those of its form; else ``usual``, or those of its chords.
+
+    Of the last two it is the larger number.
 
     Raises:
         UserError: the form or the chords cannot be read.

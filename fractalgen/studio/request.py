@@ -104,7 +104,7 @@ class Request(Checked):
             UserError: the piece that would come out, or all samples together, are too long.
         """
         given = 0.0 if self.mode == "new" else document.length / (4 * TICKS)
-        bars = max(given + self._bars_asked(), self._bars_told())
+        bars = max(given + self._bars_asked(document), self._bars_told())
         if bars > MOST_BARS or bars * self.num_samples > MOST_TOGETHER:
             samples = f" in {self.num_samples} samples" * (self.num_samples > 1)
             raise UserError(
@@ -112,10 +112,10 @@ class Request(Checked):
                 f" {MOST_TOGETHER} in all"
             )
 
-    def _bars_asked(self) -> float:
+    def _bars_asked(self, document: Document) -> float:
         """How many bars of four quarters are asked for, as a number or as seconds."""
-        seconds = self.flags.get("seconds") or 0.0
-        return self.flags.get("bars") or seconds * (self.flags.get("tempo") or TEMPO) / 240
+        tempo = (self.flags.get("tempo") or TEMPO) if self.mode == "new" else document.tempos[-1][1]
+        return self.flags.get("bars") or (self.flags.get("seconds") or 0.0) * tempo / 240
 
     def _bars_told(self) -> int:
         """How many bars the form or the chords of the piece have."""

@@ -301,6 +301,7 @@ def test_a_piece_goes_on_under_chords(planner: str, tmp_path: Path) -> None:
         ("--chords C|G|Hm7", "--chords: position 5: 'Hm7' is no chord"),
         ("--chords C|G|F --bars 2", "--chords: 3 bars of chords, the piece has 2 bars to compose"),
         ("--mode inpainting --input_midi SHEET --compose_bars 2-3 --chords C|F|G", "the piece has 2 bars to compose"),
+        ("--form " + "A999" * 5, "--form: 4995 bars are 79920 time steps; a piece has 1 to 65535"),
         ("--form A8_A8", "--form: '_A8' at position 3 is no section"),
         ("--form A2,B2 --bars 5", "--form A2,B2: 4 bars in all, --bars 5 asked for"),
         ("--meter 5/4", "--meter 5/4: not in this model's vocabulary (4/4, 3/4)"),

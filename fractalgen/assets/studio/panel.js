@@ -33,7 +33,7 @@ const SHORT = { bars: 16, tempo: 120 };
 const title = (name) => (has(`flag.${name}`) ? t(`flag.${name}`) : name.replaceAll("_", " "));
 
 /** Bars of chords as they are written: those between bar lines, or one for each chord. */
-const barsOf = (text) => text.split(/[|｜]/.test(text) ? /[|｜]/ : /[\s,，]+/).filter((part) => part.trim()).length;
+const barsOf = (text) => text.split(/[|｜]/.test(text) ? /[|｜]/ : /(?:\s|[,，、](?![^()\s]*\)))+/).filter((part) => part.trim()).length;
 
 /** Events: "change". */
 export class Panel extends EventTarget {
