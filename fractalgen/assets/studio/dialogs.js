@@ -1,13 +1,13 @@
 /** Messages, the list of states, the list of projects, the help sheet, the menu of the selection. */
 import { $, el, icon, press } from "./dom.js";
 import { get, request } from "./api.js";
-import { bare, current, locale, stateName, t } from "./i18n.js";
+import { bare, current, locale, said, stateName, t } from "./i18n.js";
 
 export function toast(text, kind = "info") {
   const message = el(
     "div",
     { className: `toast ${kind}` },
-    el("span", { textContent: text }),
+    el("span", { textContent: said(text) }),
     el("button", { "aria-label": t("close"), onclick: () => message.remove() }, icon("close")),
   );
   $("toasts").append(message);

@@ -1,8 +1,9 @@
 /** Texts in the reader's language; an element says by `data-t` or `data-label` which one it shows. */
 import en from "./en.js";
 import zh from "./zh-TW.js";
+import zhServer from "./zh-TW.server.js";
 
-export const LANGUAGES = { en, "zh-TW": zh };
+const LANGUAGES = { en, "zh-TW": zh };
 let language = localStorage.getItem("fractalgen.language") ?? (/^zh/i.test(navigator.language) ? "zh-TW" : "en");
 
 export const current = () => language;
@@ -30,7 +31,9 @@ const DID = Object.values(LANGUAGES)
   .flatMap(([key, text]) => [text].flat().map((form) => [key, pattern(form)]));
 
 function pattern(text) {
-  return new RegExp(`^${text.replace(/\{(\w+)\}/g, (_, name) => `(?<${name}>${name === "n" ? "\\d+" : ".+"})`)}$`);
+  const parts = { n: "[\\d.,]+", flag: "\\w+", rest: ".*" };
+  const plain = text.replace(/[.*+?^$()|[\]\\]/g, "\\$&");
+  return new RegExp(`^${plain.replace(/\{(\w+)\}/g, (_, name) => `(?<${name}>${parts[name] ?? ".+?"})`)}$`);
 }
 
 /** The label of a state in the reader's language, whatever language the page had then; the server's are English. */
@@ -49,6 +52,22 @@ export function stateName(label) {
 }
 
 export const has = (key) => key in en;
+
+/** What a flag is called. */
+export const flagName = (name) => (has(`flag.${name}`) ? t(`flag.${name}`) : name.replaceAll("_", " "));
+
+const SAID = { en: [], "zh-TW": zhServer.map(([english, text]) => [pattern(english), text]) };
+
+/** What the server says, in the reader's language as far as there are words for it. */
+export function said(line) {
+  for (const [english, text] of SAID[language]) {
+    const found = english.exec(line);
+    if (!found) continue;
+    const part = (_, name) => (name === "flag" ? flagName(found.groups.flag) : said(found.groups[name]));
+    return text.replace(/\{(\w+)\}/g, part);
+  }
+  return line;
+}
 
 export function toggle() {
   language = language === "en" ? "zh-TW" : "en";

@@ -1,7 +1,7 @@
 /** What is asked of the model: the modes, and the settings that `GET /api/info` lists. */
 import { barAt } from "./document.js";
 import { $, el, icon } from "./dom.js";
-import { has, keyName, t } from "./i18n.js";
+import { flagName, has, keyName, t } from "./i18n.js";
 
 export const MODES = ["new", "continue", "region", "vary", "accompany"];
 const LABELS = ["density", "polyphony", "register", "velocity"]; // shares of the training set, 0 to 1
@@ -29,8 +29,6 @@ const HIDDEN = new Set(["model", "seconds", "condition_bars", "batch_size"]); //
 const ITERATIONS = ["quality", "num_iter_list", "mar_order", "batch_generate_size"]; // of models that have some
 const SECTION = /(?:[A-Z][a-z]+|[A-Za-z])'*\s*(\d*)/g; // of a form: its name and, unless they are 8, its bars
 const SHORT = { bars: 16, tempo: 120 };
-
-const title = (name) => (has(`flag.${name}`) ? t(`flag.${name}`) : name.replaceAll("_", " "));
 
 /** Bars of chords as they are written: those between bar lines, or one for each chord. */
 const barsOf = (text) => text.split(/[|｜]/.test(text) ? /[|｜]/ : /(?:\s|[,，、](?![^()\s]*\)))+/).filter((part) => part.trim()).length;
@@ -224,7 +222,7 @@ export class Panel extends EventTarget {
     return el(
       "div",
       { className: `row ${wide ? "wide" : ""}`, title: help },
-      el("label", { htmlFor: control.id, textContent: title(name) }),
+      el("label", { htmlFor: control.id, textContent: flagName(name) }),
       control,
     );
   }
@@ -289,7 +287,7 @@ export class Panel extends EventTarget {
       "div",
       { className: "row check wide", title: help ?? "" },
       box,
-      el("label", { htmlFor: box.id, textContent: title(name) }),
+      el("label", { htmlFor: box.id, textContent: flagName(name) }),
     );
   }
 

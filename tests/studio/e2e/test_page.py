@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -257,11 +258,47 @@ def test_traditional_chinese(open_studio: Opener) -> None:
     )
     assert missing[0] == []
     assert all(re.match(r"(flag|choice)\.", key) for key in missing[1])  # which English takes from the command line
+    refused_in_chinese(tab)
     tab.page.locator("#language").click()
     assert tab.js("document.documentElement.lang") == "en"
     expect(tab.button("Recompose bars 10-12")).to_be_visible()
     expect(tab.page.locator("#states")).to_contain_text("Move 120 notes")
     assert tab.js(CUT) == []
+
+
+def refused_in_chinese(tab: StudioTab) -> None:
+    """What the server refuses is told in the language of the page."""
+    tab.page.set_input_files("#file", {"name": "a.png", "mimeType": "image/png", "buffer": b"\x89PNG\r\n"})
+    toast = tab.page.locator(".toast.error")
+    expect(toast).to_have_text("a.png：不是 MIDI、MusicXML 或和弦文字檔")
+    toast.get_by_role("button").click()
+    tab.problems.clear()  # the browser tells of each answer that is an error
+    client, project = tab.server.client, f"/api/projects/{tab.project}"
+    flags: list[dict[str, Any]] = [
+        *({"chords": text} for text in ("H", "|", "C D E F G | C")),
+        *({"form": text} for text in ("A8 ?", "A0", " ")),
+        *({"bars": 4, "form": "A8"}, {"bars": 0}, {"bars": 600}, {"tempo": 5000}, {"temperature": ["a"]}),
+        *({"scale": "C foo"}, {"key": "H moll"}, {"density": 0.5}, {"pitch_range": "C9:C2"}, {"pitch_range": "x"}),
+    ]
+    wishes = [{"state": 1, "mode": "new", "flags": one} for one in flags]
+    wishes += [
+        {"state": 1, "mode": "new", "flags": {"bars": 500}, "num_samples": 4},
+        {"state": 1, "mode": "region", "region": {"start": 90 * BAR, "end": 91 * BAR}},
+        {"state": 1, "mode": "continue", "flags": {"bars": 1, "chords": "C | D"}},
+        {"state": 99, "mode": "new"},
+    ]
+    answers = [client.post(f"{project}/compose", json=wish) for wish in wishes]
+    files = {"a.mid": b"", "b.mid": b"MThd", "c.mid": b"C", "a.xml": b"<x>", "a.txt": b"|C" * 20_000}
+    answers += [client.post(f"{project}/import", files={"file": file}) for file in files.items()]
+    document = song(1).to_json()
+    for wrong in ({"chords": [[0, "zz"]]}, {"sections": [[0, ""]]}, {"notes": [[]] * 50_001}):
+        answers.append(client.post(f"{project}/states", json={"parent": 1, "document": {**document, **wrong}}))
+    answers += [client.get("/api/projects/no"), client.patch(project, json={"name": ""})]
+    answers += [client.get(f"{project}/states/0/png"), client.post("/api/projects/open", files={"file": b""})]
+    lines = [answer.json()["detail"] for answer in answers]
+    shown = tab.js(f"import('/static/studio/i18n.js').then(({{ said }}) => {json.dumps(lines)}.map(said))")
+    assert shown[0] == "和弦：第 1 個字元：'H' 不是和弦（例如 C、F#m7、Bb/D、Gsus4、N.C.）"
+    assert [text for text in shown if not re.search("[一-鿿]", re.sub(r"^.*?：", "", text))] == []
 
 
 def test_a_slow_machine_is_enough(open_studio: Opener) -> None:
