@@ -55,6 +55,8 @@ export class Studio {
     this.#draft = this.strip.shown = null;
     this.panel.forget("hand"); // it is about the notes of one piece
     await this.project.open(id);
+    const region = JSON.parse(sessionStorage.getItem(`fractalgen.region.${id}`));
+    if (region) this.setRegion(region, true); // as before the page was loaded anew
     history.replaceState(null, "", `#${encodeURIComponent(this.project.id)}`);
     this.socket.connect(this.project.id);
     this.player.seek(0);
@@ -200,6 +202,7 @@ export class Studio {
 
   setRegion(region, done = false) {
     this.region = region;
+    sessionStorage.setItem(`fractalgen.region.${this.project.id}`, JSON.stringify(region));
     if (region) this.loop = { start: region.start, end: region.end };
     if (region && done) {
       this.panel?.setMode("region");

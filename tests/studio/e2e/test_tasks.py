@@ -372,6 +372,15 @@ def test_the_page_is_reloaded(open_studio: Opener) -> None:
     assert tab.document() == start
     tab.press("Control+y")
     assert tab.document() == after
+    tab.mark(2, 3)
+    region = tab.js("studio.region")
+    tab.button("3 ways").click()
+    tab.until("studio.live")
+    tab.page.reload()
+    tab.ready()
+    expect(tab.page.get_by_role("article")).to_have_count(3)
+    assert tab.js("studio.region") == region
+    expect(tab.button("Recompose bars 2-3")).to_be_visible()
 
 
 def test_nothing_is_lost_while_the_page_waits_for_the_server(open_studio: Opener) -> None:
