@@ -268,6 +268,7 @@ export class Project extends EventTarget {
   async #drain() {
     const { id: project, queue } = this;
     this.dispatchEvent(new Event("status"));
+    let told = null;
     for (let item; (item = queue[0]) && queue === this.queue && !this.gone;) {
       const rest = item.due - Date.now();
       if (rest > 0) await new Promise((after) => setTimeout(after, rest));
@@ -284,7 +285,9 @@ export class Project extends EventTarget {
           break;
         }
         if (error.status === 404 && !(await this.#answer(project).catch(() => true))) return;
-        this.dispatchEvent(new CustomEvent("refused", { detail: error }));
+        // what follows an edit that is refused may rest on it
+        if (error.message !== told) this.dispatchEvent(new CustomEvent("refused", { detail: error }));
+        told = error.message;
         if (error.status !== 400) queue.length = 1; // what follows rests on it
         this.latest = { state: NaN };
       }

@@ -463,6 +463,14 @@ def test_the_server_is_killed_and_the_composer_goes_on(browser: Browser, own_ser
     tab.close()
 
 
+# Three edits of notes, each on the one before, which the server does not take.
+REFUSED_THRICE = """
+for (const start of [0, 120, 240])
+  studio.commit("move", { ...studio.piece, notes: [{ ...studio.piece.notes[0], start, velocity: 0 }] }, { n: 1 });
+null;
+"""
+
+
 def test_a_mistake_gets_one_line_and_the_studio_goes_on(open_studio: Opener) -> None:
     tab = open_studio()
     tab.fill("Chords", "H")
@@ -496,4 +504,9 @@ def test_a_mistake_gets_one_line_and_the_studio_goes_on(open_studio: Opener) -> 
     tab.press("Enter")
     assert tab.document()["chords"][0] == [0, "Dm"]
     message.get_by_role("button", name="Close").click()
+    tab.problems.clear()
+    before = tab.document()
+    tab.js(REFUSED_THRICE)
+    assert tab.document() == before
+    message.get_by_role("button", name="Close").click()  # there is one, for all three
     tab.problems.clear()
