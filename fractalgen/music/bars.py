@@ -150,7 +150,7 @@ def parse_meter(text: str) -> Meter:
 
 
 def main_meter(meters: Meters, num_steps: int = MAX_STEPS) -> Meter:
-    """The meter that lasts longest."""
+    """The meter that lasts longest in all, of equals the one that comes first."""
     lasting: Counter[Meter] = Counter()
     ends = [*(step for step, _, _ in meters[1:]), num_steps]
     for (start, beats, unit), end in zip(meters, ends, strict=True):

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from fractalgen.errors import UserError
 from fractalgen.files import replacing
+from fractalgen.music.bars import main_meter
 from fractalgen.music.midi import END_MARKER, BeatMap, MidiEvents, nearest_steps, read_midi
 from fractalgen.music.midi_parser import END_OF_TRACK, Event
 from fractalgen.music.midi_writer import meter_event, midi_bytes, note_events, tempo_event, text_event
@@ -129,12 +130,7 @@ class PianoRoll:
     @property
     def steps_per_bar(self) -> int:
         """Steps of a bar, in the meter that lasts longest."""
-        ends = [*(step for step, _, _ in self.time_signatures[1:]), self.width]
-        lasting = [
-            (end - start, -start, beats, unit)
-            for (start, beats, unit), end in zip(self.time_signatures, ends, strict=True)
-        ]
-        _, _, beats, unit = max(lasting)
+        beats, unit = main_meter(self.time_signatures, self.width)
         return max(1, 4 * self.steps_per_quarter * beats // unit)
 
     def downbeats(self) -> npt.NDArray[np.int32]:

@@ -10,6 +10,7 @@ from fractalgen.music.bars import BarLayout, main_meter, parse_meter
 from fractalgen.music.chords import UNTOLD, parse_chord
 from fractalgen.music.form import NEW, find_returns, parse_form, returns_of, sections_of
 from fractalgen.music.form import UNTOLD as NOT_SAID
+from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.plan import Plan, bars_left, bars_to_end, markers, unit_chords
 from fractalgen.music.planning import heard, piece_plan
 from tests import tiny
@@ -122,6 +123,9 @@ def test_plans_that_cannot_be() -> None:
 def test_meters() -> None:
     assert parse_meter(" 6/8") == (6, 8)
     assert main_meter(((0, 4, 4), (16, 3, 4)), 64) == (3, 4)
+    often = ((0, 4, 4), (32, 3, 4), (68, 4, 4))  # 64 and 36 of 100 steps, though the longest stretch is in 3/4
+    assert main_meter(often, 100) == (4, 4)
+    assert PianoRoll(np.zeros((128, 100), np.uint8), time_signatures=often).steps_per_bar == 16
     for text in ("waltz", "3/5", "0/4", "99/4"):
         with pytest.raises(UserError, match="--meter"):
             parse_meter(text)
