@@ -149,8 +149,10 @@ class Request(Checked):
         They leave out the cells of notes that are locked, and of those that begin before the region.
 
         Raises:
-            UserError: nothing is left of it.
+            UserError: nothing is left of it, or the piece is empty.
         """
+        if not document.length:
+            raise UserError("the piece is empty")
         width = max(1, (2 * document.length * steps_per_quarter + TICKS) // (2 * TICKS))
         whole = Region(start=0, end=document.length)
         region = self.region or whole

@@ -253,6 +253,12 @@ def test_mistakes_are_those_of_the_command_line(
     assert str(tmp_path) not in str(caught.value)
 
 
+@pytest.mark.parametrize("mode", ["vary", "accompany"])
+def test_an_empty_piece_is_refused_at_once(model: FractalGen, tmp_path: Path, mode: str) -> None:
+    with pytest.raises(UserError, match="^the piece is empty$"):
+        composed(model, Document(0), tmp_path, mode=mode)
+
+
 def test_pages_know_the_flags_and_no_file_is_among_them() -> None:
     facts = {fact["name"]: fact for fact in flag_facts()}
     assert facts.keys() == FLAGS.keys()
