@@ -20,8 +20,7 @@ from fractalgen.model.plans import Plans
 from fractalgen.model.sampling.recorder import DecidedPatch
 from fractalgen.music import MAX_STEPS
 from fractalgen.music.bars import BarLayout
-from fractalgen.music.form import NEW
-from fractalgen.music.form import UNTOLD as NOT_SAID
+from fractalgen.music.form import NEW, NOT_SAID
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.plan import Plan, bars_to_end
 from fractalgen.music.tokens import DEFAULT_METER, TEMPO, UNKNOWN, Meters

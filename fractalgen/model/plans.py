@@ -11,8 +11,7 @@ from torch import Tensor
 
 from fractalgen.music.bars import units_of
 from fractalgen.music.chords import UNTOLD
-from fractalgen.music.form import NEW
-from fractalgen.music.form import UNTOLD as NOT_SAID
+from fractalgen.music.form import NEW, NOT_SAID
 
 MOST_BACK = 64
 """A bar comes back to one of so many before it."""

@@ -13,7 +13,7 @@ from fractalgen.music.chords import PLAIN_SIGNS
 from fractalgen.music.measures import by_pitch_class
 from fractalgen.music.tokens import ONSET, SILENCE
 
-UNTOLD, NEW = -2, -1
+NOT_SAID, NEW = -2, -1
 """Of a column: nothing is said of what it comes back to; it comes back to nothing."""
 
 ALIKE, GOES_ON = 0.45, 0.35  # the least likeness of a return, and of one that goes on with the return before it

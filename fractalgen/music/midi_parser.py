@@ -75,18 +75,22 @@ def is_score(path: Path) -> bool:
     return head[:4] == b"PK\x03\x04" or head.lstrip(b"\xef\xbb\xbf\xff\xfe\x00 \t\r\n")[:1] == b"<"
 
 
-def unpacked(path: Path) -> bytes:
-    """The bytes of a file, out of gzip and RIFF."""
+def unpacked(path: Path, most: int = _MOST_BYTES) -> bytes:
+    """The bytes of a file, at most so many, out of gzip and RIFF.
+
+    Raises:
+        UserError: it cannot be read, or has more bytes.
+    """
     try:
         with path.open("rb") as file:
             packed = file.read(2) == b"\x1f\x8b"
             file.seek(0)
-            content = gzip.GzipFile(fileobj=file).read(_MOST_BYTES + 1) if packed else file.read(_MOST_BYTES + 1)
+            content = (gzip.GzipFile(fileobj=file) if packed else file).read(most + 1)
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path}: cannot be read ({reason})") from error
-    if len(content) > _MOST_BYTES:
-        raise UserError(f"{path}: more than {_MOST_BYTES:,} bytes, too long for a piece of music")
+    if len(content) > most:
+        raise UserError(f"{path}: more than {most:,} bytes, too long for a piece of music")
     if content[:4] == b"RIFF" and content[8:12] == b"RMID":
         begin = content.find(b"MThd", 12)
         size = int.from_bytes(content[begin - 4 : begin], "little")

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 from fractalgen.errors import UserError, reason, shown
 from fractalgen.music.chords import NO_CHORD, Chord, nearest_quality, spelled
-from fractalgen.music.midi_parser import END_OF_TRACK, Event
+from fractalgen.music.midi_parser import END_OF_TRACK, Event, unpacked
 from fractalgen.music.midi_writer import key_event, meter_event, midi_bytes, note_events, tempo_event, text_event
 from fractalgen.music.musicxml import KINDS, TICKS, load_library
 from fractalgen.music.notation import DYNAMICS
@@ -29,13 +29,7 @@ def read_musicxml(path: Path) -> bytes:
     Raises:
         UserError: it cannot be read, is no score, or is larger than a piece of music; or music21 is not installed.
     """
-    try:
-        with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    if len(content) > MOST_BYTES:
-        raise UserError(f"{path}: more than {MOST_BYTES:,} bytes, too long for a piece of music")
+    content = unpacked(path, MOST_BYTES)
     library = load_library(path)
     try:
         return _converted(library, content)

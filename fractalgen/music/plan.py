@@ -16,8 +16,7 @@ from fractalgen.errors import UserError
 from fractalgen.music.bars import BarLayout, units_of
 from fractalgen.music.chord_estimate import estimate_chords
 from fractalgen.music.chords import CODES, UNTOLD, Chords, spelled
-from fractalgen.music.form import NEW, find_returns, sections_of
-from fractalgen.music.form import UNTOLD as NOT_SAID
+from fractalgen.music.form import NEW, NOT_SAID, find_returns, sections_of
 from fractalgen.music.tokens import Meters, grid_steps, without_repeats
 
 MOST_LEFT = 16  # bars left are counted up to this number
@@ -29,7 +28,7 @@ class Plan:
     """What is planned for columns.
 
     ``chords`` (columns * units): a code of :mod:`.chords` for each unit.  ``returns`` (columns): the earlier column, or
-    :data:`~.form.NEW`, or :data:`~.form.UNTOLD`.  ``left`` (columns): bars left, this one included, at most
+    :data:`~.form.NEW`, or :data:`~.form.NOT_SAID`.  ``left`` (columns): bars left, this one included, at most
     ``MOST_LEFT``; 0 where it is not told.  ``sections``: (column, name), where somebody named them.
     """
 

@@ -11,8 +11,7 @@ import numpy.typing as npt
 from fractalgen.errors import UserError
 from fractalgen.music.bars import BarLayout, units_of
 from fractalgen.music.chords import QUALITIES, UNTOLD, Chord, Chords
-from fractalgen.music.form import NEW, parse_form, returns_of
-from fractalgen.music.form import UNTOLD as NOT_SAID
+from fractalgen.music.form import NEW, NOT_SAID, parse_form, returns_of
 from fractalgen.music.labels import KEYS
 from fractalgen.music.plan import MOST_LEFT, Plan, bars_to_end, plan_of, unit_chords
 from fractalgen.music.progression import parse_progression, progression_chords

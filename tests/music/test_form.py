@@ -8,8 +8,7 @@ import pytest
 from fractalgen.errors import UserError
 from fractalgen.music.bars import BarLayout, main_meter, parse_meter
 from fractalgen.music.chords import UNTOLD, parse_chord
-from fractalgen.music.form import NEW, find_returns, parse_form, returns_of, sections_of
-from fractalgen.music.form import UNTOLD as NOT_SAID
+from fractalgen.music.form import NEW, NOT_SAID, find_returns, parse_form, returns_of, sections_of
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.plan import Plan, bars_left, bars_to_end, markers, unit_chords
 from fractalgen.music.planning import heard, piece_plan
