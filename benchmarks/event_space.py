@@ -147,8 +147,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     excerpts = Excerpts(
         corpus, config.crop_length, (), patch=config.column, bar_columns=config.bar_columns, plans=False
     )
-    layouts = [excerpts.outline(song).layout for song in songs] if config.bar_columns else []
-    windows = sliding_windows(corpus, songs, config.crop_length, stride, config.column, layouts)
+    windows = sliding_windows(excerpts, songs, stride)
     classes = velocity_classes(config.velocity_bins)
     settings = {"batch_size": args.batch_size, "precision": args.precision}
     rows: dict[str, dict[str, float]] = {}

@@ -184,8 +184,7 @@ def likelihood(
 
     if cfg.stride:
         songs = sorted({song for crops in parts for song, _ in crops.crops})
-        layouts = [parts[0].excerpts.outline(song).layout for song in songs] if model.config.bar_columns else []
-        windows = sliding_windows(corpus, songs, model.config.crop_length, cfg.stride, model.config.column, layouts)
+        windows = sliding_windows(parts[0].excerpts, songs, cfg.stride)
     else:
         windows = evenly([window for crops in parts for window in crop_windows(crops)], cfg.limit)
     return score(

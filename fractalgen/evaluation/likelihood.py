@@ -21,7 +21,6 @@ from fractalgen.devices import autocast
 from fractalgen.errors import UserError
 from fractalgen.evaluation.statistics import ratio_error
 from fractalgen.model.plans import Plans
-from fractalgen.music.bars import BarLayout
 from fractalgen.music.tokens import ONSET
 
 if TYPE_CHECKING:
@@ -56,31 +55,28 @@ def crop_windows(crops: ValidCrops) -> list[Window]:
     return [Window(song, start, 0, crops.crop_length) for song, start in crops.crops]
 
 
-def sliding_windows(
-    corpus: Corpus, songs: Sequence[int], length: int, stride: int, patch: int, layouts: Sequence[BarLayout] = ()
-) -> list[Window]:
+def sliding_windows(excerpts: Excerpts, songs: Sequence[int], stride: int) -> list[Window]:
     """Whole songs, each step once: windows that move on by ``stride``, all but its last steps known from before.
 
     The first window of a song scores all it holds.  Nothing beyond the end of a song is scored.  Windows and the
-    steps that they score begin at multiples of ``patch`` from the song's first downbeat, or with bars, where the
-    ``layouts`` of the songs are given.
+    steps that they score begin with columns: bars where the model has bar columns, else multiples of the patch from
+    the song's first downbeat.
     """
+    corpus, patch, columns = excerpts.corpus, excerpts.patch, excerpts.width // excerpts.patch
     found = []
-    for song, layout in zip(songs, layouts, strict=False):
-        done, columns = 0, length // patch
-        while done < len(layout):
-            target = min(done + (columns if done == 0 else stride // patch), len(layout))
+    for song in songs:
+        if excerpts.bar_columns:
+            starts = excerpts.outline(song).layout.starts
+        else:
+            starts = np.arange(int(corpus.downbeats(song)[0]), corpus.num_steps(song), patch)
+        done = 0
+        while done < len(starts):
+            target = min(done + (stride // patch if done else columns), len(starts))
             first = max(0, target - columns)
-            found.append(Window(song, int(layout.starts[first]), (done - first) * patch, (target - first) * patch))
-            done = target
-    for song in songs if not layouts else ():
-        first, stop = int(corpus.downbeats(song)[0]), corpus.num_steps(song)
-        done = first
-        while done < stop:
-            target = min(done + (length if done == first else stride), stop)
-            span = -(-(target - first) // patch) * patch  # the window ends on a whole patch
-            start = first + max(0, span - length)
-            found.append(Window(song, start, done - start, target - start))
+            start, end = int(starts[first]), (target - first) * patch
+            if not excerpts.bar_columns:  # a column that is not full ends with the song
+                end = min(end, corpus.num_steps(song) - start)
+            found.append(Window(song, start, (done - first) * patch, end))
             done = target
     return found
 

@@ -123,9 +123,7 @@ def test_the_command_beside_the_plain_score(tmp_path: Path, capsys: pytest.Captu
 
     corpus, model = Corpus.open(data), load_pretrained(path)
     excerpts = Excerpts(corpus, tiny.WIDTH, (), patch=16, bar_columns=True, plans=False)
-    layouts = [excerpts.outline(song).layout for song in (0, 1)]
-    windows = sliding_windows(corpus, [0, 1], tiny.WIDTH, 16, 16, layouts)
-    plain = score(model, corpus, windows, quiet=True).summary()
+    plain = score(model, corpus, sliding_windows(excerpts, [0, 1], 16), quiet=True).summary()
     assert rows["32 velocities"]["total"] == pytest.approx(plain["bits_per_note"], rel=1e-5)
     assert (result["notes"], result["songs"]) == (plain["notes"], 2)
     assert plain["notes"] == sum(len(corpus.notes(song)) for song in (0, 1))

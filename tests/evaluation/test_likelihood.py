@@ -42,7 +42,8 @@ def model() -> FractalGen:
 
 def test_sliding_windows_score_every_step_of_a_song_once(chorales: Corpus) -> None:
     songs = chorales.indices("test")[:6]
-    windows = sliding_windows(chorales, songs, length=64, stride=32, patch=16)
+    excerpts = Excerpts(chorales, 64, (), patch=16, bar_columns=False, plans=False)
+    windows = sliding_windows(excerpts, songs, stride=32)
     for song in songs:
         mine = [window for window in windows if window.song == song]
         first, stop = int(chorales.downbeats(song)[0]), chorales.num_steps(song)
@@ -169,8 +170,8 @@ def test_whole_songs_are_scored_with_their_plans(
     parts = figures["bits_per_note"] + figures["plan/returns"] + figures["plan/chords"]
     assert figures["with_plan"] == pytest.approx(parts)
     assert f"together {parts:.3f}" in capsys.readouterr().out
-    layout = Excerpts(corpus, 64, (), patch=16, bar_columns=True, plans=False).outline(0).layout
-    windows = sliding_windows(corpus, [0], 64, 32, 16, [layout])
+    excerpts = Excerpts(corpus, 64, (), patch=16, bar_columns=True, plans=False)
+    windows = sliding_windows(excerpts, [0], 32)
     assert [(window.begin, window.end) for window in windows] == [(0, 64)] + [(32, 64)] * 4
     nats = [score(model, corpus, [window], quiet=True, given_plan=True) for window in windows]
     total = sum(float(one.nats[0] + one.plans["plan/returns"][0] + one.plans["plan/chords"][0]) for one in nats)
