@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,17 +14,16 @@ import numpy.typing as npt
 import torch
 
 from fractalgen.compose.composition import DRAWN, Composition
-from fractalgen.errors import UserError
 from fractalgen.model.sampling.recorder import DecidedPatch
 from fractalgen.model.sampling.windows import drop_orphans
 from fractalgen.music.bars import BarLayout, units_of
 from fractalgen.music.chords import UNTOLD, flats_in, spelled
-from fractalgen.music.labels import SPELLED
+from fractalgen.music.midi_events import TickGrid
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.plan import Plan, Span, lane_of, unit_chords
 from fractalgen.music.tokens import HOLD, ONSET, PITCHES, SILENCE, TEMPO, midi_velocity, notes_from_tokens
-from fractalgen.studio.document import TICKS, Document, Result, taken_over
-from fractalgen.studio.midi_file import read_document, write_document
+from fractalgen.studio.document import TICKS, Document, Result, as_written, taken_over
+from fractalgen.studio.midi_file import read_document, short_names, write_document
 from fractalgen.studio.request import Request
 
 if TYPE_CHECKING:
@@ -173,15 +171,6 @@ def compose(
         return [results[sample] for sample in sorted(results)], False
 
 
-@contextlib.contextmanager
-def short_names(folder: Path) -> Iterator[None]:
-    """Mistakes name files of the folder without it."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(str(error).replace(f"{folder}/", "")) from error
-
-
 def judge(request: Request, document: Document, model: FractalGen, settings: dict[str, Any]) -> None:
     """Refuse a request that cannot be composed.
 
@@ -241,7 +230,6 @@ def facts(job: Composition, request: Request, document: Document) -> dict[str, A
         length = work.width * ticks
         tempos = [row for row in document.tempos if row[0] < length]
         meters = [row for row in document.meters if row[0] < length]
-    keys = [job.key(sample) for sample in range(request.num_samples)]
     return {
         "state": request.state,
         "mode": request.mode,
@@ -253,7 +241,7 @@ def facts(job: Composition, request: Request, document: Document) -> dict[str, A
         "given": given_notes(job, document) if request.mode != "new" else [],
         "patch_sizes": [level.patch for level in config.levels],
         "generators": [level.generator for level in config.levels],
-        "keys": [None if key is None else SPELLED.get(key, key) for key in keys],
+        "keys": [as_written(job.key(sample)) for sample in range(request.num_samples)],
         "model": job.model.checkpoint_id,
     }
 
@@ -263,9 +251,10 @@ def given_notes(job: Composition, document: Document) -> list[list[int]]:
     known = job.work.known()
     assert known is not None
     ticks = TICKS // job.model.config.steps_per_quarter
+    nearest = TickGrid(TICKS, job.model.config.steps_per_quarter).step
     found = []
     for note in document.notes:
-        step = (2 * note.start + ticks) // (2 * ticks)
+        step = nearest(note.start)
         if step >= known.shape[1] or known[note.pitch, step] <= SILENCE:
             continue
         stop = step + 1
@@ -293,9 +282,7 @@ def result_document(
             (*(row for row in old if row[0] < begin), *_from(watcher.lane(sample, number), begin))
             for old, number in ((chords, 1), (sections, 0))
         )
-    key = source.key
-    if request.mode == "new" and (named := job.key(sample)):
-        key = SPELLED.get(named, named)
+    key = as_written(job.key(sample)) if request.mode == "new" else source.key
     return dataclasses.replace(piece, key=key, chords=chords, sections=sections)
 
 

@@ -58,8 +58,8 @@ class Document:
     """A piece.
 
     ``length`` and all places are ticks, 480 a quarter note.  ``tempos``: (tick, quarter notes a minute); ``meters``:
-    (tick, beats, unit); both begin at tick 0.  ``key``: one of :data:`~fractalgen.music.labels.KEYS`, as musicians
-    spell it.  ``notes``: by start, then pitch.  ``chords``, ``sections``: (tick, name).
+    (tick, beats, unit); both begin at tick 0.  ``key``: as :func:`as_written` spells it.  ``notes``: by start, then
+    pitch.  ``chords``, ``sections``: (tick, name).
     """
 
     length: int
@@ -88,17 +88,17 @@ class Document:
         if not isinstance(data, dict) or not known - {"key", "chords", "sections"} <= data.keys() <= known:
             raise UserError(f"document: an object with {', '.join(sorted(known))}, not {shown(data)}")
         length = _whole("length", data["length"], 0, LONGEST)
-        tempos = _changes("tempos", data["tempos"], 2, LONGEST, lambda row: (_tempo(row[1]),))
+        tempos = _changes("tempos", data["tempos"], 2, lambda row: (_tempo(row[1]),))
         meters = _changes(
-            "meters", data["meters"], 3, LONGEST, lambda row: (_whole("meters: beats", row[1], 1, 32), _unit(row[2]))
+            "meters", data["meters"], 3, lambda row: (_whole("meters: beats", row[1], 1, 32), _unit(row[2]))
         )
         key = data.get("key")
         if key is not None:
             if not isinstance(key, str) or (named := spell_key(key)) is None:
                 raise UserError(f"document: key {quoted(key)}: write it as D minor or F# major")
-            key = SPELLED.get(named, named)
-        chords = _changes("chords", data.get("chords", []), 2, LONGEST, lambda row: (_chord(row[1]),))
-        sections = _changes("sections", data.get("sections", []), 2, LONGEST, lambda row: (_text(row[1]),))
+            key = as_written(named)
+        chords = _changes("chords", data.get("chords", []), 2, lambda row: (_chord(row[1]),))
+        sections = _changes("sections", data.get("sections", []), 2, lambda row: (_text(row[1]),))
         if not isinstance(data["notes"], list) or len(data["notes"]) > MOST_NOTES:
             raise UserError(f"document: notes: a list of at most {MOST_NOTES:,}")
         notes = sorted((_note(row, length) for row in data["notes"]), key=itemgetter(2, 1))
@@ -107,6 +107,11 @@ class Document:
         tempos = tempos if tempos and tempos[0][0] == 0 else ((0, 120.0), *tempos)
         meters = meters if meters and meters[0][0] == 0 else ((0, 4, 4), *meters)
         return cls(length, tempos, meters, key, tuple(notes), chords, sections)
+
+    @property
+    def named_key(self) -> str | None:
+        """The key as one of :data:`~fractalgen.music.labels.KEYS`."""
+        return spell_key(self.key) if self.key else None
 
     @property
     def bars(self) -> int:
@@ -145,9 +150,14 @@ class Document:
         parts = {name: moved(getattr(self, name)) for name in ("tempos", "meters", "chords", "sections")}
         return replace(self, length=stop - start, notes=tuple(notes), **parts)
 
-    def changes(self, ticks: int = 1) -> Chords:
+    def changes(self, ticks: int) -> Chords:
         """The chord lane as codes, with places in units of so many ticks."""
         return tuple({tick // ticks: parse_chord(name) for tick, name in self.chords}.items())
+
+
+def as_written(key: str | None) -> str | None:
+    """One of :data:`~fractalgen.music.labels.KEYS` as musicians spell it."""
+    return None if key is None else SPELLED.get(key, key)
 
 
 @dataclass(frozen=True)
@@ -176,7 +186,7 @@ def with_chords(document: Document, text: str, name: str) -> Document:
     lines = document.bar_lines()
     layout = BarLayout.of(_steps(document.meters), lines[len(bars)] // STEP, TICKS // STEP, 4 * TICKS // STEP)
     codes = progression_chords(bars, layout, flag=name)
-    flats = flats_in(spell_key(document.key) if document.key else None)
+    flats = flats_in(document.named_key)
     written = tuple((step * STEP, spelled(code, flats)) for step, code in chord_changes(layout, codes))
     kept = tuple(chord for chord in document.chords if chord[0] >= lines[len(bars)])
     return replace(document, chords=written + kept)
@@ -249,7 +259,7 @@ def _chord(value: Any) -> str:
     return name
 
 
-def _changes(name: str, rows: Any, size: int, last: int, rest: Callable[[Any], tuple[Any, ...]]) -> Any:
+def _changes(name: str, rows: Any, size: int, rest: Callable[[Any], tuple[Any, ...]]) -> Any:
     """Rows (tick, ...) in order of time, one at each tick."""
     if not isinstance(rows, list) or len(rows) > MOST_CHANGES:
         raise UserError(f"document: {name}: a list of at most {MOST_CHANGES:,}")
@@ -257,7 +267,7 @@ def _changes(name: str, rows: Any, size: int, last: int, rest: Callable[[Any], t
     for row in rows:
         if not isinstance(row, list) or len(row) != size:
             raise UserError(f"document: {name}: lists of {size}, not {shown(row)}")
-        found.append((_whole(f"{name}: tick", row[0], 0, last), *rest(row)))
+        found.append((_whole(f"{name}: tick", row[0], 0, LONGEST), *rest(row)))
     found.sort(key=itemgetter(0))
     if twice := [before[0] for before, after in pairwise(found) if before[0] == after[0]]:
         raise UserError(f"document: {name}: two at tick {twice[0]}")

@@ -26,7 +26,6 @@ from fractalgen.config.model import patch_widths
 from fractalgen.errors import UserError, shown
 from fractalgen.music import MAX_STEPS
 from fractalgen.music.bars import BarLayout
-from fractalgen.music.labels import spell_key
 from fractalgen.music.midi import MidiEvents, read_midi
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.plan import Span, spans_of
@@ -210,8 +209,8 @@ def score(document: Document, path: Path) -> None:
     texts = [(tick // ticks, f"[{name}]") for tick, name in document.sections]
     texts += [(tick // ticks, name) for tick, name in document.chords]
     markers = sorted(((step, text) for step, text in texts if step < roll.width), key=itemgetter(0))
-    key = spell_key(document.key) if document.key else None
-    write_musicxml(roll, path, markers=markers, key=key, title=path.stem, hands=hands(notes, events.voices_of(notes)))
+    played = hands(notes, events.voices_of(notes))
+    write_musicxml(roll, path, markers=markers, key=document.named_key, title=path.stem, hands=played)
 
 
 def lane(document: Document, trace: Trace) -> tuple[Span, ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from fractalgen.errors import UserError
 from fractalgen.music.midi_parser import is_score
 from fractalgen.studio.document import Document, with_chords
-from fractalgen.studio.midi_file import read_document
+from fractalgen.studio.midi_file import read_document, short_names
 from fractalgen.studio.projects import ENDING
 
 MUSIC = (b"MThd", b"RIFF", b"\x1f\x8b")
@@ -21,7 +21,7 @@ def import_file(path: Path, document: Document) -> tuple[Document, list[str]]:
     Raises:
         UserError: as the command line says it, with the name of the file only.
     """
-    try:
+    with short_names(path.parent):
         if path.suffix == ENDING:
             raise UserError(f"{path.name}: a project file; open it as a project")
         with path.open("rb") as file:
@@ -32,8 +32,6 @@ def import_file(path: Path, document: Document) -> tuple[Document, list[str]]:
         if not all(sign.isprintable() or sign.isspace() for sign in text) or "\ufffd" in text:
             raise UserError(f"{path.name}: no MIDI or MusicXML file, and no text of chords")
         return with_chords(document, text, path.name), []
-    except UserError as error:
-        raise UserError(str(error).replace(f"{path.parent}/", "")) from error
 
 
 def safe_name(name: str, endings: bool = False) -> str:

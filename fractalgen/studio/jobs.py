@@ -15,7 +15,7 @@ from fractalgen.errors import UserError
 from fractalgen.studio.document import Document
 from fractalgen.studio.project import Kind, Project, State
 from fractalgen.studio.request import Request
-from fractalgen.studio.worker import Event, Task, Worker, dumps
+from fractalgen.studio.worker import Event, Task, Worker, dumps, one_line
 
 MOST_WAITING, MOST_OF_PROJECT = 64, 8
 T = TypeVar("T")
@@ -83,14 +83,12 @@ class Queue:
                 assert self.worker is not None
                 self.worker.stop(number)
                 return
-            for jobs in self._waiting.values():
-                for job in jobs:
-                    if job.number == number:
-                        jobs.remove(job)
-                        self._tell(job.project.id, _done(job, [], True))
-                        self._announce()
-                        return
-            raise LookupError(number)
+            job = next((job for job in self._order() if job.number == number), None)
+            if job is None:
+                raise LookupError(number)
+            self._waiting[job.project.id].remove(job)
+            self._tell(job.project.id, _done(job, [], True))
+            self._announce()
 
     def drop(self, project: str) -> None:
         """Stop all jobs of a project, which goes away."""
@@ -166,8 +164,7 @@ class Queue:
                     states.append(state.id)
                     self._tell(job.project.id, state_message(job.project, state))
         except (UserError, OSError) as error:  # the project is gone, or the disk is full
-            message = f"the result could not be saved: {' '.join(str(error).split())}"
-            return dumps(type="error", job=job.number, message=message)
+            return dumps(type="error", job=job.number, message=f"the result could not be saved: {one_line(error)}")
         return _done(job, states, event.stopped)
 
     def _begin(self) -> None:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from operator import itemgetter
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from fractalgen.errors import UserError
 from fractalgen.files import replacing
 from fractalgen.music.chords import flats_in, parse_chord, spelled
-from fractalgen.music.labels import SPELLED, signature_key, spell_key
+from fractalgen.music.labels import signature_key
 from fractalgen.music.lead_sheet import chord_names
 from fractalgen.music.midi import END_MARKER, end_mark, read_midi
-from fractalgen.music.midi_events import TickGrid, read_file
+from fractalgen.music.midi_events import MidiFile, TickGrid, read_file
 from fractalgen.music.midi_parser import DRUMS, END_OF_TRACK, Event, decode
 from fractalgen.music.midi_writer import (
     key_event,
@@ -38,6 +41,7 @@ from fractalgen.studio.document import (
     UNDECIDED,
     Document,
     Note,
+    as_written,
 )
 
 TRACKS = {0: "Right hand", 1: "Left hand", UNDECIDED: "Piano"}
@@ -56,7 +60,7 @@ def midi_file(document: Document) -> bytes:
     """
     rows = [(tick, tempo_event(tempo)) for tick, tempo in document.tempos]
     rows += [(tick, meter_event(beats, unit)) for tick, beats, unit in document.meters]
-    if document.key is not None and (named := spell_key(document.key)):
+    if named := document.named_key:
         minor = named.endswith("minor")
         sharps = min((n for n in range(-6, 7) if signature_key((n, minor)) == named), key=abs)
         rows.append((0, key_event(sharps, minor)))
@@ -71,6 +75,15 @@ def midi_file(document: Document) -> bytes:
         tracks.append([*opening, *played, Event(document.length, END_OF_TRACK)])
     tracks[-1].insert(-1, Event(document.length, text_event(0x06, END_MARKER)))
     return midi_bytes(tracks, TICKS)
+
+
+@contextmanager
+def short_names(folder: Path) -> Iterator[None]:
+    """Mistakes name files of the folder without it."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(str(error).replace(f"{folder}/", "")) from error
 
 
 def apart(notes: Iterable[Note]) -> list[Note]:
@@ -105,21 +118,14 @@ def read_document(path: Path) -> tuple[Document, list[str]]:
 
     ticks = TickGrid(file.ticks_per_quarter, TICKS).step
     rows, _ = file.notes()
-    if drums := int((rows[:, 1] == DRUMS).sum()):
-        remarks.append(f"drums are left out ({drums} notes)")
-    rows = rows[rows[:, 1] != DRUMS]
-    if len(rows) > MOST_NOTES:
-        raise UserError(f"{path}: {len(rows):,} notes; the studio takes {MOST_NOTES:,}")
+    drums = rows[:, 1] == DRUMS
+    if drums.any():
+        remarks.append(f"drums are left out ({drums.sum()} notes)")
+    if len(rows) - drums.sum() > MOST_NOTES:
+        raise UserError(f"{path}: {len(rows) - drums.sum():,} notes; the studio takes {MOST_NOTES:,}")
     if events.pedalled:
         remarks.append(f"the pedal lengthens {events.pedalled} notes")
-    voices = voices_of_tracks(rows[:, 0], file.name)
-    pedals = file.pedals()
-    notes = []
-    for number, (row, voice) in enumerate(zip(rows.tolist(), voices.tolist(), strict=True)):
-        track, channel, pitch, velocity, start, end, _, off = row
-        stop = ticks(pedals.heard(channel, end, track, off))
-        hand = HANDS.get(voice, UNDECIDED)
-        notes.append(Note(number, pitch, ticks(start), max(1, stop - ticks(start)), velocity, hand))
+    notes = _notes(file, rows[~drums], ticks)
     mark = end_mark(file)
     length = events.width * STEP if mark is None else ticks(mark[0])
     length = max([length, *(note.end for note in notes)])
@@ -138,12 +144,25 @@ def read_document(path: Path) -> tuple[Document, list[str]]:
         length,
         tuple(sorted({0: 120.0, **tempos}.items()))[:MOST_CHANGES],
         tuple((tick, *meter) for tick, meter in sorted({0: (4, 4), **meters}.items()))[:MOST_CHANGES],
-        SPELLED.get(key, key) if key else None,
-        tuple(sorted(notes, key=itemgetter(2, 1))),
+        as_written(key),
+        notes,
         tuple(chords)[:MOST_CHANGES],
         tuple(sections.items())[:MOST_CHANGES],
     )
     return document, remarks
+
+
+def _notes(file: MidiFile, rows: npt.NDArray[np.int64], ticks: Callable[[int], int]) -> tuple[Note, ...]:
+    """Notes of a file, by start, then pitch; ``rows``: as :meth:`.MidiFile.notes` has them."""
+    voices = voices_of_tracks(rows[:, 0], file.name)
+    pedals = file.pedals()
+    notes = []
+    for number, (row, voice) in enumerate(zip(rows.tolist(), voices.tolist(), strict=True)):
+        track, channel, pitch, velocity, start, end, _, off = row
+        stop = ticks(pedals.heard(channel, end, track, off))
+        hand = HANDS.get(voice, UNDECIDED)
+        notes.append(Note(number, pitch, ticks(start), max(1, stop - ticks(start)), velocity, hand))
+    return tuple(sorted(notes, key=itemgetter(2, 1)))
 
 
 def written(code: int, text: str, key: str | None) -> str:

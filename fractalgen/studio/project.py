@@ -123,13 +123,10 @@ class Project:
 
     def counts(self) -> tuple[int, int]:
         """Bars and notes of the piece."""
-        head, bars, notes = self._counts
-        if head != self.head:
-            head = self.head
-            document = self.document(head)
-            bars, notes = document.bars, len(document.notes)
-            self._counts = head, bars, notes
-        return bars, notes
+        if self._counts[0] != self.head:
+            document = self.document(self.head)
+            self._counts = self.head, document.bars, len(document.notes)
+        return self._counts[1:]
 
     def document(self, state: int) -> Document:
         """The piece in a state.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import typing
 from bisect import bisect_right
 from dataclasses import fields
@@ -17,9 +16,10 @@ from fractalgen.compose.recipe import APART
 from fractalgen.config import GenerateConfig, check_bounds
 from fractalgen.config.values import convert, field_types, members
 from fractalgen.errors import UserError, shown
+from fractalgen.music.midi_events import TickGrid
 from fractalgen.music.planning import natural_bars
 from fractalgen.music.tokens import PITCHES, TEMPO
-from fractalgen.studio.document import LONGEST, TICKS, Document, Note
+from fractalgen.studio.document import LONGEST, TICKS, Document
 
 Mode = Literal["new", "continue", "region", "accompany", "vary"]
 FLAG_MODES = {
@@ -153,7 +153,8 @@ class Request(Checked):
         """
         if not document.length:
             raise UserError("the piece is empty")
-        width = max(1, (2 * document.length * steps_per_quarter + TICKS) // (2 * TICKS))
+        nearest = TickGrid(TICKS, steps_per_quarter).step
+        width = max(1, nearest(document.length))
         whole = Region(start=0, end=document.length)
         region = self.region or whole
         if region == whole and self.mode != "region" and not any(note.locked for note in document.notes):
@@ -162,9 +163,9 @@ class Request(Checked):
         plane = np.zeros((PITCHES, width), np.bool_)
         plane[region.low : region.high, start:stop] = True
         for note in document.notes:
-            first, last = _steps(note, steps_per_quarter)
+            first = nearest(note.start)
             if note.locked or first < start:
-                plane[note.pitch, first:last] = False
+                plane[note.pitch, first : max(nearest(note.end), first + 1)] = False
         if not plane.any():
             raise UserError(
                 "region: nothing to compose in it, all of its notes are locked or begin before it, or it lies behind"
@@ -217,12 +218,6 @@ def flag_facts() -> list[dict[str, Any]]:
             }
         )
     return facts
-
-
-def _steps(note: Note, steps_per_quarter: int) -> tuple[int, int]:
-    """The time steps at which a note sounds, as :func:`fractalgen.music.midi.nearest_steps` rounds them."""
-    first, last = (math.floor(tick * steps_per_quarter / TICKS + 0.5) for tick in (note.start, note.end))
-    return first, max(last, first + 1)
 
 
 def _rectangles(plane: npt.NDArray[np.bool_]) -> list[str]:

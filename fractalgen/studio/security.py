@@ -70,8 +70,9 @@ class Guard:
     async def _serve(self, scope: Scope, headers: dict[str, str], receive: Receive, send: Send) -> None:
         most = PROJECT_UPLOAD if scope["path"] == _OPENING else UPLOAD
         declared = headers.get("content-length", "0")
+        too_much = f"more than {most >> 20} MB"
         if scope["type"] == "http" and (not declared.isdecimal() or int(declared) > most):
-            await refuse(scope, receive, send, 413, f"more than {most >> 20} MB")
+            await refuse(scope, receive, send, 413, too_much)
             return
         size = 0
 
@@ -80,7 +81,7 @@ class Guard:
             message = await receive()
             size += len(message.get("body", b""))
             if scope["type"] == "http" and size > most:
-                raise HTTPException(413, f"more than {most >> 20} MB")  # which FastAPI answers
+                raise HTTPException(413, too_much)  # which FastAPI answers
             return message
 
         async def marked(message: Message) -> None:

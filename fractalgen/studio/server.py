@@ -25,6 +25,7 @@ from fractalgen.studio.project import Missing
 from fractalgen.studio.routes import add_routes
 from fractalgen.studio.security import Guard
 from fractalgen.studio.service import Studio
+from fractalgen.studio.worker import one_line
 
 for _ending, _kind in ((".js", "text/javascript"), (".mjs", "text/javascript"), (".css", "text/css")):
     mimetypes.add_type(_kind, _ending)  # the registry of some systems says otherwise
@@ -75,7 +76,7 @@ def _errors(app: FastAPI) -> None:
     """Every mistake is one line."""
 
     def answer(status: int, text: object) -> JSONResponse:
-        return JSONResponse({"detail": " ".join(str(text).split())}, status)
+        return JSONResponse({"detail": one_line(text)}, status)
 
     @app.exception_handler(UserError)
     def mistake(request: HttpRequest, error: UserError) -> JSONResponse:

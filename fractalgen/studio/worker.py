@@ -162,12 +162,15 @@ def dumps(**message: Any) -> str:
     return json.dumps(message, separators=(",", ":"), ensure_ascii=False)
 
 
+def one_line(text: object) -> str:
+    """A message on one line."""
+    return " ".join(str(text).split())
+
+
 def serve(pipe: Connection, questions: Connection, stop: Any, cfg: StudioConfig) -> None:
     """The main function of the process."""
     end_only_with_parent()
     warnings.simplefilter("ignore")
-    from fractalgen.studio.composing import compose
-
     try:
         models = Models(cfg)
         threading.Thread(target=answer, args=(questions, models), daemon=True).start()
@@ -177,43 +180,37 @@ def serve(pipe: Connection, questions: Connection, stop: Any, cfg: StudioConfig)
     except UserError as error:
         pipe.send(Event(-1, "failed", str(error)))
         return
-    while True:
-        try:
-            task: Task | None = pipe.recv()
-        except EOFError:
-            return
-        if task is None:
-            return
+    with contextlib.suppress(EOFError, ConnectionError):  # the server is gone
+        while (task := pipe.recv()) is not None:
+            work(task, models, pipe, stop)
+            tidy()
 
-        def tell(kind: str, job: int = task.job, **message: Any) -> None:
-            pipe.send(Event(job, kind, dumps(type=kind, job=job, **message)))
 
-        def stopped(job: int = task.job) -> bool:
-            return bool(stop.value == job)
+def work(task: Task, models: Models, pipe: Connection, stop: Any) -> None:
+    """Do a job, and tell what happens."""
+    from fractalgen.studio.composing import compose
 
-        try:
-            name = task.request.flags.get("model")
-            model = models.get(name)
-            with tempfile.TemporaryDirectory() as folder:
-                results, cut = compose(
-                    task.request,
-                    task.document,
-                    model,
-                    models.settings(name),
-                    Path(folder),
-                    task.traces,
-                    tell,
-                    stopped,
-                )
-            pipe.send(Event(task.job, "done", results=tuple(results), stopped=cut))
-        except UserError as error:
-            tell("error", message=" ".join(str(error).split()))
-        except ConnectionError:  # the server is gone
-            return
-        except Exception as error:  # noqa: BLE001  one job that fails must not end the others
-            traceback.print_exc()
-            tell("error", message=f"internal error: {type(error).__name__}: {' '.join(str(error).split())}"[:300])
-        tidy()
+    def tell(kind: str, **message: Any) -> None:
+        pipe.send(Event(task.job, kind, dumps(type=kind, job=task.job, **message)))
+
+    def stopped() -> bool:
+        return bool(stop.value == task.job)
+
+    try:
+        name = task.request.flags.get("model")
+        model, settings = models.get(name), models.settings(name)
+        with tempfile.TemporaryDirectory() as folder:
+            results, cut = compose(
+                task.request, task.document, model, settings, Path(folder), task.traces, tell, stopped
+            )
+        pipe.send(Event(task.job, "done", results=tuple(results), stopped=cut))
+    except UserError as error:
+        tell("error", message=one_line(error))
+    except ConnectionError:
+        raise
+    except Exception as error:  # noqa: BLE001  one job that fails must not end the others
+        traceback.print_exc()
+        tell("error", message=f"internal error: {type(error).__name__}: {one_line(error)}"[:300])
 
 
 def tidy() -> None:
@@ -239,7 +236,7 @@ def answer(questions: Connection, models: Models) -> None:
                 name = request.flags.get("model")
                 judge(request, document, models.get(name), models.settings(name))
             except UserError as error:
-                mistake = " ".join(str(error).split())
+                mistake = one_line(error)
             except Exception:  # noqa: BLE001  the job itself will tell
                 traceback.print_exc()
             questions.send(mistake)
