@@ -86,8 +86,8 @@ def parse_form(text: str) -> list[tuple[str, int]]:
     while position < len(plain):
         found = FORM.match(plain, position)
         if found is None:
-            wrong = plain[position:].split()[0] if plain[position:].split() else plain[position:]
-            raise UserError(f"--form: {quoted(wrong)} at position {position + 1} is no section (write A8 A8 B8 A8)")
+            wrong = quoted(plain[position:].split()[0])
+            raise UserError(f"--form: {wrong} at position {position + 1} is no section (write A8 A8 B8 A8)")
         bars = int(found[3] or 8)
         if not 1 <= bars <= MOST_BARS:
             raise UserError(f"--form: section {found[0].strip()} has {bars} bars (1 to {MOST_BARS})")

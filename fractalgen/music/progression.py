@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,9 @@ from fractalgen.music.chords import PLAIN_SIGNS, UNTOLD, parse_chord
 
 Bar = tuple[int, ...]
 """Codes of the chords of a bar, which share it equally; UNTOLD leaves a share open."""
+
+Word = tuple[str, str]
+"""A word, and where it stands, for messages."""
 
 REPEAT, HOLD_ON, OPEN = "%", ".", "?"
 
@@ -32,60 +35,57 @@ def parse_progression(text: str, flag: str = "--chords") -> list[Bar]:
     lines = text.splitlines()
     bars: list[Bar] = []
     for number, line in enumerate(lines, start=1):
-        if line.lstrip().startswith("#"):
-            continue
-
-        def wrong(position: int, why: str, number: int = number) -> UserError:
-            place = f"line {number}, position" if len(lines) > 1 else "position"
-            return UserError(f"{flag}: {place} {position + 1}: {why}")
-
-        for part in bar_texts(line, lined="|" in text, wrong=wrong):
-            bars.append(_bar(part, bars, wrong))
+        if not line.lstrip().startswith("#"):
+            where = f"{flag}: line {number}, position" if len(lines) > 1 else f"{flag}: position"
+            for words in _bar_words(line, "|" in text, where):
+                bars.append(_bar(words, bars))
     if not bars:
         raise UserError(f"{flag}: no chord in it (write C G/B Am F, or C G/B | Am F)")
     return bars
 
 
-def bar_texts(line: str, lined: bool, wrong: Callable[[int, str], UserError]) -> list[list[tuple[str, int]]]:
-    """The bars of a line, each a list of words with their positions.
+def _bar_words(line: str, lined: bool, where: str) -> list[list[Word]]:
+    """The words of each bar of a line.
 
     Raises:
         UserError: an empty bar between two others.
     """
+
+    def words(text: str, start: int = 0) -> list[Word]:
+        return [(found[0], f"{where} {start + found.start() + 1}") for found in re.finditer(r"\S+", text)]
+
     if not lined:
-        return [[(found[0], found.start())] for found in re.finditer(r"\S+", line)]
-    bars = []
-    for part in re.finditer(r"[^|]+", line.replace("||", "| ")):
-        bars.append([(found[0], part.start() + found.start()) for found in re.finditer(r"\S+", part[0])])
-    full = [number for number, words in enumerate(bars) if words]
-    for number, words in enumerate(bars):
-        if not words and full and full[0] < number < full[-1] and "||" not in line:
-            raise wrong(bars[number - 1][-1][1], "an empty bar follows (write %, N.C. or ?)")
-    return [words for words in bars if words]
+        return [[word] for word in words(line)]
+    bars = [words(part[0], part.start()) for part in re.finditer(r"[^|]+", line.replace("||", "| "))]
+    full = [number for number, bar in enumerate(bars) if bar]
+    for number in range(full[0], full[-1]) if full and "||" not in line else ():
+        if not bars[number + 1]:
+            raise UserError(f"{bars[number][-1][1]}: an empty bar follows (write %, N.C. or ?)")
+    return [bar for bar in bars if bar]
 
 
-def _bar(words: list[tuple[str, int]], before: Sequence[Bar], wrong: Callable[[int, str], UserError]) -> Bar:
+def _bar(words: list[Word], before: Sequence[Bar]) -> Bar:
     """The chords of a bar after those ``before``."""
-    if words[0][0] == REPEAT and len(words) == 1:
+    if len(words) == 1 and words[0][0] == REPEAT:
         if not before:
-            raise wrong(words[0][1], f"{REPEAT!r}: there is no bar before it")
+            raise UserError(f"{words[0][1]}: {REPEAT!r}: there is no bar before it")
         return before[-1]
     bar: list[int] = []
-    for word, position in words:
+    for word, place in words:
         if word == REPEAT:
-            raise wrong(position, f"{REPEAT!r} must be alone in its bar")
+            raise UserError(f"{place}: {REPEAT!r} must be alone in its bar")
         if word == OPEN:
             bar.append(UNTOLD)
         elif word == HOLD_ON:
             if not (bar or before):
-                raise wrong(position, f"{HOLD_ON!r}: there is no chord before it")
+                raise UserError(f"{place}: {HOLD_ON!r}: there is no chord before it")
             bar.append((bar or before[-1])[-1])
         else:
             try:
                 bar.append(parse_chord(word))
             except UserError as error:
                 hint = "; write repeats out" if ":" in word else ""
-                raise wrong(position, f"{error}{hint}") from error
+                raise UserError(f"{place}: {error}{hint}") from error
     return tuple(bar)
 
 
