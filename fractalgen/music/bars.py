@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from fractalgen.errors import UserError, quoted
 from fractalgen.music import MAX_STEPS
-from fractalgen.music.tokens import Meters, grid_steps
+from fractalgen.music.tokens import Meters, ends_of, grid_steps
 
 Meter = tuple[int, int]
 MOST_BEATS = 32
@@ -152,8 +152,7 @@ def parse_meter(text: str) -> Meter:
 def main_meter(meters: Meters, num_steps: int = MAX_STEPS) -> Meter:
     """The meter that lasts longest in all, of equals the one that comes first."""
     lasting: Counter[Meter] = Counter()
-    ends = [*(step for step, _, _ in meters[1:]), num_steps]
-    for (start, beats, unit), end in zip(meters, ends, strict=True):
+    for (start, beats, unit), end in zip(meters, ends_of(meters, num_steps), strict=True):
         lasting[beats, unit] += max(0, min(end, num_steps) - start)
     return max(lasting, key=lambda meter: lasting[meter])
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fractalgen.errors import UserError, quoted
-from fractalgen.music.labels import TONICS, writes_flats
+from fractalgen.music.labels import TONICS, semitones, writes_flats
 
 QUALITIES: dict[str, tuple[int, ...]] = {
     "": (0, 4, 7),
@@ -173,8 +173,6 @@ def parse_chord(text: str) -> int:
     Raises:
         UserError: it cannot be read.
     """
-    from pychord.utils import note_to_val
-
     if re.fullmatch(r"n\.?\s?c?\.?", text.strip(), re.IGNORECASE):
         return NO_CHORD
     try:
@@ -182,8 +180,8 @@ def parse_chord(text: str) -> int:
         for pattern, known in SPELLINGS if name not in BRACKETED else ():
             name = re.sub(pattern, known, name)
         notes = _notes_of(name)
-        root = note_to_val(tonic)
-        bass = (note_to_val(low) - root) % 12 if low else 0
+        root = semitones(tonic) % 12
+        bass = (semitones(low) - root) % 12 if low else 0
     except (ValueError, KeyError, IndexError) as error:
         raise UserError(f"{quoted(text.strip())} is no chord (write C, F#m7, Bb/D, Gsus4, N.C. ...)") from error
     return Chord(root, nearest_quality(notes - {3} if 4 in notes else notes), bass).code  # beside a third 3 is a #9
@@ -216,7 +214,7 @@ def parse_harte(text: str) -> int:
     try:
         if found is None:
             raise ValueError(text)
-        root = (TONICS.index(found[1]) + found[2].count("#") - found[2].count("b")) % 12
+        root = semitones(found[1] + found[2]) % 12
         notes = {0} if found[4] and not found[3] else set(QUALITIES[HARTE[found[3]]])
         for degree in found[4].split(",") if found[4] else ():
             change = notes.discard if degree.strip().startswith("*") else notes.add

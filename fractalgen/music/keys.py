@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from fractalgen.music.labels import KEYS
 from fractalgen.music.measures import by_pitch_class
-from fractalgen.music.tokens import SILENCE, without_repeats
+from fractalgen.music.tokens import SILENCE, ends_of, without_repeats
 from fractalgen.music.viterbi import best_path
 
 Keys = tuple[tuple[int, str], ...]
@@ -81,6 +81,6 @@ def key_between(keys: Keys, start: int, stop: int) -> str | None:
 
 def held(events: Sequence[tuple[int, Value]], start: int, stop: int) -> list[tuple[int, Value]]:
     """How many of the steps ``start`` to ``stop`` each of the (step, value) changes holds; the last one for ever."""
-    ends = [*(step for step, _ in events[1:]), stop]
+    ends = ends_of(events, stop)
     spans = [(min(end, stop) - max(step, start), value) for (step, value), end in zip(events, ends, strict=False)]
     return [span for span in spans if span[0] > 0]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -141,22 +141,23 @@ def encode_all(
         UserError: an attribute that the model was not trained with, or a value that is not in its vocabulary.
     """
     asked = {name: text for name, text in wanted.items() if text is not None}
-    check_names(asked, attributes)
-    labels = {
-        attribute.name: attribute.encode(asked[attribute.name]) for attribute in attributes if attribute.name in asked
-    }
-    if tempo is not None:
-        labels |= {attribute.name: attribute.label(tempo) for attribute in attributes if attribute.name == "tempo"}
-    return tuple(labels.get(attribute.name, 0) for attribute in attributes)
-
-
-def check_names(asked: Mapping[str, str], attributes: Iterable[Attribute]) -> None:
-    """Refuse attributes that a model does not have."""
     known = [attribute.name for attribute in attributes]
     for name, text in asked.items():
         if name not in known:
             has = f"it was trained with {', '.join(known)}" if known else "it was trained without --attributes"
             raise UserError(f"--{name} {text}: this model knows no {name} ({has})")
+    labels = []
+    for attribute in attributes:
+        if attribute.name in asked:
+            labels.append(attribute.encode(asked[attribute.name]))
+        else:
+            labels.append(attribute.label(tempo) if attribute.name == "tempo" else 0)
+    return tuple(labels)
+
+
+def semitones(name: str) -> int:
+    """Semitones of a note name such as ``F#``, ``Bb`` or ``cb`` above the C at or below its letter."""
+    return TONICS.index(name[0].upper()) + name.count("#") - name[1:].count("b")
 
 
 def signature_key(signature: tuple[int, bool]) -> str:

@@ -32,7 +32,7 @@ from fractalgen.music.notation import (
     two_voices,
 )
 from fractalgen.music.pianoroll import Markers, PianoRoll
-from fractalgen.music.tokens import Notes, grid_steps, midi_velocity, whole_bars
+from fractalgen.music.tokens import Notes, ends_of, grid_steps, midi_velocity, whole_bars
 from fractalgen.music.voices import RIGHT
 from fractalgen.music.voices import hands as hands_of
 
@@ -140,10 +140,9 @@ class _Engraver:
 
     def _tempos(self) -> None:
         """Tempo marks; a change that is small, or that does not last a bar, is only played."""
-        tempos = self.roll.tempos
         seen: float | None = None
-        ends = [*(step for step, _ in tempos[1:]), self.bars[-1][1]]
-        for (step, tempo), end in zip(tempos, ends, strict=True):
+        tempos = self.roll.tempos
+        for (step, tempo), end in zip(tempos, ends_of(tempos, self.bars[-1][1]), strict=True):
             start, stop = self.bars[self._bar_of(step)]
             mark = self.library.tempo.MetronomeMark()
             mark.numberSounding = tempo

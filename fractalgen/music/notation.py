@@ -12,7 +12,7 @@ from functools import cache
 from itertools import pairwise
 from typing import NamedTuple
 
-from fractalgen.music.labels import KEYS, SPELLED
+from fractalgen.music.labels import KEYS, SPELLED, semitones
 
 LETTERS = "FCGDAEB"  # in fifths, F is -1
 INTERVALS = (0, -5, 2, -3, 4, -1, -6, 1, -4, 3, -2, 5)
@@ -206,8 +206,7 @@ def spelled_pitch(pitch: int, sharps: int, minor: bool, root: str | None, tones:
         place = low + (7 * pitch - low) % 12
     letter = LETTERS[(place + 1) % 7]
     alter = (place + 1) // 7
-    natural = (0, 2, 4, 5, 7, 9, 11)["CDEFGAB".index(letter)]
-    return letter, alter, (pitch - alter - natural) // 12 - 1
+    return letter, alter, (pitch - alter - semitones(letter)) // 12 - 1
 
 
 def dynamics(levels: Sequence[float | None]) -> list[str | None]:

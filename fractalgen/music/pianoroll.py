@@ -192,6 +192,11 @@ class PianoRoll:
         with replacing(Path(path)) as temporary:
             temporary.write_bytes(content)
 
+    def end_marker(self) -> bytes:
+        """The event at the last tick of a MIDI file that keeps the width, and which keys sounded from before step 0."""
+        held = np.flatnonzero(self.tokens[:, :1] == HOLD)
+        return text_event(0x06, " ".join([END_MARKER, *map(str, held)]))
+
     def midi_file(self, text: str = "", markers: Markers = (), hands: bool = False) -> bytes:
         """A type 1 file: tempo, meter, one piano track; orphan holds sound from step 0 at the middle velocity.
 
@@ -221,7 +226,6 @@ class PianoRoll:
                 for (pitch, start, length, _), velocity in zip(part.tolist(), loud, strict=True)
             ]
             pianos.append([Event(0, text_event(0x03, name)), Event(0, b"\xc0\x00"), *note_events(rows, 0)])
-        held = np.flatnonzero(self.tokens[:, :1] == HOLD)
-        pianos[-1].append(Event(self.width * ticks, text_event(0x06, " ".join([END_MARKER, *map(str, held)]))))
+        pianos[-1].append(Event(self.width * ticks, self.end_marker()))
         tracks = [[*events, Event(self.width * ticks, END_OF_TRACK)] for events in (conductor, *pianos)]
         return midi_bytes(tracks, ticks * self.steps_per_quarter)

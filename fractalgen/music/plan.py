@@ -17,7 +17,7 @@ from fractalgen.music.bars import BarLayout, units_of
 from fractalgen.music.chord_estimate import estimate_chords
 from fractalgen.music.chords import CODES, UNTOLD, Chords, spelled
 from fractalgen.music.form import NEW, NOT_SAID, find_returns, sections_of
-from fractalgen.music.tokens import Meters, grid_steps, without_repeats
+from fractalgen.music.tokens import Meters, ends_of, grid_steps, without_repeats
 
 MOST_LEFT = 16  # bars left are counted up to this number
 ENDING = 4  # bars in which a piece that is composed comes to its end
@@ -142,10 +142,8 @@ def spans_of(rows: Iterable[Sequence[tuple[int, str]]], end: int) -> list[Span]:
     """Rows of changes (step, text) as spans up to the next change of their row or the ``end``, in order."""
     found = []
     for row, changes in enumerate(rows):
-        stops = [*(step for step, _ in changes[1:]), end]
-        found += [
-            Span(step, stop, text, row) for (step, text), stop in zip(changes, stops, strict=False) if stop > step
-        ]
+        spans = zip(changes, ends_of(changes, end), strict=False)
+        found += [Span(step, stop, text, row) for (step, text), stop in spans if stop > step]
     return sorted(found, key=lambda span: (span.start, span.row))
 
 

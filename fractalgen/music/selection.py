@@ -12,11 +12,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from fractalgen.errors import UserError
+from fractalgen.music.labels import semitones
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.tasks import Plane
 from fractalgen.music.tokens import PITCHES
 
-_LETTERS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 SCALES: dict[str, tuple[int, ...]] = {
     "major": (0, 2, 4, 5, 7, 9, 11),
     "minor": (0, 2, 3, 5, 7, 8, 10),
@@ -45,7 +45,7 @@ def parse_pitch(text: str) -> int:
     compact = "".join(text.split())
     name = re.fullmatch(r"([A-Ga-g])(#*|b*)(-?[0-9]+)", compact)
     if name:
-        pitch = 12 * (int(name[3]) + 1) + _pitch_of(name[1], name[2])
+        pitch = 12 * (int(name[3]) + 1) + semitones(name[1] + name[2])
     elif re.fullmatch(r"-?[0-9]+", compact):
         pitch = int(compact)
     else:
@@ -67,16 +67,15 @@ def parse_pitch_classes(text: str, flag: str = "--scale") -> frozenset[int]:
         UserError: neither; the scales that exist are listed.
     """
     words = re.sub(r"[,_\-\s]+", " ", text).strip().lower().split(" ")
-    roots = [re.fullmatch(r"([a-g])(#*|b*)", word) for word in words]
-    classes = [_pitch_of(root[1], root[2]) % 12 for root in roots if root]
-    if len(classes) == len(words):
-        return frozenset(classes)
+    named = [re.fullmatch(r"[a-g](#*|b*)", word) is not None for word in words]
+    if all(named):
+        return frozenset(semitones(word) % 12 for word in words)
     intervals = SCALES.get(" ".join(words[1:]))
-    if not roots[0] or intervals is None:
+    if not named[0] or intervals is None:
         raise UserError(
             f"{flag} {text.strip()!r}: neither note names (C D Eb F#) nor a root and one of {', '.join(SCALES)}"
         )
-    return frozenset((classes[0] + interval) % 12 for interval in intervals)
+    return frozenset((semitones(words[0]) + interval) % 12 for interval in intervals)
 
 
 def parse_rectangle(text: str, roll: PianoRoll, flag: str = "--mask") -> Plane:
@@ -145,10 +144,6 @@ def bars_to_steps(roll: PianoRoll, bars: int, flag: str = "--condition_bars") ->
     if not 1 <= bars < len(lines):
         raise UserError(f"{flag} {bars}: the piece has {len(lines) - 1} bars")
     return int(lines[bars])
-
-
-def _pitch_of(letter: str, accidentals: str) -> int:
-    return _LETTERS[letter.upper()] + accidentals.count("#") - accidentals.count("b")
 
 
 def _ends(text: str, where: str) -> tuple[str, str]:

@@ -258,10 +258,9 @@ def _new_tracks(
     On the first one are the texts, and the marker that keeps the width of the roll and what is held at its beginning.
     """
     end = grid.tick(roll.width)
-    held = np.flatnonzero(roll.tokens[:, :1] == HOLD)
     about = [Event(0, text_event(0x01, note))] if note else []
     marks = sorted(Event(grid.tick(step), text_event(0x06, text)) for step, text in markers)
-    width = [Event(end, text_event(0x06, " ".join([END_MARKER, *map(str, held)])))]
+    width = [Event(end, roll.end_marker())]
     tracks = []
     for name, added in parts.items():
         notes = note_events([(start, stop, pitch, velocity) for pitch, start, stop, velocity in added], channel)

@@ -128,8 +128,8 @@ def grid_steps(
 ) -> npt.NDArray[np.int32]:
     """Steps below ``num_steps`` at which a bar (or a beat: dotted in 6/8, 9/8, 12/8) begins."""
     grid = [np.zeros(0)]
-    for index, (start, numerator, denominator) in enumerate(meters):
-        stop = min(meters[index + 1][0] if index + 1 < len(meters) else num_steps, num_steps)
+    for (start, numerator, denominator), end in zip(meters, ends_of(meters, num_steps), strict=False):
+        stop = min(end, num_steps)
         unit_steps = 4 * steps_per_quarter / denominator
         steps = np.arange(start, stop, numerator * unit_steps)
         if unit == "beat":
@@ -138,6 +138,11 @@ def grid_steps(
             steps = (steps[:, None] + beats).ravel()
         grid.append(steps[steps < stop])
     return np.unique(np.floor(np.concatenate(grid) + 0.5).astype(np.int32))
+
+
+def ends_of(changes: Sequence[tuple[Any, ...]], end: int) -> list[int]:
+    """Up to where each of the changes (step, ...) holds: the step of the next one, and the ``end`` for the last."""
+    return [*(change[0] for change in changes[1:]), end]
 
 
 def without_repeats(values: Iterable[tuple[int, Value]]) -> tuple[tuple[int, Value], ...]:
