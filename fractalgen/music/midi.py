@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from fractalgen.errors import UserError
 from fractalgen.music import MAX_STEPS
-from fractalgen.music.midi_events import MidiFile, Part, read_file
+from fractalgen.music.midi_events import MidiFile, Part, TickGrid, read_file
 from fractalgen.music.midi_parser import DRUMS, NEVER
 from fractalgen.music.tokens import Meters, Notes, Tempos, merge_notes, seconds_at, whole_bars
 from fractalgen.music.voices import merged_voices, voices_of_tracks
@@ -201,7 +201,7 @@ def read_midi(
     ticks = np.r_[notes[:, 4], stop, notes[:, 5], file.end]
     steps, tempos, meters, origin = _placed(file, ticks, len(notes), steps_per_quarter, beats)
     times = steps[:-1].reshape(3, -1)  # onsets, ends, and when keys come up
-    width = 0 if mark is None else _step(mark[0] * steps_per_quarter / file.ticks_per_quarter)
+    width = 0 if mark is None else TickGrid(file.ticks_per_quarter, steps_per_quarter).step(mark[0])
     longest = max(width, times[1].max(initial=0))
     if longest > MAX_STEPS:
         raise UserError(f"{path}: lasts {longest:,.0f} steps, more than the {MAX_STEPS:,} a roll may have")
@@ -248,7 +248,7 @@ def _heard(file: MidiFile, notes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64
 def _whole_width(times: npt.NDArray[np.float64], end: float, meters: Meters, steps_per_quarter: int) -> int:
     """Whole bars that hold all notes and, unless it lies absurdly far away, the ``end`` of the last track."""
     width = int(nearest_steps(np.maximum(times[1], times[0] + 1)).max())
-    return whole_bars(meters, max(width, _step(end) if end <= MAX_STEPS else 0), steps_per_quarter)
+    return whole_bars(meters, max(width, int(nearest_steps(end)) if end <= MAX_STEPS else 0), steps_per_quarter)
 
 
 def _pedalled(pitch: npt.NDArray[np.int64], velocity: npt.NDArray[np.int64], times: npt.NDArray[np.float64]) -> int:
@@ -273,12 +273,13 @@ def _placed(
     """
     quarter = file.ticks_per_quarter
     if beats is None or not notes:
-        # of several meters at one step the last one counts; halves of steps are exact, whatever the two numbers are
-        signs = {_step(tick * steps_per_quarter / quarter): sign for tick, *sign in file.meters}
+        # of several meters at one step the last one counts
+        grid = TickGrid(quarter, steps_per_quarter)
+        signs = {grid.step(tick): sign for tick, *sign in file.meters}
         meters: Meters = tuple((step, beat_count, unit) for step, (beat_count, unit) in signs.items())
         return ticks * steps_per_quarter / quarter, _tempos(file.tempos, quarter, steps_per_quarter), meters, 0
     steps = beats.position(_seconds(file.tempos, quarter, ticks)) * steps_per_quarter
-    origin = beats.origin(_step(steps[:notes].min()) / steps_per_quarter)
+    origin = beats.origin(int(nearest_steps(steps[:notes].min())) / steps_per_quarter)
     tempos, meters = beats.tempos(origin, steps_per_quarter), beats.meters(origin, steps_per_quarter)
     return steps - origin * steps_per_quarter, tempos, meters, origin
 
@@ -310,10 +311,6 @@ def _seconds(changes: Changes, ticks_per_quarter: int, ticks: npt.NDArray[np.int
     return seconds_at(list(tempos), np.array(list(tempos.values())) / (1e6 * ticks_per_quarter), ticks)
 
 
-def nearest_steps(steps: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+def nearest_steps(steps: npt.NDArray[np.float64] | float) -> npt.NDArray[np.int64]:
     """Times in steps, rounded to the grid; halves go up."""
-    return np.floor(steps + 0.5).astype(np.int64)
-
-
-def _step(position: float) -> int:
-    return int(np.floor(position + 0.5))
+    return np.asarray(np.floor(steps + 0.5), np.int64)

@@ -98,7 +98,8 @@ def accompaniment(
     else:
         kept = roll.tokens if voice == "all" else _outer_voice(roll.tokens, voice)
     pitches = np.arange(PITCHES)[:, None]
-    outermost = np.where(kept != SILENCE, pitches, PITCHES).min(0) if side == "below" else _top(kept)
+    lowest, highest = np.where(kept != SILENCE, pitches, PITCHES).min(0), np.where(kept != SILENCE, pitches, -1).max(0)
+    outermost = lowest if side == "below" else highest
     sounding = np.flatnonzero((kept != SILENCE).any(0))
     region = np.ones(kept.shape, np.bool_)
     if len(sounding):
@@ -190,11 +191,6 @@ def _outer_voice(tokens: npt.NDArray[np.uint8], voice: Voice) -> npt.NDArray[np.
                 stop += 1
             kept[pitch, step:stop] = tokens[pitch, step:stop]
     return kept
-
-
-def _top(tokens: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-    """The highest pitch that sounds at each step."""
-    return PITCHES - 1 - (tokens[::-1] != SILENCE).argmax(0)
 
 
 def whole_patches(width: int, patch: int) -> int:
