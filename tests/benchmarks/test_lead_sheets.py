@@ -85,7 +85,8 @@ def test_the_whole_benchmark(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     example.mkdir(parents=True)
     for kind, name in ((SHEET, EXAMPLE_SHEET), (TRUTH, EXAMPLE_TRUTH), (TRUTH, "other.mid")):
         shutil.copy(folder / "one" / kind / "seg_0_8.mid", example / name)
-    config = replace(tiny.model_config(), future_context=True, plan_width=8, attributes=(Attribute("key", KEYS),))
+    config = tiny.model_config(crop_length=128)
+    config = replace(config, future_context=True, plan_width=8, attributes=(Attribute("key", KEYS),))
     model = tiny.save_model(tmp_path / "model.safetensors", config, gate_bias=-3)
     out, midi = tmp_path / "out.json", tmp_path / "midi"
     flags = ["--model", model, "--data", str(folder), "--midi", str(midi), "--json", str(out)]

@@ -40,7 +40,10 @@ def test_the_whole_benchmark(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     data = tmp_path / "corpus.safetensors"
     write_corpus(songs, {"one": "valid", "two": "valid", "four": "valid", "three": "train"}, data)
     config = replace(
-        tiny.model_config(), future_context=True, plan_width=8, attributes=(Attribute("key", KEYS), METERS)
+        tiny.model_config(crop_length=256),
+        future_context=True,
+        plan_width=8,
+        attributes=(Attribute("key", KEYS), METERS),
     )
     model = tiny.save_model(tmp_path / "model.safetensors", config, gate_bias=-3)
     plain = tiny.save_model(tmp_path / "plain.safetensors", replace(config, plan_width=0))
