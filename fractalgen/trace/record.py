@@ -36,16 +36,15 @@ from fractalgen.music.tokens import DEFAULT_TEMPO, ONSET, PITCHES, SILENCE, velo
 FORMAT = "fractalgen.trace"
 VERSION = 2  # 2 may hold chances; files of version 1 are read as before
 
-_ARRAYS: dict[str, type[np.generic]] = {
-    "tokens": np.uint8,
-    "decided": np.int16,
-    "steps": np.int16,
-    "known": np.bool_,
-    "seconds": np.float32,
-    "chances": np.uint8,
+_ARRAYS: dict[str, tuple[type[np.generic], ...]] = {
+    "tokens": (np.uint8,),
+    "decided": (np.int16, np.int32),  # int32 where a piece has more steps than int16 can count
+    "steps": (np.int16, np.int32),
+    "known": (np.bool_,),
+    "seconds": (np.float32,),
+    "chances": (np.uint8,),
 }
 _OPTIONAL = {"chances"}
-_LONG = {"decided": np.int32, "steps": np.int32}  # where a piece has more steps than int16 can count
 _MOST_BYTES = PITCHES * MAX_STEPS * (4 * MOST_LEVELS + 16)  # of the longest piece, in levels of int32
 _MOST_HEADER = 1 << 24  # bytes of JSON, four a character: more than tempi and meters of the longest piece take
 DEFAULT_STEPS_PER_QUARTER = 4
@@ -114,8 +113,8 @@ class Record:
             array = getattr(self, name)
             if array is None and name in _OPTIONAL:
                 continue
-            if array.shape != shape or array.dtype not in (_ARRAYS[name], _LONG.get(name, _ARRAYS[name])):
-                wanted = f"{np.dtype(_ARRAYS[name])} {shape}"
+            if array.shape != shape or array.dtype not in _ARRAYS[name]:
+                wanted = f"{np.dtype(_ARRAYS[name][0])} {shape}"
                 raise ValueError(f"trace: {name} must be {wanted}, not {array.dtype} {array.shape}")
         if any(cells[1] % steps for _, steps in self.patches):
             raise ValueError(f"trace: patch sizes {self.patches} do not tile a roll of {cells[1]} steps")
@@ -196,7 +195,7 @@ class Record:
         """Steps at which bars begin, by the meters that ``settings`` say, or else every ``steps_per_bar``."""
         if self.settings.get("meters"):
             return tuple(self.roll.downbeats().tolist())
-        return tuple(range(0, self.width if self.real is None else len(self.real), self.steps_per_bar))
+        return tuple(range(0, self.layout.num_steps, self.steps_per_bar))
 
     @cached_property
     def layout(self) -> BarLayout:
@@ -214,14 +213,9 @@ class Record:
         counts = np.array(lengths, np.int64)
         return BarLayout(np.cumsum(counts) - counts, counts, np.arange(len(counts)), patch)
 
-    @cached_property
-    def real(self) -> NDArray[np.int64] | None:
-        """The steps of the arrays that exist, None if all do: a bar that is shorter than its column ends before it."""
-        return None if self.layout.exists.all() else self.layout.model_steps
-
     def strip(self, plane: NDArray[Any]) -> NDArray[Any]:
-        """An array (..., T) without steps that do not exist."""
-        return plane if self.real is None else plane[..., self.real]
+        """An array (..., T) without steps that do not exist: a bar that is shorter than its column ends before it."""
+        return plane if self.layout.exists.all() else self.layout.strip(plane)
 
     @cached_property
     def plan(self) -> Plan | None:
@@ -308,14 +302,13 @@ class Record:
                 if header["version"] > VERSION:
                     message = f"trace version {shown(header['version'])}; this program reads up to {VERSION}"
                     raise UserError(f"{path}: {message}: update FractalGen")
-                fields: dict[str, Any] = {
-                    name: value for name, value in header.items() if name not in ("format", "version")
-                }
+                fields = {name: value for name, value in header.items() if name not in ("format", "version")}
                 for name in ("generators", "patch_sizes", "num_iter_list"):
                     fields[name] = tuple(fields[name])
-                present = [name for name in _ARRAYS if name not in _OPTIONAL or f"{name}.npy" in file.namelist()]
-                arrays: dict[str, Any] = {name: _array(file, name) for name in present}
-                trace = cls(**fields, **arrays)
+                for name in _ARRAYS:
+                    if name not in _OPTIONAL or f"{name}.npy" in file.namelist():
+                        fields[name] = _array(file, name)
+                trace = cls(**fields)
                 _ = trace.bars, trace.roll, trace.lane  # what the settings say of tempi, meters and plan can be used
                 return trace
         except UserError as error:

@@ -56,20 +56,19 @@ class Trace(Record):
     def _finished(self, maker: Callable[[], Frame]) -> Frame:
         """A frame without steps that do not exist, with the lane of the plan."""
         frame = maker()
-        if self.real is None:
-            return dataclasses.replace(frame, lane=self.lane)
-        planes = {name: getattr(frame, name) for name in ("output", "tokens", "known", "open")}
-        place = np.searchsorted(self.real, [block.step for block in frame.blocks])
-        most = len(self.real)
-        blocks = tuple(
-            dataclasses.replace(block, step=min(int(step), most - block.size[1]))
-            for block, step in zip(frame.blocks, place, strict=True)
-            if block.size[1] <= most
-        )
-        stripped: dict[str, Any] = {
-            name: None if plane is None else self.strip(plane) for name, plane in planes.items()
+        real = self.layout.model_steps
+        place = np.searchsorted(real, [block.step for block in frame.blocks])
+        changed: dict[str, Any] = {
+            "blocks": tuple(
+                dataclasses.replace(block, step=min(int(step), len(real) - block.size[1]))
+                for block, step in zip(frame.blocks, place, strict=True)
+                if block.size[1] <= len(real)
+            )
         }
-        return dataclasses.replace(frame, lane=self.lane, blocks=blocks, **stripped)
+        for name in ("output", "tokens", "known", "open"):
+            plane = getattr(frame, name)
+            changed[name] = None if plane is None else self.strip(plane)
+        return dataclasses.replace(frame, lane=self.lane, **changed)
 
 
 class Intermediates(Sequence[Frame]):

@@ -147,8 +147,7 @@ def hierarchical(trace: Record, record_interval: int) -> Makers:
         """The roll when ``level`` is at frame ``step`` of its share."""
         count = trace.num_iter_list[level]
         decided = trace.decided[level].astype(np.int64)
-        local_steps = max(int(decided.max(initial=0)) + 1, 1)
-        reached = (decided >= 0) & (decided * count // local_steps <= step)
+        reached = (decided >= 0) & (decided * count // _local_steps(trace, level) <= step)
         output = np.where(reached, detail(level), detail(level - 1))
         final = level == levels - 1
         done = sum(trace.num_iter_list[:level]) + step + 1
