@@ -20,6 +20,7 @@ from fractalgen.render.furniture import (
     blank,
     colour_bar,
     grid_lines,
+    heading,
     keyboard,
     octave_names,
     write,
@@ -94,7 +95,7 @@ class Canvas:
         start = sum(part.shape[1] for part in left)
         self.columns = slice(start, start + self.view)
         self.panels = [(top + self.rows.start, column + self.columns.stop, scale) for top, column, scale in panels]
-        self.base = self._base(left, right, title, panel_room, blocks, small)
+        self.base = self._base(left, right, panel_room, blocks, small)
         self.font_size = self._fit(label(frame, cfg), cfg.gif_font_size) if frame else 0.0
 
     def draw(self, source: Source, offset: int = 0) -> Pixels:
@@ -165,16 +166,14 @@ class Canvas:
         self,
         left: list[Pixels],
         right: list[Pixels],
-        title: int,
         panel_room: int,
         blocks: Sequence[ZoomedPatch],
         small: float,
     ) -> Pixels:
         """What all frames have in common."""
         pixels = blank(self.height, self.width)
-        if title and self.cfg.gif_title:
-            text = self.cfg.gif_title
-            write(pixels[:title], text, self.margin, title // 2, self._fit(text, 1.3 * self.cfg.gif_font_size))
+        if self.cfg.gif_title:
+            pixels[: self.strip.start] = heading(self.cfg.gif_title, self.width, self.cfg.gif_font_size, 1.3)
         for at, parts in ((0, left), (self.columns.stop + panel_room, right)):
             if parts:
                 beside = np.concatenate(parts, axis=1)

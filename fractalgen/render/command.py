@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from fractalgen.config import RenderCommandConfig
 from fractalgen.errors import UserError
@@ -92,21 +91,17 @@ def _targets(cfg: RenderCommandConfig) -> list[Path]:
             raise UserError("--side_by_side: --format html shows one trace; choose another format")
         name = "_vs_".join(stem_of(path) for path in cfg.traces)[:150]
         return [Path(cfg.out) if cfg.out else Path(cfg.traces[0]).with_name(name + ending)]
-    beside = [Path(path).with_name(stem_of(path) + ending) for path in cfg.traces]
-    if cfg.out and len(beside) == 1:
-        return [Path(cfg.out)]
-    if not cfg.out:
-        if len(set(beside)) < len(beside):
-            raise UserError(f"{beside[0]}: traces of the same name would overwrite each other; draw one at a time")
-        return beside
-    folder = Path(cfg.out)
-    if folder.is_file() or folder.suffix in ENDINGS.values():
-        raise UserError(
-            f"--out {cfg.out}: {len(beside)} traces are drawn into a folder (or --side_by_side into one file)"
-        )
-    targets = [folder / path.name for path in beside]
+    targets = [Path(path).with_name(stem_of(path) + ending) for path in cfg.traces]
+    where = str(targets[0])
+    if cfg.out:
+        where, out = f"--out {cfg.out}", Path(cfg.out)
+        if len(targets) == 1:
+            return [out]
+        if out.is_file() or out.suffix in ENDINGS.values():
+            raise UserError(f"{where}: {len(targets)} traces are drawn into a folder (or --side_by_side into one file)")
+        targets = [out / path.name for path in targets]
     if len(set(targets)) < len(targets):
-        raise UserError(f"--out {cfg.out}: traces of the same name would overwrite each other; draw one at a time")
+        raise UserError(f"{where}: traces of the same name would overwrite each other; draw one at a time")
     return targets
 
 
@@ -142,7 +137,7 @@ def _draw_together(cfg: RenderCommandConfig, runs: Sequence[tuple[str, Frames]],
 
 def _writer(cfg: RenderCommandConfig) -> Writer:
     """What writes a film in the format asked for."""
-    timed: dict[str, Any] = {"gif": write_gif, "apng": write_apng, "webp": write_webp, "mp4": write_mp4}
+    timed = {"gif": write_gif, "apng": write_apng, "webp": write_webp, "mp4": write_mp4}
     if cfg.format in timed:
         return partial(timed[cfg.format], rate=cfg.gif_fps)
     return {"png": write_last, "frames": write_frames}[cfg.format]

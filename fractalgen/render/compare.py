@@ -12,9 +12,8 @@ from fractalgen.config import RenderConfig
 from fractalgen.render.animations import Film, follow
 from fractalgen.render.canvas import Canvas
 from fractalgen.render.colours import Pixels
-from fractalgen.render.furniture import blank, write
+from fractalgen.render.furniture import blank, heading
 from fractalgen.render.stills import join
-from fractalgen.render.text import fitting
 from fractalgen.trace.views import Frame
 
 
@@ -32,14 +31,14 @@ def side_by_side(runs: Sequence[tuple[str, Sequence[Frame]]], cfg: RenderConfig,
     length = max(len(frames) for _, frames in runs)
     width = sum(canvas.width for canvas in canvases) + gap * (len(runs) - 1)
     height = max(canvas.height for canvas in canvases)
-    heading = _heading(cfg, width)
+    title = heading(cfg.gif_title, width, cfg.gif_font_size, 1.5) if cfg.gif_title else blank(0, width)
 
     def draw(index: int) -> Pixels:
         share = index / max(1, length - 1)
         parts = [one(round(share * (len(frames) - 1))) for one, (_, frames) in zip(drawers, runs, strict=True)]
-        return np.concatenate([heading, join(parts, gap)])
+        return np.concatenate([title, join(parts, gap)])
 
-    return Film(cfg.gif_scale, canvases[0].colours, width, height + len(heading), length, draw)
+    return Film(cfg.gif_scale, canvases[0].colours, width, height + len(title), length, draw)
 
 
 def names_of(paths: Sequence[str]) -> list[str]:
@@ -55,14 +54,3 @@ def names_of(paths: Sequence[str]) -> list[str]:
 def stem_of(path: str) -> str:
     """The name of a trace file without its endings."""
     return Path(path).name.removesuffix(".npz").removesuffix(".trace")
-
-
-def _heading(cfg: RenderConfig, width: int) -> Pixels:
-    """The title above all runs."""
-    if not cfg.gif_title:
-        return blank(0, width)
-    pixels = blank(round(2.4 * cfg.gif_font_size), width)
-    margin = max(2, cfg.gif_font_size // 2)
-    size = fitting(cfg.gif_title, 1.5 * cfg.gif_font_size, max(1, width - 2 * margin))
-    write(pixels, cfg.gif_title, margin, len(pixels) // 2, size)
-    return pixels

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from fractalgen.render.colours import INK, KNOWN, LINE, RAMP, Pixels, grey, on_silence
-from fractalgen.render.text import pitch_name, text_mask, text_width
+from fractalgen.render.text import fitting, pitch_name, text_mask, text_width
 
 BLACK_KEYS = (1, 3, 6, 8, 10)
 BLACK_LENGTH = 0.6  # of a white key
@@ -28,6 +28,15 @@ def write(pixels: Pixels, text: str, left: int, middle: int, size: float) -> Non
     room = pixels[top : top + height, left : left + mask.shape[1]]
     letters = RAMP + mask[:, : room.shape[1]].astype(np.uint16) * (INK - RAMP) // 255
     np.maximum(room, letters.astype(np.uint8), out=room)
+
+
+def heading(text: str, width: int, font_size: int, letters: float) -> Pixels:
+    """A title, (2.4 * font_size, width); its letters are at most ``letters`` times as large as others, and fit in."""
+    pixels = blank(round(2.4 * font_size), width)
+    margin = max(2, font_size // 2)
+    size = fitting(text, letters * font_size, max(1, width - 2 * margin))
+    write(pixels, text, margin, len(pixels) // 2, size)
+    return pixels
 
 
 def keyboard(pitches: int, scale: int, width: int, colours: Pixels) -> Pixels:

@@ -11,8 +11,9 @@ import json
 import wave
 from fractions import Fraction
 from importlib import import_module
+from itertools import product
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +22,11 @@ from tqdm import tqdm
 from fractalgen.errors import UserError
 from fractalgen.files import ASSETS, replacing
 from fractalgen.music.pianoroll import PianoRoll
-from fractalgen.music.tokens import PITCHES, midi_velocity
+from fractalgen.music.tokens import midi_velocity
 
+Ints: TypeAlias = NDArray[np.int64]
 Sound: TypeAlias = NDArray[np.float32]
+Played: TypeAlias = tuple[Ints, Ints, Ints, Ints]  # notes: pitch, the samples from and up to which, MIDI velocity
 
 RATE = 44_100  # samples a second
 TAIL = 1.0  # seconds after the last step in which the last notes die away
@@ -59,7 +62,7 @@ def synthesise(roll: PianoRoll, soundfont: str | Path | None = None) -> tuple[So
     start = _samples(roll.time_of(notes["start"]))
     stop = np.maximum(_samples(roll.time_of(notes["start"] + notes["duration"])), start + 1)
     velocity = midi_velocity(notes["velocity"], roll.velocity_bins)
-    played = _Played(notes["pitch"].astype(np.int64), start, stop, velocity)
+    played = (notes["pitch"].astype(np.int64), start, stop, velocity)
     length = int(_samples(roll.seconds + TAIL))
     sound = np.zeros((-(-length // BLOCK) * BLOCK, 2), np.float32)  # whole blocks, for the limiter
     if soundfont is None:
@@ -132,24 +135,13 @@ def _library() -> Any:
         ) from error
 
 
-class _Played(NamedTuple):
-    """Notes as they sound: pitch, the samples at which they begin and end, MIDI velocity."""
-
-    pitch: NDArray[np.int64]
-    start: NDArray[np.int64]
-    stop: NDArray[np.int64]
-    velocity: NDArray[np.int64]
-
-
-def _play_soundfont(sound: Sound, notes: _Played, path: Path) -> None:
+def _play_soundfont(sound: Sound, notes: Played, path: Path) -> None:
     """Fill ``sound`` (samples, 2): switch keys at their samples and let the library render what lies between."""
     pitch, start, stop, velocity = notes
     synth = _library().Synth(gain=SOUNDFONT_GAIN, samplerate=RATE)
     try:
         font = synth.sfload(str(path))
-        presets = (
-            (b, p) for b in range(PITCHES) for p in range(PITCHES) if synth.sfpreset_name(font, b, p) is not None
-        )
+        presets = (place for place in product(range(128), range(128)) if synth.sfpreset_name(font, *place) is not None)
         synth.program_select(0, font, *next(presets))
     except (RuntimeError, StopIteration) as error:
         raise UserError(f"--soundfont {path}: damaged, or without instruments ({error or 'no preset'})") from error
@@ -170,7 +162,7 @@ def _play_soundfont(sound: Sound, notes: _Played, path: Path) -> None:
     sound[-fade:] *= np.linspace(1, 0, fade, dtype=np.float32)[:, None]
 
 
-def _play_piano(sound: Sound, notes: _Played) -> None:
+def _play_piano(sound: Sound, notes: Played) -> None:
     """Add the notes to ``sound`` (samples, 2); each tone (a pitch, a brightness) is made once, for its longest note.
 
     Amplitude is the square of a line in velocity (Dannenberg, "The interpretation of MIDI velocity", 2006), here over
@@ -243,5 +235,5 @@ def _limit(sound: Sound) -> None:
     np.clip(sound, -1.0, 1.0, out=sound)  # rounding only
 
 
-def _samples(seconds: Any) -> NDArray[np.int64]:
+def _samples(seconds: Any) -> Ints:
     return np.rint(np.asarray(seconds) * RATE).astype(np.int64)
