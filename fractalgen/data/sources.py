@@ -181,8 +181,15 @@ def _entry(info: dict[str, Any], path: str, beat_map: bool = False) -> Entry | S
     return Entry(path, info["name"], info.get("size") or 0, _stamp(info), beat_map)
 
 
-def _is_music(lower: str) -> bool:
-    return lower.removesuffix(".gz").endswith(MIDI_ENDINGS) or lower.endswith(SCORES)
+def _is_music(path: str) -> bool:
+    """Whether a file is music by its name; the ``._`` files of macOS are none."""
+    name = path.rpartition("/")[2].lower()
+    return name[:2] != "._" and (name.removesuffix(".gz").endswith(MIDI_ENDINGS) or name.endswith(SCORES))
+
+
+def _inside(name: str) -> str:
+    """The path of a member of an archive; no name leads out of it."""
+    return posixpath.normpath(f"/{name}").lstrip("/")
 
 
 def _style(folder: PurePosixPath) -> str:
@@ -203,9 +210,8 @@ def _members(stream: Any, size: int, unpacked: Any) -> Iterator[tuple[str, str, 
     """
     with tarfile.open(fileobj=unpacked(stream) if unpacked else stream, mode="r|") as archive:
         for member in archive:
-            name = posixpath.normpath(f"/{member.name}").lstrip("/")  # no name leads out of the archive
-            base = name.rpartition("/")[2]
-            if member.isfile() and base[:2] != "._" and _is_music(base.lower()):
+            name = _inside(member.name)
+            if member.isfile() and _is_music(name):
                 file = archive.extractfile(member)
                 assert file is not None
                 content = file.read(MOST_BYTES)
@@ -217,9 +223,8 @@ def _zipped(stream: Any) -> Iterator[tuple[str, str, bytes, float]]:
     with zipfile.ZipFile(stream) as archive:
         members = archive.infolist()
         for number, member in enumerate(members, 1):
-            name = posixpath.normpath(f"/{member.filename}").lstrip("/")
-            base = name.rpartition("/")[2]
-            if not member.is_dir() and base[:2] != "._" and _is_music(base.lower()):
+            name = _inside(member.filename)
+            if not member.is_dir() and _is_music(name):
                 with archive.open(member) as file:
                     content = file.read(MOST_BYTES)
                 yield shown_name(name), f"{member.file_size} {member.CRC}", content, number / len(members)
