@@ -80,17 +80,13 @@ class Finding:
 
 
 class Rule(NamedTuple):
-    """A finding: its ``figure`` lies above (or below) a limit; ``reason`` is a format of {value} and {limit}."""
+    """A finding: its ``figure`` lies above (or below) a limit; ``reason`` is a format of {value}."""
 
     name: str
     figure: str
     sign: str
     limit: float
     reason: str
-
-    def broken(self, value: float) -> bool:
-        """Whether the limit is passed; NaN (undefined) passes none."""
-        return value > self.limit if self.sign == ">" else value < self.limit
 
 
 FIGURES = {
@@ -111,13 +107,14 @@ FIGURES = {
 """Label and format of each figure of :func:`health_figures`."""
 
 
-def _rules(reference: Reference, by_pitch: bool = False, iterative: bool = False) -> list[Rule]:
-    """Every rule with its limit; what was measured is over the crops named at the top of this file.
-
-    ``by_pitch``: composed pitch row by pitch row (AR, row-major), most notes lie in two of eight frames.
-    ``iterative``: composed all over the roll (MAR), where a long run without a note cannot be a rest.
-    """
+def _rules(reference: Reference, piece: Piece | None = None) -> list[Rule]:
+    """Every rule with its limit for a piece; what was measured is over the crops named at the top of this file."""
     sparse, dense = reference.density
+    trace = piece if isinstance(piece, Trace) else None
+    # Composed all over the roll (MAR), a long run without a note cannot be a rest.
+    iterative = trace is not None and trace.generators[0] != "ar"
+    # Composed pitch row by pitch row (AR, row-major), most notes lie in two of eight frames.
+    by_pitch = trace is not None and not iterative and trace.scan_order == "row_major"
     return [
         Rule("silent", "density", "<", 1e-9, "nothing sounds"),
         # All ten fingers at every step are 8 % of the cells; real crops reach 4.4 %.
@@ -270,24 +267,20 @@ def _table(figures: Mapping[str, float], rules: Sequence[Rule]) -> str:
 
 
 def _examined(piece: Piece, reference: Reference) -> tuple[dict[str, float], list[Rule], list[Finding]]:
-    """The figures of a piece, the rules for pieces that came about as it did, and those that are broken."""
-    iterative = isinstance(piece, Trace) and piece.generators[0] != "ar"
-    by_pitch = isinstance(piece, Trace) and not iterative and piece.scan_order == "row_major"
-    figures, rules = health_figures(piece, reference), _rules(reference, by_pitch, iterative)
-    return figures, rules, _findings(figures, rules)
+    """The figures of a piece, the rules for pieces that came about as it did, and those that are broken.
 
-
-def _findings(figures: Mapping[str, float], rules: Sequence[Rule]) -> list[Finding]:
-    """The rules that are broken; of a silent piece, and of two rules for one figure, the first says it all."""
+    Of a silent piece, and of two rules for one figure, the first says it all.
+    """
+    figures, rules = health_figures(piece, reference), _rules(reference, piece)
     found: dict[str, Finding] = {}
     for rule in rules:
         value = figures[rule.figure]
-        if rule.figure not in found and rule.broken(value):
-            reason = rule.reason.format(value=value, limit=rule.limit)
-            found[rule.figure] = Finding(rule.name, value, rule.limit, reason)
+        broken = value > rule.limit if rule.sign == ">" else value < rule.limit  # NaN (undefined) breaks none
+        if broken and rule.figure not in found:
+            found[rule.figure] = Finding(rule.name, value, rule.limit, rule.reason.format(value=value))
             if rule.name == "silent":
                 break
-    return list(found.values())
+    return figures, rules, list(found.values())
 
 
 def _repetition(onsets: NDArray[np.bool_], bar: int) -> float:
