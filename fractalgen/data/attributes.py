@@ -99,14 +99,10 @@ class Measured(NamedTuple):
 
 def vocabulary(measured: Iterable[tuple[str, Measured]]) -> tuple[Attribute, ...]:
     """The attributes by which songs differ, each given by its style and what was measured in it."""
-    rows = [np.zeros((0, len(UNITS)))]
-    styles: set[str] = set()
-    meters: Counter[str] = Counter()
-    for style, found in measured:
-        styles.add(style)
-        rows.append(found.numbers)
-        meters.update(found.meters)
-    return attributes_of(np.concatenate(rows), meters, styles)
+    pairs = list(measured)
+    rows = np.concatenate([np.zeros((0, len(UNITS))), *(found.numbers for _, found in pairs)])
+    meters = sum((found.meters for _, found in pairs), Counter[str]())
+    return attributes_of(rows, meters, [style for style, _ in pairs])
 
 
 def attributes_of(
