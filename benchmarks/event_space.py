@@ -144,9 +144,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     songs = evenly(corpus.indices(args.split), args.limit)
     if not songs:
         raise UserError(f"--split {args.split}: {args.data} has no such songs")
-    excerpts = Excerpts(
-        corpus, config.crop_length, (), patch=config.column, bar_columns=config.bar_columns, plans=False
-    )
+    excerpts = Excerpts(corpus, config.crop_length, patch=config.column, bar_columns=config.bar_columns)
     windows = sliding_windows(excerpts, songs, stride)
     classes = velocity_classes(config.velocity_bins)
     settings = {"batch_size": args.batch_size, "precision": args.precision}

@@ -258,7 +258,7 @@ def on_downbeats(tokens: Tokens, downbeats: npt.NDArray[np.integer]) -> float:
 
 def chosen_excerpts(corpus: Corpus, songs: Sequence[int], count: int, bar: int) -> list[tuple[int, int]]:
     """Excerpts (song, first step) of 16 bars of 4/4: one a song, or more where there are fewer songs than ``count``."""
-    excerpts = Excerpts(corpus, BARS * bar, (), patch=bar, bar_columns=True, plans=False)
+    excerpts = Excerpts(corpus, BARS * bar, patch=bar, bar_columns=True)
     rounds: list[list[tuple[int, int]]] = []
     for song in songs:
         starts = excerpts.all_starts(song)

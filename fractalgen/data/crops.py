@@ -53,7 +53,14 @@ class Excerpts:
     """
 
     def __init__(
-        self, corpus: Corpus, width: int, attributes: Sequence[Attribute], *, patch: int, bar_columns: bool, plans: bool
+        self,
+        corpus: Corpus,
+        width: int,
+        attributes: Sequence[Attribute] = (),
+        *,
+        patch: int,
+        bar_columns: bool,
+        plans: bool = False,
     ) -> None:
         self.corpus, self.width, self.patch = corpus, width, patch
         self.bar_columns, self.plans = bar_columns, plans
@@ -92,12 +99,6 @@ class Excerpts:
         layout, count = self.outline(song).layout, self.width // self.patch
         return [int(layout.starts[k]) for k in range(0, max(0, len(layout) - count // 2) + 1, count) if k < len(layout)]
 
-    def tokens(self, song: int, start: int) -> NDArray[np.uint8]:
-        """Tokens (128, width) of the excerpt that begins at a step."""
-        if not self.bar_columns:
-            return self.corpus.tokens(song, start, start + self.width)
-        return self.columns(song, self.window(song, start))
-
     def window(self, song: int, start: int) -> BarLayout:
         """The columns of the excerpt that begins at a step."""
         layout = self.outline(song).layout
@@ -106,9 +107,7 @@ class Excerpts:
     def columns(self, song: int, window: BarLayout) -> NDArray[np.uint8]:
         """Tokens of some columns of a song."""
         first = int(window.starts[0])
-        return replace(window, starts=window.starts - first).lay(
-            self.corpus.tokens(song, first, first + window.num_steps)
-        )
+        return _laid(window, self.corpus.tokens(song, first, first + window.num_steps))
 
     def __call__(
         self, song: int, start: int, shift: Callable[[NDArray[np.uint8]], int] | int = 0, alone: bool = True
@@ -117,23 +116,22 @@ class Excerpts:
 
         ``alone``: its plan is that of a piece which begins there; else bars may come back from before it.
         """
-        tokens = self.tokens(song, start)
+        window = self.window(song, start) if self.bar_columns else None
+        tokens = self.corpus.tokens(song, start, start + self.width) if window is None else self.columns(song, window)
         shift = shift if isinstance(shift, int) else shift(tokens)
         tokens = np.roll(tokens, shift, axis=0)
         item: dict[str, NDArray[Any]] = {
             "tokens": tokens.astype(np.int64),
             "flat": np.array(self.corpus.flat(song)),
         }
-        if not self.bar_columns:
+        if window is None:
             item["labels"] = self.labels(tokens, song, start, shift)
         else:
-            window = self.window(song, start)
             item["absent"] = ~window.exists
             item["labels"] = self.labels(window.strip(tokens), song, start, shift)
             first, notes = int(window.starts[0]), self.corpus.notes(song)
             voices = voice_plane(notes, self.corpus.voices(song), first, first + window.num_steps)
-            voices = replace(window, starts=window.starts - first).lay(voices)
-            item["voices"] = np.roll(voices, shift, axis=0)
+            item["voices"] = np.roll(_laid(window, voices), shift, axis=0)
             if self.plans:
                 item |= self._plan(song, window, shift, alone)
         return {name: torch.from_numpy(array) for name, array in item.items()}
@@ -172,6 +170,11 @@ class Excerpts:
             "bank": np.roll(bank, shift, axis=0).astype(np.int64),
             "bank_chords": transposed_chords(bank_chords, shift).astype(np.int64),
         }
+
+
+def _laid(window: BarLayout, plane: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A plane (128, T) that begins with a window, in the columns of that window."""
+    return replace(window, starts=window.starts - window.starts[0]).lay(plane)
 
 
 def evenly(items: list[Chosen], limit: int) -> list[Chosen]:

@@ -195,7 +195,7 @@ def score(
     """
     config = model.config
     excerpts = Excerpts(
-        corpus, config.crop_length, (), patch=config.column, bar_columns=config.bar_columns, plans=given_plan
+        corpus, config.crop_length, patch=config.column, bar_columns=config.bar_columns, plans=given_plan
     )
     torch.manual_seed(seed)
     parts = []

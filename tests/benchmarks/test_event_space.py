@@ -122,7 +122,7 @@ def test_the_command_beside_the_plain_score(tmp_path: Path, capsys: pytest.Captu
     from fractalgen.data.crops import Excerpts
 
     corpus, model = Corpus.open(data), load_pretrained(path)
-    excerpts = Excerpts(corpus, tiny.WIDTH, (), patch=16, bar_columns=True, plans=False)
+    excerpts = Excerpts(corpus, tiny.WIDTH, patch=16, bar_columns=True)
     plain = score(model, corpus, sliding_windows(excerpts, [0, 1], 16), quiet=True).summary()
     assert rows["32 velocities"]["total"] == pytest.approx(plain["bits_per_note"], rel=1e-5)
     assert (result["notes"], result["songs"]) == (plain["notes"], 2)

@@ -42,7 +42,7 @@ def model() -> FractalGen:
 
 def test_sliding_windows_score_every_step_of_a_song_once(chorales: Corpus) -> None:
     songs = chorales.indices("test")[:6]
-    excerpts = Excerpts(chorales, 64, (), patch=16, bar_columns=False, plans=False)
+    excerpts = Excerpts(chorales, 64, patch=16, bar_columns=False)
     windows = sliding_windows(excerpts, songs, stride=32)
     for song in songs:
         mine = [window for window in windows if window.song == song]
@@ -132,7 +132,7 @@ def test_bars_of_a_window_come_back_from_before_it_where_that_is_known(planned: 
 
 def excerpt(model: FractalGen, corpus: Corpus, start: int, alone: bool = False) -> tuple[torch.Tensor, Plans]:
     """Tokens and plan of the excerpt of the first song that begins at a step."""
-    item = Excerpts(corpus, 64, (), patch=model.config.patch, bar_columns=True, plans=True)(0, start, alone=alone)
+    item = Excerpts(corpus, 64, patch=model.config.patch, bar_columns=True, plans=True)(0, start, alone=alone)
     items = {name: tensor[None] for name, tensor in item.items()}
     plans = Plans.of(items)
     assert plans is not None
@@ -170,7 +170,7 @@ def test_whole_songs_are_scored_with_their_plans(
     parts = figures["bits_per_note"] + figures["plan/returns"] + figures["plan/chords"]
     assert figures["with_plan"] == pytest.approx(parts)
     assert f"together {parts:.3f}" in capsys.readouterr().out
-    excerpts = Excerpts(corpus, 64, (), patch=16, bar_columns=True, plans=False)
+    excerpts = Excerpts(corpus, 64, patch=16, bar_columns=True)
     windows = sliding_windows(excerpts, [0], 32)
     assert [(window.begin, window.end) for window in windows] == [(0, 64)] + [(32, 64)] * 4
     nats = [score(model, corpus, [window], quiet=True, given_plan=True) for window in windows]
