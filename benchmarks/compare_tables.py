@@ -89,6 +89,12 @@ def by_name(rows: Mapping[str, Mapping[str, str]]) -> str:
     )
 
 
+def by_row(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A Markdown table of rows that have the same columns; two decimals of every ``float``."""
+    cells = [[f"{value:.2f}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows]
+    return markdown([list(rows[0]), *cells])
+
+
 def markdown(rows: Rows) -> str:
     """A Markdown table, padded so that it can be read as text too; the first row is its head."""
     widths = [max(3, *map(len, column)) for column in zip(*rows, strict=True)]

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from benchmarks import measure, parser
-from benchmarks.compare_tables import markdown
+from benchmarks.compare_tables import by_row
 from benchmarks.plan_agreement import Tokens, agreement, columns_of, heard_chords, of_corpus
 from fractalgen.api import FractalGen, load_pretrained
 from fractalgen.config import SamplingConfig
@@ -47,12 +47,13 @@ LOW = 52  # pitches below E3 are low notes
 
 
 class Bench:
-    """A model and what it composes here; ``cfg``: scale of guidance."""
+    """A model and what it composes here; ``cfg``: scale of guidance; ``free``: a plan that only tells the bars left."""
 
     def __init__(self, model: FractalGen, args: argparse.Namespace) -> None:
         self.model, self.args, self.grid, self.bar = model, args, model.config.steps_per_quarter, model.config.column
         self.layout = self.bars(BARS)
-        self.key = next((i for i, one in enumerate(model.config.attributes) if one.name == "key"), None)
+        self.free = replace(Plan.free(len(self.layout), self.bar), left=bars_to_end(self.layout))
+        self.column = {attribute.name: i for i, attribute in enumerate(model.config.attributes)}
 
     def bars(self, count: int) -> BarLayout:
         """So many bars of 4/4."""
@@ -63,11 +64,20 @@ class Bench:
         tokens = corpus.tokens(song, start, start + self.layout.num_steps)
         return replace(corpus.roll(song), tokens=tokens, tempos=(DEFAULT_TEMPO,), time_signatures=())
 
+    def key(self, corpus: Corpus, song: int, start: int) -> str | None:
+        """The key of an excerpt of a song."""
+        return key_between(corpus.keys(song), start, start + self.layout.num_steps)
+
+    def plan(self, corpus: Corpus, song: int, start: int) -> Plan:
+        """A plan that tells the chords of an excerpt of a song, and the bars that are left."""
+        changes = tuple((step - start, code) for step, code in corpus.chords(song))
+        return replace(self.free, chords=unit_chords(self.layout, changes))
+
     def labels(self, key: str | None) -> npt.NDArray[np.int64]:
         """Labels with a key alone."""
         labels = np.zeros(len(self.model.config.attributes), np.int64)
-        if self.key is not None and key is not None:
-            labels[self.key] = KEYS.index(key) + 1
+        if "key" in self.column and key is not None:
+            labels[self.column["key"]] = KEYS.index(key) + 1
         return labels
 
     def compose(
@@ -98,27 +108,18 @@ class Bench:
 
 def of_chords(bench: Bench, corpus: Corpus, excerpts: list[tuple[int, int]]) -> list[dict[str, Any]]:
     """Chords of real excerpts are given; which are heard in what is composed under them, and in the music itself."""
-    rows, jobs, layout = [], [], bench.layout
-    for song, start in excerpts:
-        changes = [(step - start, code) for step, code in corpus.chords(song)]
-        chords = unit_chords(layout, tuple(changes))
-        key = key_between(corpus.keys(song), start, start + layout.num_steps)
-        jobs.append((song, start, replace(free_plan(layout), chords=chords), key))
-    real = [heard_chords(corpus.tokens(song, start, start + layout.num_steps), layout) for song, start, _, _ in jobs]
-    wanted = np.concatenate([plan.chords for _, _, plan, _ in jobs])
-    rows.append({"guidance": "the song itself", **agreement(wanted, np.concatenate(real))})
+    layout = bench.layout
+    real = [heard_chords(corpus.tokens(song, start, start + layout.num_steps), layout) for song, start in excerpts]
+    jobs = [(bench.plan(corpus, *excerpt), bench.key(corpus, *excerpt)) for excerpt in excerpts]
+    wanted = np.concatenate([plan.chords for plan, _ in jobs])
+    rows: list[dict[str, Any]] = [{"guidance": "the song itself", **agreement(wanted, np.concatenate(real))}]
     for cfg in bench.args.cfg:
         found = [
             heard_chords(bench.compose(layout, plan, cfg, seed, key), layout)
-            for seed, (_, _, plan, key) in enumerate(tqdm(jobs, desc=f"chords, guidance {cfg:g}", unit="piece"))
+            for seed, (plan, key) in enumerate(tqdm(jobs, desc=f"chords, guidance {cfg:g}", unit="piece"))
         ]
         rows.append({"guidance": f"{cfg:g}", **agreement(wanted, np.concatenate(found))})
     return rows
-
-
-def free_plan(layout: BarLayout) -> Plan:
-    """A plan that tells the bars that are left alone."""
-    return replace(Plan.free(len(layout), layout.patch), left=bars_to_end(layout))
 
 
 def of_form(bench: Bench) -> list[dict[str, Any]]:
@@ -143,12 +144,12 @@ def of_endings(bench: Bench, corpus: Corpus) -> list[dict[str, Any]]:
     songs, composed = [], []
     for song in corpus.indices("valid"):
         steps = corpus.num_steps(song)
-        key = key_between(corpus.keys(song), steps - layout.num_steps, steps)
-        if key is not None and steps >= layout.num_steps:
-            songs.append(ending(corpus.tokens(song, steps - layout.num_steps, steps), KEYS.index(key) % 12, bench.bar))
+        start = steps - layout.num_steps
+        if start >= 0 and (key := bench.key(corpus, song, start)) is not None:
+            songs.append(ending(corpus.tokens(song, start, steps), KEYS.index(key) % 12, bench.bar))
     for seed in tqdm(range(bench.args.num_samples), desc="endings", unit="piece"):
         key = KEYS[seed % 24]
-        plan = ending_on_tonic(free_plan(layout), layout, key)
+        plan = ending_on_tonic(bench.free, layout, key)
         tokens = bench.compose(layout, plan, bench.args.cfg[0], seed + 1000, key)
         composed.append(ending(tokens, KEYS.index(key) % 12, bench.bar))
     names = ("something sounds in the last bar", "the tonic is its lowest note", "at most half of the notes of others")
@@ -175,29 +176,24 @@ def ending(tokens: Tokens, tonic: int, bar: int) -> tuple[bool, bool, bool]:
 def of_accompaniments(bench: Bench, corpus: Corpus, excerpts: list[tuple[int, int]]) -> dict[str, Any]:
     """Melodies of real excerpts are given with their chords; what is composed under them, beside what was written."""
     layout = bench.layout
-    written = composed = changed = pieces = 0
+    written = composed = changed = 0
     heard, wanted = [], []
     for seed, (song, start) in enumerate(tqdm(excerpts, desc="accompaniments", unit="piece")):
         notes, voices = corpus.notes(song), corpus.voices(song)
-        stop = start + layout.num_steps
-        melody = tokens_from_notes(notes[voices == MELODY], start, stop)
+        melody = tokens_from_notes(notes[voices == MELODY], start, start + layout.num_steps)
         if not (melody >= ONSET).any():
             continue
         roll = bench.excerpt(corpus, song, start)
         task = accompaniment(roll, replace(roll, tokens=melody), "below", bench.bar)
-        changes = tuple((max(0, step - start), code) for step, code in corpus.chords(song) if step < stop)
-        chords = unit_chords(layout, changes)
-        plan = replace(free_plan(layout), chords=chords)
-        key = key_between(corpus.keys(song), start, stop)
+        plan, key = bench.plan(corpus, song, start), bench.key(corpus, song, start)
         tokens = bench.compose(layout, plan, bench.args.cfg[0], seed, key, task.known)
         changed += int((tokens[task.known >= 0] != task.known[task.known >= 0]).sum())
         written += int((roll.tokens >= ONSET).sum() - (melody >= ONSET).sum())
         composed += int((tokens >= ONSET).sum() - (melody >= ONSET).sum())
         heard.append(heard_chords(tokens, layout))
-        wanted.append(chords)
-        pieces += 1
+        wanted.append(plan.chords)
     return {
-        "pieces": pieces,
+        "pieces": len(wanted),
         "notes composed to notes written": composed / max(1, written),
         "given cells changed": changed,
         **agreement(np.concatenate(wanted), np.concatenate(heard)),
@@ -214,8 +210,7 @@ def of_gaps(bench: Bench, corpus: Corpus, excerpts: list[tuple[int, int]]) -> di
         region[:, gap.start * bench.bar : gap.stop * bench.bar] = True
         task = inpainting(bench.excerpt(corpus, song, start), [region], bench.bar)
         plan = piece_plan(layout, bench.grid, known=task.known, meters=(DEFAULT_METER,))
-        key = key_between(corpus.keys(song), start, start + layout.num_steps)
-        filled = bench.compose(layout, plan, bench.args.cfg[0], seed, key, task.known)
+        filled = bench.compose(layout, plan, bench.args.cfg[0], seed, bench.key(corpus, song, start), task.known)
         low = columns_of(layout, filled)[:, :LOW] >= ONSET
         notes, downbeat = np.sum(low, axis=(1, 2)), np.any(low[:, :, 0], axis=1)
         inside.append(notes[gap].mean())
@@ -229,21 +224,19 @@ def of_gaps(bench: Bench, corpus: Corpus, excerpts: list[tuple[int, int]]) -> di
 
 def of_meters(bench: Bench, corpus: Corpus) -> list[dict[str, Any]]:
     """Bars with a low note on the downbeat, in songs of each meter and in what is composed in it."""
-    model = bench.model
-    names = next((one.values for one in model.config.attributes if one.name == "meter"), ())
-    column = next((i for i, one in enumerate(model.config.attributes) if one.name == "meter"), 0)
-    rows = []
+    config, rows = bench.model.config, []
+    names = next((one.values for one in config.attributes if one.name == "meter"), ())
     for label, name in enumerate(names, start=1):
         songs = [s for s in corpus.indices("valid") if meter_label(main_meter(corpus.meters(s))) == name]
         if len(songs) < LEAST_SONGS:
             continue
         real = [on_downbeats(corpus.tokens(song), corpus.downbeats(song)) for song in songs]
         meter = parse_meter(name)
-        layout = layout_of(model.config, steps_of_bars(BARS, bench.grid, *meter), meters=((0, *meter),))
+        layout = layout_of(config, steps_of_bars(BARS, bench.grid, *meter), meters=((0, *meter),))
         composed = []
         for seed in tqdm(range(bench.args.num_samples), desc=f"meter {name}", unit="piece"):
             labels = bench.labels(KEYS[seed % 24])
-            labels[column] = label
+            labels[bench.column["meter"]] = label
             tokens = bench.compose(layout, None, bench.args.cfg[-1], seed, labels=labels)
             starts = layout.starts[np.r_[True, np.diff(layout.bars) > 0]]
             composed.append(on_downbeats(tokens, starts))
@@ -314,8 +307,7 @@ def print_facts(facts: Any) -> None:
     flat = [{k: v for k, v in row.items() if not isinstance(v, dict)} for row in rows]
     for row, plain in zip(rows, flat, strict=True):
         plain |= {f"{k}: {kk}": vv for k, v in row.items() if isinstance(v, dict) for kk, vv in v.items()}
-    cells = [[f"{value:.2f}" if isinstance(value, float) else str(value) for value in row.values()] for row in flat]
-    print(markdown([list(flat[0]), *cells]))
+    print(by_row(flat))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -24,7 +24,7 @@ from typing import Any
 from websockets.sync.client import connect
 
 from benchmarks import measure, parser
-from benchmarks.compare_tables import markdown
+from benchmarks.compare_tables import by_row
 from tests.browser import chromium
 from tests.studio.e2e.driver import BAR, Server, StudioTab
 
@@ -123,8 +123,7 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
         for threads in options.threads:
             for name, times in timed(options, isa, threads).items():
                 rows.append({"isa": isa, "threads": threads, "work": name, **times})
-    cells = [[f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in row.values()] for row in rows]
-    print(markdown([list(rows[0]), *cells]))
+    print(by_row(rows))
     return rows
 
 
