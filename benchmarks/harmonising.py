@@ -71,13 +71,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     same = sum(np.array_equal(one[k], two[k]) for one, two, k in zip(known, made, kept, strict=True))
     steps = 4 * corpus.steps_per_quarter
     reference = music_statistics(crop_tokens(ValidCrops(corpus, "train", width)), steps)
-    rows = {
-        name: compare(reference, music_statistics(rolls, steps)) for name, rolls in (("Bach", real), ("model", made))
-    }
-    ranges = {
-        name: [int(p) for p in np.percentile(np.nonzero(rolls)[1], (1, 99))]
-        for name, rolls in (("Bach", real), ("model", made))
-    }
+    sets = {"Bach": real, "model": made}
+    rows = {name: compare(reference, music_statistics(rolls, steps)) for name, rolls in sets.items()}
+    ranges = {name: [int(p) for p in np.percentile(np.nonzero(rolls)[1], (1, 99))] for name, rolls in sets.items()}
     beyond = float(np.mean([given_range(roll, truth) for roll, truth in zip(made, real, strict=True)]))
     print(f"{corpus.path.stem}: {len(real)} sopranos, {same} of them come out cell by cell; reference: training split")
     print(f"pitches, 1st to 99th percentile: {ranges}; composed notes beyond the four voices' ranges {beyond:.2%}")
@@ -103,14 +99,12 @@ def labels_of(attributes: Sequence[Attribute], known: np.ndarray, polyphony: str
     """Labels for each of the sopranos (n, 128, T), as ``fractalgen generate`` asks: the key that it is in."""
     columns = []
     for attribute in attributes:
-        label = 0
-        if attribute.name == "polyphony" and polyphony is not None:
-            label = attribute.encode(polyphony)
-        heard = [
-            attribute.label(measure_attributes(one.clip(0))["key"]) if attribute.name == "key" else label
-            for one in known
-        ]
-        columns.append(torch.tensor(heard))
+        labels = [0] * len(known)
+        if attribute.name == "key":
+            labels = [attribute.label(measure_attributes(one.clip(0))["key"]) for one in known]
+        elif attribute.name == "polyphony" and polyphony is not None:
+            labels = [attribute.encode(polyphony)] * len(known)
+        columns.append(torch.tensor(labels))
     return columns
 
 

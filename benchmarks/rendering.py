@@ -73,11 +73,6 @@ def with_matplotlib(frames: Sequence[Frame], path: Path, cfg: RenderConfig) -> N
     imageio.mimsave(path, pictures, format="GIF", duration=1000 / cfg.gif_fps)  # type: ignore[arg-type]
 
 
-def with_fractalgen(frames: Sequence[Frame], path: Path, cfg: RenderConfig) -> None:
-    """The same frames, drawn here."""
-    render.save_gif(frames, path, cfg)
-
-
 def fastest(write: Callable[[], object]) -> float:
     """Seconds of the fastest of several runs."""
     times = []
@@ -103,7 +98,7 @@ def compare_gifs(folder: Path, traces: Sequence[Trace]) -> dict[str, Any]:
     cfg = RenderConfig()
     samples = [list(trace.frames("hierarchical")) for trace in traces]
     result: dict[str, Any] = {"samples": len(samples), "frames": len(samples[0])}
-    for name, write in (("matplotlib", with_matplotlib), ("fractalgen", with_fractalgen)):
+    for name, write in (("matplotlib", with_matplotlib), ("fractalgen", render.save_gif)):
         paths = [folder / f"{name}_{index}.gif" for index in range(len(samples))]
         write(samples[0], paths[0], cfg)  # whatever is loaded once
 
