@@ -13,6 +13,7 @@ from fractalgen.evaluation.notes import crop_tokens
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.tokens import Meters
 from tests import tiny
+from tests.evaluation import roll
 
 Note = tuple[int, int, int]
 FIGURE: list[Note] = [(60, 0, 4), (64, 4, 4), (67, 8, 4), (72, 12, 8)]  # the last note goes on in the next bar
@@ -21,14 +22,6 @@ OTHER: list[Note] = [(50, 1, 2), (52, 3, 2), (53, 5, 2), (55, 7, 2), (57, 9, 2)]
 
 def at(notes: list[Note], start: int, up: int = 0) -> list[Note]:
     return [(pitch + up, start + step, duration) for pitch, step, duration in notes]
-
-
-def roll(*notes: Note, width: int = 64, velocity: int = 20) -> np.ndarray:
-    tokens = np.zeros((128, width), np.uint8)
-    for pitch, start, duration in notes:
-        tokens[pitch, start : start + duration] = 1
-        tokens[pitch, start] = 2 + velocity
-    return tokens
 
 
 def corpus(path: Path, tokens: np.ndarray, meters: Meters = ((0, 4, 4),)) -> Corpus:

@@ -9,16 +9,8 @@ import pytest
 
 from fractalgen.evaluation.feature_table import FEATURES
 from fractalgen.evaluation.features import music_features
-from fractalgen.music.tokens import NOTE, tokens_from_notes
 from tests import tiny
-
-
-def roll(*notes: tuple[int, ...], width: int = 64) -> np.ndarray:
-    """A roll of notes (pitch, start, duration) or (pitch, start, duration, velocity bin); 10 where none is given."""
-    array = np.zeros(len(notes), NOTE)
-    for number, note in enumerate(notes):
-        array[number] = (*note, 10)[:4]
-    return tokens_from_notes(array, 0, width)
+from tests.evaluation import roll
 
 
 def features(tokens: np.ndarray, steps_per_bar: int = 16) -> dict[str, float]:

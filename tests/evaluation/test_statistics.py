@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import math
@@ -24,17 +25,10 @@ from fractalgen.evaluation.statistics import (
     three_rows,
     wasserstein,
 )
-from fractalgen.music.tokens import NOTE, notes_from_tokens, tokens_from_notes
-from tests import tiny
+from fractalgen.music.tokens import notes_from_tokens
+from tests import evaluation, tiny
 
-
-def roll(*notes: tuple[int, int, int], width: int = 32) -> np.ndarray:
-    """A roll of notes (pitch, start, duration) in velocity bin 10."""
-    array = np.zeros(len(notes), NOTE)
-    for name, column in zip(("pitch", "start", "duration"), zip(*notes, strict=True), strict=True):
-        array[name] = column
-    array["velocity"] = 10
-    return tokens_from_notes(array, 0, width)
+roll = functools.partial(evaluation.roll, width=32)
 
 
 def melody(*chords: tuple[int, ...], duration: int = 2) -> np.ndarray:
