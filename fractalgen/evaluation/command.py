@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shlex
 import time
@@ -112,13 +113,8 @@ def figures(
         "flat_songs": sum(corpus.flat(song) for song in np.unique(scores.songs).tolist()),
         **scores.summary(model.config.pitches),
         "seconds": round(seconds, 1),
-        "command": command_line(cfg),
+        "command": shlex.join(["fractalgen", "evaluate", *itertools.chain(*given(cfg).values())]),
     }
-
-
-def command_line(cfg: EvaluateConfig) -> str:
-    """The command that evaluates the same again."""
-    return shlex.join(["fractalgen", "evaluate", *(word for words in given(cfg).values() for word in words)])
 
 
 def given(cfg: EvaluateConfig) -> dict[str, list[str]]:

@@ -117,11 +117,12 @@ def faults(tokens: Any, real: Any) -> dict[str, float]:
 
     The first two count rolls (of ``tokens``, (n, 128, T), as wide as the real ones), the last is a mean per roll.
     """
-    cells = (as_rolls(tokens) != SILENCE).sum((1, 2))
+    rolls = as_rolls(tokens)
+    cells = (rolls != SILENCE).sum((1, 2))
     return {
         "silent": int((cells == 0).sum()),
         "saturated": int((cells > (as_rolls(real) != SILENCE).sum((1, 2)).max()).sum()),
-        "orphan_holds": note_statistics(tokens)["orphan_holds"],
+        "orphan_holds": orphan_holds(rolls) / len(rolls),
     }
 
 
@@ -131,8 +132,8 @@ def statistics_table(rows: Mapping[str, Mapping[str, float]]) -> str:
     for name, values in rows.items():
         cells = [values[key] * (100 if key in PERCENT else 1) for key in COLUMNS]
         lines.append([name, *("-" if math.isnan(value) else f"{value:.4g}" for value in cells)])
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    first, *widths = (max(map(len, column)) for column in zip(*lines, strict=True))
     return "\n".join(
-        "  ".join(text.ljust(width) if column == 0 else text.rjust(width) for column, (text, width) in pairs)
-        for pairs in (list(enumerate(zip(line, widths, strict=True))) for line in lines)
+        "  ".join([name.ljust(first), *(text.rjust(width) for text, width in zip(cells, widths, strict=True))])
+        for name, *cells in lines
     )
