@@ -49,7 +49,6 @@ from fractalgen.errors import UserError
 from fractalgen.files import write_json
 
 ROOT = Path(__file__).resolve().parent.parent
-OF_MODELS = {"training": training, "sampling": sampling, "lengths": lengths}
 PARTS = ("training", "memory", "sampling", "lengths", "startup", "prepare", "gif")
 HEAD = ("part", "config", "what", "figure", "", "wall s", "CPU s", "reference", "its s", "times", "by CPU", "note")
 """The columns of the table: the fields of a :class:`Row` but for the rounds."""
@@ -226,16 +225,17 @@ def table(rows: Sequence[Row]) -> str:
 
 def plan_of(args: argparse.Namespace) -> Plan:
     """The defaults, or the quick ones, and the flags given."""
-    names = [item.name for item in dataclasses.fields(Plan)]
-    given = {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
+    names = {item.name for item in dataclasses.fields(Plan)}
+    given = {name: value for name, value in vars(args).items() if name in names and value is not None}
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     plan = Plan(**{**(QUICK if args.quick else {}), **given})
     if plan.width < BAR or plan.width % BAR:
         raise UserError(f"--width {plan.width}: must be a positive multiple of {BAR}")
     for name in ("batches", "bars", "train_batches", "repeats", "dense_patches"):
         values = getattr(plan, name)
-        if min(values if isinstance(values, tuple) else (values,)) < 1:
-            raise UserError(f"--{name} {min(values) if isinstance(values, tuple) else values}: must be at least 1")
+        least = min(values) if isinstance(values, tuple) else values
+        if least < 1:
+            raise UserError(f"--{name} {least}: must be at least 1")
     for name, kind in itertools.product(plan.configs, plan.kinds):
         # mistakes are told before hours have passed
         configuration(plan, name, kind).model_config(velocity_bins=VELOCITY_BINS)
@@ -253,13 +253,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         raise UserError("--only prepare: name a folder of MIDI files with --midi")
     if "gif" in wanted and importlib.util.find_spec("imageio") is None:
         raise UserError("gif: imageio, which is compared with, is missing (pip install 'fractalgen-piano[dev]')")
+    of_models = {"training": training, "memory": memory, "sampling": sampling, "lengths": lengths}
+    others = {"startup": lambda: startup(plan), "prepare": lambda: prepare(plan, Path(args.midi)), "gif": gif}
     works: list[tuple[str, Iterator[Row]]] = []
-    for part in (part for part in PARTS if part in wanted):
-        if part == "memory" or part in OF_MODELS:
-            rows_of = memory if part == "memory" else OF_MODELS[part]
-            works += [(part, rows_of(plan, *which)) for which in itertools.product(plan.configs, plan.kinds)]
-        else:
-            others = {"startup": lambda: startup(plan), "prepare": lambda: prepare(plan, Path(args.midi)), "gif": gif}
+    for part in PARTS:
+        if part in wanted and part in of_models:
+            works += [(part, of_models[part](plan, *which)) for which in itertools.product(plan.configs, plan.kinds)]
+        elif part in wanted:
             works.append((part, others[part]()))
     result: dict[str, Any] = {"machine": machine(), "plan": dataclasses.asdict(plan), "rows": []}
     rows: list[Row] = []

@@ -31,6 +31,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from benchmarks import measure, natural, parser
@@ -119,12 +120,6 @@ def touched(level: FractalLevel, grid: Grid, changed: Bool[Tensor, "b ch cw"]) -
     return (found.transpose(1, 2) if grid.order == "column_major" else found).flatten(1)
 
 
-def padded(orderings: Sequence[Ordering], device: torch.device) -> tuple[Int[Tensor, "f r"], Int[Tensor, "f r g"]]:
-    """Frames and groups of orderings of several lengths, by turn."""
-    pad = torch.nn.utils.rnn.pad_sequence
-    return pad([one.frames for one in orderings]).to(device), pad([one.groups for one in orderings]).to(device)
-
-
 def hidden_cells(
     lengths: Int[Tensor, " r"], groups: Int[Tensor, " g"], shape: tuple[int, ...], patch: int
 ) -> Bool[Tensor, "r p t"]:
@@ -153,7 +148,9 @@ def frame_log_probabilities(
     by_length = sorted(range(count), key=lambda row: -len(orderings[row].frames))
     lengths = torch.tensor([len(orderings[row].frames) for row in by_length])
     tokens = rolls[by_length].to(device, torch.int8)  # the largest code is 67
-    frames, turns = padded([orderings[row] for row in by_length], device)
+    sorted_orderings = [orderings[row] for row in by_length]
+    frames = pad_sequence([one.frames for one in sorted_orderings]).to(device)  # (f, r)
+    places = pad_sequence([one.groups for one in sorted_orderings]).to(device)  # (f, r, g)
     rows = torch.tensor(groups, device=device)
     hidden = hidden_cells(lengths.to(device), rows, rolls.shape, patch)
     given = tokens.masked_fill(hidden, -1)
@@ -175,7 +172,7 @@ def frame_log_probabilities(
         truth = tokens[every, :, now].long()
         regions = Regions(canvas, given)
         for turn in range(len(groups)):
-            row = rows[turns[number, :active, turn]]
+            row = rows[places[number, :active, turn]]
             undecided, filled, _ = level.tasks(regions, grid)
             child = numbers(grid, device)[row, now // column]
             z = output_at(level.generator.transformer, reading(regions, undecided) + base[:active], child)

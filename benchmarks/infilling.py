@@ -122,15 +122,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         known = torch.ones(tokens.shape[1:], dtype=torch.bool)
         known[:, gap] = False
         around = torch.where(known, tokens, -1)
-        candidates = SamplingConfig.candidates
-        kinds: list[tuple[str, Tensor | None, int]] = [
-            ("given both sides", around, candidates),
-            ("from nothing", None, 1),
-        ]
         if not model.config.sees_future:
-            kinds.insert(0, ("given the left side", around, 1))
-        for kind, given, drawn in kinds:
-            add_row(f"{name}, {kind}", sample(model, len(real), width, given, args, drawn)[..., gap])
+            add_row(f"{name}, given the left side", sample(model, len(real), width, around, args, 1)[..., gap])
+        add_row(f"{name}, given both sides", sample(model, len(real), width, around, args)[..., gap])
+        add_row(f"{name}, from nothing", sample(model, len(real), width, None, args, 1)[..., gap])
         left = tokens[..., : gap.stop]
         rows[f"{name}, given both sides"] |= {
             "bits per note of the truth": bits_per_note(model, tokens, known),
@@ -142,7 +137,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def sample(
-    model: FractalGen, count: int, width: int, given: Tensor | None, args: argparse.Namespace, candidates: int
+    model: FractalGen,
+    count: int,
+    width: int,
+    given: Tensor | None,
+    args: argparse.Namespace,
+    candidates: int = SamplingConfig.candidates,
 ) -> Rolls:
     """Rolls (count, 128, width) around the given cells."""
     generator = torch.Generator().manual_seed(args.seed)
