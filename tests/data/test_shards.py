@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -40,11 +41,21 @@ def write(folder: Path, numbers: range) -> None:
         path.write_bytes(midi(tempo(0, 400_000 + 5000 * number) + scale(8 + number % 30, 240, 30 + number)))
 
 
+def music_in(folder: Path) -> Path:
+    write(folder / "music", range(24))
+    (folder / "music" / "bad.mid").write_bytes(b"text")
+    return folder / "music"
+
+
 @pytest.fixture
 def music(tmp_path: Path) -> Path:
-    write(tmp_path / "music", range(24))
-    (tmp_path / "music" / "bad.mid").write_bytes(b"text")
-    return tmp_path / "music"
+    return music_in(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """The corpus of the music, to look at or to copy."""
+    return run(music_in(tmp_path_factory.mktemp("packed")), "out")[1]
 
 
 def run(music: Path, out: str, **settings: Any) -> tuple[Summary, Corpus]:
@@ -152,8 +163,7 @@ prepare.prepare(PrepareConfig(data=sys.argv[1], out=sys.argv[2], shard_megabytes
 
 @pytest.mark.skipif(os.name != "posix", reason="no SIGKILL")
 @pytest.mark.parametrize("where", ["half", "unlisted"])
-def test_a_killed_run_goes_on_behind_its_last_shard(music: Path, where: str) -> None:
-    expected = content(run(music, "expected")[1].path)
+def test_a_killed_run_goes_on_behind_its_last_shard(packed: Corpus, music: Path, where: str) -> None:
     out = music.parent / "out"
     done = subprocess.run([sys.executable, "-c", KILLED, str(music), str(out), where], check=False)
     assert done.returncode == -signal.SIGKILL
@@ -161,7 +171,7 @@ def test_a_killed_run_goes_on_behind_its_last_shard(music: Path, where: str) -> 
         Corpus.open(out)
     first = shard_path(out, 0).stat()
     run(music, "out")
-    assert content(out) == expected
+    assert content(out) == content(packed.path)
     assert shard_path(out, 0).stat().st_mtime_ns == first.st_mtime_ns  # it was not written again
 
 
@@ -259,9 +269,8 @@ def damage_splits(folder: Path) -> None:
         (partial(damage_manifest, velocity_bins=0), "velocity_bins is not a number"),
     ],
 )
-def test_a_damaged_folder_is_told(music: Path, damage: Callable[[Path], None], message: str) -> None:
-    corpus = run(music, "out")[1]
-    folder, second = corpus.path, corpus.metadata["shards"][0]["songs"]
+def test_a_damaged_folder_is_told(packed: Corpus, tmp_path: Path, damage: Callable[[Path], None], message: str) -> None:
+    folder, second = shutil.copytree(packed.path, tmp_path / "out"), packed.metadata["shards"][0]["songs"]
     damage(folder)
 
     def first_of_second() -> None:
@@ -299,9 +308,8 @@ def test_a_damaged_ledger_is_told_and_stays(music: Path) -> None:
     assert ledger_file.exists()
 
 
-def test_a_corpus_can_be_read_by_others(music: Path) -> None:
-    corpus = run(music, "out")[1]
-    modes = {path.stat().st_mode for path in corpus.path.iterdir() if path.name != LEDGER}
+def test_a_corpus_can_be_read_by_others(packed: Corpus) -> None:
+    modes = {path.stat().st_mode for path in packed.path.iterdir() if path.name != LEDGER}
     assert len(modes) == 1
 
 
