@@ -74,6 +74,7 @@ from fractalgen.sampling import sample_rolls
 
 OURS = "FractalGen"
 NOT_SHOWN = ("smg: quality", "smg: bass", "whole: root and third", "whole: bass")
+FLAGS = ("cfg", "filter_threshold", "density", "polyphony", "seed", "batch_size")  # as of ``fractalgen generate``
 Figures = dict[str, float]
 
 
@@ -249,17 +250,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         if not model.config.plan_width:
             raise UserError(f"--model {args.model}: it was trained without plans")
         where = Path(args.midi or made)
-        wishes = GenerateConfig(
-            mode="accompany",
-            lead_sheet=str(folder),
-            cfg=args.cfg,
-            filter_threshold=args.filter_threshold,
-            temperature=tuple(args.temperature) if len(args.temperature) > 1 else args.temperature[0],
-            density=args.density,
-            polyphony=args.polyphony,
-            seed=args.seed,
-            batch_size=args.batch_size,
-        )
+        temperature = tuple(args.temperature) if len(args.temperature) > 1 else args.temperature[0]
+        flags = {name: getattr(args, name) for name in FLAGS}
+        wishes = GenerateConfig(mode="accompany", lead_sheet=str(folder), temperature=temperature, **flags)
         cfg = with_defaults(wishes, model.config)
         jobs = []
         for group in (sheets, examples):
