@@ -171,10 +171,9 @@ def _damage(about: dict[str, Any], tensors: dict[str, npt.NDArray[Any]]) -> str:
         return "a tempo that MIDI does not know"
     if not ((beats >= 1) & (beats <= 255) & (units >= 1) & (units <= 64) & (units & (units - 1) == 0)).all():
         return "a meter that there is not"
-    if "keys.key" in tensors and tensors["keys.key"].max(initial=0) >= len(KEYS):
-        return "a key that there is not"
-    if "chords.code" in tensors and tensors["chords.code"].max(initial=0) >= CODES:
-        return "a chord that there is not"
+    for name, codes, what in (("keys.key", len(KEYS), "key"), ("chords.code", CODES, "chord")):
+        if name in tensors and tensors[name].max(initial=0) >= codes:
+            return f"a {what} that there is not"
     if "notes.voice" in tensors and len(tensors["notes.voice"]) != len(tensors["notes.pitch"]):
         return "notes.voice: not one for each note"
     return ""
