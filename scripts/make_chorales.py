@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from fractalgen.data.corpus import SPLITS, write_corpus
-from fractalgen.data.prepare import split_by_hash
+from fractalgen.data.packing import split_by_hash
 from fractalgen.data.song import Song
 from fractalgen.files import ASSETS
 from fractalgen.music.pianoroll import PianoRoll

@@ -24,8 +24,6 @@ from fractalgen.music.plan import Plan, plan_of
 from fractalgen.music.tokens import PITCHES
 from fractalgen.music.voices import voice_plane
 
-__all__ = ["Corpus", "CropDataset", "ValidCrops", "evenly"]
-
 PIANO = (21, 108)  # lowest and highest key
 ALONE = 0.5  # share of training crops whose plan is that of a piece which begins there
 ENDINGS = 0.2  # share of training crops, besides those that chance takes there, in which a song ends; with plans

@@ -24,7 +24,7 @@ from fractalgen.data.corpus import SPLITS, Split
 from fractalgen.data.ledger import Ledger, database_error
 from fractalgen.data.lists import Listed, read_manifest, read_splits
 from fractalgen.data.merging import merge
-from fractalgen.data.packing import ENDING, Pack, ShardWriter, split_by_hash
+from fractalgen.data.packing import ENDING, Pack, ShardWriter
 from fractalgen.data.reading import Read, Skipped, SourceFile, file_count, kills, read_source
 from fractalgen.data.shards import shard_path
 from fractalgen.data.sources import MIDI_ENDINGS, Source
@@ -33,8 +33,6 @@ from fractalgen.errors import UserError
 from fractalgen.files import ASSETS, replacing
 from fractalgen.music.midi_tracks import programs
 from fractalgen.parallel import ordered, within
-
-__all__ = ["Summary", "prepare", "split_by_hash"]
 
 MAY_DIFFER = {"data", "out", "report", "licence", "splits", "manifest", "style", "merge"}
 MAY_DIFFER |= {"num_workers", "scheduler", "shard_megabytes"}

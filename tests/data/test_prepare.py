@@ -14,7 +14,8 @@ from fractalgen.config import PrepareConfig
 from fractalgen.data.corpus import Corpus
 from fractalgen.data.crops import ValidCrops
 from fractalgen.data.labeller import Labeller
-from fractalgen.data.prepare import Summary, prepare, split_by_hash
+from fractalgen.data.packing import split_by_hash
+from fractalgen.data.prepare import Summary, prepare
 from fractalgen.data.reading import Skipped
 from fractalgen.errors import UserError
 from fractalgen.music.labels import Attribute
