@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,6 +33,7 @@ HEADER_KEY = "fractalgen"
 WEIGHTS_PREFIX = "model."
 SCALES = ".scale"  # the name of a matrix and this: what its rows of whole numbers are multiplied by
 MATRIX = 4096  # smaller ones are not worth rounding to whole numbers
+LAST = "last.ckpt"  # the newest checkpoint of a run, see fractalgen.training.callbacks.LastCheckpoint
 RUN_FOLDERS = ("", "checkpoints/", "*/checkpoints/", "*/*/checkpoints/")  # where a run or a part of it has its last one
 SHIPPED = ASSETS / "models"
 DTYPES: dict[SavedPrecision, torch.dtype] = {"32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
@@ -74,11 +75,34 @@ def find_model(name_or_path: str | os.PathLike[str] | None, model: str | None = 
             f"--model {model}: no such model (shipped: {names}; {SCHEME}owner/name: on the Hugging Face Hub; files go"
             " with --checkpoint)"
         )
-    if trained := [file for inner in RUN_FOLDERS for file in path.glob(f"{inner}last.ckpt")]:
-        newest = max(trained, key=lambda file: file.stat().st_mtime_ns)
+    if trained := [file for inner in RUN_FOLDERS for file in path.glob(f"{inner}{LAST}")]:
+        newest = newest_checkpoint(trained, flag)[0] or trained[0]
         raise UserError(f"--{flag} {name}: is a folder without {MODEL_FILE}, but with a checkpoint: {newest}")
     what = f"is a folder without {MODEL_FILE}" if path.is_dir() else "no such file"
     raise UserError(f"--{flag} {name}: {what} (shipped models: {names})")
+
+
+def newest_checkpoint(files: Iterable[Path], flag: str) -> tuple[Path | None, list[UserError]]:
+    """The readable checkpoint that says it was written last, and what is wrong with those that cannot be read.
+
+    Checkpoints of earlier versions do not say when.  They count as older, by their file times.  Where ``last.ckpt`` of
+    a folder is readable, it is the newest there, and the others are not opened.
+    """
+    found: list[tuple[float, int, Path]] = []
+    faults: list[UserError] = []
+    settled: set[Path] = set()
+    for file in sorted(files, key=lambda file: file.name != LAST):
+        if file.parent in settled:
+            continue
+        try:
+            written = read_checkpoint(file, flag)[0].get("written")
+        except UserError as error:
+            faults.append(error)
+            continue
+        found.append((written if isinstance(written, float) else 0.0, file.stat().st_mtime_ns, file))
+        if file.name == LAST:
+            settled.add(file.parent)
+    return max(found)[-1] if found else None, faults
 
 
 def model_name(path: Path) -> str:
@@ -106,7 +130,7 @@ def read_checkpoint(path: Path, flag: str = "checkpoint") -> tuple[dict[str, Any
     """
     refused = f"--{flag} {path}: not a FractalGen checkpoint"
     try:
-        if path.suffix == ".safetensors":
+        if path.suffix.lower() == ".safetensors":
             with safe_open(path, framework="pt") as file:
                 header = json.loads((file.metadata() or {}).get(HEADER_KEY, "null"))
                 # the header is judged before the weights are read
@@ -242,7 +266,7 @@ def save_pretrained(
     licence, val_loss ...: JSON data) is kept in the header.
     """
     path = Path(path)
-    if path.suffix != ".safetensors":
+    if path.suffix.lower() != ".safetensors":
         raise UserError(f"{path}: a shared checkpoint is named *.safetensors")
     header = make_header(model.config, **(metadata or {}))
     weights: dict[str, Tensor] = model.state_dict()

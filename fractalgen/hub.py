@@ -26,7 +26,7 @@ def is_address(name: str | os.PathLike[str]) -> bool:
 def address_of(name: str | os.PathLike[str] | None) -> str | os.PathLike[str] | None:
     """``owner/name`` as its address on the Hub; paths that are here, and whatever is no such name, stay."""
     text = "" if name is None else os.fspath(name)
-    file = text.endswith((".safetensors", ".ckpt")) or Path(text).exists()
+    file = text.lower().endswith((".safetensors", ".ckpt")) or Path(text).exists()
     remote = isinstance(name, str) and _REPOSITORY.fullmatch(text) and not file
     return f"{SCHEME}{text}" if remote else name
 

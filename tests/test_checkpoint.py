@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -48,7 +49,7 @@ def test_float32_round_trip_is_exact(model: FractalGen, tmp_path: Path) -> None:
 
 
 def test_bfloat16_is_half_the_size_and_close(model: FractalGen, tmp_path: Path) -> None:
-    path = save_pretrained(model, tmp_path / "half.safetensors")
+    path = save_pretrained(model, tmp_path / "half.SAFETENSORS")  # as some file systems write it
     back = load_pretrained(str(path))
     for name, value in back.state_dict().items():
         assert value.dtype == torch.float32
@@ -131,6 +132,17 @@ def test_shipped_models_go_by_name(model: FractalGen, tmp_path: Path, monkeypatc
     for folder in (tmp_path, *trained.parents[:3]):
         with pytest.raises(UserError, match=f"--checkpoint {folder}: is a folder .* with a checkpoint: {trained}"):
             load_pretrained(folder)
+
+
+def test_a_run_folder_names_the_checkpoint_that_was_written_last(model: FractalGen, tmp_path: Path) -> None:
+    """By the time that the checkpoints tell: files of a copied run have other times.  A damaged one is no choice."""
+    files = [tmp_path / f"version_{number}" / "checkpoints" / "last.ckpt" for number in range(4)]
+    for number, (file, written) in enumerate(zip(files, ({}, {"written": 9.0}, {"written": 8.0}, None), strict=True)):
+        file.parent.mkdir(parents=True)
+        file.touch() if written is None else lightning_file(file, model, **written)
+        os.utime(file, (number, number))
+    with pytest.raises(UserError, match=f"with a checkpoint: {files[1]}$"):
+        load_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])

@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from tqdm.auto import tqdm
 
+from fractalgen.checkpoint import LAST
 from fractalgen.errors import Stopped
 from fractalgen.files import replacing
 
@@ -170,7 +171,7 @@ class LastCheckpoint(Checkpoint):
     def path(self, trainer: Trainer) -> Path:
         """The file."""
         assert trainer.log_dir is not None
-        return Path(trainer.log_dir) / "checkpoints" / "last.ckpt"
+        return Path(trainer.log_dir) / "checkpoints" / LAST
 
     def save(self, trainer: Trainer) -> None:
         """Replace ``last.ckpt``, atomically."""

@@ -95,25 +95,18 @@ def resume_point(cfg: TrainConfig, config: ModelConfig) -> tuple[TrainConfig, Re
 def newest_whole(path: Path, missing_ok: bool = False) -> Path | None:
     """A checkpoint, or the newest readable one in a run folder; unreadable ones are reported.
 
-    A checkpoint says when it was written.  Those of earlier versions do not: they count as older, by their file times.
+    See :func:`fractalgen.checkpoint.newest_checkpoint`.
 
     Raises:
         UserError: there is none, unless ``missing_ok``: then None.
     """
-    if path.is_file() and path.suffix == ".ckpt":
+    if path.is_file() and path.suffix.lower() == ".ckpt":
         return path
     if not path.is_dir() and not missing_ok:
         raise UserError(f"--resume {path}: {'not a .ckpt file' if path.is_file() else 'no such file'}")
-    found: list[tuple[float, int, Path]] = []
-    for file in path.rglob("[!.]*.ckpt"):
-        try:
-            written = checkpoint.read_checkpoint(file, flag="resume")[0].get("written")
-        except UserError as error:
-            print(f"left out: {error}", file=sys.stderr)
-        else:
-            found.append((written if isinstance(written, float) else 0.0, file.stat().st_mtime_ns, file))
-    if found:
-        return max(found)[-1]
-    if missing_ok:
-        return None
-    raise UserError(f"--resume {path}: no complete checkpoint (.ckpt) in this folder")
+    newest, faults = checkpoint.newest_checkpoint(path.rglob("[!.]*.ckpt"), "resume")
+    for fault in faults:
+        print(f"left out: {fault}", file=sys.stderr)
+    if newest is None and not missing_ok:
+        raise UserError(f"--resume {path}: no complete checkpoint (.ckpt) in this folder")
+    return newest

@@ -167,11 +167,12 @@ def test_resuming_takes_the_newest_whole_checkpoint_of_a_folder(
     from fractalgen.training.resume import newest_whole
 
     train(settings(str(corpus), str(tmp_path / "run")))
-    whole = last(tmp_path / "run")
-    newer = whole.with_name("step_00000099-val_loss_0.0001.ckpt")
-    newer.write_bytes(whole.read_bytes()[:-5000])
-    assert newest_whole(tmp_path / "run") == whole
-    assert str(newer) in capsys.readouterr().err
+    newest = last(tmp_path / "run")
+    assert newest_whole(tmp_path / "run") == newest
+    newest.write_bytes(newest.read_bytes()[:-5000])
+    (best,) = newest.parent.glob("step_*")
+    assert newest_whole(tmp_path / "run") == best
+    assert str(newest) in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no complete checkpoint"):
         newest_whole(tmp_path / "empty")
