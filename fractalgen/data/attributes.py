@@ -85,11 +85,10 @@ class Measured(NamedTuple):
         for start in range(0, max(1, song.num_steps - crop // 2), crop):
             facts = numbers(tokens[:, start : start + crop], steps_per_quarter, velocity_bins)
             facts["tempo"] = pace(song.tempos, start, start + crop)
-            if song.flat:
-                facts["velocity"] = None
             rows.append([value if isinstance(value := facts[name], float) else np.nan for name in UNITS])
             meters[meter_between(song.meters, start, start + crop)] += 1
-        return cls(np.array(rows, np.float64), meters)
+        measured = cls(np.array(rows, np.float64), meters)
+        return measured.flattened() if song.flat else measured
 
     def flattened(self) -> Measured:
         """Without the velocities, which mean nothing."""
