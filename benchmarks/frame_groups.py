@@ -12,9 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from fractalgen.model.grid import Grid, Margin, windows
+from fractalgen.model.grid import Grid, Margin, numbers, windows
 from fractalgen.model.level import FractalLevel
-from fractalgen.model.long_context import numbers
 from fractalgen.model.losses import wide
 from fractalgen.model.mar import MaskedAutoregressive
 from fractalgen.model.regions import Condition, Regions

@@ -44,9 +44,8 @@ from fractalgen.devices import autocast, choose_precision
 from fractalgen.errors import UserError
 from fractalgen.evaluation.likelihood import check_fits
 from fractalgen.evaluation.statistics import ratio_error
-from fractalgen.model.grid import Grid, surround
+from fractalgen.model.grid import Grid, numbers, surround
 from fractalgen.model.level import FractalLevel
-from fractalgen.model.long_context import numbers
 from fractalgen.model.losses import wide
 from fractalgen.model.mar import MaskedAutoregressive
 from fractalgen.model.plans import Plans

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fractalgen.model.grid import Grid
+from fractalgen.model.transformer import narrow
 from fractalgen.music.tokens import HOLD, ONSET
 
 
@@ -27,10 +28,7 @@ class CellFeatures(nn.Module):
 
     def forward(self, codes: Int[Tensor, "*n h w"]) -> Float[Tensor, "*n features"]:
         """Features of whole windows, four times ``h * w`` of them."""
-        table: Tensor = self.table
-        if torch.is_autocast_enabled(table.device.type):  # half the memory; the planes of 0 and 1 stay exact
-            table = table.to(torch.get_autocast_dtype(table.device.type))
-        return F.embedding(codes.int(), table).flatten(-3)
+        return F.embedding(codes.int(), narrow(self.table)).flatten(-3)  # the planes of 0 and 1 stay exact
 
 
 class Place(nn.Module):

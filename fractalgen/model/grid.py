@@ -121,15 +121,28 @@ def earlier(grid: Grid, canvas: Margin, window: Margin, own: bool, device: torch
 
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)
+def columns_and_rows(grid: Grid, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The column and the row of each patch, by its number."""
+    row, column = torch.meshgrid(torch.arange(grid.rows), torch.arange(grid.cols), indexing="ij")
+    return grid.number(column).to(device), grid.number(row).to(device)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def numbers(grid: Grid, device: torch.device) -> Int[Tensor, "r c"]:
+    """The number of the patch in each row and column."""
+    place = torch.arange(len(grid)).view(grid.rows, grid.cols)
+    return grid.number(place).argsort().view(grid.rows, grid.cols).to(device)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
 def neighbours(grid: Grid, columns: tuple[int, ...], device: torch.device) -> Int[Tensor, "n e"]:
     """The patch in the same row some ``columns`` earlier (negative: later) than each patch; ``n`` where none is."""
     padding = max(map(abs, columns))
-    numbers = torch.empty(grid.rows * grid.cols, dtype=torch.long)
-    place = torch.arange(grid.rows * grid.cols).view(grid.rows, grid.cols)
-    numbers[grid.number(place)] = torch.arange(len(grid))  # from place to number in scan order
-    padded = F.pad(numbers.view(grid.rows, grid.cols), (padding, padding), value=len(grid))
+    padded = F.pad(numbers(grid, device), (padding, padding), value=len(grid))
     shifted = [padded[:, padding - shift : padding - shift + grid.cols] for shift in columns]
-    return grid.number(torch.stack(shifted, -1)).to(device)
+    return grid.number(torch.stack(shifted, -1))
 
 
 def cut(canvas: Int[Tensor, "b ch cw"], index: Int[Tensor, "*n h w"]) -> Int[Tensor, "b *n h w"]:

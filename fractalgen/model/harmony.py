@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from fractalgen.model.grid import Grid
+from fractalgen.model.transformer import narrow
 from fractalgen.music.bars import units_of
 from fractalgen.music.chords import CODES, FIRST, NO_CHORD, QUALITIES, Chord
 
@@ -72,10 +73,7 @@ class Harmony(nn.Module):
         groups = self.windows(codes, grid)[:, None]
         rows = self.patch * torch.arange(grid.rows, device=codes.device)
         seen = seen_from(groups, (lowest[:, None] + rows)[:, :, None, None])
-        table: Tensor = self.table
-        if torch.is_autocast_enabled(table.device.type):
-            table = table.to(torch.get_autocast_dtype(table.device.type))
-        embedded: Tensor = self.embed(F.embedding(seen, table).flatten(-2))  # b r g d
+        embedded: Tensor = self.embed(F.embedding(seen, narrow(self.table)).flatten(-2))  # b r g d
         embedded = embedded.repeat_interleave(grid.cols // groups.shape[2], 2)
         return (embedded.transpose(1, 2) if grid.order == "column_major" else embedded).flatten(1, 2)
 

@@ -15,9 +15,9 @@ from fractalgen.config import LevelConfig, ModelConfig
 from fractalgen.model.degrees import DEGREES, raised
 from fractalgen.model.embeddings import CellFeatures, Place, mlp
 from fractalgen.model.generators import GENERATORS
-from fractalgen.model.grid import Grid, Margin, cut, interior, surround, windows
+from fractalgen.model.grid import Grid, Margin, columns_and_rows, cut, interior, surround, windows
 from fractalgen.model.harmony import Harmony
-from fractalgen.model.long_context import columns_and_rows, find_long_context, find_returned
+from fractalgen.model.long_context import find_long_context, find_returned
 from fractalgen.model.losses import LossTerms, gate_nll, wide
 from fractalgen.model.regions import Condition, Regions
 from fractalgen.model.schedule import Schedule
@@ -188,17 +188,8 @@ class FractalLevel(nn.Module):
         assert regions.returns is not None
         given = regions.given if self.sees_future else None
         roll = interior(regions.canvas, self.margin)
-        return find_returned(
-            grid,
-            roll,
-            regions.returned,
-            regions.returns,
-            region,
-            child,
-            self.unknown,
-            given=given,
-            **decided,
-        )
+        shown = (regions.returned, regions.returns)
+        return find_returned(grid, roll, *shown, region, child, self.unknown, given=given, **decided)
 
     def long_context(
         self, regions: Regions, region: Int[Tensor, " m"], child: Int[Tensor, " m"], steps: Tensor | None = None

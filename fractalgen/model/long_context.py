@@ -8,14 +8,12 @@ a bar comes back to an earlier one, the cells of that one are handed down too.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from fractalgen.model.grid import Grid, neighbours
+from fractalgen.model.grid import Grid, columns_and_rows, neighbours, numbers
 
 
 def find_long_context(
@@ -80,21 +78,3 @@ def find_returned(
             earlier = earlier | (grid.split(given)[region, number] >= 0)
         visible = visible & (earlier | ~inside[..., None, None])
     return torch.where(visible, found, unknown)
-
-
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)
-def columns_and_rows(grid: Grid, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The column and the row of each patch, by its number."""
-    row, column = torch.meshgrid(torch.arange(grid.rows), torch.arange(grid.cols), indexing="ij")
-    return grid.number(column).to(device), grid.number(row).to(device)
-
-
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)
-def numbers(grid: Grid, device: torch.device) -> Int[Tensor, "r c"]:
-    """The number of the patch in each row and column."""
-    place = torch.arange(len(grid)).view(grid.rows, grid.cols)
-    found = torch.empty(len(grid), dtype=torch.long)
-    found[grid.number(place)] = torch.arange(len(grid))
-    return found.view(grid.rows, grid.cols).to(device)

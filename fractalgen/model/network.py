@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -26,18 +25,11 @@ from fractalgen.music.chords import UNTOLD
 from fractalgen.music.tokens import ABSENT, NO_HOLD, UNKNOWN
 
 
-class Returning(TypedDict, total=False):
-    """Two fields of :class:`.Regions`."""
-
-    returned: Tensor
-    returns: Tensor
-
-
-def returning(plans: Plans | None) -> Returning:
-    """What the first level's region is told of bars that come back: nothing where none does."""
+def with_returns(regions: Regions, plans: Plans | None) -> Regions:
+    """The first level's regions, told of the bars that come back; as they are where none does."""
     if plans is None or not bool((plans.back > 0).any()):
-        return {}
-    return {"returned": plans.bank, "returns": plans.sources}
+        return regions
+    return replace(regions, returned=plans.bank, returns=plans.sources)
 
 
 class FractalNetwork(nn.Module):
@@ -166,21 +158,21 @@ class FractalNetwork(nn.Module):
         if self.planner is not None and plans is None:
             plans = Plans.free(batch, width // self.config.column, pitches, self.config.column, tokens.device)
         schedule = None if num_iter_list is None else Schedule(self.iterations(num_iter_list), mar_order)
-        cond = self.condition(cond_list, batch, plans)
         if absent is not None and not bool(absent.any()):
             absent = None
-        if absent is not None:
-            tokens = carried(tokens, absent, self.config.column)
+        given = None
+        if not (known is None and ended is None and absent is None):
+            given = torch.full_like(tokens, UNKNOWN) if known is None else torch.where(known, tokens, UNKNOWN)
+            if ended is not None:
+                given = given.masked_fill(ended, NO_HOLD)
+            if absent is not None:
+                given = given.masked_fill(absent[:, None], ABSENT)
+                tokens = carried(tokens, absent, self.config.column)
         canvas = surround(tokens, self.root.margin, self.config.vocabulary + 1)
-        losses = LossTerms(len(tokens), self.null, subsample, flat)
-        crop = torch.arange(len(tokens), device=tokens.device)
-        given = None if known is None else torch.where(known, tokens, UNKNOWN)
-        if ended is not None:
-            given = (torch.full_like(tokens, UNKNOWN) if given is None else given).masked_fill(ended, NO_HOLD)
-        if absent is not None:
-            given = (torch.full_like(tokens, UNKNOWN) if given is None else given).masked_fill(absent[:, None], ABSENT)
-        regions = Regions(canvas, given, **returning(plans))
-        self.root.nll(regions, cond, crop, losses.zeros + 1, losses, schedule)
+        regions = with_returns(Regions(canvas, given), plans)
+        losses = LossTerms(batch, self.null, subsample, flat)
+        crop = torch.arange(batch, device=tokens.device)
+        self.root.nll(regions, self.condition(cond_list, batch, plans), crop, losses.zeros + 1, losses, schedule)
         return NLL(losses.terms, losses.kinds, exact=self.config.is_autoregressive or schedule is not None)
 
     def iterations(self, num_iter_list: Sequence[int]) -> tuple[int, ...]:

@@ -78,17 +78,14 @@ class Planner(nn.Module):
         Returns from farther than ``MOST_BACK`` columns are never drawn and cost nothing.
         ``key``: labels, 0 for none.  What is told in ``decided`` is known beforehand and costs nothing.
         """
+        decided = plans.untold() if decided is None else decided
         turned, mode, _ = turn(plans, key)
         states = self.transformer(self.inputs(turned, mode), causal=True).unflatten(1, (-1, 1 + self.units))
         columns = torch.arange(plans.back.shape[1], device=plans.back.device)
         logits = possible_back(wide(self.to_back(states[:, :, 0])), plans.before[:, None] + columns)
-        scored = (plans.back >= 0) & (plans.back <= MOST_BACK)
-        if decided is not None:
-            scored = scored & (decided.back < 0)
+        scored = (plans.back >= 0) & (plans.back <= MOST_BACK) & (decided.back < 0)
         returns = F.cross_entropy(logits.transpose(1, 2), plans.back.clamp(0, MOST_BACK), reduction="none")
-        scored_chords = plans.chords != UNTOLD
-        if decided is not None:
-            scored_chords = scored_chords & (decided.chords == UNTOLD)
+        scored_chords = (plans.chords != UNTOLD) & (decided.chords == UNTOLD)
         root, quality, bass = parts(turned.chords)
         h = states[:, :, 1:].flatten(1, 2)
 
@@ -99,10 +96,7 @@ class Planner(nn.Module):
         h = h + self.root(root)
         inside = cost(self.to_quality(h), quality) + cost(self.to_bass(h + self.quality(quality)), bass)
         chords = chords + inside * (root > 0)
-        return {
-            "plan/returns": (returns * scored).sum(1),
-            "plan/chords": (chords * scored_chords).sum(1),
-        }
+        return {"plan/returns": (returns * scored).sum(1), "plan/chords": (chords * scored_chords).sum(1)}
 
     @torch.no_grad()
     def draw(

@@ -103,7 +103,7 @@ def evaluate(
 
 
 def narrow(x: Tensor) -> Tensor:
-    """Under autocast a residual stream in its type: half the memory traffic."""
+    """Numbers in the type of the autocast, if there is one: half the memory traffic."""
     if torch.is_autocast_enabled(x.device.type):
         return x.to(torch.get_autocast_dtype(x.device.type))
     return x

@@ -16,7 +16,7 @@ from fractalgen.model.level import FractalLevel
 from fractalgen.model.regions import Condition, Regions
 from fractalgen.model.sampling.recorder import Composed, Recorder, RegionSampler, StepLog
 from fractalgen.model.sampling.state import LevelState
-from fractalgen.model.sampling.token_sampler import GATE, INSIDE, TokenSampler, streams
+from fractalgen.model.sampling.token_sampler import GATE, TokenSampler, streams
 from fractalgen.music.tokens import ABSENT, HOLD, SILENCE
 
 SPAN = 8
@@ -42,44 +42,24 @@ def sample_ar(
     """
     state = ArState(level, regions, cond, sampler)
     recorder = ArRecorder(level, state.regions, state.undecided, log)
-    count, device = len(state.grid), state.flat.device
-    # children are filled one per pass where they are expensive or leave less room to the others
-    one = state.alone or not level.above_cells
-    silent = state.grid.split(state.roll).clone()  # what was given, and silence
-    may = state.possible()
-    if not one:
-        state.guess_holds(state.grid.join(may[..., None, None]))
-    rank = torch.arange(count, device=device)
-    end = (may * (rank + 1)).amax(1)  # behind the last child that may sound
-    last = (state.sounds[:, None] & may) & (rank == end[:, None] - 1)  # it sounds if all children before it are silent
-    span = rank[:SPAN]
-    begin = torch.where(end > 0, 0, count)  # the first child that is not final
-    quiet = torch.ones_like(state.sounds)  # no final child was drawn to sound
-    live = (end > 0).nonzero()[:, 0]  # regions that are not finished
+    count = len(state.grid)
+    span = torch.arange(min(SPAN, count), device=state.flat.device)
+    begin = torch.where(state.end > 0, 0, count)  # the first child of each region that is not final
+    live = (state.end > 0).nonzero()[:, 0]  # regions that are not finished
     while len(live):
         # the gates of the next children of every region, if the guesses are right
-        row, start = live[:, None], begin[live]
-        child = start.clamp(max=count - len(span))[:, None] + span
-        new = child >= start[:, None]
-        if state.alone:
-            may = state.possible()
+        row, start = live[:, None], begin[live][:, None]
+        child = start.clamp(max=count - len(span)) + span
+        new = child >= start
         z = state.conditions(row, child)
-        opened, chance = sampler.at(level.index, (child + 1) / count).gates(
-            state.gates(z, row, child, new),
-            state.noise[row, child, GATE],
-            may[row, child] & new,
-            state.filled[row, child],
-        )
-        forced = last[row, child]
-        forced = forced & quiet[row] & ~(opened & ~forced).any(1, keepdim=True)
-        opened, chance = opened | forced, chance.masked_fill(forced, 1.0).to(recorder.chances)
-        recorder.chances[row, child] = torch.where(new, chance, recorder.chances[row, child])
+        opened, chance = state.open(z, row, child, new)
+        recorder.chances[row, child] = torch.where(new, chance.to(recorder.chances), recorder.chances[row, child])
 
         # what is inside the open ones: all cells, or the first child only where children are filled one by one
-        fill = opened & (opened.cumsum(1) == 1) if one else opened
+        fill = opened & (opened.cumsum(1) == 1) if state.one_by_one else opened
         patch = (row[..., None, None], state.own[child])
         guess = state.flat[patch]
-        found = torch.where((opened | ~new)[..., None, None], guess, silent[row, child])
+        found = torch.where((opened | ~new)[..., None, None], guess, state.silent[row, child])
         number, slot = fill.nonzero(as_tuple=True)
         if len(number):
             place = live[number], child[number, slot]
@@ -91,12 +71,12 @@ def sample_ar(
 
         # final are the children up to and including the first one that differs from its guess
         after = torch.where((found != guess).flatten(2).any(-1), child + 1, child[:, -1:] + 1)
-        if one:
+        if state.one_by_one:
             after = torch.where(opened & ~fill, child, after)
-        start = after.amin(1)
-        quiet[live] &= ~(opened & (child < start[:, None])).any(1)
-        going = start < end[live]
-        begin[live] = torch.where(going, start, count)
+        final = after.amin(1)
+        state.quiet[live] &= ~(opened & (child < final[:, None])).any(1)
+        going = final < state.end[live]
+        begin[live] = torch.where(going, final, count)
         live = live[going]
         recorder.tell(begin)
     recorder.tell(begin)
@@ -135,7 +115,9 @@ class ArState(LevelState):
     """The state of an AR level while it samples: the cells decided or guessed so far, and the key-value cache.
 
     ``flat`` (b, cells + 1) holds the canvas, with guesses ahead, and behind it one cell that is unknown; ``canvas`` is
-    a view of it.
+    a view of it.  ``silent`` (b, n, h, w): the children as they are where their gates stay shut.  ``one_by_one``: one
+    child of a region is filled in a pass, because children are expensive or leave less room to the others.  ``end``
+    (b): behind the last child that may sound.  ``quiet`` (b): no final child was drawn to sound.
     """
 
     def __init__(self, level: FractalLevel, regions: Regions, cond: Condition, sampler: TokenSampler) -> None:
@@ -170,6 +152,16 @@ class ArState(LevelState):
         self.steps = torch.arange(len(grid), device=device).expand(len(self.flat), -1)
         self.returning = regions.returns is not None and bool((regions.returns >= 0).any())
         self.decoder = generator.decoder(sampler.streams * len(self.flat), len(grid))
+        self.one_by_one = self.alone or not level.above_cells
+        self.silent = grid.split(self.roll).clone()
+        self.may = self.possible()
+        if not self.one_by_one:
+            self.guess_holds(grid.join(self.may[..., None, None]))
+        rank = self.steps[:1]
+        self.end = (self.may * (rank + 1)).amax(1)
+        # it sounds if all children before it are silent
+        self.last = (self.sounds[:, None] & self.may) & (rank == self.end[:, None] - 1)
+        self.quiet = torch.ones_like(self.sounds)
 
     def guess_holds(self, free: Bool[Tensor, "b p t"]) -> None:
         """Guess that what sounds beside a region of cells is held for two steps more where a cell is ``free``."""
@@ -178,6 +170,26 @@ class ArState(LevelState):
             left = self.canvas[:, top : self.canvas.shape[1] - top, past - 1, None]
             sounds = (left > SILENCE) & (left < self.level.unknown)
             self.roll[:, :, :2].masked_fill_(sounds & free[:, :, :2], HOLD)
+
+    def open(
+        self,
+        z: Float[Tensor, "g r s d"],
+        row: Int[Tensor, "r 1"],
+        child: Int[Tensor, "r s"],
+        asked: Bool[Tensor, "r s"],
+    ) -> tuple[Bool[Tensor, "r s"], Float[Tensor, "r s"]]:
+        """Which of the children that are ``asked`` sound, if the guesses before them are right, and how probably."""
+        if self.alone:
+            self.may = self.possible()
+        opened, chance = self.sampler.at(self.level.index, (child + 1) / len(self.grid)).gates(
+            self.gates(z, row, child, asked),
+            self.noise[row, child, GATE],
+            self.may[row, child] & asked,
+            self.filled[row, child],
+        )
+        forced = self.last[row, child]
+        forced = forced & self.quiet[row] & ~(opened & ~forced).any(1, keepdim=True)
+        return opened | forced, chance.masked_fill(forced, 1.0)
 
     def conditions(self, row: Int[Tensor, "r 1"], child: Int[Tensor, "r s"]) -> Float[Tensor, "g r s d"]:
         """Conditions of children, by guidance stream."""
@@ -197,27 +209,17 @@ class ArState(LevelState):
     def below(
         self, region: Int[Tensor, " m"], child: Int[Tensor, " m"], z: Float[Tensor, "g m d"]
     ) -> tuple[Regions, Condition]:
-        """Some children as regions of the level below."""
-        long_context = returned = None
-        condition = replace(self.inside, vector=z.flatten(0, 1))  # of which cells look at the vector alone
-        if not self.level.above_cells:  # a cell knows no echo
-            condition = replace(self.inside.each(lambda x: x[:, region, child].flatten(0, 1)), vector=condition.vector)
-            returned = self.level.returned_cells(self.regions, region, child, steps=self.steps)
-            split = self.echoes  # cut once for all passes
-            long_context = (
-                self.level.long_context(self.regions, region, child, self.steps)
-                if split is None
-                else split[region, child]
-            )
-        parts = Regions(
-            self.look(region, child),
-            self.given[region, child],
-            long_context,
-            returned,
-            limits=None if self.limits is None else self.limits.at(region, child),
-            noise=self.noise[region, child, INSIDE:],
-        )
-        return parts, condition
+        """Some children as regions of the level below, and their conditions."""
+        vector = z.flatten(0, 1)
+        if self.level.above_cells:  # a cell knows no echo, and looks at the vector alone
+            return self.parts(region, child, None, None), replace(self.inside, vector=vector)
+        if self.echoes is not None:  # cut once for all passes
+            long_context: Tensor | None = self.echoes[region, child]
+        else:
+            long_context = self.level.long_context(self.regions, region, child, self.steps)
+        returned = self.level.returned_cells(self.regions, region, child, steps=self.steps)
+        inside = self.inside.each(lambda x: x[:, region, child].flatten(0, 1))
+        return self.parts(region, child, long_context, returned), replace(inside, vector=vector)
 
     def look(self, region: Int[Tensor, " m"], child: Int[Tensor, " m"]) -> Int[Tensor, "m h w"]:
         """Cells of some children and of the margin around them, as far as they are decided."""

@@ -15,7 +15,7 @@ from fractalgen.model.mar import MaskedAutoregressive
 from fractalgen.model.regions import Condition, Regions
 from fractalgen.model.sampling.recorder import Composed, Recorder, RegionSampler, StepLog
 from fractalgen.model.sampling.state import LevelState
-from fractalgen.model.sampling.token_sampler import GATE, INSIDE, ORDER, TokenSampler, streams
+from fractalgen.model.sampling.token_sampler import GATE, ORDER, TokenSampler, streams
 from fractalgen.music.tokens import ABSENT, SILENCE
 
 
@@ -57,7 +57,7 @@ def sample_mar(
 
         # what is inside the open ones
         region, child = opened.nonzero(as_tuple=True)
-        parts, conditions = state.parts(region, child, z)
+        parts, conditions = state.below(region, child, z)
         state.put(target.nonzero(as_tuple=True), SILENCE)
         batch = (target.cumsum(1) - 1) // sampler.settings.batch_generate_size
         for number in range(int(batch[target].max()) + 1):
@@ -110,18 +110,12 @@ class MarState(LevelState):
         base = self.base + (shown.flatten(0, 1) if shown.ndim else shown)
         return streams(self.generator(content, base, context, sees), self.sampler)
 
-    def parts(
+    def below(
         self, region: Int[Tensor, " m"], child: Int[Tensor, " m"], z: Float[Tensor, "g b n d"]
     ) -> tuple[Regions, Condition]:
         """Some children as regions of the level below, and their conditions by guidance stream, (g, m, ...)."""
-        parts = Regions(
-            self.look(region, child),
-            self.given[region, child],
-            self.level.long_context(self.regions, region, child),
-            None if self.level.above_cells else self.level.returned_cells(self.regions, region, child),
-            limits=None if self.limits is None else self.limits.at(region, child),
-            noise=self.noise[region, child, INSIDE:],
-        )
+        returned = None if self.level.above_cells else self.level.returned_cells(self.regions, region, child)
+        parts = self.parts(region, child, self.level.long_context(self.regions, region, child), returned)
         return parts, replace(self.inside, vector=z).each(lambda x: x[:, region, child])
 
     def look(self, region: Int[Tensor, " m"], child: Int[Tensor, " m"]) -> Int[Tensor, "m h w"]:

@@ -10,7 +10,7 @@ from fractalgen.model.grid import Margin, windows
 from fractalgen.model.level import FractalLevel
 from fractalgen.model.regions import Condition, Regions
 from fractalgen.model.sampling.recorder import Composed, RegionSampler
-from fractalgen.model.sampling.token_sampler import TokenSampler, streams
+from fractalgen.model.sampling.token_sampler import INSIDE, TokenSampler, streams
 from fractalgen.music.tokens import SILENCE
 
 
@@ -61,6 +61,23 @@ class LevelState:
     def look(self, region: Int[Tensor, " m"], child: Int[Tensor, " m"]) -> Int[Tensor, "m h w"]:
         """Cells of some children and of the margin around them, as far as they are decided."""
         raise NotImplementedError
+
+    def parts(
+        self,
+        region: Int[Tensor, " m"],
+        child: Int[Tensor, " m"],
+        long_context: Int[Tensor, "m e h w"] | None,
+        returned: Int[Tensor, "m h w"] | None,
+    ) -> Regions:
+        """Some children as regions of the level below."""
+        return Regions(
+            self.look(region, child),
+            self.given[region, child],
+            long_context,
+            returned,
+            limits=None if self.limits is None else self.limits.at(region, child),
+            noise=self.noise[region, child, INSIDE:],
+        )
 
     def fill(
         self,

@@ -14,7 +14,7 @@ from fractalgen.config import ModelConfig
 from fractalgen.model.absent import carried
 from fractalgen.model.grid import surround
 from fractalgen.model.limits import Limits
-from fractalgen.model.network import FractalNetwork, returning
+from fractalgen.model.network import FractalNetwork, with_returns
 from fractalgen.model.plans import Plans
 from fractalgen.model.regions import Condition, Regions
 from fractalgen.model.sampling.recorder import Composed, StepLog
@@ -119,7 +119,7 @@ class Composer:
         vocabulary, root = self.model.config.vocabulary, self.model.root
         canvas = surround(torch.full_like(given, vocabulary), root.margin, vocabulary + 1)
         noise = self.sampler.uniform((len(given), len(root.grid(canvas)) * root.numbers_per_child))
-        regions = Regions(canvas, given, limits=limits, noise=noise, **returning(self.plans))
+        regions = with_returns(Regions(canvas, given, limits=limits, noise=noise), self.plans)
         composed = sample_regions(root, regions, self.condition(len(given)), self.sampler, self.record, self.log)
         if not self.model.config.is_autoregressive:
             composed.tokens = torch.where(given >= 0, given, drop_orphans(composed.tokens.cpu()).to(given))
