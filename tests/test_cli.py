@@ -306,6 +306,8 @@ def test_train_without_a_file_is_small() -> None:
     assert config.embed_dims == (256, 192, 128, 64)
     config = parse("train", "--config", "tiny", "--seed", "3")
     assert (config.embed_dims, config.seed) == ((128, 96, 64, 32), 3)
+    kinds = ("--generator_types", "mar", "ar", "ar", "ar")
+    assert parse("train", "--config", "small_mar") == parse("train", *kinds, "--val_crops", "128")
     names = "base, chorales, small, small_mar, tiny, triplets"
     with pytest.raises(UserError, match=rf"--config nowhere: no such file \(shipped: {names}\)"):
         parse("train", "--config", "nowhere")

@@ -47,19 +47,24 @@ def _nested(node: yaml.CollectionNode) -> bool:
     return any(isinstance(part, yaml.CollectionNode) for part in parts)
 
 
+def shipped_configs() -> list[str]:
+    """The names of the files in ``configs/``."""
+    return sorted(file.stem for file in CONFIGS.glob("*.yaml"))
+
+
 def read_config(path: str) -> dict[str, Any]:
     """The keys and values of a YAML file, or of a shipped one by name (``small``).
+
+    A shipped one that the key ``extends`` names comes first; the file's own values override its.
 
     Raises:
         UserError: it is missing, is no YAML, holds something else or has a key twice.
     """
-    shipped = CONFIGS / f"{path}.yaml"
-    file = shipped if Path(path).name == path and shipped.is_file() else Path(path)
+    file = CONFIGS / f"{path}.yaml" if path in shipped_configs() else Path(path)
     try:
         data = yaml.load(file.read_text(encoding="utf-8"), PlainYaml)
     except FileNotFoundError:
-        names = ", ".join(sorted(file.stem for file in CONFIGS.glob("*.yaml")))
-        raise UserError(f"--config {path}: no such file (shipped: {names})") from None
+        raise UserError(f"--config {path}: no such file (shipped: {', '.join(shipped_configs())})") from None
     except OSError as error:
         raise UserError(f"--config {path}: cannot be read ({one_line(error)})") from None
     except Exception as error:  # noqa: BLE001 (yaml's constructors of dates, numbers and deep lists raise many kinds)
@@ -68,7 +73,12 @@ def read_config(path: str) -> dict[str, Any]:
         return {}
     if not isinstance(data, dict):
         raise UserError(f"--config {path}: expected lines of the form 'name: value'")
-    return data
+    if "extends" not in data:
+        return data
+    parent = data.pop("extends")
+    if not isinstance(parent, str) or parent not in shipped_configs():
+        raise UserError(f"--config {path}: extends {quoted(parent)}: must be one of {', '.join(shipped_configs())}")
+    return {**read_config(parent), **data}
 
 
 def one_line(error: BaseException) -> str:

@@ -69,6 +69,14 @@ def test_short_settings_stay_short(tmp_path: Path, text: str) -> None:
         cli.resolve_config(TrainConfig, {}, [str(path)])
 
 
+@pytest.mark.parametrize("parent", ["nowhere", "../small", "[small]", "~"])
+def test_settings_extend_shipped_ones_alone(tmp_path: Path, parent: str) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(f"extends: {parent}\n")
+    with pytest.raises(UserError, match=r"a.yaml: extends .*: must be one of base, chorales, small,"):
+        cli.resolve_config(TrainConfig, {}, [str(path)])
+
+
 def test_settings_may_repeat_a_list(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     path.write_text("embed_dims: &dims [64, 64, 64, 64]\nmax_children: *dims\n")
