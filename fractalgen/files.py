@@ -79,8 +79,8 @@ def write_tensors(path: str | Path, tensors: Mapping[str, npt.NDArray[Any]], met
         temporary.chmod(permissions)
 
 
-def writable_folder(path: str) -> Path:
-    """The folder, made if needed; UserError when files cannot be made in it."""
+def writable_folder(path: str | Path) -> Path:
+    """The folder of ``--output_dir`` or one in it, made if needed; UserError when files cannot be made in it."""
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)

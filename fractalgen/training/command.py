@@ -7,7 +7,6 @@ resumed run continues exactly as if it had never stopped, and devices share the 
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import warnings
 from pathlib import Path
@@ -25,6 +24,7 @@ from fractalgen.data.labeller import chosen
 from fractalgen.data.loaders import CropData
 from fractalgen.devices import choose_precision
 from fractalgen.errors import UserError
+from fractalgen.files import writable_folder
 from fractalgen.music.tokens import PITCHES
 from fractalgen.training.averaging import AveragedWeights
 from fractalgen.training.callbacks import LastCheckpoint, StepBar, WholeFiles
@@ -85,7 +85,7 @@ def train(cfg: TrainConfig) -> Path:
             start_from(module.model, cfg.init_from)
         with torch.no_grad():  # what the network refuses is reported before anything is written
             module.model.nll(data.val_crops[0]["tokens"][None])
-        make_folder(cfg)
+        writable_folder(Path(cfg.run_dir, "lightning_logs"))
         try:
             trainer.fit(module, datamodule=data, ckpt_path=cfg.resume, weights_only=True)
         except SystemExit as error:  # what Lightning makes of Ctrl-C before the first step
@@ -119,17 +119,6 @@ def check_flags(cfg: TrainConfig) -> None:
         raise UserError(f"--strategy {cfg.strategy} --optimizer muon: Muon needs whole matrices; use --optimizer adamw")
     if cfg.plan_only and not cfg.plan_width:
         raise UserError(f"--plan_only with --plan_width {cfg.plan_width}: there is no planner to train")
-
-
-def make_folder(cfg: TrainConfig) -> None:
-    """Make the folder of the run's versions, or say why not."""
-    logs = Path(cfg.run_dir, "lightning_logs")
-    try:
-        logs.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--output_dir {cfg.run_dir}: {logs} cannot be made ({error.strerror})") from error
-    if not os.access(logs, os.W_OK):
-        raise UserError(f"--output_dir {cfg.run_dir}: {logs} is not writable")
 
 
 def training_device(accelerator: str) -> torch.device:
