@@ -22,8 +22,8 @@ from fractalgen.music import MAX_STEPS
 from fractalgen.music.bars import BarLayout, parse_meter
 from fractalgen.music.chords import Chords, flats_in
 from fractalgen.music.lead_sheet import chord_markers, melody_track
-from fractalgen.music.midi import MidiEvents, read_midi
-from fractalgen.music.midi_events import Part
+from fractalgen.music.midi import MidiEvents, end_mark, read_midi
+from fractalgen.music.midi_events import Part, read_file
 from fractalgen.music.midi_tracks import find_tracks
 from fractalgen.music.musicxml import SCORE_ENDINGS
 from fractalgen.music.pianoroll import Markers, PianoRoll
@@ -38,7 +38,7 @@ from fractalgen.music.selection import (
     score_bars,
     time_span,
 )
-from fractalgen.music.splice import splice_midi
+from fractalgen.music.splice import TRACK_NAME, splice_midi
 from fractalgen.music.tasks import Plane, Task, Voice, accompaniment, continuation, inpainting, variation, whole_patches
 from fractalgen.music.tokens import PITCHES, TEMPO, Meters, steps_of_bars, tokens_from_notes
 from fractalgen.music.voices import MELODY, hands, melody_beside_chords
@@ -54,8 +54,8 @@ class Assignment:
     ``task``: the given cells, None if there are none.  ``width``: steps of the piece; ``layout``: the columns that they
     are composed in.  ``allowed``: bool (128, W) cells that may sound, None: all.  ``template``: the input, whose tempi
     and meters the piece takes over; ``meters``: those of the piece.  ``write`` writes the piece as MIDI, with a text
-    event and markers (step, text).  ``signature``: the key signature of the input, if it has one.  ``changes``: chords
-    of a lead sheet.  ``remarks``: what the user should know of the input, a line each.
+    event and markers (step, text).  ``signature``: see :func:`meant_signature`.  ``changes``: chords of a lead sheet.
+    ``remarks``: what the user should know of the input, a line each.
     """
 
     task: Task | None
@@ -188,7 +188,8 @@ def assignment(cfg: GenerateConfig, model: ModelConfig, seed: int) -> Assignment
         raise UserError(f"{_limits(cfg)}: where something is to be composed, no cell may sound")
     meters = roll.time_signatures  # as the piece goes on
     layout = model.layout(meters, width)
-    return Assignment(task, task.width, layout, allowed, roll, meters, write, events.key, changes, tuple(said))
+    signature = meant_signature(path, events)
+    return Assignment(task, task.width, layout, allowed, roll, meters, write, signature, changes, tuple(said))
 
 
 def _from_nothing(cfg: GenerateConfig, model: ModelConfig) -> Assignment:
@@ -250,6 +251,20 @@ def voice_of(events: MidiEvents, voice: str, path: Path, model: ModelConfig, may
     if not mine.any() and not (may_rest and voice == "melody"):
         raise UserError(f"--voice {voice}: {path} has no note of it")
     return replace(roll, tokens=tokens_from_notes(notes[mine], 0, roll.width))
+
+
+def meant_signature(path: Path, events: MidiEvents) -> tuple[int, bool] | None:
+    """The key signature of the input; None where it has none, or C major, which many programs write by default.
+
+    The studio writes a signature only if a key was chosen, so its C major is meant.  Its files end with the marker of
+    this program, and no track in them is one that was composed into the file of another program.
+    """
+    if events.key != (0, False):
+        return events.key
+    file = read_file(path)
+    own = end_mark(file) is not None
+    own = own and not any(file.name(track).startswith(TRACK_NAME) for track in range(len(file.columns)))
+    return events.key if own else None
 
 
 def remarks(events: MidiEvents, mode: str) -> list[str]:

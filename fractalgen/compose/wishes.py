@@ -67,12 +67,7 @@ def key_source(cfg: GenerateConfig, work: Assignment) -> str:
         return "estimated from --chords"
     if work.task is None:
         return "random"
-    return "by the file's key signature" if trusted(work) else "estimated from the given music"
-
-
-def trusted(work: Assignment) -> bool:
-    """Whether the key signature of the input is informative; many programs write C major by default."""
-    return work.signature is not None and work.signature != (0, False)
+    return "estimated from the given music" if work.signature is None else "by the file's key signature"
 
 
 def given_key(work: Assignment, steps_per_quarter: int) -> str | None:
@@ -84,7 +79,7 @@ def given_key(work: Assignment, steps_per_quarter: int) -> str | None:
     known = work.known()
     if known is None:
         return None
-    if work.signature is not None and trusted(work):
+    if work.signature is not None:
         return signature_key(work.signature)
     tokens = known.clip(0)
     key, lead = guess_key(tokens)

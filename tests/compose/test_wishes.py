@@ -16,10 +16,11 @@ from fractalgen.checkpoint import save_pretrained
 from fractalgen.cli import main
 from fractalgen.errors import UserError
 from fractalgen.music.labels import KEYS, Attribute
+from fractalgen.music.midi import END_MARKER
 from fractalgen.rolls import compose_rolls
 from tests import tiny
 from tests.compose.test_generate import generate
-from tests.midi_files import delta, midi, off, on
+from tests.midi_files import delta, meta, midi, off, on
 
 
 @pytest.fixture(scope="module")
@@ -114,9 +115,9 @@ def test_wrong_settings_from_python(keyed: str, settings: dict[str, Any], messag
 
 @pytest.mark.slow
 def test_keys_of_music_given(keyed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    def heard(pitches: list[int], signature: bytes = b"", *flags: str) -> str:
+    def heard(pitches: list[int], signature: bytes = b"", *flags: str, end: bytes = b"") -> str:
         notes = b"".join(on(0, pitch) + off(480, pitch) for pitch in pitches)
-        (tmp_path / "a.mid").write_bytes(midi(signature + notes))
+        (tmp_path / "a.mid").write_bytes(midi(signature + notes + end))
         base = ["generate", "--checkpoint", keyed, "--mode", "conditional", "--condition_midi", str(tmp_path / "a.mid")]
         assert main([*base, "--bars", "1", "--output_dir", str(tmp_path / "out"), *flags]) == 0
         lines = capsys.readouterr().out.splitlines()
@@ -126,6 +127,11 @@ def test_keys_of_music_given(keyed: str, tmp_path: Path, capsys: pytest.CaptureF
     assert heard([62, 64, 65, 67, 69, 71, 72, 74]) == ""  # seven white keys may be several keys
     signature = delta(0) + bytes([0xFF, 0x59, 2, 0xFF, 1])
     assert heard([60] * 8, signature) == "key: D minor (by the file's key signature)"
+    c_major = delta(0) + bytes([0xFF, 0x59, 2, 0, 0])
+    end = delta(0) + meta(0x06, END_MARKER.encode())  # as in the files of the studio
+    for wrong in (b"", end + delta(0) + meta(0x03, b"FractalGen")):  # many programs write it by default
+        assert heard([62, 66, 69, 62] * 4, c_major, end=wrong) == "key: D major (estimated from the given music)"
+    assert heard([62, 66, 69, 62] * 4, c_major, end=end) == "key: C major (by the file's key signature)"
     g_major = [67, 71, 74, 67, 62, 66, 69, 67] * 4
     for flags in ((), ("--scale", "D dorian")):  # a scale that names no key leaves that of the music
         assert heard(g_major, b"", *flags) == "key: G major (estimated from the given music)"
