@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from fractalgen.config import ConfigError, ModelConfig, SamplingConfig, bounds
+from fractalgen.config import ConfigError, ModelConfig, SamplingConfig
 from fractalgen.model.network import FractalNetwork
 from fractalgen.model.plans import Plans
 from fractalgen.model.sampling.recorder import DecidedPatch
@@ -61,18 +61,22 @@ def compose_rolls(
 ) -> tuple[list[PianoRoll], list[Trace]]:
     """Compose piano rolls of ``width`` time steps (default: the width trained on) at ``tempo`` quarters a minute.
 
-    ``meters``: of the rolls.  ``layout``: their columns (default: those of the meters); it takes the place of
-    ``width``.  ``plan``: what is told of chords and form, over the columns of the layout, of all samples or of each;
-    if ``complete``, models that know plans draw the rest.
-    ``known``: tokens (128, width), -1 where to compose (-2: anything but a hold); ``allowed``: bool (128, width),
-    cells that may sound; ``labels``: one per attribute of the model, 0 for unset, see
-    :func:`fractalgen.music.labels.encode_all`, or a row of them for each sample.
-    The same seed, number of samples, batch size and settings give the same rolls on the same machine; without a seed a
-    fresh one is drawn.  With ``return_trace`` also returns how each roll was composed (else no traces).
-    ``progress(done, total)`` counts first-level patches of all samples.  ``each_batch(first, rolls, plans)`` gets the
-    rolls of a batch as soon as they are composed, the number of the first of them, and their plans; where it returns
-    something true, the rest is not composed.  ``watch`` is shown plans and patches as soon as they are decided; it
-    needs ``return_trace``.
+    The same seed, number of samples, batch size and settings give the same rolls on the same machine.
+
+    Args:
+        layout: the columns of the rolls (default: those of ``meters``); it takes the place of ``width``.
+        plan: what is told of chords and form, over the columns of the layout, of all samples or of each.
+        complete: models that know plans draw the rest of them.
+        known: tokens (128, width), -1 where to compose (-2: anything but a hold).
+        allowed: bool (128, width), cells that may sound.
+        labels: one per attribute of the model, 0 for unset, see :func:`fractalgen.music.labels.encode_all`, or a row
+            of them for each sample.
+        seed: without one a fresh one is drawn.
+        return_trace: also return how each roll was composed (else no traces).
+        progress: ``progress(done, total)`` counts first-level patches of all samples.
+        each_batch: ``each_batch(first, rolls, plans)`` gets the rolls of a batch as soon as they are composed, the
+            number of the first of them, and their plans; where it returns something true, the rest is not composed.
+        watch: is shown plans and patches as soon as they are decided; it needs ``return_trace``.
 
     Raises:
         ConfigError: settings or labels that cannot be.
@@ -84,17 +88,10 @@ def compose_rolls(
     layout = layout_of(model.config, width, known, meters) if layout is None else layout
     wanted = label_rows(model.config, labels, num_samples)
     told = plan_rows(plan, num_samples, layout)
-    laid_known = None if known is None else torch.from_numpy(layout.lay(known.astype(np.int64), UNKNOWN))
-    draw = partial(
-        sample_rolls,
-        model,
-        sampling,
-        width=layout.width,
-        absent=torch.from_numpy(~layout.exists),
-        allowed=None if allowed is None else torch.from_numpy(layout.lay(allowed, False)),
-        generator=generator,
-        return_intermediates=return_trace,
-    )
+    given = None if known is None else torch.from_numpy(layout.lay(known.astype(np.int64), UNKNOWN))
+    may_sound = None if allowed is None else torch.from_numpy(layout.lay(allowed, False))
+    absent = torch.from_numpy(~layout.exists)
+    grid = model.config.steps_per_quarter, model.config.velocity_bins
     facts = {**vars(sampling), "width": layout.num_steps, "batch_size": batch_size, "tempo": tempo}
     rolls: list[PianoRoll] = []
     traces: list[Trace] = []
@@ -106,24 +103,27 @@ def compose_rolls(
         if watch is not None:
             for sample, one in enumerate(planned, first):
                 watch.planned(sample, one)
-        tokens, intermediates = draw(
+        tokens, intermediates = sample_rolls(
+            model,
+            sampling,
             count,
             cond_list=cond_list,
-            known=None if laid_known is None else laid_known.expand(count, -1, -1),
+            width=layout.width,
+            known=None if given is None else given.expand(count, -1, -1),
             plans=plans,
+            absent=absent,
+            allowed=may_sound,
+            generator=generator,
+            return_intermediates=return_trace,
             progress=None if progress is None else partial(of_all, progress, num_samples, first, count),
             watch=None if watch is None else partial(show, watch, layout, first),
         )
-        grid = model.config.steps_per_quarter, model.config.velocity_bins
         cells = layout.strip(tokens.cpu().numpy().astype(np.uint8))
         rolls += [PianoRoll(roll, *grid, ((0, tempo),), meters) for roll in cells]
         if intermediates is not None:
             facts |= facts_of_grid(rolls[-1], layout, meters)
-            asked = [asked_for(model.config, row) for row in wanted[own].tolist()]
-            traces += [
-                annotated(trace, seed, facts | words, drawn)
-                for trace, words, drawn in zip(intermediates.traces, asked, planned, strict=True)
-            ]
+            for trace, row, drawn in zip(intermediates.traces, wanted[own].tolist(), planned, strict=True):
+                traces.append(annotated(trace, seed, facts | asked_for(model.config, row), drawn))
         if each_batch is not None and each_batch(first, rolls[first:], planned):
             break
     return rolls, traces
@@ -131,13 +131,11 @@ def compose_rolls(
 
 def check_numbers(num_samples: int, batch_size: int, seed: int | None) -> None:
     """Refuse numbers that cannot be (ConfigError)."""
-    for name, value, low, high in (
-        ("num_samples", num_samples, 1, None),
-        ("batch_size", batch_size, 1, None),
-        ("seed", seed or 0, 0, 2**63 - 1),
-    ):
-        if not low <= value <= (value if high is None else high):
-            raise ConfigError(f"{name} {value}: must be {bounds({'low': low, 'high': high})}")
+    for name, value in (("num_samples", num_samples), ("batch_size", batch_size)):
+        if value < 1:
+            raise ConfigError(f"{name} {value}: must be at least 1")
+    if seed is not None and not 0 <= seed < 2**63:
+        raise ConfigError(f"seed {seed}: must be from 0 to 2**63 - 1")
 
 
 def label_rows(config: ModelConfig, labels: npt.ArrayLike | None, num_samples: int) -> Int[Tensor, "n a"]:
@@ -245,17 +243,18 @@ def plans_of(
     nothing = replace(Plan.free(len(layout), config.column), left=bars_to_end(layout))
     given = [nothing if plan is None else plan for plan in told]
     number = np.arange(len(layout))
-    chords, returns, left = (
-        np.stack([getattr(plan, name) for plan in given]) for name in ("chords", "returns", "left")
-    )
-    back = np.where(returns >= 0, number - returns, np.where(returns == NEW, 0, -1))
-    arrays = {"chords": chords, "back": back, "left": left}
+    returns = np.stack([plan.returns for plan in given])
+    arrays = {
+        "chords": np.stack([plan.chords for plan in given]),
+        "back": np.where(returns >= 0, number - returns, np.where(returns == NEW, 0, -1)),
+        "left": np.stack([plan.left for plan in given]),
+    }
     free = Plans.free(len(given), len(layout), config.pitches, config.column, model.device)
     plans = replace(free, **{name: torch.from_numpy(array).to(model.device) for name, array in arrays.items()})
     if complete:
         plans = draw_plans(model, settings, plans, torch.from_numpy(~layout.exists), cond_list, generator)
-    drawn = [
-        replace(plan, chords=chords, returns=np.where(back > 0, number - back, np.where(back == 0, NEW, NOT_SAID)))
-        for plan, chords, back in zip(given, plans.chords.cpu().numpy(), plans.back.cpu().numpy(), strict=True)
-    ]
-    return plans, list(drawn)
+    found: list[Plan | None] = []
+    for one, chords, back in zip(given, plans.chords.cpu().numpy(), plans.back.cpu().numpy(), strict=True):
+        returns = np.where(back > 0, number - back, np.where(back == 0, NEW, NOT_SAID))
+        found.append(replace(one, chords=chords, returns=returns))
+    return plans, found
