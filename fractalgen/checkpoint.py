@@ -226,7 +226,7 @@ def read_config(header: Mapping[str, Any], path: Path, flag: str = "checkpoint")
 def read_model(
     path: Path, kind: type[Network], flag: str = "checkpoint"
 ) -> tuple[dict[str, Any], Network, dict[str, Tensor]]:
-    """Header, model and weights of a checkpoint, which fit each other; the model does not have the weights yet.
+    """What is known about a model, the model, and its weights in the types that they have in the file.
 
     Raises:
         UserError: as :func:`read_checkpoint`, or weights that are not those of this program's model.
@@ -251,7 +251,8 @@ def read_model(
         )
     if wild := [name for name, value in weights.items() if not torch.isfinite(value.float()).all()]:
         raise UserError(f"--{flag} {path}: damaged checkpoint (infinite or undefined numbers in {wild[0]})")
-    return header, model, weights
+    model.load_state_dict(weights)
+    return {name: value for name, value in header.items() if name not in ("format", "version", "model")}, model, weights
 
 
 def save_pretrained(
@@ -287,9 +288,7 @@ def export(cfg: ExportConfig) -> None:
     if not cfg.checkpoint:
         raise UserError("--checkpoint: which training checkpoint (.ckpt)?")
     path = find_model(cfg.checkpoint)
-    header, model, weights = read_model(path, FractalNetwork)
-    model.load_state_dict(weights)
-    facts = {name: value for name, value in header.items() if name not in ("format", "version", "model")}
+    facts, model, _ = read_model(path, FractalNetwork)
     train = facts.get("train")
     if isinstance(train, dict) and isinstance(train.get("data"), str):  # where it lay on one machine is of no use
         facts["train"] = {**train, "data": Path(train["data"]).name}

@@ -53,11 +53,9 @@ class PretrainedModel(FractalNetwork):
             UserError: as there, in terms of the command line.
         """
         path = find_model(name_or_path)
-        header, model, weights = read_model(path, cls)
-        model.load_state_dict(weights)
+        facts, model, weights = read_model(path, cls)
         model.checkpoint_id = f"{model_name(path)}-{weights_hash(weights)}"
-        model.facts = {name: value for name, value in header.items() if name not in ("format", "version", "model")}
-        model.card = read_card(path)
+        model.facts, model.card = facts, read_card(path)
         return model.float().eval().to(device)
 
     def save_pretrained(self, folder: str | os.PathLike[str], precision: SavedPrecision = "32", card: str = "") -> Path:

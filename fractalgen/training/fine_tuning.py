@@ -33,13 +33,12 @@ def start_from(model: FractalNetwork, name_or_path: str) -> None:
         UserError: no such model, or one of another architecture.
     """
     with torch.random.fork_rng(devices=[]):  # the training draws the same numbers with and without a start
-        _, trained, found = read_model(find_model(name_or_path, flag="init_from"), FractalNetwork, "init_from")
-    old = trained.config
-    found = {name: value.float() for name, value in found.items()}
-    new = model.config
+        _, trained, _ = read_model(find_model(name_or_path, flag="init_from"), FractalNetwork, "init_from")
+    old, new = trained.config, model.config
+    found: dict[str, Tensor] = trained.state_dict()
     if old.future_context and not new.future_context:
         raise UserError(f"--init_from {name_or_path}: it has future context, so --reveal_share must be more than 0")
-    weights = model.state_dict()
+    weights: dict[str, Tensor] = model.state_dict()
     old, found = on_finer_grid(new, old, found, weights)
     check_architecture(name_or_path, old, new)
     for level, before, now in zip(model.levels, old.levels, new.levels, strict=True):
