@@ -26,11 +26,10 @@ class Part(NamedTuple):
 
 def parts(num_samples: int, seed: int) -> list[Part]:
     """The parts of so many samples; the seed of the first one is ``seed`` itself."""
-    found = []
-    for number, first in enumerate(range(0, num_samples, SIZE)):
-        own = stream(seed, number) if number else seed
-        found.append(Part(first, min(SIZE, num_samples - first), own))
-    return found
+    return [
+        Part(first, min(SIZE, num_samples - first), stream(seed, number) if number else seed)
+        for number, first in enumerate(range(0, num_samples, SIZE))
+    ]
 
 
 def load_model(checkpoint: str | None, name: str | None, device: str) -> FractalGen:

@@ -32,8 +32,8 @@ from fractalgen.config import (
     bounds,
 )
 from fractalgen.config.values import BOOLEANS, convert, describe, field_types, members
-from fractalgen.config.yaml_files import one_line, read_config
-from fractalgen.errors import Stopped, Terminated, UserError, quoted, shown, silent_interrupts, terminable
+from fractalgen.config.yaml_files import read_config
+from fractalgen.errors import Stopped, Terminated, UserError, one_line, quoted, shown, silent_interrupts, terminable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,34 +130,38 @@ def build_parser() -> Parser:
             usage=" ".join(["fractalgen", name, *[p.upper() for p in [command.positional] if p], "[--flag value ...]"]),
         )
         defaults = read_config(command.file) if command.file else {}
-        sections: dict[str, Any] = {}
         of_file = "settings from a file, or a shipped one by name; flags win" + f" [{command.file}]" * bool(defaults)
         sub.add_argument("--config", action="append", metavar="FILE.yaml", help=of_file)
         hints = field_types(command.config)
         items = {item.name: item for item in dataclasses.fields(command.config)}
         groups = getattr(command.config, "groups", {"settings": tuple(items)})
-        for title, item in ((title, items[name]) for title, names in groups.items() for name in names):
-            if title not in sections:
-                sections[title] = sub.add_argument_group(title)
-            hint = hints[item.name]
-            text = item.metadata.get("help", "")
-            default = defaults.get(item.name, item.default)
-            facts = []
-            if default not in (dataclasses.MISSING, None, "", ()) and hint is not bool:
-                facts.append(" ".join(map(str, default)) if isinstance(default, tuple | list) else str(default))
-            is_list = any(typing.get_origin(option) is tuple for option in members(hint)[0])
-            if limits := bounds(item.metadata):
-                facts.append(limits)
-            text += f" [{'; '.join(facts)}]" if facts else ""
-            metavar = "" if hint is bool else describe(hint).removeprefix("a list of ").removesuffix(" or none")
-            help_text = text.replace("%", "%%")
-            action = "extend" if item.metadata.get("repeat") else "store"
-            nargs = "+" if is_list else None
-            sections[title].add_argument(f"--{item.name}", action=action, nargs=nargs, metavar=metavar, help=help_text)
-            if item.name == command.positional:
-                many = "*" if is_list else "?"
-                sub.add_argument(item.name, nargs=many, metavar=item.name.upper(), help=f"the same as --{item.name}")
+        for title, names in groups.items():
+            section = sub.add_argument_group(title)
+            for item in (items[name] for name in names):
+                hint = hints[item.name]
+                is_list = any(typing.get_origin(option) is tuple for option in members(hint)[0])
+                section.add_argument(
+                    f"--{item.name}",
+                    action="extend" if item.metadata.get("repeat") else "store",
+                    nargs="+" if is_list else None,
+                    metavar="" if hint is bool else describe(hint).removeprefix("a list of ").removesuffix(" or none"),
+                    help=_help(item, hint, defaults.get(item.name, item.default)).replace("%", "%%"),
+                )
+                if item.name == command.positional:
+                    many = "*" if is_list else "?"
+                    same = f"the same as --{item.name}"
+                    sub.add_argument(item.name, nargs=many, metavar=item.name.upper(), help=same)
     return parser
+
+
+def _help(item: dataclasses.Field[Any], hint: Any, default: Any) -> str:
+    """The help of a flag, with its default and its bounds."""
+    facts = []
+    if default not in (dataclasses.MISSING, None, "", ()) and hint is not bool:
+        facts.append(" ".join(map(str, default)) if isinstance(default, tuple | list) else str(default))
+    if limits := bounds(item.metadata):
+        facts.append(limits)
+    return item.metadata.get("help", "") + (f" [{'; '.join(facts)}]" if facts else "")
 
 
 def parse(arguments: Sequence[str]) -> tuple[Command, Any]:

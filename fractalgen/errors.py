@@ -72,6 +72,11 @@ def quoted(value: object) -> str:
     return shown(repr(value[:200]) if isinstance(value, str) else value)
 
 
+def one_line(text: object) -> str:
+    """A message, or that of an exception, without line breaks."""
+    return " ".join(str(text).split())
+
+
 def reason(error: BaseException) -> str:
     """The message of a library's exception on one short line, or its type if there is no message."""
     return shown(str(error), 200) or type(error).__name__

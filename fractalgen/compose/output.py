@@ -80,12 +80,10 @@ def write_pictures(
     for path, write in tqdm(jobs, desc="drawing", unit="file", dynamic_ncols=True, disable=not alone):
         try:
             write(path)
-        except UserError as error:
+        except Exception as error:  # noqa: BLE001  whatever goes wrong in one picture, the others are worth having
             failures += 1
-            warnings.warn(f"{path} could not be written: {error}", RuntimeWarning, stacklevel=2)
-        except Exception:  # noqa: BLE001  whatever goes wrong in one picture, the other files are still worth having
-            failures += 1
-            warnings.warn(f"{path} could not be written:\n{traceback.format_exc()}", RuntimeWarning, stacklevel=2)
+            why = f" {error}" if isinstance(error, UserError) else f"\n{traceback.format_exc()}"
+            warnings.warn(f"{path} could not be written:{why}", RuntimeWarning, stacklevel=2)
     return failures
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from fractalgen.errors import UserError, quoted, reason
+from fractalgen.errors import UserError, one_line, quoted, reason
 from fractalgen.files import ASSETS
 
 CONFIGS = ASSETS / "configs"
@@ -79,8 +79,3 @@ def read_config(path: str) -> dict[str, Any]:
     if not isinstance(parent, str) or parent not in shipped_configs():
         raise UserError(f"--config {path}: extends {quoted(parent)}: must be one of {', '.join(shipped_configs())}")
     return {**read_config(parent), **data}
-
-
-def one_line(error: BaseException) -> str:
-    """The message of an exception without line breaks."""
-    return " ".join(str(error).split())

@@ -23,7 +23,7 @@ from fractalgen.data.corpus import Corpus
 from fractalgen.data.labeller import chosen
 from fractalgen.data.loaders import CropData
 from fractalgen.devices import choose_precision
-from fractalgen.errors import UserError
+from fractalgen.errors import UserError, one_line
 from fractalgen.files import writable_folder
 from fractalgen.music.tokens import PITCHES
 from fractalgen.training.averaging import AveragedWeights
@@ -175,10 +175,8 @@ def build_trainer(cfg: TrainConfig, data: CropData, point: ResumePoint) -> pl.Tr
             enable_model_summary=False,
         )
     except (MisconfigurationException, ValueError, TypeError) as error:
-        text = " ".join(str(error).split())
         nodes = f" --num_nodes {cfg.num_nodes}" if cfg.num_nodes > 1 else ""
-        raise UserError(
-            f"--accelerator {cfg.accelerator} --devices {cfg.devices}{nodes} --strategy {cfg.strategy}: {text}"
-        ) from error
+        asked = f"--accelerator {cfg.accelerator} --devices {cfg.devices}{nodes} --strategy {cfg.strategy}"
+        raise UserError(f"{asked}: {one_line(error)}") from error
     allow_unused_parameters(trainer.strategy)
     return trainer
