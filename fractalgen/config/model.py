@@ -45,6 +45,28 @@ class LevelConfig:
         """Pitches and time steps of its regions."""
         return self.patch, self.steps or self.patch
 
+    def check(self) -> None:
+        """Refuse what cannot be built (ConfigError naming the flag and its value)."""
+        if self.heads < 1 or not 1 <= self.depth <= MOST_BLOCKS:
+            raise ConfigError(
+                f"--num_heads at least 1, --num_blocks 1 to {MOST_BLOCKS}, not {self.heads} and {self.depth}"
+            )
+        if self.width % 2 or not 2 <= self.width <= WIDEST:
+            raise ConfigError(f"--embed_dims: even numbers from 2 to {WIDEST}, not {self.width}")
+        if len(self.context) != 3 or not 0 <= min(self.context) <= max(self.context) <= FARTHEST:
+            raise ConfigError(
+                f"--context_pitches, --context_past, --context_future: 0 to {FARTHEST}, not {self.context}"
+            )
+        if self.width % self.heads:
+            raise ConfigError(f"--embed_dims: {self.width} is not divisible by --num_heads {self.heads}")
+        if self.generator not in get_args(Generator):
+            raise ConfigError(f"--generator_types: {_options(Generator)}, not {quoted(self.generator)}")
+
+
+def _options(choices: Any) -> str:
+    """The values of a ``Literal`` in words."""
+    return " or ".join(map(repr, get_args(choices)))
+
 
 def steps_of(sixteenths: int, steps_per_quarter: int) -> Fraction:
     """Time steps of so many sixteenths on a grid of sixteenths or a finer one; on coarser grids as many steps."""
@@ -97,16 +119,7 @@ class ModelConfig:
         for name, highest in (("velocity_bins", 64), ("steps_per_quarter", 480)):
             if not 1 <= getattr(self, name) <= highest:
                 raise ConfigError(f"{name}: 1 to {highest}, not {getattr(self, name)}")
-        for outer, inner in itertools.pairwise(self.levels):
-            pairs = list(zip(outer.region, inner.region, strict=True))
-            if outer is self.levels[0]:  # as wide as the roll
-                pairs[1] = (0, inner.region[1])
-            if (
-                min(inner.patch, inner.steps + 1) < 1
-                or any(whole % part for whole, part in pairs)
-                or (outer.region == inner.region and outer is not self.levels[0])
-            ):
-                raise ConfigError(f"--patch_sizes: {outer.patch} cannot be split into patches of {inner.patch}")
+        self._check_patches()
         if min(self.max_children, default=0) < 0:
             raise ConfigError(f"--max_children: 0 or more, not {min(self.max_children)}")
         if self.max_children and len(self.max_children) != len(self.levels):
@@ -115,39 +128,37 @@ class ModelConfig:
             raise ConfigError(f"--max_children {self.max_children[0]} ...: the first (the roll) must be 0")
         if not 0 <= self.dropout < 1 or not 0 <= self.label_dropout <= 1:
             raise ConfigError(f"--dropout, --label_dropout: shares, not {self.dropout} and {self.label_dropout}")
-        if self.levels[-1].region != (1, 1):
-            raise ConfigError(f"--patch_sizes: the last level must be 1 (a single cell), not {self.levels[-1].patch}")
         for level in self.levels:
-            if level.heads < 1 or not 1 <= level.depth <= MOST_BLOCKS:
-                raise ConfigError(
-                    f"--num_heads at least 1, --num_blocks 1 to {MOST_BLOCKS}, not {level.heads} and {level.depth}"
-                )
-            if level.width % 2 or not 2 <= level.width <= WIDEST:
-                raise ConfigError(f"--embed_dims: even numbers from 2 to {WIDEST}, not {level.width}")
-            if len(level.context) != 3 or not 0 <= min(level.context) <= max(level.context) <= FARTHEST:
-                raise ConfigError(
-                    f"--context_pitches, --context_past, --context_future: 0 to {FARTHEST}, not {level.context}"
-                )
-            if level.width % level.heads:
-                raise ConfigError(f"--embed_dims: {level.width} is not divisible by --num_heads {level.heads}")
-            if level.generator not in get_args(Generator):
-                known = " or ".join(map(repr, get_args(Generator)))
-                raise ConfigError(f"--generator_types: {known}, not {quoted(level.generator)}")
+            level.check()
         if self.plan_width % PLANNER_HEADS or not 0 <= self.plan_width <= WIDEST:
             raise ConfigError(f"--plan_width: multiples of {PLANNER_HEADS} from 0 to {WIDEST}, not {self.plan_width}")
         if self.plan_width and not self.bar_columns:
             raise ConfigError("--plan_width: only models with bar_columns know plans")
+        self._check_echoes()
+        if self.scan_order not in get_args(ScanOrder):
+            raise ConfigError(f"--scan_order: {_options(ScanOrder)}, not {quoted(self.scan_order)}")
+        self.check_width(self.crop_length, "crop_length")
+
+    def _check_patches(self) -> None:
+        for outer, inner in itertools.pairwise(self.levels):
+            first = outer is self.levels[0]  # as wide as the roll
+            pitches, steps = outer.region
+            fits = inner.patch > 0 and inner.steps >= 0 and pitches % inner.patch == 0
+            if not fits or (not first and (steps % inner.region[1] or outer.region == inner.region)):
+                raise ConfigError(f"--patch_sizes: {outer.patch} cannot be split into patches of {inner.patch}")
+        if self.levels[-1].region != (1, 1):
+            raise ConfigError(f"--patch_sizes: the last level must be 1 (a single cell), not {self.levels[-1].patch}")
+
+    def _check_echoes(self) -> None:
+        echoes = shown(" ".join(map(str, self.echoes)))
         if any(not 0 < abs(distance) <= FARTHEST for distance in self.echoes):
-            raise ConfigError(f"--echoes: 1 to {FARTHEST} patches away, not {shown(' '.join(map(str, self.echoes)))}")
+            raise ConfigError(f"--echoes: 1 to {FARTHEST} patches away, not {echoes}")
         if len(set(self.echoes)) < len(self.echoes):
-            raise ConfigError(f"--echoes: different distances, not {shown(' '.join(map(str, self.echoes)))}")
-        if not self.sees_future and any(distance < 0 for distance in self.echoes):
+            raise ConfigError(f"--echoes: different distances, not {echoes}")
+        if not self.sees_future and min(self.echoes, default=0) < 0:
             raise ConfigError(
                 f"--echoes: an AR first level has no later patches to show, {min(self.echoes)} is negative"
             )
-        if self.scan_order not in ("column_major", "row_major"):
-            raise ConfigError(f"--scan_order: 'column_major' or 'row_major', not {quoted(self.scan_order)}")
-        self.check_width(self.crop_length, "crop_length")
 
     def _check_types(self) -> None:
         """Refuse values of the wrong type, which only a damaged checkpoint contains."""

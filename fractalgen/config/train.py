@@ -10,6 +10,12 @@ from fractalgen.config.fields import ConfigError, Generator, Groups, Precision, 
 from fractalgen.config.model import LevelConfig, ModelConfig, patch_widths, steps_of
 from fractalgen.music.labels import AttributeName
 
+PER_LEVEL = (
+    *("patch_sizes", "embed_dims", "num_blocks", "num_heads", "generator_types"),
+    *("context_pitches", "context_past", "context_future", "max_children"),
+)
+"""Fields with a value for each level."""
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -173,47 +179,39 @@ class TrainConfig:
         if future is None:  # AR levels in column-major order know nothing that lies ahead, unless it is given
             pairs = zip(self.context_past, self.generator_types, strict=False)
             future = tuple(past // 2 if generator == "mar" or future_context else 0 for past, generator in pairs)
-        per_level: dict[str, tuple[Any, ...]] = {
-            "patch_sizes": self.patch_sizes,
-            "embed_dims": self.embed_dims,
-            "num_blocks": self.num_blocks,
-            "num_heads": self.num_heads,
-            "generator_types": self.generator_types,
-            "context_pitches": self.context_pitches,
-            "context_past": self.context_past,
-            "context_future": future,
-            "max_children": self.max_children,
-        }
-        for name, values in per_level.items():
-            if len(values) != len(self.patch_sizes):
-                raise ConfigError(
-                    f"--{name}: {len(values)} values for the {len(self.patch_sizes)} levels of patch_sizes"
-                )
-        widths = patch_widths(self.patch_sizes, steps_per_quarter)
-        rows = enumerate(zip(*per_level.values(), widths, strict=True))
-        levels = tuple(
-            LevelConfig(
-                *(patch, width, depth, heads, generator, (pitches, steps(past), steps(ahead))),
+        for name in PER_LEVEL:
+            count = len(future if name == "context_future" else getattr(self, name))
+            if count != len(self.patch_sizes):
+                raise ConfigError(f"--{name}: {count} values for the {len(self.patch_sizes)} levels of patch_sizes")
+        levels = []
+        for index, wide in enumerate(patch_widths(self.patch_sizes, steps_per_quarter)):
+            patch = self.patch_sizes[index]
+            level = LevelConfig(
+                patch,
+                self.embed_dims[index],
+                self.num_blocks[index],
+                self.num_heads[index],
+                self.generator_types[index],
+                (self.context_pitches[index], steps(self.context_past[index]), steps(future[index])),
                 steps=0 if index == 0 or wide == patch else wide,
             )
-            for index, (patch, width, depth, heads, generator, pitches, past, ahead, _, wide) in rows
-        )
-        ahead = self.generator_types[0] == "mar" or future_context  # there the future may be known as well
+            levels.append(level)
         echoes = self.echoes or ()
-        echoes = (*echoes, *(-distance for distance in echoes if ahead))
-        settings = {
+        if self.generator_types[0] == "mar" or future_context:  # there the future may be known as well
+            echoes = (*echoes, *(-distance for distance in echoes))
+        settings: dict[str, Any] = {
             "scan_order": self.scan_order,
             "crop_length": steps(self.crop_length),
             "steps_per_quarter": steps_per_quarter,
             "label_dropout": self.label_dropout,
             "dropout": self.dropout,
-            "max_children": tuple(self.max_children),
+            "max_children": self.max_children,
             "echoes": echoes,
             "future_context": future_context,
             "bar_columns": True,
             "plan_width": self.plan_width,
         }
-        return ModelConfig(levels, **{**settings, **overrides})
+        return ModelConfig(tuple(levels), **{**settings, **overrides})
 
     @property
     def run_dir(self) -> str:
