@@ -26,7 +26,7 @@ from fractalgen.evaluation import note_statistics, statistics_table
 from fractalgen.evaluation.health import Reference, health_summary
 from fractalgen.evaluation.notes import Crops, crop_tokens
 from fractalgen.music.pianoroll import PianoRoll
-from fractalgen.trace import Intermediates
+from fractalgen.trace import Intermediates, Trace
 from fractalgen.training.averaging import AveragedWeights
 from fractalgen.training.distributed import WaitingRoom, whole_weights
 from fractalgen.training.loggers import PictureLog
@@ -78,11 +78,11 @@ class Pictures(Checkpoint):
         """Sample, write the GIFs, log everything."""
         log: PictureLog = trainer.logger  # type: ignore[assignment]
         config = model.config
-        names = [f"step_{step:07d}_sample_{i}" for i in range(self.num_samples)]
+        names = [f"sample_{i}" for i in range(self.num_samples)]
 
         def tags(kind: str, name: str) -> list[str]:
             """One tag for each step, and one for all steps, which TensorBoard gives a slider."""
-            return [f"val/{kind}/{name}", f"val/{kind}/{name.removeprefix(f'step_{step:07d}_')}"]
+            return [f"val/{kind}/step_{step:07d}_{name}", f"val/{kind}/{name}"]
 
         def log_picture(kind: str, name: str, picture: Image.Image) -> None:
             for tag in tags(kind, name):
@@ -108,20 +108,23 @@ class Pictures(Checkpoint):
                 making = trace.frames()
                 log_picture("generation_preview", name, render.image(making[-1], self.config))
                 self.folder.mkdir(exist_ok=True)
-                gif = self.folder / f"{name}.gif"
+                gif = self.folder / f"step_{step:07d}_{name}.gif"
                 render.save_gif(making, gif, self.config)
                 for tag in tags("generation_animation", name):
                     log.log_animation(tag, gif, step)
             with self._report("hierarchical poster", step):
                 log_picture("hierarchical_poster", name, render.poster(trace, self.config))
+        self.judge(log, step, rolls, traces)
 
-        bar = 4 * config.steps_per_quarter
-        statistics = {"generated": note_statistics(rolls, bar), "real": note_statistics(real, bar)}
-        rows = [(kind, key, value) for kind, values in statistics.items() for key, value in values.items()]
-        log.log_metrics({f"val_notes/{key}_{kind}": value for kind, key, value in rows if not np.isnan(value)}, step)
+    def judge(self, log: PictureLog, step: int, rolls: NDArray[np.uint8], traces: list[Trace]) -> None:
+        """Log and print note statistics of samples and of real rolls, and what looks wrong with the samples."""
+        bar = 4 * traces[0].steps_per_quarter
+        statistics = {"generated": note_statistics(rolls, bar), "real": note_statistics(self.real, bar)}
+        figures = {f"val_notes/{key}_{kind}": value for kind, row in statistics.items() for key, value in row.items()}
+        log.log_metrics({name: value for name, value in figures.items() if not np.isnan(value)}, step)
         tqdm.write(f"step {step}:\n{statistics_table(statistics)}", file=sys.stderr)
         with self._report("health of samples", step):
-            health, line = health_summary(traces, Reference.of(real))
+            health, line = health_summary(traces, Reference.of(self.real))
             log.log_metrics({f"val/health/{key}": value for key, value in health.items()}, step)
             if line:  # on one line of its own: the warnings module adds one of source code
                 tqdm.write(f"warning: step {step}: {line}", file=sys.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -45,15 +46,40 @@ def resume_point(cfg: TrainConfig, config: ModelConfig) -> tuple[TrainConfig, Re
     Raises:
         UserError: not a checkpoint for training, another architecture, or nothing left to do.
     """
-    if cfg.resume == "auto":
-        path = newest_whole(Path(cfg.run_dir), missing_ok=True)
-    else:
-        path = newest_whole(Path(cfg.resume)) if cfg.resume is not None else None
+    path = None
+    if cfg.resume is not None:
+        automatic = cfg.resume == "auto"
+        path = newest_whole(Path(cfg.run_dir if automatic else cfg.resume), missing_ok=automatic)
     if path is None:
         return replace(cfg, resume=None), ResumePoint()
     cfg = replace(cfg, resume=str(path))
     header, _ = checkpoint.read_checkpoint(path, flag="resume")
-    saved, wanted = checkpoint.read_config(header, path, flag="resume").to_dict(), config.to_dict()
+    check_same_model(cfg, path, checkpoint.read_config(header, path, flag="resume").to_dict(), config.to_dict())
+    step, before = header.get("step"), header.get("train", {})
+    if type(step) is not int or not isinstance(before, dict) or type(before.get("max_steps", 0)) is not int:
+        raise UserError(f"--resume {path}: damaged checkpoint (its step or its settings are missing)")
+    for name in ("data", "ema_decay", "seed", "learning_rate", "schedule"):
+        if name in before and before[name] != getattr(cfg, name):
+            remark = f"--resume {path}: --{name} there is {before[name]}, here {getattr(cfg, name)}"
+            rank_zero_only(print)(remark, file=sys.stderr)
+    branches = cfg.cooldown_steps > 0 and not before.get("cooldown_steps")
+    if cfg.cooldown_steps:
+        cfg = replace(cfg, max_steps=step + cfg.cooldown_steps if branches else before.get("max_steps", step))
+    if step >= cfg.max_steps:
+        raise UserError(f"--resume {path}: already at step {step}, --max_steps is {cfg.max_steps}")
+    checkpoints = path.resolve().parent
+    logs = Path(cfg.run_dir, "lightning_logs").resolve()
+    here = checkpoints.name == "checkpoints" and checkpoints.parent.parent == logs
+    version = checkpoints.parent.name if here and not branches else None
+    crops_per_step = header.get("crops_per_step")
+    if crops_per_step is None:  # an older checkpoint, of one device
+        crops_per_step = before.get("batch_size", cfg.batch_size) * before.get("accumulate_grad_batches", 1)
+    seen = header.get("crops_seen", step * crops_per_step)
+    return cfg, ResumePoint(step, seen, crops_per_step, version)
+
+
+def check_same_model(cfg: TrainConfig, path: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Refuse to continue with another architecture (UserError naming both values)."""
     if saved["future_context"] != wanted["future_context"]:
         does = "sees known cells after the current one" if saved["future_context"] else "sees only what comes before"
         raise UserError(f"--resume {path}: the model there {does}, --reveal_share {cfg.reveal_share} makes another")
@@ -68,28 +94,6 @@ def resume_point(cfg: TrainConfig, config: ModelConfig) -> tuple[TrainConfig, Re
         old, new = (" ".join(attribute["name"] for attribute in side["attributes"]) for side in (saved, wanted))
         another = " of another corpus" if old == new else ""
         raise UserError(f"--resume {path}: attributes there are {old or 'none'}{another}, here {new or 'none'}")
-    step, before = header.get("step"), header.get("train", {})
-    if type(step) is not int or not isinstance(before, dict) or type(before.get("max_steps", 0)) is not int:
-        raise UserError(f"--resume {path}: damaged checkpoint (its step or its settings are missing)")
-    for name in ("data", "ema_decay", "seed", "learning_rate", "schedule"):
-        if name in before and before[name] != getattr(cfg, name):
-            remark = f"--resume {path}: --{name} there is {before[name]}, here {getattr(cfg, name)}"
-            rank_zero_only(print)(remark, file=sys.stderr)
-    branches = cfg.cooldown_steps > 0 and not before.get("cooldown_steps")
-    if cfg.cooldown_steps:
-        cfg = replace(cfg, max_steps=step + cfg.cooldown_steps if branches else before.get("max_steps", step))
-    if step >= cfg.max_steps:
-        raise UserError(f"--resume {path}: already at step {step}, --max_steps is {cfg.max_steps}")
-    folder = path.resolve().parent.parent
-    here = (
-        folder.parent == Path(cfg.run_dir, "lightning_logs").resolve() and path.resolve().parent.name == "checkpoints"
-    )
-    version = folder.name if here and not branches else None
-    crops_per_step = header.get("crops_per_step")
-    if crops_per_step is None:  # an older checkpoint, of one device
-        crops_per_step = before.get("batch_size", cfg.batch_size) * before.get("accumulate_grad_batches", 1)
-    seen = header.get("crops_seen", step * crops_per_step)
-    return cfg, ResumePoint(step, seen, crops_per_step, version)
 
 
 def newest_whole(path: Path, missing_ok: bool = False) -> Path | None:
