@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-from fractalgen import FractalGen
 from fractalgen.model.sampling.recorder import DecidedPatch
 from fractalgen.music.plan import Plan
 from fractalgen.music.tokens import Meters
@@ -41,11 +38,9 @@ class Watcher:
 @pytest.mark.parametrize("plan_width", [0, 8])
 @pytest.mark.parametrize("kinds", [("ar", "ar", "ar", "ar"), ("mar", "ar", "ar", "ar")])
 @pytest.mark.parametrize("meters", [((0, 4, 4),), ((0, 3, 4),)])
-def test_what_is_shown_is_the_piece_and_its_trace(
-    tmp_path: Path, kinds: tuple[str, ...], plan_width: int, meters: Meters
-) -> None:
+def test_what_is_shown_is_the_piece_and_its_trace(kinds: tuple[str, ...], plan_width: int, meters: Meters) -> None:
     config = tiny.model_config(generator_types=kinds, plan_width=plan_width, reveal_share=0.3)
-    model = FractalGen.from_pretrained(tiny.save_model(tmp_path / "model.safetensors", config))
+    model = tiny.random_model(config)
     width = 60  # windows of the model's 32 steps follow each other
     layout = layout_of(model.config, width if plan_width else 64, None, meters)
     known = np.full((128, layout.num_steps), -1)

@@ -197,11 +197,11 @@ def test_windows_compose_any_width(generators: str) -> None:
 def test_a_window_knows_the_one_before() -> None:
     """With the first half of a long piece changed, the second comes out otherwise, random numbers being the same."""
     model = random_model(tiny_config("ar ar ar ar", PATCHES, width=32, velocity_bins=4))
-    known = torch.full((60, 16, 64), -1)
+    known = torch.full((10, 16, 64), -1)
     results = []
     for token in (0, 3):
         known[:, :, :40] = 0
         known[:, ::3, 24:40:2] = token
-        results.append(model.sample(60, width=64, known=known, generator=seeded(), candidates=1)[0][..., 56:])
+        results.append(model.sample(10, width=64, known=known, generator=seeded(), candidates=1)[0][..., 56:])
     assert results[0].any()
     assert not torch.equal(*results)
