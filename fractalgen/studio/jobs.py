@@ -108,9 +108,9 @@ class Queue:
                     "state": job.request.state,
                     "mode": job.request.mode,
                     "label": job.label,
-                    "position": place if self._running else place + 1,
+                    "position": self._position(job),
                 }
-                for place, job in enumerate(jobs)
+                for job in jobs
             ]
 
     @contextmanager
