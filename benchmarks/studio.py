@@ -26,7 +26,8 @@ from websockets.sync.client import connect
 from benchmarks import measure, parser
 from benchmarks.compare_tables import by_row
 from tests.browser import chromium
-from tests.studio.e2e.driver import BAR, Server, StudioTab
+from tests.studio.e2e.driver import BAR, StudioTab
+from tests.studio.server import Server
 
 WORKS = ("4 bars", "16 bars", "bars 7-8 of 16")
 LONG = 16

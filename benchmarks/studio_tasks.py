@@ -23,21 +23,23 @@ from playwright.sync_api import Browser
 from benchmarks import measure, parser
 from fractalgen.studio.document import Document
 from tests.browser import chromium
+from tests.studio.e2e import test_editing as editing
 from tests.studio.e2e import test_listening as listening
 from tests.studio.e2e import test_tasks as tasks
-from tests.studio.e2e.driver import Server, StudioTab
+from tests.studio.e2e.driver import StudioTab
+from tests.studio.server import Server
 
 TASKS: dict[str, Callable[..., None]] = {
     "open the page, hear a first piece": tasks.test_from_opening_the_page_to_hearing_the_first_piece,
     "compose bars 5 to 8 anew": tasks.test_bars_5_to_8_are_composed_anew,
     "choose one of three alternatives": tasks.test_one_of_three_alternatives_is_chosen,
-    "undo all of 12 steps, and redo": tasks.test_undo_goes_back_to_the_start_and_redo_to_the_end,
+    "undo all of 12 steps, and redo": editing.test_undo_goes_back_to_the_start_and_redo_to_the_end,
     "drop a MIDI file and accompany it": tasks.test_a_midi_file_is_dropped_and_accompanied,
     "give chords, twice": tasks.test_chords_are_given,
     "loop a bar": listening.test_a_selection_is_looped,
     "take away 7 files": tasks.test_the_piece_is_taken_away,
-    "reload the page": tasks.test_the_page_is_reloaded,
-    "kill the server, go on": tasks.test_the_server_is_killed_and_the_composer_goes_on,
+    "reload the page": editing.test_the_page_is_reloaded,
+    "kill the server, go on": editing.test_the_server_is_killed_and_the_composer_goes_on,
 }
 
 

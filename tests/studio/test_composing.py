@@ -63,6 +63,11 @@ def outside(document: Document, start: int, stop: int, low: int = 0, high: int =
     return {note for note in document.notes if note.end <= start or note.start >= stop or not low <= note.pitch < high}
 
 
+def struck(patches: list[dict[str, Any]]) -> set[tuple[int, int]]:
+    """Pitch and tick of the notes that begin in patches."""
+    return {(note[0], note[1]) for patch in patches for note in patch["notes"] if not note[4]}
+
+
 def test_a_region_changes_nothing_outside_of_it(model: FractalGen, piece: Document, tmp_path: Path) -> None:
     region = {"start": BAR, "end": 2 * BAR, "low": 60, "high": 128}
     (result,), stopped, told = composed(model, piece, tmp_path, mode="region", region=region)
@@ -150,8 +155,7 @@ def test_a_piece_goes_on(model: FractalGen, piece: Document, tmp_path: Path) -> 
 
 def test_patches_add_up_to_the_result(model: FractalGen, piece: Document, tmp_path: Path) -> None:
     (result,), _, told = composed(model, piece, tmp_path, mode="new", flags={"bars": 4, "tempo": 90})
-    struck = {(note[0], note[1]) for patch in told["patch"] for note in patch["notes"] if not note[4]}
-    assert struck == {(note.pitch, note.start) for note in result.document.notes}
+    assert struck(told["patch"]) == {(note.pitch, note.start) for note in result.document.notes}
     sounding = sum(note[2] for patch in told["patch"] for note in patch["notes"])
     assert sounding == sum(note.duration for note in result.document.notes)
     assert {note.velocity for note in result.document.notes} == {n[3] for p in told["patch"] for n in p["notes"]}
@@ -173,9 +177,8 @@ def test_what_is_stopped_keeps_what_is_decided(model: FractalGen, piece: Documen
     assert stopped
     assert result.trace is None
     assert told["patch"] == all_told["patch"][:12]
-    struck = {(note[0], note[1]) for patch in told["patch"] for note in patch["notes"] if not note[4]}
     new = {(note.pitch, note.start) for note in result.document.notes if note not in piece.notes}
-    assert new == struck
+    assert new == struck(told["patch"])
     assert result.document.length == whole[0].document.length
     assert set(piece.notes) <= set(result.document.notes)
     nothing, stopped, _ = composed(model, piece, tmp_path, stop_after=0, mode="continue", flags={"bars": 4})
@@ -194,8 +197,7 @@ def test_alternatives_are_told_apart(model: FractalGen, piece: Document, tmp_pat
     assert len({result.document.notes for result in results}) == 3
     for sample, result in enumerate(results):
         patches = [patch for patch in told["patch"] if patch["sample"] == sample]
-        struck = {(note[0], note[1]) for patch in patches for note in patch["notes"] if not note[4]}
-        assert struck == {(note.pitch, note.start) for note in result.document.notes}
+        assert struck(patches) == {(note.pitch, note.start) for note in result.document.notes}
 
 
 def test_the_chord_lane_is_given_where_something_is_composed(
@@ -255,7 +257,7 @@ def test_mistakes_are_those_of_the_command_line(
 
 @pytest.mark.parametrize("mode", ["vary", "accompany"])
 def test_an_empty_piece_is_refused_at_once(model: FractalGen, tmp_path: Path, mode: str) -> None:
-    with pytest.raises(UserError, match="^the piece is empty$"):
+    with pytest.raises(UserError, match=r"^the piece is empty$"):
         composed(model, Document(0), tmp_path, mode=mode)
 
 

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import re
 import runpy
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -17,12 +14,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import httpx2
 import pytest
 import websockets
 
 from fractalgen import PianoRoll
 from tests.studio.conftest import BAR
+from tests.studio.server import Server
 
 pytestmark = [
     pytest.mark.slow,
@@ -30,58 +27,14 @@ pytestmark = [
 ]
 
 
-class Server:
-    """``fractalgen studio`` with a client."""
-
-    def __init__(self, model: str, folder: Path) -> None:
-        command = [sys.executable, "-m", "fractalgen", "studio", "--checkpoint", model, "--port", "0"]
-        command += ["--output_dir", str(folder)]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        found = re.search(r"http://127\.0\.0\.1:\d+", line)
-        assert found, line
-        self.url = found[0]
-        self.client = httpx2.Client(base_url=self.url, timeout=120)
-
-    def post(self, path: str, **body: Any) -> dict[str, Any]:
-        answer = self.client.post(path, json=body)
-        assert answer.status_code == 200, answer.text
-        found: dict[str, Any] = answer.json()
-        return found
-
-    def project(self) -> str:
-        return str(self.post("/api/projects", name="a")["id"])
-
-    def compose(self, project: str, **wish: Any) -> int:
-        return int(self.post(f"/api/projects/{project}/compose", **{"state": 0, "mode": "new", **wish})["job"])
-
-    def idle(self) -> None:
-        while self.client.get("/api/jobs").json():
-            time.sleep(0.02)
-
-    def children(self) -> list[int]:
-        tasks = Path(f"/proc/{self.process.pid}/task")
-        return [int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split()]
-
-    def end(self, number: int, *, all_processes: bool = False) -> int:
-        os.killpg(self.process.pid, number) if all_processes else self.process.send_signal(number)
-        status = self.process.wait(20)
-        self.client.close()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-        return status
-
-
 @contextmanager
 def served(model: str, folder: Path) -> Iterator[Server]:
-    server = Server(model, folder)
+    server = Server(folder, "--checkpoint", model)
     try:
-        assert server.client.get("/api/info").status_code == 200  # as soon as the models are there
         yield server
     finally:
         if server.process.poll() is None:
-            server.end(signal.SIGKILL)
+            server.kill()
 
 
 @pytest.fixture(scope="module")
@@ -113,8 +66,8 @@ def test_a_killed_server_loses_nothing(model_path: str, tmp_path: Path) -> None:
         server.idle()
         note = [0, 60, 0, 480, 80, 0, 1]
         document = {"length": BAR, "tempos": [[0, 120]], "meters": [[0, 4, 4]], "notes": [note]}
-        server.post(f"/api/projects/{project}/states", parent=1, label="draw", document=document)
-        before = server.client.get(f"/api/projects/{project}").json()
+        server.post(f"projects/{project}/states", parent=1, label="draw", document=document)
+        before = server.get(f"projects/{project}")
         server.compose(project, flags={"bars": 300})
         server.client.get(f"/api/projects/{project}/states/1/png")  # starts the process that draws
         children = server.children()
@@ -125,10 +78,10 @@ def test_a_killed_server_loses_nothing(model_path: str, tmp_path: Path) -> None:
             assert time.monotonic() < deadline, "processes of a killed server go on"
             time.sleep(0.05)
     with served(model_path, tmp_path) as server:
-        assert server.client.get(f"/api/projects/{project}").json() == before
+        assert server.get(f"projects/{project}") == before
         server.compose(project, state=2, mode="continue", flags={"bars": 1})
         server.idle()
-        after = server.client.get(f"/api/projects/{project}").json()
+        after = server.get(f"projects/{project}")
         assert after["document"]["length"] == 2 * BAR
         assert note in after["document"]["notes"]
         assert sorted(path.name for path in (tmp_path / project / "traces").iterdir()) == ["1.trace.npz", "3.trace.npz"]
@@ -140,7 +93,7 @@ def test_a_killed_server_loses_nothing(model_path: str, tmp_path: Path) -> None:
 
 async def some_bars(server: Server, project: str, **wish: Any) -> None:
     """Begin a job, and wait until some bars of it are there."""
-    async with websockets.connect(f"{server.url.replace('http', 'ws')}/api/live?project={project}") as socket:
+    async with websockets.connect(f"{server.url.replace('http', 'ws')}api/live?project={project}") as socket:
         await asyncio.to_thread(server.compose, project, **wish)
         patches = 0
         while patches < 40:
@@ -150,7 +103,7 @@ async def some_bars(server: Server, project: str, **wish: Any) -> None:
 def test_twenty_pages_get_what_is_theirs(server: Server) -> None:
     async def page(project: str) -> list[dict[str, Any]]:
         messages: list[dict[str, Any]] = []
-        async with websockets.connect(f"{server.url.replace('http', 'ws')}/api/live?project={project}") as socket:
+        async with websockets.connect(f"{server.url.replace('http', 'ws')}api/live?project={project}") as socket:
             await asyncio.to_thread(server.compose, project, num_samples=2, flags={"bars": 1})
             while not messages or messages[-1]["type"] not in ("done", "error"):
                 messages.append(json.loads(await socket.recv()))
@@ -168,7 +121,7 @@ def test_twenty_pages_get_what_is_theirs(server: Server) -> None:
         positions = [message["position"] for message in messages if message["type"] == "queued"]
         assert positions == sorted(positions, reverse=True)
     for project in projects:
-        assert len(server.client.get(f"/api/projects/{project}").json()["states"]) == 3
+        assert len(server.get(f"projects/{project}")["states"]) == 3
 
 
 def test_memory_stays_flat(server: Server) -> None:
@@ -198,7 +151,7 @@ def test_reaper_gets_a_piece(server: Server, monkeypatch: pytest.MonkeyPatch) ->
         setattr(fake, name, function)
     monkeypatch.setitem(sys.modules, "reaper_python", fake)
     script = Path(__file__).parents[2] / "scripts" / "reaper_compose.py"
-    monkeypatch.setenv("FRACTALGEN_STUDIO", server.url)
+    monkeypatch.setenv("FRACTALGEN_STUDIO", server.url.rstrip("/"))
     runpy.run_path(str(script))
     runpy.run_path(str(script))
     roll = PianoRoll.from_midi(shown[0][1])

@@ -12,7 +12,8 @@ from playwright.sync_api import Browser, BrowserContext
 from fractalgen.studio.document import Document
 from tests import tiny
 from tests.browser import context
-from tests.studio.e2e.driver import Server, StudioTab
+from tests.studio.e2e.driver import StudioTab
+from tests.studio.server import Server
 
 Opener = Callable[..., StudioTab]
 

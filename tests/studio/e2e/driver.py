@@ -1,20 +1,16 @@
-"""A studio in a process of its own, and its page as a person uses it."""
+"""The page of the studio as a person uses it."""
 
 from __future__ import annotations
 
 import re
-import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
-import httpx2
 from playwright.sync_api import Browser, BrowserContext, Locator, expect
 
 from fractalgen.studio.document import Document, Note
 from tests.browser import EAR, Tab, until
+from tests.studio.server import Server
 
 BAR = 4 * 480
 
@@ -45,64 +41,6 @@ fetch = async (path, request) => {
 };
 null;
 """
-
-
-class Server:
-    """``fractalgen studio``, which can be killed and started again at the same address."""
-
-    def __init__(self, folder: Path, *flags: str, env: dict[str, str] | None = None) -> None:
-        self.command = [sys.executable, "-m", "fractalgen", "studio", "--output_dir", str(folder), *flags]
-        self.port, self.env = "0", env
-        self.start()
-
-    def start(self) -> None:
-        """Start it; the first line of what it prints names the address."""
-        self.process = subprocess.Popen(
-            [*self.command, "--port", self.port], stdout=subprocess.PIPE, text=True, env=self.env
-        )
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        found = re.search(r"http://127\.0\.0\.1:(\d+)/", line)
-        assert found, line
-        self.url, self.port = found[0], found[1]
-        self.client = httpx2.Client(base_url=self.url, timeout=120)
-        self.get("info")  # answers as soon as the models are there
-
-    def warm(self) -> None:
-        """Wait until the worker has read the model and composed with it: the first piece takes longest."""
-        project = self.project()
-        self.post(f"projects/{project}/compose", state=0, mode="new", flags={"bars": 1})
-        while self.get("jobs"):
-            time.sleep(0.02)
-        self.client.delete(f"/api/projects/{project}")
-
-    def kill(self) -> None:
-        """End it as a power failure would."""
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-        self.client.close()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-
-    def get(self, path: str) -> Any:
-        """What the interface answers."""
-        return self._data(self.client.get(f"/api/{path}"))
-
-    def post(self, path: str, **body: Any) -> Any:
-        """What the interface answers."""
-        return self._data(self.client.post(f"/api/{path}", json=body))
-
-    @staticmethod
-    def _data(answer: httpx2.Response) -> Any:
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-
-    def project(self, document: Document | None = None) -> str:
-        """A new project, with a piece in it."""
-        project = str(self.post("projects", name="A piece")["id"])
-        if document is not None:
-            self.post(f"projects/{project}/states", parent=0, document=document.to_json())
-        return project
 
 
 class StudioTab(Tab):

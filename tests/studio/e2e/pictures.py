@@ -14,7 +14,8 @@ from PIL import Image
 from playwright.sync_api import Browser
 
 from tests.browser import chromium
-from tests.studio.e2e.driver import Server, StudioTab
+from tests.studio.e2e.driver import StudioTab
+from tests.studio.server import Server
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 SEED = 5

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.browser import chromium
-from tests.studio.e2e.driver import BAR, Server, StudioTab
+from tests.studio.e2e.driver import BAR, StudioTab
+from tests.studio.server import Server
 
 
 class Robot:

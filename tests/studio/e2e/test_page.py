@@ -291,8 +291,9 @@ def refused_in_chinese(tab: StudioTab) -> None:
     files = {"a.mid": b"", "b.mid": b"MThd", "c.mid": b"C", "a.xml": b"<x>", "a.txt": b"|C" * 20_000}
     answers += [client.post(f"{project}/import", files={"file": file}) for file in files.items()]
     document = song(1).to_json()
-    for wrong in ({"chords": [[0, "zz"]]}, {"sections": [[0, ""]]}, {"notes": [[]] * 50_001}):
-        answers.append(client.post(f"{project}/states", json={"parent": 1, "document": {**document, **wrong}}))
+    changes: dict[str, list[Any]] = {"chords": [[0, "zz"]], "sections": [[0, ""]], "notes": [[]] * 50_001}
+    for name, rows in changes.items():
+        answers.append(client.post(f"{project}/states", json={"parent": 1, "document": {**document, name: rows}}))
     answers += [client.get("/api/projects/no"), client.patch(project, json={"name": ""})]
     answers += [client.get(f"{project}/states/0/png"), client.post("/api/projects/open", files={"file": b""})]
     lines = [answer.json()["detail"] for answer in answers]

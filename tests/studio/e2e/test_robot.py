@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.studio.e2e.conftest import Opener
-from tests.studio.e2e.driver import BAR, Server, song
+from tests.studio.e2e.driver import BAR, song
 from tests.studio.e2e.robot import Robot
+from tests.studio.server import Server
 
 
 def test_ten_things_at_random(open_studio: Opener) -> None:
