@@ -16,7 +16,7 @@ from fractalgen.devices import limited_threads
 from fractalgen.model.limits import Limits
 from fractalgen.model.network import FractalNetwork
 from fractalgen.model.plans import Plans
-from fractalgen.model.sampling.recorder import Composed, DecidedPatch, StepLog
+from fractalgen.model.sampling.recorder import DecidedPatch, Decisions, StepLog
 from fractalgen.model.sampling.token_sampler import TokenSampler
 from fractalgen.model.sampling.windows import Composer, compose
 from fractalgen.music.tokens import ABSENT, NO_HOLD, SILENCE, UNKNOWN
@@ -105,7 +105,8 @@ def sample_rolls(
     config = model.config
     if width is None:
         width = config.crop_length if known is None else known.shape[-1]
-    window = config.crop_length if window is None else window
+    if window is None:
+        window = config.crop_length
     config.check_width(width)
     config.check_width(window, "window")
     given = _given_cells(model, batch_size, width, known, absent)
@@ -127,7 +128,9 @@ def sample_rolls(
             candidates=settings.candidates if config.sees_past_only else 1,
         )
     tokens = composed.tokens.clone()  # an ordinary tensor again
-    return tokens, _intermediates(model, tokens, given, composed, log, settings) if return_intermediates else None
+    if composed.decisions is None:
+        return tokens, None
+    return tokens, _intermediates(model, tokens, given, composed.decisions, log, settings)
 
 
 def _given_cells(
@@ -152,9 +155,7 @@ def _given_cells(
     if absent is not None and tuple(absent.shape) != (width,):
         raise ConfigError(f"absent steps have the shape {tuple(absent.shape)}, the samples {width} steps")
     known = known.to(model.device)
-    if absent is not None and bool(absent.any()):
-        return known.masked_fill(absent.to(model.device), ABSENT)
-    return known
+    return known if absent is None else known.masked_fill(absent.to(model.device), ABSENT)
 
 
 def _limits(known: Int[Tensor, "b p t"], allowed: Bool[Tensor, "p t"] | None, polyphony: int) -> Limits | None:
@@ -175,10 +176,8 @@ def _limits(known: Int[Tensor, "b p t"], allowed: Bool[Tensor, "p t"] | None, po
 
 
 def _intermediates(
-    model: FractalNetwork, tokens: Tensor, known: Tensor, composed: Composed, log: StepLog, settings: SamplingConfig
+    model: FractalNetwork, tokens: Tensor, known: Tensor, decisions: Decisions, log: StepLog, settings: SamplingConfig
 ) -> Intermediates:
-    assert composed.planes is not None
-    assert composed.chances is not None
     config = model.config
     steps = np.array(log.steps, np.int64).reshape(-1, 2)
     number = np.int16 if max(len(steps), steps.max(initial=0)) <= SHORT else np.int32
@@ -196,8 +195,8 @@ def _intermediates(
     if widths != common["patch_sizes"][1:]:
         common["settings"] = {"patch_steps": widths}
     given = (known >= 0).cpu()
-    planes = composed.planes.masked_fill(given[:, None], -1)
-    arrays = (tokens.byte().cpu(), planes, given, composed.chances.masked_fill(given, 0))
+    planes = decisions.planes.masked_fill(given[:, None], -1)
+    arrays = (tokens.byte().cpu(), planes, given, decisions.chances.masked_fill(given, 0))
     return Intermediates(
         [
             Trace(tokens=roll, decided=decided.astype(number), known=known, chances=chances, **common)

@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,17 +22,23 @@ from fractalgen.model.velocity_head import VelocityHead
 from fractalgen.music.tokens import SILENCE
 
 
-@dataclass
-class Composed:
-    """What sampling a region returns: its tokens and, if recorded, a step plane per level from this one down.
+class Decisions(NamedTuple):
+    """What is recorded of regions: a step plane for each level from this one down, and chances.
 
-    Also recorded: for each cell how probable it was that the smallest patch around it that was asked about would sound,
+    The chance of a cell is how probable it was that the smallest patch around it that was asked about would sound,
     given that the region does.
     """
 
+    planes: Int[Tensor, "b levels p t"]
+    chances: Float[Tensor, "b p t"]
+
+
+@dataclass
+class Composed:
+    """What sampling a region returns: its tokens and, if recorded, how they were decided."""
+
     tokens: Int[Tensor, "b p t"]
-    planes: Int[Tensor, "b levels p t"] | None = None
-    chances: Float[Tensor, "b p t"] | None = None
+    decisions: Decisions | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,25 +134,24 @@ class Recorder:
         self.given, self.roll = self.grid.split(regions.given), interior(regions.canvas, level.margin)
         self.when = torch.full(undecided.shape, -1, dtype=torch.int32, device=device)
         self.chances = torch.zeros(undecided.shape, device=device)
-        self.inner: tuple[Tensor, Tensor] | None = None  # cells leave nothing to be noted inside them
+        self.inner: Decisions | None = None  # cells leave nothing to be noted inside them
         if not level.above_cells:
             size = (level.patch, level.steps)
             planes = torch.full((*undecided.shape, level.height - 1, *size), -1, dtype=torch.int32, device=device)
-            self.inner = planes, self.chances.new_ones(*undecided.shape, *size)
+            self.inner = Decisions(planes, self.chances.new_ones(*undecided.shape, *size))
 
     def keep(self, region: Int[Tensor, " m"], child: Int[Tensor, " m"], part: Composed) -> None:
         """Note what is inside of children that were filled."""
         if self.inner is not None:
-            assert part.planes is not None
-            assert part.chances is not None
-            for store, value in zip(self.inner, (part.planes, part.chances), strict=True):
+            assert part.decisions is not None
+            for store, value in zip(self.inner, part.decisions, strict=True):
                 store[region, child] = value
 
     def show(self, step: int, region: Int[Tensor, " m"], child: Int[Tensor, " m"]) -> None:
         """Show children that a step decided to who watches."""
         if self.log is not None and self.log.watch and self.inner is not None:
             tokens = torch.where(self.given[region, child] < 0, self.grid.split(self.roll)[region, child], -1)
-            self.log.decided(step, self.grid, torch.stack([region, child], 1), tokens, self.inner[0][region, child])
+            self.log.decided(step, self.grid, torch.stack([region, child], 1), tokens, self.inner.planes[region, child])
 
     def finished(self, record: bool) -> Composed:
         """The regions as they are now, and if asked to ``record``, what was recorded of their children."""
@@ -159,11 +165,10 @@ class Recorder:
             sounds = self.undecided & (self.grid.split(self.roll) > SILENCE).flatten(2).any(-1)
             planes = torch.cat([when, (sounds.to(torch.int32) - 1)[..., None, None, None]], 2)
         else:
-            inside, inner_chances = self.inner
-            planes = torch.cat([when.expand(-1, -1, 1, *inside.shape[3:]), inside], 2)
-            chances = chances * inner_chances
+            planes = torch.cat([when.expand(-1, -1, 1, *self.inner.planes.shape[3:]), self.inner.planes], 2)
+            chances = chances * self.inner.chances
         planes = self.grid.join(planes.transpose(1, 2).flatten(0, 1)).unflatten(0, (-1, self.level.height))
-        return Composed(tokens, planes, self.grid.join(chances))
+        return Composed(tokens, Decisions(planes, self.grid.join(chances)))
 
 
 RegionSampler = Callable[[FractalLevel | VelocityHead, Regions, Condition, TokenSampler, bool], Composed]

@@ -17,7 +17,7 @@ from fractalgen.model.limits import Limits
 from fractalgen.model.network import FractalNetwork, with_returns
 from fractalgen.model.plans import Plans
 from fractalgen.model.regions import Condition, Regions
-from fractalgen.model.sampling.recorder import Composed, StepLog
+from fractalgen.model.sampling.recorder import Composed, Decisions, StepLog
 from fractalgen.model.sampling.recursion import sample_regions
 from fractalgen.model.sampling.token_sampler import TokenSampler
 from fractalgen.music.tokens import ABSENT, HOLD, NO_HOLD, ONSET, SILENCE
@@ -40,10 +40,10 @@ def compose(
     tokens, width = known.clone(), known.shape[2]
     config = composer.model.config
     patch, column = config.patch, config.column
-    planes = chances = None
+    decisions = None
     if composer.record:
         planes = torch.full((len(known), len(config.levels), *known.shape[1:]), -1, dtype=torch.int32)
-        chances = torch.zeros(known.shape, dtype=torch.uint8)
+        decisions = Decisions(planes, torch.zeros(known.shape, dtype=torch.uint8))
     absent = (known == ABSENT)[:, 0]
     while (undecided := ((tokens < 0) & (tokens != ABSENT)).flatten(0, 1).any(0)).any():
         first = int(undecided.nonzero()[0])
@@ -67,13 +67,14 @@ def compose(
         else:
             composed = mine.fill(given, part)
         tokens[..., here] = torch.where(given == ABSENT, ABSENT, composed.tokens)
-        if planes is not None and chances is not None and composed.planes is not None and composed.chances is not None:
+        if decisions is not None and composed.decisions is not None:
             new = (given < 0).cpu()
-            planes[..., here] = torch.where(new[:, None], composed.planes.cpu(), planes[..., here])
-            chances[..., here] = torch.where(new, (255 * composed.chances).round().byte().cpu(), chances[..., here])
+            planes, chances = composed.decisions.planes.cpu(), (255 * composed.decisions.chances).round().byte().cpu()
+            decisions.planes[..., here] = torch.where(new[:, None], planes, decisions.planes[..., here])
+            decisions.chances[..., here] = torch.where(new, chances, decisions.chances[..., here])
     if bool(absent.any()):
         tokens = carried(tokens, absent, column)
-    return Composed(tokens, planes, chances)
+    return Composed(tokens, decisions)
 
 
 def ranks(config: ModelConfig, width: int, start: int, steps: int) -> list[int]:
@@ -150,8 +151,10 @@ class Composer:
         gumbel = -(-self.sampler.uniform(weight.shape).clamp(min=1e-30).log()).log()
         best = (weight + gumbel.to(weight)).unflatten(0, (-1, candidates)).argmax(1)
         kept = best + candidates * torch.arange(len(best), device=best.device)
-        parts = (composed.tokens, composed.planes, composed.chances)
-        return Composed(*(None if part is None else part[kept] for part in parts))  # type: ignore[arg-type]
+        decisions = composed.decisions
+        if decisions is not None:
+            decisions = Decisions(decisions.planes[kept], decisions.chances[kept])
+        return Composed(composed.tokens[kept], decisions)
 
 
 def drop_orphans(tokens: Int[Tensor, "b p t"]) -> Int[Tensor, "b p t"]:
