@@ -122,7 +122,7 @@ def test_bars_are_inserted_and_filled(open_studio: Opener) -> None:
 
 def test_a_region_behind_the_end_makes_the_piece_longer(open_studio: Opener) -> None:
     tab = open_studio(song(2))
-    tab.press("-")  # else the bars behind the end are out of sight
+    tab.press("-", "-")  # else the bars behind the end are out of sight, and the drag scrolls
     tab.mark(3, 4)
     tab.compose("Recompose the region")
     after = tab.document()
