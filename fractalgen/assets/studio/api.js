@@ -7,28 +7,25 @@ export class Refused extends Error {
   }
 }
 
-/** One request; an error of the server is a `Refused`, no answer at all is the `TypeError` of fetch. */
+/** The answer to a request; an error of the server is a `Refused`, no answer at all is the `TypeError` of fetch. */
+async function ask(path, options) {
+  const answer = await fetch(path, options);
+  if (answer.ok) return answer;
+  const { detail } = await answer.json().catch(() => ({}));
+  throw new Refused(answer.status, detail ?? `${answer.status} ${answer.statusText}`);
+}
+
 export async function request(method, path, body) {
   const json = body !== undefined && !(body instanceof FormData);
-  const answer = await fetch(`/api${path}`, {
+  const answer = await ask(`/api${path}`, {
     method,
     headers: json ? { "Content-Type": "application/json" } : {},
     body: json ? JSON.stringify(body) : body,
   });
-  const text = await answer.text();
-  if (answer.ok) return text ? JSON.parse(text) : null;
-  throw new Refused(answer.status, detail(text) || `${answer.status} ${answer.statusText}`);
+  return answer.json();
 }
 
-function detail(text) {
-  try {
-    const { detail: said } = JSON.parse(text);
-    return typeof said === "string" ? said : said.map(({ loc, msg }) => `${loc.at(-1)}: ${msg}`).join("; ");
-  } catch {
-    return "";
-  }
-}
-
+export const getBlob = async (address) => (await ask(address, { method: "GET" })).blob();
 export const get = (path) => request("GET", path);
 export const post = (path, body = {}) => request("POST", path, body);
 export const put = (path, body) => request("PUT", path, body);

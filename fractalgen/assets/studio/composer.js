@@ -86,7 +86,7 @@ export class Composer {
         toast(message.message, "error");
       },
       project: () => studio.listed(message),
-      state: () => studio.job === null && project.told(message).catch((error) => studio.complain(error)),
+      state: () => studio.job === null && project.told(message).catch(studio.complain),
     };
     handlers[message.type]?.();
     studio.refresh();

@@ -80,7 +80,7 @@ function listenToServer(studio) {
     if (view.lost) {
       if (studio.job) studio.job = null; // what is still composed is told again; "" is still to be asked for
       project.back();
-      project.refresh().catch((error) => studio.complain(error));
+      project.refresh().catch(studio.complain);
     }
     view.lost = false;
     studio.refresh();
@@ -190,7 +190,7 @@ function connectFields(studio) {
   changed("name", (name) =>
     project
       .rename(name.trim() || project.name)
-      .catch((error) => studio.complain(error))
+      .catch(studio.complain)
       .finally(() => studio.refresh()),
   );
   for (const id of ["name", "tempo"])
@@ -247,7 +247,7 @@ function connectPage(studio) {
   );
   window.addEventListener("hashchange", () => {
     const id = decodeURIComponent(location.hash.slice(1));
-    if (id && id !== project.id) studio.openProject(id).catch((error) => studio.complain(error));
+    if (id && id !== project.id) studio.openProject(id).catch(studio.complain);
   });
   window.addEventListener("beforeunload", (event) => {
     if (project.gone || (project.queue.length && project.online)) event.preventDefault();

@@ -125,11 +125,9 @@ export const pitchName = (pitch, key = null) => nameOf(pitch, FLAT_KEYS.test(key
 const changed = (piece, ids, change) =>
   settled({ ...piece, notes: piece.notes.map((note) => (ids.has(note.id) ? { ...note, ...change(note) } : note)) });
 
-export const nextId = (piece) => piece.notes.reduce((most, { id }) => Math.max(most, id), -1) + 1;
-
 /** Adds notes, which get new ids; also returns those ids. */
 export function add(piece, notes) {
-  const first = nextId(piece);
+  const first = piece.notes.reduce((most, { id }) => Math.max(most, id), -1) + 1;
   const added = notes.map((note, i) => ({ velocity: 80, hand: -1, locked: 0, ...note, id: first + i }));
   return { piece: settled({ ...piece, notes: [...piece.notes, ...added] }), ids: idsOf(added) };
 }
@@ -147,12 +145,14 @@ export function move(piece, ids, later, higher) {
   return changed(piece, ids, ({ start, pitch }) => ({ start: start + dt, pitch: pitch + dp }));
 }
 
-export const resize = (piece, ids, longer, least = 30) =>
-  changed(piece, ids, ({ duration }) => ({ duration: Math.max(Math.min(least, duration), duration + longer) }));
+const LEAST = 30; // ticks to which a note can be shortened
+
+export const resize = (piece, ids, longer) =>
+  changed(piece, ids, ({ duration }) => ({ duration: Math.max(Math.min(LEAST, duration), duration + longer) }));
 /** Moves the beginnings of notes; their ends stay. */
-export const trim = (piece, ids, later, least = 30) =>
+export const trim = (piece, ids, later) =>
   changed(piece, ids, ({ start, duration }) => {
-    const by = clamp(later, -start, duration - least);
+    const by = clamp(later, -start, duration - LEAST);
     return { start: start + by, duration: duration - by };
   });
 export const setVelocity = (piece, ids, value) =>

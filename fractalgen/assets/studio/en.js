@@ -29,7 +29,6 @@ export default {
   "gone.rescue": "Keep it as a new project",
 
   projects: "Projects",
-  "projects.open": "Projects",
   "projects.name": "Name of the project",
   "projects.new": "New project",
   "projects.file": "Open a file",

@@ -1,5 +1,5 @@
 /** Files that come and go: projects, pieces that are read, and the piece in each format. */
-import { post, upload } from "./api.js";
+import { getBlob, post, upload } from "./api.js";
 import { toast } from "./dialogs.js";
 import { barRange } from "./document.js";
 import { $, el, icon } from "./dom.js";
@@ -80,9 +80,7 @@ export async function download(studio, kind, region = null) {
     await studio.project.saved();
     const { href, name } = fileOf(studio, kind, region);
     if (!["mid", "project"].includes(kind)) waiting = toast(t("take.wait", { name }));
-    const answer = await fetch(href);
-    if (!answer.ok) throw new Error((await answer.json().catch(() => ({}))).detail ?? answer.statusText);
-    const link = el("a", { href: URL.createObjectURL(await answer.blob()), download: name });
+    const link = el("a", { href: URL.createObjectURL(await getBlob(href)), download: name });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60000);
     toast(t("taken", { name }));

@@ -141,12 +141,13 @@ export class Project extends EventTarget {
     if (redo != null) this.#last.set(head, redo);
   }
 
-  #replay(item) {
-    if (item.document) {
-      this.states.set(item.id, { id: item.id, parent: item.parent, label: item.label, kind: "edit", time: item.time });
-      this.pieces.set(item.id, read(item.document));
+  #replay({ id, parent, label, time, document, head }) {
+    if (document) {
+      this.states.set(id, { id, parent, label, kind: "edit", time });
+      this.pieces.set(id, read(document));
     }
-    if (this.pieces.has(item.document ? item.id : item.head)) this.#visit(item.document ? item.id : item.head);
+    const now = document ? id : head;
+    if (this.pieces.has(now)) this.#visit(now);
   }
 
   /** An edit is a new state.  Edits with the same `merge`, shortly one after the other, are one state. */
@@ -334,7 +335,7 @@ export class Project extends EventTarget {
   #adopt(id, state) {
     this.#numbers.set(id, state.id);
     this.states.delete(id);
-    this.states.set(state.id, { ...state });
+    this.states.set(state.id, state);
     this.pieces.set(state.id, this.pieces.get(id));
     this.pieces.delete(id);
     for (const one of this.states.values()) if (one.parent === id) one.parent = state.id;

@@ -75,12 +75,12 @@ export function toggle() {
   translate();
 }
 
-export function translate(root = document) {
+export function translate() {
   document.documentElement.lang = language;
-  for (const element of root.querySelectorAll("[data-t]")) element.textContent = bare(t(element.dataset.t));
-  for (const element of root.querySelectorAll("[data-role]"))
+  for (const element of document.querySelectorAll("[data-t]")) element.textContent = bare(t(element.dataset.t));
+  for (const element of document.querySelectorAll("[data-role]"))
     element.setAttribute("aria-roledescription", t(element.dataset.role));
-  for (const element of root.querySelectorAll("[data-label]")) label(element, t(element.dataset.label));
+  for (const element of document.querySelectorAll("[data-label]")) label(element, t(element.dataset.label));
 }
 
 /** A text without the shortcut that stands in brackets at its end. */

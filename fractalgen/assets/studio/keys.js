@@ -4,7 +4,7 @@ import * as edit from "./document.js";
 import { showHelp } from "./dialogs.js";
 
 // keys that belong to the control that has the focus
-const own = { INPUT: /./, SELECT: /./, TEXTAREA: /./, SUMMARY: /^( |Enter)$/, BUTTON: /^( |Enter)$/, A: /^Enter$/ };
+const own = { INPUT: /./, SELECT: /./, SUMMARY: /^( |Enter)$/, BUTTON: /^( |Enter)$/, A: /^Enter$/ };
 
 /** What the keys do alone. */
 function plainKeys(studio) {
@@ -102,11 +102,11 @@ export function listen(studio) {
     const { target, key } = event,
       command = event.ctrlKey || event.metaKey;
     if (document.querySelector("dialog[open], [popover]:popover-open") || event.isComposing) return;
-    const typing = /^(INPUT|SELECT|TEXTAREA)$/.test(target.tagName) && !/^(range|checkbox)$/.test(target.type);
+    const typing = /^(INPUT|SELECT)$/.test(target.tagName) && !/^(range|checkbox)$/.test(target.type);
     const taken =
       !command &&
       own[target.tagName]?.test(key) &&
-      (typing || !/^(INPUT)$/.test(target.tagName) || /^Arrow|^ $|Home|End/.test(key));
+      (typing || target.tagName !== "INPUT" || /^Arrow|^ $|Home|End/.test(key));
     if (taken || (command && typing && target.tagName !== "SELECT" && key !== "Enter")) return;
     const small = key.length === 1 && !(key in plain) && !command ? key.toLowerCase() : key;
     const action = command ? control[key] : event.altKey ? alt[key] : (event.shiftKey && shifted[key]) || plain[small];

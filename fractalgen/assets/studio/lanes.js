@@ -44,7 +44,8 @@ export function editLane(studio, lane, tick, wrong = null) {
     $("roll-box").focus({ preventScroll: true });
     const text = input.value.trim(),
       name = text || "–";
-    if (keep && text !== before && text !== wrong) studio.commit(lane, edit.setLane(studio.piece, lane, tick, text), { name });
+    if (!keep || text === before || text === wrong) return;
+    studio.commit(lane, edit.setLane(studio.piece, lane, tick, text), { name });
   };
   form.onsubmit = (event) => (event.preventDefault(), done(true));
   input.onblur = () => done(true);

@@ -162,9 +162,7 @@ export class Live {
     const [x0, y0, x1, y1] = place(left, row, HIGH, Math.max(1, QUARTER / patch.unit));
     if (loud) {
       pen.globalAlpha = 0.62 * (1 - 0.75 * ease((since - 120) / CELLS));
-      roll.box(x0 + 0.5, y0 + 0.5, x1 - 0.5, y1 - 0.5, 2);
-      pen.fillStyle = shade(roll.studio.theme, loud);
-      pen.fill();
+      roll.fillBox(shade(roll.studio.theme, loud), x0 + 0.5, y0 + 0.5, x1 - 0.5, y1 - 0.5, 2);
     }
     for (const cell of cells) {
       const grown = ease((since - 90 - cell.share * CELLS * 0.6) / 140);

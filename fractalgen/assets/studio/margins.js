@@ -44,10 +44,9 @@ export function drawLanes(roll, from, to) {
   });
   if (studio.loop) {
     const { start, end } = studio.loop;
-    roll.box(roll.x(start), RULER - 6, roll.x(end), RULER - 2, 2);
-    roll.pen.fillStyle = studio.looping ? colours.loop : colours.soft;
-    roll.pen.globalAlpha = studio.looping ? 1 : 0.5;
-    roll.pen.fill();
+    const { looping } = studio.player;
+    roll.pen.globalAlpha = looping ? 1 : 0.5;
+    roll.fillBox(looping ? colours.loop : colours.soft, roll.x(start), RULER - 6, roll.x(end), RULER - 2, 2);
     roll.pen.globalAlpha = 1;
   }
   roll.fill(colours.line, GUTTER, RULER, roll.width, RULER + 0.5);
@@ -66,9 +65,7 @@ function drawSections(roll, { sections, length }, from, to) {
     const x = roll.x(tick),
       middle = RULER + FORM / 2 + 0.5;
     pen.globalAlpha = 0.16 + 0.14 * ((letters.indexOf(name[0]) * 2) % 3);
-    roll.box(x + 1, RULER + 2.5, roll.x(end) - 1, RULER + FORM - 1.5, 4);
-    pen.fillStyle = colours.accent;
-    pen.fill();
+    roll.fillBox(colours.accent, x + 1, RULER + 2.5, roll.x(end) - 1, RULER + FORM - 1.5, 4);
     pen.globalAlpha = 1;
     roll.text(colours.ink, name, Math.max(x, GUTTER) + 8, middle, {
       weight: 600,
@@ -123,9 +120,7 @@ export function drawKeys(roll) {
         middle = y + row / 2;
       if (isBlack(pitch)) {
         if (row >= 4) roll.fill(colours.key, 0, middle - 0.3, right, middle + 0.3);
-        roll.box(-3, y + 0.5, right * 0.62, y + row - 0.5, 2);
-        roll.pen.fillStyle = lit ? colours.accent : colours.black;
-        roll.pen.fill();
+        roll.fillBox(lit ? colours.accent : colours.black, -3, y + 0.5, right * 0.62, y + row - 0.5, 2);
         continue;
       }
       if (lit)

@@ -3,7 +3,7 @@ import { barAt } from "./document.js";
 import { $, el, icon } from "./dom.js";
 import { flagName, has, keyName, t } from "./i18n.js";
 
-export const MODES = ["new", "continue", "region", "vary", "accompany"];
+const MODES = ["new", "continue", "region", "vary", "accompany"];
 const LABELS = ["density", "polyphony", "register", "velocity"]; // shares of the training set, 0 to 1
 const OWN = {
   // fields that stand in the open for each mode; the rest is folded away
@@ -31,7 +31,10 @@ const SECTION = /(?:[A-Z][a-z]+|[A-Za-z])'*\s*(\d*)/g; // of a form: its name an
 const SHORT = { bars: 16, tempo: 120 };
 
 /** Bars of chords as they are written: those between bar lines, or one for each chord. */
-const barsOf = (text) => text.split(/[|｜]/.test(text) ? /[|｜]/ : /(?:\s|[,，、](?![^()\s]*\)))+/).filter((part) => part.trim()).length;
+function barsOf(text) {
+  const between = /[|｜]/.test(text) ? /[|｜]/ : /(?:\s|[,，、](?![^()\s]*\)))+/;
+  return text.split(between).filter((part) => part.trim()).length;
+}
 
 /** Events: "change". */
 export class Panel extends EventTarget {
@@ -59,7 +62,7 @@ export class Panel extends EventTarget {
       flags = { model: this.model?.name };
     for (const { name, type } of this.info.flags) {
       const value = values[name];
-      if (value === undefined || value === "" || !this.#offered(name)) continue;
+      if (value === undefined || !this.#offered(name)) continue;
       if (type === "list")
         flags[name] = String(value)
           .split(/[\s;]+/)
@@ -70,7 +73,7 @@ export class Panel extends EventTarget {
     if (lane && mode === "new" && !flags.form) flags.bars ??= this.bars;
     const body = { mode, flags, num_samples: Number(values.samples ?? 1) };
     if (region && mode !== "new" && mode !== "continue") body.region = region;
-    if (mode === "region" && values.hand !== undefined && values.hand !== "") body.hand = Number(values.hand);
+    if (mode === "region" && values.hand !== undefined) body.hand = Number(values.hand);
     return lane ? { ...body, lane } : body;
   }
 
@@ -153,25 +156,14 @@ export class Panel extends EventTarget {
     );
     const main = OWN[mode].filter((name) => flags.has(name) || ["add", "hand", "lane"].includes(name));
     const character = [...LABELS, "style"].filter((name) => flags.has(name));
-    const rest = [...flags.values()].filter(({ name }) => !main.includes(name) && !character.includes(name));
+    const rest = [...flags.keys()].filter((name) => !main.includes(name) && !character.includes(name));
+    const fields = (names) => names.map((name) => this.#field(name, flags.get(name)));
     form.replaceChildren(
       el("p", { className: "hint", textContent: t(`mode.${mode}.help`) }),
       ...(info.models.length > 1 ? [this.#model()] : []),
-      el("div", { className: "pairs" }, ...main.map((name) => this.#field(name, flags.get(name)))),
-      ...(character.length
-        ? [
-            this.#fold(
-              "character",
-              character.map((name) => this.#field(name, flags.get(name))),
-              true,
-            ),
-          ]
-        : []),
-      this.#fold(
-        "advanced",
-        rest.map((flag) => this.#field(flag.name, flag)),
-        false,
-      ),
+      el("div", { className: "pairs" }, ...fields(main)),
+      ...(character.length ? [this.#fold("character", fields(character), true)] : []),
+      this.#fold("advanced", fields(rest), false),
       el("button", { type: "button", className: "text reset", textContent: t("reset"), onclick: () => this.reset() }),
     );
   }
@@ -204,17 +196,11 @@ export class Panel extends EventTarget {
 
   #model() {
     const options = this.info.models.map(({ name }) => new Option(name, name, false, name === this.model.name));
-    const select = el(
-      "select",
-      {
-        id: "flag-model",
-        onchange: ({ target }) => {
-          this.set("model", target.value);
-          this.build();
-        },
-      },
-      ...options,
-    );
+    const onchange = ({ target }) => {
+      this.set("model", target.value);
+      this.build();
+    };
+    const select = el("select", { id: "flag-model", onchange }, ...options);
     return this.#row("model", select, this.model.description);
   }
 

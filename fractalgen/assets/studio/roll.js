@@ -19,7 +19,7 @@ export class Roll extends Viewport {
   restyle() {
     const style = getComputedStyle(document.documentElement);
     const names =
-      "paper roll row octave beat bar line ink soft accent white black key lock right left on-accent loop".split(" ");
+      "paper roll row octave beat bar line ink soft accent white black key lock right left loop".split(" ");
     this.colours = Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
     this.font = getComputedStyle(document.body).fontFamily;
     this.larger = Math.min(1.2, parseFloat(style.fontSize) / 16); // texts grow with those of the page
@@ -149,9 +149,7 @@ export class Roll extends Viewport {
     const given = studio.composing && studio.live.isGiven(note);
     pen.globalAlpha = given ? 0.45 : 1;
     const gap = row > 6 ? 0.5 : 0;
-    this.box(x0, y + gap, x1, y + row - gap, row >= 8 ? 2.5 : 1);
-    pen.fillStyle = this.colour(note);
-    pen.fill();
+    this.fillBox(this.colour(note), x0, y + gap, x1, y + row - gap, row >= 8 ? 2.5 : 1);
     if (note.locked) this.hatch();
     if (chosen) {
       pen.strokeStyle = colours.ink;
@@ -182,6 +180,13 @@ export class Roll extends Viewport {
       Math.max(2, Math.round(y1 * ratio) - top),
       radius * ratio,
     );
+  }
+
+  /** A rounded box; it stays the current path. */
+  fillBox(colour, ...box) {
+    this.box(...box);
+    this.pen.fillStyle = colour;
+    this.pen.fill();
   }
 
   /** Stripes over the current path: what is locked. */
@@ -218,11 +223,10 @@ export class Roll extends Viewport {
 
   drawFrame({ start, end, low, high }, colour) {
     const { pen, ratio } = this;
-    this.box(this.x(start), this.y(high - 1), this.x(end), this.y(low) + this.row, 4);
-    pen.fillStyle = pen.strokeStyle = colour;
     pen.globalAlpha = 0.1;
-    pen.fill();
+    this.fillBox(colour, this.x(start), this.y(high - 1), this.x(end), this.y(low) + this.row, 4);
     pen.globalAlpha = 0.9;
+    pen.strokeStyle = colour;
     pen.lineWidth = 1.5 * ratio;
     pen.stroke();
     pen.globalAlpha = 1;

@@ -1,5 +1,5 @@
 /** The studio: what is open, what is chosen, and how the piece changes.  The other parts of the page work on it. */
-import { Refused, Socket } from "./api.js";
+import { Socket } from "./api.js";
 import { Composer } from "./composer.js";
 import { listProjects, say, toast } from "./dialogs.js";
 import * as edit from "./document.js";
@@ -100,9 +100,6 @@ export class Studio {
   get playing() {
     return this.player.playing;
   }
-  get looping() {
-    return this.player.looping;
-  }
   get sounding() {
     return this.player.sounding;
   }
@@ -160,10 +157,8 @@ export class Studio {
 
   /** The piece of a project that was removed goes on in a new one. */
   rescue() {
-    return this.project
-      .rescue(t("did.rescue"))
-      .then((id) => this.openProject(id))
-      .catch((error) => this.complain(error));
+    const opened = this.project.rescue(t("did.rescue")).then((id) => this.openProject(id));
+    return opened.catch(this.complain);
   }
 
   /** Says why nothing can be edited at the moment. */
@@ -174,7 +169,7 @@ export class Studio {
   async go(id) {
     this.tools.cancel();
     this.strip.show(null);
-    await this.project.go(id).catch((error) => this.complain(error));
+    await this.project.go(id).catch(this.complain);
   }
 
   async undo() {
@@ -189,7 +184,7 @@ export class Studio {
   async #step(move) {
     if (this.tools.cancel() || this.composing) return null; // a drag is all that is taken back
     this.strip.show(null);
-    return move().catch((error) => this.complain(error));
+    return move().catch(this.complain);
   }
 
   // ---- what is chosen ----
@@ -221,10 +216,11 @@ export class Studio {
 
   // ---- the page ----
 
-  complain(error) {
-    if (!(error instanceof Refused) && error instanceof TypeError) this.view.banner(true);
+  /** Tells an error; that of a server that does not answer by the banner. */
+  complain = (error) => {
+    if (error instanceof TypeError) this.view.banner(true);
     else toast(error.message, "error");
-  }
+  };
 
   flip(object, name) {
     object[name] = !object[name];

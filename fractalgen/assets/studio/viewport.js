@@ -91,8 +91,8 @@ export class Viewport {
   }
 
   /** Notes whose stem in the velocity lane is near a place. */
-  stemsAt(x, reach = 5) {
-    return this.studio.shown.notes.filter(({ start }) => Math.abs(this.x(start) - x) <= reach);
+  stemsAt(x) {
+    return this.studio.shown.notes.filter(({ start }) => Math.abs(this.x(start) - x) <= 5);
   }
 
   // ---- scrolling and zoom ----

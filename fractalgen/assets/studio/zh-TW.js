@@ -26,7 +26,6 @@ export default {
   "gone.rescue": "另存為新專案",
 
   projects: "專案",
-  "projects.open": "專案",
   "projects.name": "專案名稱",
   "projects.new": "新專案",
   "projects.file": "開啟檔案",
