@@ -223,11 +223,11 @@ def facts(job: Composition, request: Request, document: Document) -> dict[str, A
     """What is told when a job begins."""
     config, work = job.model.config, job.work
     ticks = TICKS // config.steps_per_quarter
+    length = work.width * ticks
     if request.mode == "new":
         tempos: Any = ((0, job.cfg.tempo or TEMPO),)
         meters: Any = [(step * ticks, beats, unit) for step, beats, unit in work.meters]
     else:
-        length = work.width * ticks
         tempos = [row for row in document.tempos if row[0] < length]
         meters = [row for row in document.meters if row[0] < length]
     return {
@@ -235,7 +235,7 @@ def facts(job: Composition, request: Request, document: Document) -> dict[str, A
         "mode": request.mode,
         "num_samples": request.num_samples,
         "seed": job.seed,
-        "length": work.width * ticks,
+        "length": length,
         "meters": meters,
         "tempos": tempos,
         "given": given_notes(job, document) if request.mode != "new" else [],
