@@ -26,10 +26,7 @@ def test_any_number_of_levels(tmp_path: Path, patches: tuple[int, ...], generato
     if count == 2 and generator == "ar":
         pytest.skip("a roll of single cells is a long sequence")
     data = tiny.corpus(tmp_path / "corpus.safetensors")
-    settings = dict.fromkeys(("embed_dims",), (16,) * count) | {
-        "num_blocks": (1,) * count,
-        "num_heads": (2,) * count,
-    }
+    width = max(16, patches[1])
     context = (0, *[1] * (count - 2), 0)
     version = train(
         tiny.train_config(
@@ -42,23 +39,25 @@ def test_any_number_of_levels(tmp_path: Path, patches: tuple[int, ...], generato
             max_children=(0,) * count,
             max_steps=1,
             batch_size=1,
-            crop_length=32,
+            crop_length=width,
             accumulate_grad_batches=1,
             val_crops=1,
             val_check_interval_steps=1,
             log_images_every_n_steps=1,
             num_images_to_log=1,
-            **settings,
+            embed_dims=(16,) * count,
+            num_blocks=(1,) * count,
+            num_heads=(2,) * count,
         )
     )
     assert len(list((version / "generation_gifs").glob("*.gif"))) == 1
     path = str(version / "checkpoints" / "last.ckpt")
     model = FractalGen.from_pretrained(path)
-    tokens, frames = model.sample(1, width=32, return_intermediates=True)
+    tokens, frames = model.sample(1, width=width, return_intermediates=True)
     assert frames is not None
-    assert tokens.shape == (1, 128, 32)
-    assert len(model.generate(width=32, sampling=SamplingConfig(temperature=(1.0,) * count))) == 1
-    out = ["--output_dir", str(tmp_path / "out"), "--target_width", "32", "--save_gif"]
+    assert tokens.shape == (1, 128, width)
+    assert len(model.generate(width=width, sampling=SamplingConfig(temperature=(1.0,) * count))) == 1
+    out = ["--output_dir", str(tmp_path / "out"), "--target_width", str(width), "--save_gif"]
     assert main(["generate", "--checkpoint", path, *out]) == 0
     evaluate = ["evaluate", "--checkpoint", path, "--data", str(data), "--limit", "2", "--num_samples", "2"]
     assert main([*evaluate, "--split", "valid"]) == 0
