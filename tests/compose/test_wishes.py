@@ -129,8 +129,8 @@ def test_keys_of_music_given(keyed: str, tmp_path: Path, capsys: pytest.CaptureF
     assert heard([60] * 8, signature) == "key: D minor (by the file's key signature)"
     c_major = delta(0) + bytes([0xFF, 0x59, 2, 0, 0])
     end = delta(0) + meta(0x06, END_MARKER.encode())  # as in the files of the studio
-    for wrong in (b"", end + delta(0) + meta(0x03, b"FractalGen")):  # many programs write it by default
-        assert heard([62, 66, 69, 62] * 4, c_major, end=wrong) == "key: D major (estimated from the given music)"
+    for ending in (b"", end + delta(0) + meta(0x03, b"FractalGen")):  # many programs write it by default
+        assert heard([62, 66, 69, 62] * 4, c_major, end=ending) == "key: D major (estimated from the given music)"
     assert heard([62, 66, 69, 62] * 4, c_major, end=end) == "key: C major (by the file's key signature)"
     g_major = [67, 71, 74, 67, 62, 66, 69, 67] * 4
     for flags in ((), ("--scale", "D dorian")):  # a scale that names no key leaves that of the music
