@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from itertools import cycle
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -62,9 +63,9 @@ def rolls(draw: st.DrawFn) -> PianoRoll:
     for beats, unit in draw(st.lists(st.sampled_from(METERS), min_size=1, max_size=3)):
         if not meters or meters[-1][1:] != (beats, unit):
             meters.append((start, beats, unit))
-        start += draw(st.integers(1, 3)) * 4 * spq * beats // unit
+        start += draw(st.integers(1, 2)) * 4 * spq * beats // unit
     note = st.tuples(st.integers(0, 127), st.integers(0, start - 1), st.integers(1, 3 * spq), st.integers(0, 31))
-    rows = np.array(draw(st.lists(note, min_size=1, max_size=40)), np.int64)
+    rows = np.array(draw(st.lists(note, min_size=1, max_size=24)), np.int64)
     notes = merge_notes(rows[:, 0], rows[:, 1], np.minimum(rows[:, 1] + rows[:, 2], start), rows[:, 3])
     tempos = draw(st.lists(st.tuples(st.integers(0, start - 1), st.floats(20, 300)), max_size=3))
     return PianoRoll(tokens_from_notes(notes, 0, start), spq, 32, tuple(tempos), tuple(meters))
@@ -111,15 +112,12 @@ def test_the_same_piece_gives_the_same_file(tmp_path: Path) -> None:
 
 
 def test_every_chord_symbol_comes_back(tmp_path: Path) -> None:
-    chords = [
-        Chord(root, quality, bass) for root in (0, 1, 6, 10) for quality in range(len(QUALITIES)) for bass in (0, 4, 5)
-    ]
-    texts = [spelled(chord.code) for chord in chords] + [spelled(NO_CHORD)]
-    roll = roll_of((60, 0, 4, 9), width=16 * len(texts))
-    write_musicxml(roll, tmp_path / "a.musicxml", markers=[(16 * bar, text) for bar, text in enumerate(texts)])
-    changes = dict(chord_markers(tmp_path / "a.musicxml", 4))
-    expected = {16 * bar: chord.code for bar, chord in enumerate(chords)} | {16 * len(chords): NO_CHORD}
-    assert changes == expected
+    roots = cycle((0, 1, 6, 10))
+    chords = [Chord(next(roots), quality, bass) for quality in range(len(QUALITIES)) for bass in (0, 4, 5)]
+    changes = tuple((4 * beat, code) for beat, code in enumerate([*(chord.code for chord in chords), NO_CHORD]))
+    roll = roll_of((60, 0, 4, 9), width=4 * len(changes))
+    write_musicxml(roll, tmp_path / "a.musicxml", markers=[(step, spelled(code)) for step, code in changes])
+    assert chord_markers(tmp_path / "a.musicxml", 4) == changes
 
 
 def test_chord_symbols_stand_as_they_were_written(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,19 +32,11 @@ def levels(picture: np.ndarray, cfg: RenderConfig, rows: int) -> np.ndarray:
     return np.abs(roll[:, :, None] - ramp).sum(-1).argmin(-1) / (RAMP - 1)
 
 
-@pytest.mark.parametrize("kind", ["ar", "mar"])
 @pytest.mark.parametrize("view", ["process", "hierarchical"])
-def test_a_decoded_gif_equals_the_trace_cell_by_cell(kind: str, view: str, tmp_path: Path) -> None:
-    frames = made_up(kind=kind).frames(view=view, record_interval=1)  # type: ignore[arg-type]
-    path = tmp_path / "a.gif"
-    render.save_gif(frames, path, PLAIN)
-    pictures, durations, loop = decoded(path)
-    assert len(pictures) == len(frames)
-    assert loop == 0
-    assert durations == [500] * len(frames)
-    for picture, frame in zip(pictures, frames, strict=True):
-        expected = np.asarray(render.image(frame, PLAIN).convert("RGB"))
-        assert np.array_equal(picture[-16 * 4 :], expected[-16 * 4 :])
+def test_a_decoded_gif_equals_the_trace_cell_by_cell(view: Any, tmp_path: Path) -> None:
+    frames = made_up().frames(view=view, record_interval=1)
+    render.save_gif(frames, tmp_path / "a.gif", PLAIN)
+    for picture, frame in zip(decoded(tmp_path / "a.gif")[0], frames, strict=True):
         held = frame.tokens == 1 if frame.tokens is not None else np.zeros_like(frame.output, bool)
         wanted = np.where(held, frame.output * HOLD_SHADE, frame.output)
         # neighbouring steps of the ramp may share a colour
@@ -204,13 +197,12 @@ def test_a_roll_that_is_known_throughout() -> None:
 
 
 @pytest.mark.parametrize("view", ["process", "hierarchical"])
-def test_files_show_known_cells_as_the_pictures_do(view: str, tmp_path: Path) -> None:
-    trace = made_up()
+def test_files_show_known_cells_as_the_pictures_do(view: Any, tmp_path: Path) -> None:
     known = np.zeros((16, 16), bool)
     known[:, :8] = True
     known[3:9, 2:6] = False
-    trace = dataclasses.replace(trace, known=known, decided=np.where(known, np.int16(-1), trace.decided))
-    frames = trace.frames(view=view, record_interval=1)  # type: ignore[arg-type]
+    trace = made_up(known=known)
+    frames = trace.frames(view=view, record_interval=1)
     expected = [np.asarray(render.image(frame, PLAIN).convert("RGB")) for frame in frames]
     render.save_gif(frames, tmp_path / "a.gif", PLAIN)
     for picture, wanted in zip(decoded(tmp_path / "a.gif")[0], expected, strict=True):

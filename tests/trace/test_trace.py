@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fractalgen.errors import UserError
@@ -18,17 +18,18 @@ from fractalgen.trace import Intermediates, Trace
 from tests import tiny
 
 
-def made_up(seed: int = 0, kind: str = "ar", known_until: int = 0, width: int = 16) -> Trace:
-    """A record of a random roll of 16 pitches."""
+def made_up(seed: int = 0, kind: str = "ar", known_until: int = 0, width: int = 16, **changes: Any) -> Trace:
+    """A record of a random roll of 16 pitches; ``changes``: see :func:`tests.tiny.trace`."""
     rng = np.random.default_rng(seed)
     tokens = np.where(rng.random((16, width)) < 0.1, rng.integers(2, 34, (16, width)), 0).astype(np.uint8)
     tokens[:8, :8] = 0  # one patch that stays silent
-    known = np.broadcast_to(np.arange(width) < known_until, tokens.shape)
     facts: dict[str, Any] = {"seed": seed, "checkpoint": "made-up", "settings": {"temperature": 0.9}}
-    return tiny.trace(tokens, (16, 8, 4, 1), kind, known=known, num_iter_list=(4, 2, 2, 1), **facts)
+    facts["known"] = np.broadcast_to(np.arange(width) < known_until, tokens.shape)
+    return tiny.trace(tokens, (16, 8, 4, 1), kind, num_iter_list=(4, 2, 2, 1), **(facts | changes))
 
 
 @given(seed=st.integers(0, 2**32 - 1), kind=st.sampled_from(["ar", "mar"]), columns=st.integers(1, 6))
+@settings(max_examples=40)
 def test_a_trace_survives_its_file(
     tmp_path_factory: pytest.TempPathFactory, seed: int, kind: str, columns: int
 ) -> None:
@@ -70,7 +71,7 @@ def test_files_of_version_1_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_the_piece_of_a_trace() -> None:
-    trace = dataclasses.replace(made_up(), settings={"tempo": 90.0, "steps_per_quarter": 2})
+    trace = made_up(settings={"tempo": 90.0, "steps_per_quarter": 2})
     roll = trace.roll
     assert np.array_equal(roll.tokens[:16], trace.tokens)
     assert not roll.tokens[16:].any()
@@ -154,7 +155,7 @@ def test_frames_bring_the_known_cells_along(view: str) -> None:
 
 
 def test_intermediates_stack_the_known_cells() -> None:
-    free, half = made_up(1), dataclasses.replace(made_up(2), known=made_up(2, known_until=8).known)
+    free, half = made_up(1), made_up(2, known_until=8)
     known = Intermediates([free, half])[-1].known
     assert known is not None
     assert known.shape == (2, 16, 16)

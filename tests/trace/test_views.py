@@ -17,13 +17,16 @@ from tests.trace.test_trace import made_up
 
 
 def deep(
-    levels: tuple[int, ...], kind: str = "ar", notes: tuple[tuple[int, int], ...] = ((2, 1), (2, 2), (9, 5))
+    levels: tuple[int, ...],
+    kind: str = "ar",
+    notes: tuple[tuple[int, int], ...] = ((2, 1), (2, 2), (9, 5)),
+    moments: int = 0,
 ) -> Trace:
     """A 16 x 16 roll of some notes with other patch sizes, children in row order."""
     tokens = np.zeros((16, 16), np.uint8)
     for pitch, step in notes:
         tokens[pitch, step] = 20
-    return tiny.trace(tokens, levels, kind, "row_major", num_iter_list=(1,) * len(levels))
+    return tiny.trace(tokens, levels, kind, "row_major", num_iter_list=(1,) * len(levels), moments=moments)
 
 
 def test_ar_labels_count_what_is_composed() -> None:
@@ -42,11 +45,9 @@ def test_ar_labels_count_what_is_composed() -> None:
 
 
 def test_a_frame_knows_its_bars() -> None:
-    trace = made_up(width=64)
-    assert trace.frames()[0].steps_per_bar == 16
+    assert made_up().frames()[0].steps_per_bar == 16
     for settings, steps in (({"steps_per_quarter": 8}, 32), ({"steps_per_bar": 12}, 12), ({"steps_per_bar": "?"}, 16)):
-        other = dataclasses.replace(trace, settings=settings)
-        assert other.frames(view="hierarchical")[0].steps_per_bar == steps
+        assert made_up(settings=settings).frames(view="hierarchical")[0].steps_per_bar == steps
 
 
 def test_levels_fill_a_patch_cell_by_cell() -> None:
@@ -75,10 +76,7 @@ def test_levels_fill_a_patch_cell_by_cell() -> None:
 
 def test_levels_of_patches_drawn_together_fill_together() -> None:
     """In a MAR run whose steps decide two patches each, notes of both come in at the same local steps."""
-    trace = deep((16, 8, 4, 1), "mar", ((1, 1), (1, 9), (3, 3)))
-    decided = trace.decided.copy()
-    decided[0] //= 2
-    trace = dataclasses.replace(trace, decided=decided, steps=trace.steps[:2], seconds=trace.seconds[:2])
+    trace = deep((16, 8, 4, 1), "mar", ((1, 1), (1, 9), (3, 3)), moments=2)
     frames = trace.frames(view="levels", record_interval=1)
     assert frames[1].level_name == "Iter 1 batch 1   L1 step 1/4   L2 step 6/16"
     assert np.argwhere(frames[1].output > 0).tolist() == [[1, 1], [1, 9]]
@@ -88,11 +86,7 @@ def test_levels_of_patches_drawn_together_fill_together() -> None:
 @pytest.mark.parametrize("kind", ["ar", "mar"])
 def test_levels_never_go_back(kind: str) -> None:
     """What was there stays, and each frame brings a note where it looks, whatever is drawn together."""
-    trace = made_up(kind=kind, width=64)
-    if kind == "mar":
-        decided = trace.decided.copy()
-        decided[0] //= 4
-        trace = dataclasses.replace(trace, decided=decided, steps=trace.steps[:4], seconds=trace.seconds[:4])
+    trace = made_up(kind=kind, width=64, moments=4 if kind == "mar" else 0)
     frames = list(trace.frames(view="levels", record_interval=1))
     assert len(frames) > 20
     for before, after in pairwise(frames):
@@ -121,10 +115,9 @@ def test_levels_of_a_long_piece_are_few() -> None:
 
 
 def test_levels_keep_known_cells_in_view() -> None:
-    trace = made_up()
     known = np.zeros((16, 16), bool)
     known[2:9, 3:12] = True
-    trace = dataclasses.replace(trace, known=known, decided=np.where(known, np.int16(-1), trace.decided))
+    trace = made_up(known=known)
     for frame in trace.frames(view="levels", record_interval=1):
         assert frame.tokens is not None
         assert frame.open is not None
