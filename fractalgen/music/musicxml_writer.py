@@ -216,41 +216,33 @@ class _Engraver:
         meters = {start: (beats, unit) for start, beats, unit in self.roll.time_signatures}
         meter = meters[0]
         pickup = self._pickup()
-        inside: list[list[Placed]] = []
-        for start, stop in self.bars:
-            begin, end = self._quarters(start), self._quarters(stop)
-            inside.append([note for note in notes if note.start < end and note.stop > begin])
+        spans = [(self._quarters(start), self._quarters(stop)) for start, stop in self.bars]
+        inside = [[note for note in notes if note.start < end and note.stop > begin] for begin, end in spans]
         in_treble, clef = clefs([[note.pitch for note in bar] for bar in inside], treble), None
         voices: dict[Placed, int] = {}
-        for bar, ((start, stop), mine) in enumerate(zip(self.bars, inside, strict=True)):
-            begin, end = self._quarters(start), self._quarters(stop)
+        for bar, ((start, _), (begin, end), mine) in enumerate(zip(self.bars, spans, inside, strict=True)):
             measure = library.stream.Measure(number=bar + (not pickup))
             if bar == 0 or meters.get(start, meter) != meter:
                 meter = (pickup if bar == 0 else None) or meters[start]
                 measure.insert(0, library.meter.TimeSignature(f"{meter[0]}/{meter[1]}"))
                 if bar == 0 and pickup:
-                    measure.paddingLeft = Fraction(4 * meter[0], meter[1]) - self._quarters(stop)
+                    measure.paddingLeft = Fraction(4 * meter[0], meter[1]) - end
             if bar == 0:
                 measure.insert(0, self._key())
             if in_treble[bar] != clef:
                 clef = in_treble[bar]
                 measure.insert(0, library.clef.TrebleClef() if clef else library.clef.BassClef())
-            before = {note: voices[note] for note in mine if note.start < begin}
-            voices = two_voices([*mine], before)
+            voices = two_voices(mine, voices)
             two = len(set(voices.values())) == 2
             for voice in range(1 + two):
                 played = [note for note in mine if voices[note] == voice or not two]
-                elements = self._voice(played, begin, end, periods(*meter), hidden=voice == 1)
-                if not two:
-                    for offset, element in elements:
-                        measure.insert(offset, element)
-                    continue
-                home = library.stream.Voice(id=str(voice + 1))
-                for offset, element in elements:
-                    if not element.isRest:
+                home = library.stream.Voice(id=str(voice + 1)) if two else measure
+                for offset, element in self._voice(played, begin, end, periods(*meter), hidden=voice == 1):
+                    if two and not element.isRest:
                         element.stemDirection = ("up", "down")[voice]
                     home.insert(offset, element)
-                measure.insert(0, home)
+                if two:
+                    measure.insert(0, home)
             measure.makeBeams(inPlace=True, setStemDirections=False)
             yield begin, measure
 

@@ -6,7 +6,7 @@ Times are fractions of a quarter note.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from functools import cache
 from itertools import pairwise
@@ -76,11 +76,11 @@ class _Sounding(NamedTuple):
     pitch: int = 0
 
 
-def two_voices(notes: Sequence[Placed], before: dict[Placed, int]) -> dict[Placed, int]:
+def two_voices(notes: Sequence[Placed], before: Mapping[Placed, int]) -> dict[Placed, int]:
     """The voice, 0 (upper) or 1, of each note of a bar on a staff; all have 0 where one voice is enough.
 
     The voices are found by a search through the bar, in order of time, for what is least unpleasant to read.
-    ``before``: the voices of notes that go on from the bar before.
+    ``before``: the voices of the notes of the bar before, some of which may go on.
     """
     ordered = sorted(notes, key=lambda note: (note.start, -note.pitch))
     if all(one.stop <= other.start or one[:2] == other[:2] for one, other in pairwise(ordered)):
@@ -216,9 +216,9 @@ def dynamics(levels: Sequence[float | None]) -> list[str | None]:
     for level in levels:
         name = None
         if level is not None and (holds is None or abs(level - holds) > CLEAR):
-            name = min(DYNAMICS, key=lambda dynamic: abs(DYNAMICS[dynamic] - level))
-            name = None if DYNAMICS[name] == holds else name
-            holds = DYNAMICS[name] if name else holds
+            nearest = min(DYNAMICS, key=lambda dynamic: abs(DYNAMICS[dynamic] - level))
+            if DYNAMICS[nearest] != holds:
+                name, holds = nearest, DYNAMICS[nearest]
         found.append(name)
     return found
 
