@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fractalgen.evaluation.statistics import STATISTICS
+from fractalgen.statistics.music import STATISTICS
 
 OURS, BASELINE = "FractalGen", "note events"
 Rows = Sequence[Sequence[str]]

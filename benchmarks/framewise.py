@@ -43,7 +43,6 @@ from fractalgen.data.crops import evenly
 from fractalgen.devices import autocast, choose_precision
 from fractalgen.errors import UserError
 from fractalgen.evaluation.likelihood import check_fits
-from fractalgen.evaluation.statistics import ratio_error
 from fractalgen.model.grid import Grid, numbers, surround
 from fractalgen.model.level import FractalLevel
 from fractalgen.model.losses import wide
@@ -51,6 +50,7 @@ from fractalgen.model.mar import MaskedAutoregressive
 from fractalgen.model.plans import Plans
 from fractalgen.model.regions import Regions
 from fractalgen.model.transformer import Transformer, attend, evaluate, narrow
+from fractalgen.statistics.music import ratio_error
 
 
 class Ordering(NamedTuple):

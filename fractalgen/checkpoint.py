@@ -22,8 +22,9 @@ from torch import Tensor
 from fractalgen.config import DEFAULT_MODEL, ExportConfig, ModelConfig, SavedPrecision
 from fractalgen.errors import UserError, quoted, shown
 from fractalgen.files import ASSETS, replacing
-from fractalgen.hub import CARD_FILE, MODEL_FILE, SCHEME, download, is_address
+from fractalgen.hub import CARD_FILE, CRITIC_FILE, MODEL_FILE, SCHEME, download, is_address
 from fractalgen.model.network import FractalNetwork
+from fractalgen.statistics.critic import Critic
 
 Network = TypeVar("Network", bound=FractalNetwork)
 
@@ -118,6 +119,21 @@ def read_card(path: Path) -> str:
     """The model card that lies beside the file of a model; empty where there is none."""
     card = path.with_name(CARD_FILE) if path.name == MODEL_FILE else path.with_suffix(".md")
     return card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+
+
+def critic_file(path: Path) -> Path:
+    """Where the critic of the model in a file lies: beside it."""
+    return path.with_name(CRITIC_FILE) if path.name == MODEL_FILE else path.with_suffix(f".{CRITIC_FILE}")
+
+
+def read_critic(path: Path) -> Critic | None:
+    """The critic that lies beside the file of a model, if there is one.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    file = critic_file(path)
+    return Critic.read(file) if file.is_file() else None
 
 
 def read_checkpoint(path: Path, flag: str = "checkpoint") -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -293,7 +309,10 @@ def export(cfg: ExportConfig) -> None:
     if isinstance(train, dict) and isinstance(train.get("data"), str):  # where it lay on one machine is of no use
         facts["train"] = {**train, "data": Path(train["data"]).name}
     facts |= {"corpus": cfg.corpus, "licence": cfg.licence}
+    critic = read_critic(path)
     written = save_pretrained(model, cfg.out, facts, DTYPES[cfg.precision])
+    if critic is not None:
+        critic.write(critic_file(written))
     step, loss = facts.get("step"), facts.get("val_loss")
     trained = f", step {step}" if isinstance(step, int) else ""
     trained += f", val_loss {loss:.4f}" if isinstance(loss, float) else ""

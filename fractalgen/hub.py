@@ -15,6 +15,7 @@ from fractalgen.errors import UserError, missing, reason
 
 SCHEME = "hf://"
 MODEL_FILE, CARD_FILE = "model.safetensors", "README.md"  # of a shared model: the names that the Hub looks for
+CRITIC_FILE = "critic.json"
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", re.ASCII)
 
 
@@ -34,7 +35,7 @@ def address_of(name: str | os.PathLike[str] | None) -> str | os.PathLike[str] | 
 def download(address: str, flag: str = "model") -> Path:
     """The file of a model on the Hub: from the cache where it is there and is still the same.
 
-    Without a network, what the cache holds is used.  A card that the repository has lies beside the file.
+    Without a network, what the cache holds is used.  A card and a critic that the repository has lie beside the file.
 
     Raises:
         UserError: no such model, it is private, there is no network, or ``huggingface_hub`` is missing.
@@ -52,8 +53,9 @@ def download(address: str, flag: str = "model") -> Path:
             raise UserError(
                 f"--{flag} {address}: there is no {MODEL_FILE} in it; it is no model of FractalGen"
             ) from error
-        with suppress(errors.EntryNotFoundError):  # of the same revision, by which the folder is named
-            hf_hub_download(repository, CARD_FILE, revision=path.parent.name)
+        for beside in (CARD_FILE, CRITIC_FILE):
+            with suppress(errors.EntryNotFoundError):  # of the same revision, by which the folder is named
+                hf_hub_download(repository, beside, revision=path.parent.name)
     return path
 
 

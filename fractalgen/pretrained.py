@@ -11,22 +11,34 @@ from typing import Any, Self
 import torch
 
 from fractalgen.cards import model_card
-from fractalgen.checkpoint import DTYPES, find_model, model_name, read_card, read_model, save_pretrained, weights_hash
+from fractalgen.checkpoint import (
+    DTYPES,
+    find_model,
+    model_name,
+    read_card,
+    read_critic,
+    read_model,
+    save_pretrained,
+    weights_hash,
+)
 from fractalgen.config import SavedPrecision
 from fractalgen.errors import UserError, python_terms, quoted
 from fractalgen.files import replacing
-from fractalgen.hub import CARD_FILE, MODEL_FILE, address_of, upload
+from fractalgen.hub import CARD_FILE, CRITIC_FILE, MODEL_FILE, address_of, upload
 from fractalgen.model.network import FractalNetwork
+from fractalgen.statistics.critic import Critic
 
 
 class PretrainedModel(FractalNetwork):
     """A network that is loaded, saved and shared, with what is known of its weights.
 
     ``facts``: what the file says about them (step, corpus, licence ...).  ``card``: their model card, if there is one.
+    ``critic``: which of several candidates sounds most like songs, if somebody taught it.
     """
 
     facts: Mapping[str, Any] = {}
     card: str = ""
+    critic: Critic | None = None
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | os.PathLike[str] | None = None, device: str = "cpu") -> Self:
@@ -55,11 +67,11 @@ class PretrainedModel(FractalNetwork):
         path = find_model(name_or_path)
         facts, model, weights = read_model(path, cls)
         model.checkpoint_id = f"{model_name(path)}-{weights_hash(weights)}"
-        model.facts, model.card = facts, read_card(path)
+        model.facts, model.card, model.critic = facts, read_card(path), read_critic(path)
         return model.float().eval().to(device)
 
     def save_pretrained(self, folder: str | os.PathLike[str], precision: SavedPrecision = "32", card: str = "") -> Path:
-        """Write ``model.safetensors`` and a model card, ``README.md``, to a folder; a card that is there stays.
+        """Write ``model.safetensors``, its critic, and a model card, ``README.md``, to a folder; a card there stays.
 
         ``precision``: the numbers in the file: ``"32"`` (float32, loaded again bit for bit), ``"bf16"`` at half the
         size, or ``"int8"`` (matrices of bytes) at a quarter.  ``card``: Markdown that begins with YAML metadata
@@ -98,6 +110,8 @@ class PretrainedModel(FractalNetwork):
         if folder.exists() and not folder.is_dir():
             raise UserError(f"folder {folder}: is a file")
         path = save_pretrained(self, folder / MODEL_FILE, self.facts, DTYPES[precision])
+        if self.critic is not None:
+            self.critic.write(folder / CRITIC_FILE)
         if card or not (folder / CARD_FILE).exists():
             with replacing(folder / CARD_FILE) as temporary:
                 count = sum(parameter.numel() for parameter in self.parameters())

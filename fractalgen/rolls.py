@@ -25,6 +25,7 @@ from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.plan import Plan, bars_to_end
 from fractalgen.music.tokens import DEFAULT_METER, TEMPO, UNKNOWN, Meters
 from fractalgen.sampling import draw_plans, sample_rolls
+from fractalgen.statistics.critic import Critic
 from fractalgen.trace import Trace
 
 
@@ -53,6 +54,8 @@ def compose_rolls(
     seed: int | None = None,
     return_trace: bool = False,
     batch_size: int = 8,
+    best_of: int = 1,
+    critic: Critic | None = None,
     tempo: float = TEMPO,
     meters: Meters = (DEFAULT_METER,),
     progress: Callable[[int, int], None] | None = None,
@@ -73,16 +76,19 @@ def compose_rolls(
             of them for each sample.
         seed: without one a fresh one is drawn.
         return_trace: also return how each roll was composed (else no traces).
-        progress: ``progress(done, total)`` counts first-level patches of all samples.
+        best_of: so many candidates are drawn for each roll, of which ``critic`` keeps the one that is most like songs.
+            A batch has at most ``batch_size`` candidates, but at least those of one roll.
+        progress: ``progress(done, total)`` counts first-level patches of all candidates.
         each_batch: ``each_batch(first, rolls, plans)`` gets the rolls of a batch as soon as they are composed, the
             number of the first of them, and their plans; where it returns something true, the rest is not composed.
-        watch: is shown plans and patches as soon as they are decided; it needs ``return_trace``.
+        watch: is shown plans and patches as soon as they are decided; it needs ``return_trace``, and one candidate.
 
     Raises:
         ConfigError: settings or labels that cannot be.
     """
     sampling = model.fit(SamplingConfig() if sampling is None else sampling)
     check_numbers(num_samples, batch_size, seed)
+    check_critic(model, critic, best_of)
     seed = secrets.randbelow(2**31) if seed is None else seed
     generator = torch.Generator(model.device).manual_seed(seed)
     layout = layout_of(model.config, width, known, meters) if layout is None else layout
@@ -92,14 +98,16 @@ def compose_rolls(
     may_sound = None if allowed is None else torch.from_numpy(layout.lay(allowed, False))
     absent = torch.from_numpy(~layout.exists)
     grid = model.config.steps_per_quarter, model.config.velocity_bins
-    facts = {**vars(sampling), "width": layout.num_steps, "batch_size": batch_size, "tempo": tempo}
+    facts = {**vars(sampling), "width": layout.num_steps, "batch_size": batch_size, "best_of": best_of, "tempo": tempo}
+    pieces = max(1, batch_size // best_of)
     rolls: list[PianoRoll] = []
     traces: list[Trace] = []
-    for first in range(0, num_samples, batch_size):
-        own = slice(first, min(first + batch_size, num_samples))
-        count = own.stop - first
+    for first in range(0, num_samples, pieces):
+        own = [piece for piece in range(first, min(first + pieces, num_samples)) for _ in range(best_of)]
+        count = len(own)
         cond_list = list(wanted[own].unbind(1)) if wanted.any() else None
-        plans, planned = plans_of(model, sampling, layout, told[own], complete, cond_list, generator)
+        told_own = [told[piece] for piece in own]
+        plans, planned = plans_of(model, sampling, layout, told_own, complete, cond_list, generator)
         if watch is not None:
             for sample, one in enumerate(planned, first):
                 watch.planned(sample, one)
@@ -115,16 +123,23 @@ def compose_rolls(
             allowed=may_sound,
             generator=generator,
             return_intermediates=return_trace,
-            progress=None if progress is None else partial(of_all, progress, num_samples, first, count),
+            progress=None
+            if progress is None
+            else partial(of_all, progress, best_of * num_samples, best_of * first, count),
             watch=None if watch is None else partial(show, watch, layout, first),
         )
         cells = layout.strip(tokens.cpu().numpy().astype(np.uint8))
-        rolls += [PianoRoll(roll, *grid, ((0, tempo),), meters) for roll in cells]
+        drawn = [PianoRoll(roll, *grid, ((0, tempo),), meters) for roll in cells]
+        kept: Sequence[int] = range(count)
+        if critic is not None and best_of > 1:
+            kept = best_of_each(critic, cells, drawn[0].steps_per_bar, best_of)
+        rolls += [drawn[index] for index in kept]
         if intermediates is not None:
             facts |= facts_of_grid(rolls[-1], layout, meters)
-            for trace, row, drawn in zip(intermediates.traces, wanted[own].tolist(), planned, strict=True):
-                traces.append(annotated(trace, seed, facts | asked_for(model.config, row), drawn))
-        if each_batch is not None and each_batch(first, rolls[first:], planned):
+            for index in kept:
+                words = asked_for(model.config, wanted[own[index]].tolist())
+                traces.append(annotated(intermediates.traces[index], seed, facts | words, planned[index]))
+        if each_batch is not None and each_batch(first, rolls[first:], [planned[index] for index in kept]):
             break
     return rolls, traces
 
@@ -136,6 +151,22 @@ def check_numbers(num_samples: int, batch_size: int, seed: int | None) -> None:
             raise ConfigError(f"{name} {value}: must be at least 1")
     if seed is not None and not 0 <= seed < 2**63:
         raise ConfigError(f"seed {seed}: must be from 0 to 2**63 - 1")
+
+
+def check_critic(model: FractalNetwork, critic: Critic | None, best_of: int) -> None:
+    """Refuse to choose among candidates without a critic (ConfigError)."""
+    if best_of < 1:
+        raise ConfigError(f"--best_of {best_of}: must be at least 1")
+    if best_of > 1 and critic is None:
+        raise ConfigError(
+            f"--best_of {best_of}: {model.checkpoint_id} has no critic; `fractalgen evaluate --critic` makes it"
+        )
+
+
+def best_of_each(critic: Critic, cells: npt.NDArray[np.uint8], steps_per_bar: int, best_of: int) -> list[int]:
+    """The candidate of each piece that is most like songs, of rolls (n * best_of, 128, T): its index among all."""
+    scores = critic.scores(cells, steps_per_bar).reshape(-1, best_of)
+    return [number * best_of + best for number, best in enumerate(scores.argmax(1).tolist())]
 
 
 def label_rows(config: ModelConfig, labels: npt.ArrayLike | None, num_samples: int) -> Int[Tensor, "n a"]:

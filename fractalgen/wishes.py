@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fractalgen.config import ConfigError, SamplingConfig
-from fractalgen.model.network import FractalNetwork
 from fractalgen.music.labels import NAMES, encode_all
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.planning import piece_plan
 from fractalgen.music.tokens import TEMPO, Meters
+from fractalgen.pretrained import PretrainedModel
 from fractalgen.rolls import compose_rolls, layout_of
 from fractalgen.trace import Trace
 
@@ -36,6 +36,7 @@ class Wishes(TypedDict, total=False):
         sampling: temperature, guidance and the like.
         seed: the same seed and settings give the same rolls on one machine.
         batch_size: rolls drawn together.
+        best_of: candidates for each roll; the model's critic keeps the one that is most like songs.
         progress: called with the first-level patches that are done, and all of them.
     """
 
@@ -50,11 +51,12 @@ class Wishes(TypedDict, total=False):
     sampling: SamplingConfig
     seed: int
     batch_size: int
+    best_of: int
     progress: Callable[[int, int], None]
 
 
 def compose_wishes(
-    model: FractalNetwork,
+    model: PretrainedModel,
     num_samples: int,
     wishes: Wishes,
     tempo: float | None = None,
@@ -81,5 +83,5 @@ def compose_wishes(
     elif told:
         name, value = next(iter(told.items()))
         raise ConfigError(f"{name} {value}: {model.checkpoint_id} was trained without plans")
-    what = {"layout": layout, "plan": plan, "known": known, "meters": meters, **what}
+    what = {"critic": model.critic, "layout": layout, "plan": plan, "known": known, "meters": meters, **what}
     return compose_rolls(model, num_samples, labels=labels, tempo=tempo or TEMPO, **what, **rest)

@@ -43,6 +43,8 @@ GUIDANCE = 2.0
 """Scale of guidance for models with plans unless told otherwise: chosen on validation songs (docs/experiments.md)."""
 UNDER_CHORDS = {"cfg": 4.0, "density": "0.6", "polyphony": "0.7"}
 """The same for what accompanies a voice under given chords."""
+BEST_OF = 4
+"""Candidates for a piece where the model has a critic, unless told otherwise (docs/experiments.md)."""
 QUALITY: dict[str, tuple[int, ...]] = {
     "fast": (4, 2, 1, 1),
     "balanced": SamplingConfig.num_iter_list,
@@ -76,7 +78,10 @@ class Composition:
         """
         asked, cfg = cfg, resolve_lead_sheet(cfg)
         check_flags(cfg)
-        cfg = dataclasses.replace(with_defaults(cfg, model.config), num_iter_list=iterations(cfg, model), quality=None)
+        best_of = cfg.best_of or (1 if model.critic is None else BEST_OF)
+        cfg = dataclasses.replace(
+            with_defaults(cfg, model.config), num_iter_list=iterations(cfg, model), quality=None, best_of=best_of
+        )
         seed = secrets.randbelow(2**31) if cfg.seed is None else cfg.seed
         work = assignment(cfg, model.config, seed)
         check_against_model(cfg, model, work)
@@ -113,6 +118,8 @@ class Composition:
             seed=self.seed,
             return_trace=True,
             batch_size=self.cfg.batch_size,
+            best_of=self.cfg.best_of or 1,
+            critic=self.model.critic,
             tempo=self.cfg.tempo or TEMPO,
             progress=progress,
             each_batch=each_batch,
@@ -233,8 +240,11 @@ def key_of(config: ModelConfig, labels: npt.NDArray[np.int64]) -> str | None:
 
 def check_against_model(cfg: GenerateConfig, model: FractalGen, work: Assignment) -> None:
     """Refuse settings that this model cannot serve (UserError naming flag and both values)."""
+    from fractalgen.rolls import check_critic
+
     config = model.config
     model.fit(cfg)
+    check_critic(model, model.critic, cfg.best_of or 1)
     if cfg.mode in ("accompany", "variation"):
         model.check_sees_future(f"--mode {cfg.mode}")
     knows_tempo = "tempo" in config.label_names

@@ -44,5 +44,6 @@ def read_recipe(path: str) -> dict[str, Any]:
             except (ValueError, RecursionError):
                 continue
             if isinstance(recipe, dict):  # a file of a stranger does not say where files go
-                return {name: value for name, value in recipe.items() if name not in APART}
+                flags = {name: value for name, value in recipe.items() if name not in APART}
+                return {"best_of": 1} | flags  # before there were critics, the first candidate was kept
     raise UserError(f"--like {path}: no recipe in it; only pieces composed by `fractalgen generate` hold one")

@@ -18,7 +18,7 @@ class EvaluateConfig(SamplingConfig):
         "likelihood": ("limit", "stride", "scheduled"),
         "sampling": (
             *("temperature", "plan_temperature", "filter_threshold", "cfg", "cfg_schedule", "candidates"),
-            *("max_polyphony", "num_iter_list", "mar_order", "batch_generate_size", "seed"),
+            *("max_polyphony", "num_iter_list", "mar_order", "batch_generate_size", "best_of", "critic", "seed"),
         ),
         "computation": ("batch_size", "device", "precision", "threads", "scheduler"),
     }
@@ -39,6 +39,16 @@ class EvaluateConfig(SamplingConfig):
         False, "MAR levels: score under num_iter_list and mar_order instead of the any-order bound"
     )
     num_samples: int = setting(0, "rolls to generate and compare with real ones (0: likelihood only)", low=0)
+    best_of: int = setting(
+        1,
+        "candidates for each sample; the model's critic keeps the one that is most like songs",
+        low=1,
+        high=64,
+    )
+    critic: str | None = setting(
+        None,
+        "file for a critic that learns to tell these samples from training songs (NAME.critic.json beside the model)",
+    )
     json: str | None = setting(None, "file for all figures")
     report: str | None = setting(None, "HTML page with plots and examples")
     batch_size: int = setting(8, "crops or samples that are computed together", low=1)

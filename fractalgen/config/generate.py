@@ -31,7 +31,7 @@ class GenerateConfig(SamplingConfig, RenderConfig):
         "limits": ("scale", "pitch_range", "max_polyphony", "silence"),
         "sampling": (
             *("temperature", "plan_temperature", "filter_threshold", "cfg", "cfg_schedule", "candidates"),
-            *("quality", "num_iter_list", "mar_order", "batch_generate_size"),
+            *("best_of", "quality", "num_iter_list", "mar_order", "batch_generate_size"),
         ),
         "files": (
             *("save_html", "save_mp4", "save_wav", "save_musicxml", "soundfont", "page_piano", "save_trace"),
@@ -49,6 +49,13 @@ class GenerateConfig(SamplingConfig, RenderConfig):
         " variation: compose random parts anew",
     )
     num_samples: int = setting(1, "number of pieces", low=1)
+    best_of: int | None = setting(
+        None,
+        "candidates for each piece; the model's critic keeps the one that is most like songs (default: 4 if the model"
+        " has a critic, else 1)",
+        low=1,
+        high=64,
+    )
     quality: Literal["fast", "balanced", "best"] | None = setting(
         None,
         "models with MAR levels (pop909-mar): 4, 8 or 32 iterations at L0, in place of --num_iter_list",

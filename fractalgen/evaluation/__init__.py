@@ -1,5 +1,1 @@
-"""How good is the music: note statistics, distances to real music, copying."""
-
-from __future__ import annotations
-
-from fractalgen.evaluation.notes import note_statistics, statistics_table
+"""How good is the music: likelihood, distances to real music, copying."""

@@ -20,12 +20,21 @@ from fractalgen.config.values import as_typed
 from fractalgen.data.corpus import Corpus, Split
 from fractalgen.errors import UserError
 from fractalgen.evaluation.copying import BarIndex
-from fractalgen.evaluation.notes import crop_tokens, faults
-from fractalgen.evaluation.statistics import comparison_table, histograms, music_statistics, three_rows
-from fractalgen.evaluation.two_sample import compare_with_songs, two_sample_text
+from fractalgen.evaluation.two_sample import (
+    FEWEST,
+    compare_with_songs,
+    song_excerpts,
+    spread_choice,
+    too_few,
+    two_sample_text,
+)
 from fractalgen.files import write_json
 from fractalgen.parallel import ordered
 from fractalgen.progress import composing_bar
+from fractalgen.statistics.critic import Critic
+from fractalgen.statistics.features import feature_rows
+from fractalgen.statistics.music import comparison_table, histograms, music_statistics, three_rows
+from fractalgen.statistics.notes import crop_tokens, faults
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -39,7 +48,9 @@ if TYPE_CHECKING:
     Rolls = npt.NDArray[np.uint8]
 
 EXAMPLES = 4  # samples on the page
-SAMPLE_FLAGS = {item.name for item in fields(SamplingConfig)} | {"scheduler"}  # flags that say how samples are drawn
+MOST_EXCERPTS = 2000  # of songs, from which a critic learns
+# flags that say how samples are drawn, and what is made of them
+SAMPLE_FLAGS = {item.name for item in fields(SamplingConfig)} | {"best_of", "critic", "scheduler"}
 
 
 def evaluate(cfg: EvaluateConfig) -> int:
@@ -88,6 +99,8 @@ def evaluate(cfg: EvaluateConfig) -> int:
         shape = {"ends": ends, "bar_columns": config.bar_columns}
         result["two_sample"] = compare_with_songs(corpus, songs, tokens, **shape, seed=cfg.seed)
         print(two_sample_text(result["two_sample"]))
+        if cfg.critic:
+            learn_critic(cfg, corpus, model, tokens).write(Path(cfg.critic))
     if cfg.json:
         write_json(cfg.json, {key: value for key, value in result.items() if key != "histograms"})
     if cfg.report:
@@ -139,7 +152,11 @@ def check_flags(cfg: EvaluateConfig) -> None:
     unused = [" ".join(words) for name, words in given(cfg).items() if name in SAMPLE_FLAGS - scoring_flags]
     if unused and not cfg.num_samples:
         raise UserError(f"{unused[0]}: says how samples are drawn, and --num_samples 0 draws none")
-    for name in ("json", "report"):
+    if cfg.critic and cfg.num_samples < FEWEST:
+        raise UserError(f"--critic {cfg.critic}: needs at least --num_samples {FEWEST}, not {cfg.num_samples}")
+    if cfg.critic and cfg.best_of > 1:
+        raise UserError(f"--critic {cfg.critic}: learns from all that is drawn, and --best_of {cfg.best_of} chooses")
+    for name in ("json", "report", "critic"):
         path = getattr(cfg, name)
         if path and not Path(path).absolute().parent.is_dir():
             raise UserError(f"--{name} {path}: there is no folder {Path(path).parent}")
@@ -163,9 +180,13 @@ def chosen_splits(cfg: EvaluateConfig, corpus: Corpus) -> list[Split]:
 def check_against_model(cfg: EvaluateConfig, corpus: Corpus, model: FractalGen) -> None:
     """Refuse what this model cannot score (UserError naming both values)."""
     from fractalgen.evaluation.likelihood import check_fits
+    from fractalgen.rolls import check_critic
 
     check_fits(corpus, cfg.data, model)
     model.fit(cfg)
+    check_critic(model, model.critic, cfg.best_of)
+    if cfg.critic and (many := len(corpus.indices("train"))) < FEWEST:
+        raise UserError(f"--critic {cfg.critic}: {cfg.data} has {many} songs for training, it needs {FEWEST}")
     patch, length = model.config.column, model.config.crop_length
     if cfg.stride % patch or cfg.stride > length:
         raise UserError(f"--stride {cfg.stride}: must be a multiple of the patch size {patch}, {length} at most")
@@ -258,6 +279,8 @@ def draw(
         sampling=sampling_settings(cfg),
         seed=part.seed,
         batch_size=cfg.batch_size,
+        best_of=cfg.best_of,
+        critic=model.critic,
         return_trace=part.first == 0,
         progress=progress,
     )
@@ -297,6 +320,26 @@ def samples(cfg: EvaluateConfig, model: FractalGen, ends: bool) -> list[Drawn]:
     return found
 
 
+def learn_critic(cfg: EvaluateConfig, corpus: Corpus, model: FractalGen, samples: Rolls) -> Critic:
+    """A critic that tells samples (n, 128, T) of the model from excerpts of the training songs.
+
+    Raises:
+        UserError: too few of them.
+    """
+    bar = 4 * corpus.steps_per_quarter
+    songs, groups = song_excerpts(corpus, corpus.indices("train"), samples.shape[2], "any", bar)
+    if reason := too_few(groups, len(samples)):
+        raise UserError(f"--critic {cfg.critic}: {reason}")
+    chosen = spread_choice(groups, MOST_EXCERPTS, np.random.default_rng(cfg.seed))
+    sampling = [" ".join(words) for name, words in given(cfg).items() if name in SAMPLE_FLAGS - {"critic"}]
+    about = {
+        "model": model.checkpoint_id,
+        "samples": f"{len(samples)}, seed {cfg.seed}, {' '.join(sampling)}",
+        "songs": f"{corpus.path.stem}, {len(chosen)} excerpts of {len(set(groups[chosen].tolist()))} training songs",
+    }
+    return Critic.fit(feature_rows(songs[chosen], bar), feature_rows(samples, bar), about)
+
+
 def compare(
     cfg: EvaluateConfig, corpus: Corpus, result: dict[str, Any], parts: list[ValidCrops], tokens: Rolls
 ) -> None:
@@ -307,7 +350,7 @@ def compare(
     real = np.concatenate([crop_tokens(crops) for crops in parts])
     odd = every_other_song([crop for crops in parts for crop in crops.crops])
     result["sampling"] = {item.name: getattr(cfg, item.name) for item in fields(SamplingConfig)}
-    result["sampling"] |= {"num_samples": cfg.num_samples, "seed": cfg.seed, "batch_size": cfg.batch_size}
+    result["sampling"] |= {name: getattr(cfg, name) for name in ("num_samples", "best_of", "seed", "batch_size")}
     result["statistics"] = three_rows(real[~odd], real[odd], tokens, np.random.default_rng(cfg.seed), bar)
     result["histograms"] = histograms(music_statistics(real, bar), music_statistics(tokens, bar))
     result["faults"] = faults(tokens, real)

@@ -37,11 +37,11 @@ from fractalgen.evaluation.charts import (
     strip,
     strip_key,
 )
-from fractalgen.evaluation.statistics import STATISTICS
 from fractalgen.evaluation.two_sample import EDGES, sides
 from fractalgen.files import ASSETS, replacing
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.tokens import velocities
+from fractalgen.statistics.music import STATISTICS
 from fractalgen.trace import Trace
 from fractalgen.trace.views import Frame
 

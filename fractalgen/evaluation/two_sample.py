@@ -1,7 +1,7 @@
 """The classifier two-sample test: how well a classifier tells generated excerpts from real ones.
 
 D. Lopez-Paz and M. Oquab, "Revisiting Classifier Two-Sample Tests", ICLR 2017.  Two classifiers see the features of
-:mod:`fractalgen.evaluation.features`.  Their cross-validated AUC is the probability that they find a generated excerpt
+:mod:`fractalgen.statistics.features`.  Their cross-validated AUC is the probability that they find a generated excerpt
 more likely to be generated than a real one: 0.5 where they cannot tell, 1 where they always can.
 """
 
@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from fractalgen.evaluation.feature_table import FEATURES
-from fractalgen.evaluation.features import music_features
-from fractalgen.evaluation.notes import Ints, as_rolls
-from fractalgen.evaluation.statistics import Floats, ratio_error
+from fractalgen.statistics.critic import STRENGTH
+from fractalgen.statistics.feature_table import FEATURES
+from fractalgen.statistics.features import feature_rows
+from fractalgen.statistics.music import Floats, ratio_error
+from fractalgen.statistics.notes import Ints, as_rolls
 
 if TYPE_CHECKING:
     from fractalgen.data.corpus import Corpus
@@ -62,7 +63,7 @@ def two_sample_test(
     if reason := too_few(real_groups, len(generated)):
         raise ValueError(reason)
     songs = np.unique(np.asarray(real_groups), return_inverse=True)[1]
-    one, two = (np.stack(list(music_features(rolls, steps_per_bar).values()), 1) for rolls in (real, generated))
+    one, two = (feature_rows(rolls, steps_per_bar) for rolls in (real, generated))
     samples, many, count = np.arange(len(two)), int(songs.max()) + 1, min(len(one), len(two))
     tested, floor = [], []
     fits = (1 + (many >= 2 * FEWEST)) * REPEATS * FOLDS * len(CLASSIFIERS)
@@ -204,7 +205,7 @@ def _cross_validated(
             model = (
                 RandomForestClassifier(TREES, random_state=seed + number)
                 if name == "forest"
-                else make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
+                else make_pipeline(StandardScaler(), LogisticRegression(C=STRENGTH, max_iter=1000))
             )
             model.fit(items[fold != number], label[fold != number])
             scores[fold == number] = model.predict_proba(items[fold == number])[:, 1]

@@ -94,6 +94,9 @@ class Request(Checked):
         elif self.mode != "new":
             settings |= {"input_midi": str(path), "mask": self.mask(document, steps_per_quarter)}
             settings |= self._hand(document)
+        settings["best_of"] = (
+            1  # the page shows what is composed, patch by patch; its alternatives are the user's choice
+        )
         settings["batch_size"] = min(settings.get("batch_size", GenerateConfig.batch_size), self.num_samples)
         return GenerateConfig(**settings)
 

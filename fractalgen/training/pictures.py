@@ -22,10 +22,9 @@ from tqdm.auto import tqdm
 
 from fractalgen import render
 from fractalgen.config import RenderConfig, SamplingConfig
-from fractalgen.evaluation import note_statistics, statistics_table
 from fractalgen.evaluation.health import Reference, health_summary
-from fractalgen.evaluation.notes import Crops, crop_tokens
 from fractalgen.music.pianoroll import PianoRoll
+from fractalgen.statistics.notes import Crops, crop_tokens, note_statistics, statistics_table
 from fractalgen.trace import Intermediates, Trace
 from fractalgen.training.averaging import AveragedWeights
 from fractalgen.training.distributed import WaitingRoom, whole_weights

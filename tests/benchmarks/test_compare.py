@@ -18,12 +18,11 @@ from benchmarks.note_events import NoteEventConfig, NoteEventTransformer, decode
 from fractalgen.api import load_pretrained
 from fractalgen.data.corpus import Corpus, write_corpus
 from fractalgen.data.crops import ValidCrops
-from fractalgen.evaluation import note_statistics
 from fractalgen.evaluation.copying import BarIndex
 from fractalgen.evaluation.likelihood import crop_windows, score
-from fractalgen.evaluation.notes import crop_tokens
-from fractalgen.evaluation.statistics import STATISTICS
 from fractalgen.music.measures import note_count
+from fractalgen.statistics.music import STATISTICS
+from fractalgen.statistics.notes import crop_tokens, note_statistics
 from tests import tiny
 from tests.benchmarks import ErrorLine
 from tests.data import test_plans

@@ -19,12 +19,14 @@ from fractalgen.cli import main
 from fractalgen.config import EvaluateConfig
 from fractalgen.data.corpus import Corpus, write_corpus
 from fractalgen.data.crops import Excerpts, ValidCrops
+from fractalgen.evaluation import two_sample
 from fractalgen.evaluation.command import draw
 from fractalgen.evaluation.likelihood import Scores, Window, crop_windows, score, sliding_windows
-from fractalgen.evaluation.statistics import ratio_error
 from fractalgen.model.plans import Plans
 from fractalgen.music.labels import Attribute
 from fractalgen.music.plan import MOST_LEFT
+from fractalgen.statistics.critic import Critic
+from fractalgen.statistics.music import ratio_error
 from tests import tiny
 from tests.data import test_plans
 
@@ -204,6 +206,23 @@ def test_the_command_writes_what_it_prints(tmp_path: Path, model: FractalGen, ca
     assert page.read_text().count("data:image/gif") == 2
 
 
+@pytest.mark.slow
+def test_a_critic_learns_from_samples_and_then_chooses_among_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = tiny.save_model(tmp_path / "tiny.safetensors", tiny.model_config(), -2)
+    flags = f"--checkpoint {checkpoint} --data chorales --split valid --limit 2 --num_samples 10 --batch_size 20"
+    critic = tmp_path / "tiny.critic.json"
+    monkeypatch.setattr(two_sample, "TREES", 5)
+    monkeypatch.setattr(two_sample, "REPEATS", 2)
+    assert main(["evaluate", *flags.split(), "--critic", str(critic)]) == 0
+    found = Critic.read(critic)
+    assert found.about["samples"].startswith("10, seed 0")
+    cfg, model = EvaluateConfig(data="", num_samples=10, batch_size=20), FractalGen.from_pretrained(checkpoint)
+    first, best = (draw(model, replace(cfg, best_of=count), Part(0, 10, 0), False).tokens for count in (1, 2))
+    assert found.scores(best).mean() > found.scores(first).mean()
+
+
 @pytest.mark.parametrize("ends", [False, True])
 def test_samples_are_in_random_keys_and_end_only_as_songs_do(ends: bool) -> None:
     key = Attribute("key", ("C major", "A minor", "G major"))
@@ -229,6 +248,12 @@ def test_samples_are_in_random_keys_and_end_only_as_songs_do(ends: bool) -> None
         ("--num_iter_list 8 4 2 1 --mar_order scan", "--mar_order scan: says how samples are drawn"),
         ("--json nowhere/a.json", "--json nowhere/a.json: there is no folder nowhere"),
         ("--report .", "--report .: is a folder"),
+        ("--best_of 2", "--best_of 2: says how samples are drawn, and --num_samples 0 draws none"),
+        ("--best_of 2 --num_samples 1", "--best_of 2: tiny-[0-9a-f]+ has no critic"),
+        ("--critic a.json --num_samples 9", "--critic a.json: needs at least --num_samples 10, not 9"),
+        ("--critic a.json --num_samples 10", "--critic a.json: .* has 4 songs for training, it needs 10"),
+        ("--critic a.json --num_samples 10 --best_of 2", "--critic a.json: learns from all that is drawn"),
+        ("--critic nowhere/a.json --num_samples 10", "--critic nowhere/a.json: there is no folder nowhere"),
     ],
 )
 def test_mistakes_get_one_line(

@@ -12,8 +12,6 @@ import pytest
 from fractalgen.data.corpus import Corpus, write_corpus
 from fractalgen.data.song import Song
 from fractalgen.evaluation import two_sample
-from fractalgen.evaluation.feature_table import FEATURES
-from fractalgen.evaluation.statistics import shuffled
 from fractalgen.evaluation.two_sample import (
     auc_and_error,
     chance,
@@ -27,6 +25,8 @@ from fractalgen.evaluation.two_sample import (
 )
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.tokens import NOTE, ONSET, tokens_from_notes
+from fractalgen.statistics.feature_table import FEATURES
+from fractalgen.statistics.music import shuffled
 from tests import tiny
 
 SCALE = np.array([0, 2, 4, 5, 7, 9, 11])

@@ -48,7 +48,7 @@ def midi(path: Path, kind: int, text: str) -> Path:
 def test_a_recipe_says_what_is_composed_and_not_where(tmp_path: Path) -> None:
     recipe = {"seed": 3, "output_dir": "/somewhere", "overwrite": True, "soundfont": "/dev/zero"}
     found = cli.resolve_config(GenerateConfig, {"like": str(midi(tmp_path / "a.mid", 1, PREFIX + json.dumps(recipe)))})
-    assert found == GenerateConfig(seed=3, like=str(tmp_path / "a.mid"))
+    assert found == GenerateConfig(seed=3, best_of=1, like=str(tmp_path / "a.mid"))
 
 
 def test_a_recipe_that_is_nested_deeply(tmp_path: Path) -> None:

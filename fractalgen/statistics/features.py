@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fractalgen.evaluation.feature_table import FEATURES, LAGS
-from fractalgen.evaluation.notes import Ints, StruckNotes, as_rolls, struck_notes
-from fractalgen.evaluation.statistics import Floats, Statistics, bar_similarity, entropy, music_statistics, pitch_range
 from fractalgen.music.chord_estimate import estimate_chords, templates
 from fractalgen.music.chords import FIRST, QUALITIES
 from fractalgen.music.keys import guess_key
 from fractalgen.music.measures import by_pitch_class, polyphony, ratio
 from fractalgen.music.tokens import NOTE, PITCHES, SILENCE
 from fractalgen.music.voices import LEFT, REACH, hands
+from fractalgen.statistics.feature_table import FEATURES, LAGS
+from fractalgen.statistics.music import Floats, Statistics, bar_similarity, entropy, music_statistics, pitch_range
+from fractalgen.statistics.notes import Ints, StruckNotes, as_rolls, struck_notes
 
 LOW, E3, HIGH = 48, 52, 72  # C3 and C5 are the borders of the three registers; a bass note is below E3
 PAIRS = {"octaves": (0,), "semitones": (1,), "seconds": (2,), "thirds": (3, 4), "fifths": (5,), "tritones": (6,)}
@@ -40,6 +40,11 @@ def music_features(tokens: Any, steps_per_bar: int = 16) -> dict[str, Floats]:
     for group in (_amount, _rhythm, _melody, _bass, _harmony, _form, _dynamics, _texture):
         values |= group(music)
     return {name: np.nan_to_num(values[name].astype(np.float64)) for name in FEATURES}
+
+
+def feature_rows(tokens: Any, steps_per_bar: int = 16) -> Floats:
+    """The same as rows (n, features), in the order of :data:`FEATURES`."""
+    return np.stack(list(music_features(tokens, steps_per_bar).values()), 1)
 
 
 @dataclass(frozen=True, eq=False)
