@@ -29,7 +29,7 @@ def merge(config: PrepareConfig) -> Summary:
         if item.name not in MERGING and value != item.default:
             told = " ".join(value) if isinstance(value, tuple) else value
             raise UserError(f"--{item.name} {told}: not together with --merge {config.merge[0]}")
-    if Path(config.out).suffix != ENDING:
+    if Path(config.out).suffix.lower() != ENDING:
         raise UserError(
             f"--out {config.out}: --merge writes one file; its name must end in {ENDING} (to add music to "
             "a folder of shards, run `fractalgen prepare --data` with it once more)"

@@ -55,7 +55,7 @@ def prepare(config: PrepareConfig) -> Summary:
     if config.tracks and _of_chorales(config):
         raise UserError(f"--tracks {' '.join(config.tracks)}: the chorales in --data {config.data} have no tracks")
     out = Path(config.out)
-    folder = out.suffix != ENDING
+    folder = out.suffix.lower() != ENDING
     _check_target(config.out, "--out", folder)
     if config.merge:
         return merge(config)

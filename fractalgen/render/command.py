@@ -97,7 +97,7 @@ def _targets(cfg: RenderCommandConfig) -> list[Path]:
         where, out = f"--out {cfg.out}", Path(cfg.out)
         if len(targets) == 1:
             return [out]
-        if out.is_file() or out.suffix in ENDINGS.values():
+        if out.is_file() or suffix in ENDINGS.values():
             raise UserError(f"{where}: {len(targets)} traces are drawn into a folder (or --side_by_side into one file)")
         targets = [out / path.name for path in targets]
     if len(set(targets)) < len(targets):

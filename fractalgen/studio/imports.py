@@ -22,11 +22,11 @@ def import_file(path: Path, document: Document) -> tuple[Document, list[str]]:
         UserError: as the command line says it, with the name of the file only.
     """
     with short_names(path.parent):
-        if path.suffix == ENDING:
+        if path.suffix.lower() == ENDING:
             raise UserError(f"{path.name}: a project file; open it as a project")
         with path.open("rb") as file:
             head = file.read(4)
-        if head.startswith(MUSIC) or is_score(path) or b"\0" in head or path.suffix in (".mid", ".midi"):
+        if head.startswith(MUSIC) or is_score(path) or b"\0" in head or path.suffix.lower() in (".mid", ".midi"):
             return read_document(path)
         text = path.read_bytes().decode("utf-8-sig", "replace")
         if not all(sign.isprintable() or sign.isspace() for sign in text) or "\ufffd" in text:

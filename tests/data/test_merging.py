@@ -17,13 +17,13 @@ from tests.midi_files import midi, scale
 
 def test_corpora_are_put_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     packed = []
-    for number, style in enumerate(("pop", "")):
+    for number, (style, ending) in enumerate((("pop", "safetensors"), ("", "SAFETENSORS"))):
         music = tmp_path / f"music {number}"
         music.mkdir()
         (music / f"{number}.mid").write_bytes(midi(scale(first=50 + number)))
-        packed.append(str(tmp_path / f"{number}.safetensors"))
+        packed.append(str(tmp_path / f"{number}.{ending}"))
         prepare(PrepareConfig(data=str(music), out=packed[-1], style=style, licence=f"licence {number}"))
-    both = tmp_path / "both.safetensors"
+    both = tmp_path / "both.SAFETENSORS"
     summary = prepare(PrepareConfig(merge=tuple(packed), out=str(both), style="classical"))
     corpus, parts = Corpus.open(both), [Corpus.open(path) for path in packed]
     assert summary.songs == len(corpus) == 2
