@@ -30,11 +30,11 @@ from fractalgen.devices import resolve_device
 from fractalgen.errors import UserError
 from fractalgen.evaluation import likelihood
 from fractalgen.evaluation.copying import BarIndex
+from fractalgen.features.notes import crop_tokens, faults
+from fractalgen.features.statistics import STATISTICS, Comparison, compare, music_statistics, three_rows
 from fractalgen.files import replacing
 from fractalgen.progress import composing_bar
 from fractalgen.rolls import compose_rolls
-from fractalgen.statistics.music import STATISTICS, Comparison, compare, music_statistics, three_rows
-from fractalgen.statistics.notes import crop_tokens, faults
 
 BATCH = 8  # rolls computed together, of both models
 

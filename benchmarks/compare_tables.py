@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fractalgen.statistics.music import STATISTICS
+from fractalgen.features.statistics import STATISTICS
 
 OURS, BASELINE = "FractalGen", "note events"
 Rows = Sequence[Sequence[str]]

@@ -43,6 +43,7 @@ from fractalgen.data.crops import evenly
 from fractalgen.devices import autocast, choose_precision
 from fractalgen.errors import UserError
 from fractalgen.evaluation.likelihood import check_fits
+from fractalgen.features.statistics import ratio_error
 from fractalgen.model.grid import Grid, numbers, surround
 from fractalgen.model.level import FractalLevel
 from fractalgen.model.losses import wide
@@ -50,7 +51,6 @@ from fractalgen.model.mar import MaskedAutoregressive
 from fractalgen.model.plans import Plans
 from fractalgen.model.regions import Regions
 from fractalgen.model.transformer import Transformer, attend, evaluate, narrow
-from fractalgen.statistics.music import ratio_error
 
 
 class Ordering(NamedTuple):

@@ -25,11 +25,11 @@ from fractalgen.data.attributes import measure_attributes
 from fractalgen.data.corpus import Corpus
 from fractalgen.data.crops import ValidCrops, evenly
 from fractalgen.errors import UserError
+from fractalgen.features.notes import crop_tokens
+from fractalgen.features.statistics import compare, comparison_table, music_statistics
 from fractalgen.music.labels import Attribute
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.tasks import accompaniment
-from fractalgen.statistics.music import compare, comparison_table, music_statistics
-from fractalgen.statistics.notes import crop_tokens
 
 BATCH = 16
 

@@ -29,14 +29,14 @@ from fractalgen.data.corpus import SPLITS, Corpus
 from fractalgen.data.crops import ValidCrops, evenly
 from fractalgen.errors import UserError
 from fractalgen.evaluation.likelihood import check_fits
+from fractalgen.features.notes import crop_tokens
+from fractalgen.features.statistics import compare, mean_distance, music_statistics
 from fractalgen.model.plans import Plans
 from fractalgen.music.planning import piece_plan
 from fractalgen.music.tokens import DEFAULT_METER, HOLD, ONSET
 from fractalgen.progress import composing_bar
 from fractalgen.rolls import layout_of, plans_of
 from fractalgen.sampling import sample_rolls
-from fractalgen.statistics.music import compare, mean_distance, music_statistics
-from fractalgen.statistics.notes import crop_tokens
 
 Rolls = npt.NDArray[np.uint8]
 BARS = 16

@@ -34,16 +34,16 @@ from fractalgen.data.crops import ValidCrops, every_other_song
 from fractalgen.devices import resolve_device
 from fractalgen.errors import UserError
 from fractalgen.evaluation.likelihood import check_fits, crop_windows, score
-from fractalgen.model.schedule import Schedule
-from fractalgen.rolls import compose_rolls
-from fractalgen.statistics.music import (
+from fractalgen.features.notes import crop_tokens
+from fractalgen.features.statistics import (
     STATISTICS,
     Statistics,
     compare,
     mean_distance,
     music_statistics,
 )
-from fractalgen.statistics.notes import crop_tokens
+from fractalgen.model.schedule import Schedule
+from fractalgen.rolls import compose_rolls
 
 BATCH = 8  # crops scored, and samples drawn, together
 MASKS = 4  # random masks of each crop, averaged for the bound

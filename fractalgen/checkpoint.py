@@ -21,10 +21,10 @@ from torch import Tensor
 
 from fractalgen.config import DEFAULT_MODEL, ExportConfig, ModelConfig, SavedPrecision
 from fractalgen.errors import UserError, quoted, shown
+from fractalgen.features.critic import Critic
 from fractalgen.files import ASSETS, replacing
 from fractalgen.hub import CARD_FILE, CRITIC_FILE, MODEL_FILE, SCHEME, download, is_address
 from fractalgen.model.network import FractalNetwork
-from fractalgen.statistics.critic import Critic
 
 Network = TypeVar("Network", bound=FractalNetwork)
 

@@ -23,10 +23,10 @@ from fractalgen.checkpoint import (
 )
 from fractalgen.config import SavedPrecision
 from fractalgen.errors import UserError, python_terms, quoted
+from fractalgen.features.critic import Critic
 from fractalgen.files import replacing
 from fractalgen.hub import CARD_FILE, CRITIC_FILE, MODEL_FILE, address_of, upload
 from fractalgen.model.network import FractalNetwork
-from fractalgen.statistics.critic import Critic
 
 
 class PretrainedModel(FractalNetwork):

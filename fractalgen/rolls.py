@@ -15,6 +15,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from fractalgen.config import ConfigError, ModelConfig, SamplingConfig
+from fractalgen.features.critic import Critic
 from fractalgen.model.network import FractalNetwork
 from fractalgen.model.plans import Plans
 from fractalgen.model.sampling.recorder import DecidedPatch
@@ -25,7 +26,6 @@ from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.plan import Plan, bars_to_end
 from fractalgen.music.tokens import DEFAULT_METER, TEMPO, UNKNOWN, Meters
 from fractalgen.sampling import draw_plans, sample_rolls
-from fractalgen.statistics.critic import Critic
 from fractalgen.trace import Trace
 
 

@@ -18,9 +18,9 @@ from fractalgen.compose.recipe import read_recipe
 from fractalgen.compose.wishes import key_source
 from fractalgen.config import GenerateConfig, SamplingConfig
 from fractalgen.errors import Stopped, Terminated
+from fractalgen.features.notes import statistics_table
 from fractalgen.files import writable_folder
 from fractalgen.progress import composing_bar
-from fractalgen.statistics.notes import statistics_table
 
 MOST_SHOWN = 32  # pieces whose figures are printed
 MOST_NAMED = 8  # pieces that are named where they are missing

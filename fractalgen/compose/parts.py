@@ -15,11 +15,11 @@ from fractalgen.compose.output import write_pictures
 from fractalgen.compose.recipe import PREFIX, read_recipe
 from fractalgen.config import GenerateConfig
 from fractalgen.errors import UserError
+from fractalgen.features.notes import note_statistics
 from fractalgen.files import replacing
 from fractalgen.music.labels import SPELLED
 from fractalgen.music.plan import Plan
 from fractalgen.parallel import ordered
-from fractalgen.statistics.notes import note_statistics
 
 if TYPE_CHECKING:
     from fractalgen.music.pianoroll import PianoRoll

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fractalgen.evaluation.two_sample import CLASSIFIERS
-from fractalgen.statistics.feature_table import FEATURES
-from fractalgen.statistics.music import STATISTICS
+from fractalgen.features.statistics import STATISTICS
+from fractalgen.features.table import FEATURES
 
 TAIL = 0.0025  # share of a histogram that may be cut off at either end
 SERIES = ("real", "generated")  # what a histogram compares; also the CSS classes

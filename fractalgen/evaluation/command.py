@@ -28,13 +28,13 @@ from fractalgen.evaluation.two_sample import (
     too_few,
     two_sample_text,
 )
+from fractalgen.features.critic import Critic
+from fractalgen.features.notes import crop_tokens, faults
+from fractalgen.features.statistics import comparison_table, histograms, music_statistics, three_rows
+from fractalgen.features.vector import feature_rows
 from fractalgen.files import write_json
 from fractalgen.parallel import ordered
 from fractalgen.progress import composing_bar
-from fractalgen.statistics.critic import Critic
-from fractalgen.statistics.features import feature_rows
-from fractalgen.statistics.music import comparison_table, histograms, music_statistics, three_rows
-from fractalgen.statistics.notes import crop_tokens, faults
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fractalgen.data.corpus import Corpus, Split
-from fractalgen.statistics.notes import Ints, as_rolls, struck_notes
+from fractalgen.features.notes import Ints, as_rolls, struck_notes
 
 
 class BarIndex:

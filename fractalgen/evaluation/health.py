@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from fractalgen.config import DiagnoseConfig
 from fractalgen.errors import UserError
+from fractalgen.features.notes import as_rolls
 from fractalgen.music.measures import cell_density, sounding_pitches
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.tokens import ONSET, PITCHES, SILENCE, notes_from_tokens, orphan_holds
-from fractalgen.statistics.notes import as_rolls
 from fractalgen.trace import Trace
 
 STEPS_PER_BAR = 16  # where nothing says how long a bar is: four quarters

@@ -19,9 +19,9 @@ from fractalgen.data.corpus import Corpus
 from fractalgen.data.crops import Excerpts, ValidCrops
 from fractalgen.devices import autocast
 from fractalgen.errors import UserError
+from fractalgen.features.statistics import ratio_error
 from fractalgen.model.plans import Plans
 from fractalgen.music.tokens import ONSET
-from fractalgen.statistics.music import ratio_error
 
 if TYPE_CHECKING:
     from fractalgen.model.network import FractalNetwork

@@ -38,10 +38,10 @@ from fractalgen.evaluation.charts import (
     strip_key,
 )
 from fractalgen.evaluation.two_sample import EDGES, sides
+from fractalgen.features.statistics import STATISTICS
 from fractalgen.files import ASSETS, replacing
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.tokens import velocities
-from fractalgen.statistics.music import STATISTICS
 from fractalgen.trace import Trace
 from fractalgen.trace.views import Frame
 

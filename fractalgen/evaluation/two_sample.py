@@ -1,7 +1,7 @@
 """The classifier two-sample test: how well a classifier tells generated excerpts from real ones.
 
 D. Lopez-Paz and M. Oquab, "Revisiting Classifier Two-Sample Tests", ICLR 2017.  Two classifiers see the features of
-:mod:`fractalgen.statistics.features`.  Their cross-validated AUC is the probability that they find a generated excerpt
+:mod:`fractalgen.features.vector`.  Their cross-validated AUC is the probability that they find a generated excerpt
 more likely to be generated than a real one: 0.5 where they cannot tell, 1 where they always can.
 """
 
@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from fractalgen.statistics.critic import STRENGTH
-from fractalgen.statistics.feature_table import FEATURES
-from fractalgen.statistics.features import feature_rows
-from fractalgen.statistics.music import Floats, ratio_error
-from fractalgen.statistics.notes import Ints, as_rolls
+from fractalgen.features.critic import STRENGTH
+from fractalgen.features.notes import Ints, as_rolls
+from fractalgen.features.statistics import Floats, ratio_error
+from fractalgen.features.table import FEATURES
+from fractalgen.features.vector import feature_rows
 
 if TYPE_CHECKING:
     from fractalgen.data.corpus import Corpus

@@ -23,8 +23,8 @@ from tqdm.auto import tqdm
 from fractalgen import render
 from fractalgen.config import RenderConfig, SamplingConfig
 from fractalgen.evaluation.health import Reference, health_summary
+from fractalgen.features.notes import Crops, crop_tokens, note_statistics, statistics_table
 from fractalgen.music.pianoroll import PianoRoll
-from fractalgen.statistics.notes import Crops, crop_tokens, note_statistics, statistics_table
 from fractalgen.trace import Intermediates, Trace
 from fractalgen.training.averaging import AveragedWeights
 from fractalgen.training.distributed import WaitingRoom, whole_weights

@@ -20,9 +20,9 @@ from fractalgen.data.corpus import Corpus, write_corpus
 from fractalgen.data.crops import ValidCrops
 from fractalgen.evaluation.copying import BarIndex
 from fractalgen.evaluation.likelihood import crop_windows, score
+from fractalgen.features.notes import crop_tokens, note_statistics
+from fractalgen.features.statistics import STATISTICS
 from fractalgen.music.measures import note_count
-from fractalgen.statistics.music import STATISTICS
-from fractalgen.statistics.notes import crop_tokens, note_statistics
 from tests import tiny
 from tests.benchmarks import ErrorLine
 from tests.data import test_plans

@@ -18,9 +18,9 @@ from fractalgen.checkpoint import save_pretrained
 from fractalgen.config import SamplingConfig
 from fractalgen.data.corpus import Corpus
 from fractalgen.data.crops import ValidCrops
+from fractalgen.features.notes import crop_tokens
+from fractalgen.features.statistics import music_statistics
 from fractalgen.model.schedule import Schedule
-from fractalgen.statistics.music import music_statistics
-from fractalgen.statistics.notes import crop_tokens
 from tests import tiny
 from tests.benchmarks import ErrorLine
 

@@ -16,9 +16,9 @@ from benchmarks.train_note_events import learning_rate, load, main
 from fractalgen.data.corpus import Corpus
 from fractalgen.data.crops import ValidCrops
 from fractalgen.errors import UserError
+from fractalgen.features.notes import crop_tokens
 from fractalgen.music.measures import note_count
 from fractalgen.music.tokens import orphan_holds
-from fractalgen.statistics.notes import crop_tokens
 from tests import tiny
 from tests.benchmarks import ErrorLine
 from tests.model.properties.helpers import assert_drawn_from

@@ -11,9 +11,9 @@ import pytest
 from fractalgen import FractalGen, PianoRoll, cli
 from fractalgen.checkpoint import critic_file
 from fractalgen.config import ConfigError
+from fractalgen.features.critic import Critic
+from fractalgen.features.table import FEATURES
 from fractalgen.rolls import compose_rolls
-from fractalgen.statistics.critic import Critic
-from fractalgen.statistics.feature_table import FEATURES
 from tests import tiny
 
 MANY = Critic({name: float(name == "notes") for name in FEATURES}, {"likes": "many notes"})

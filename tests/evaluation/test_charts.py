@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fractalgen.evaluation import charts
-from fractalgen.statistics.music import STATISTICS
+from fractalgen.features.statistics import STATISTICS
 from tests.evaluation.test_report import Page
 
 

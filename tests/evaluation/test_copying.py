@@ -9,11 +9,11 @@ from fractalgen.data.corpus import Corpus, write_corpus
 from fractalgen.data.crops import ValidCrops
 from fractalgen.data.song import Song
 from fractalgen.evaluation.copying import BarIndex
+from fractalgen.features.notes import crop_tokens
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.tokens import Meters
-from fractalgen.statistics.notes import crop_tokens
 from tests import tiny
-from tests.statistics import roll
+from tests.features import roll
 
 Note = tuple[int, int, int]
 FIGURE: list[Note] = [(60, 0, 4), (64, 4, 4), (67, 8, 4), (72, 12, 8)]  # the last note goes on in the next bar

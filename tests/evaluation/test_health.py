@@ -23,9 +23,9 @@ from fractalgen.evaluation.health import (
     health_figures,
     health_summary,
 )
+from fractalgen.features.notes import crop_tokens
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.tokens import HOLD
-from fractalgen.statistics.notes import crop_tokens
 from fractalgen.trace import Trace
 from tests import tiny
 

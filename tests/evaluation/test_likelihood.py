@@ -22,11 +22,11 @@ from fractalgen.data.crops import Excerpts, ValidCrops
 from fractalgen.evaluation import two_sample
 from fractalgen.evaluation.command import draw
 from fractalgen.evaluation.likelihood import Scores, Window, crop_windows, score, sliding_windows
+from fractalgen.features.critic import Critic
+from fractalgen.features.statistics import ratio_error
 from fractalgen.model.plans import Plans
 from fractalgen.music.labels import Attribute
 from fractalgen.music.plan import MOST_LEFT
-from fractalgen.statistics.critic import Critic
-from fractalgen.statistics.music import ratio_error
 from tests import tiny
 from tests.data import test_plans
 

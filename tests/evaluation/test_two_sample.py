@@ -23,10 +23,10 @@ from fractalgen.evaluation.two_sample import (
     two_sample_test,
     two_sample_text,
 )
+from fractalgen.features.statistics import shuffled
+from fractalgen.features.table import FEATURES
 from fractalgen.music.pianoroll import PianoRoll
 from fractalgen.music.tokens import NOTE, ONSET, tokens_from_notes
-from fractalgen.statistics.feature_table import FEATURES
-from fractalgen.statistics.music import shuffled
 from tests import tiny
 
 SCALE = np.array([0, 2, 4, 5, 7, 9, 11])

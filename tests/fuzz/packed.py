@@ -25,8 +25,8 @@ from fractalgen.data import corpus
 from fractalgen.data.crops import CropDataset, ValidCrops
 from fractalgen.errors import UserError
 from fractalgen.evaluation.health import find_faults
+from fractalgen.features.statistics import music_statistics
 from fractalgen.render.stills import image
-from fractalgen.statistics.music import music_statistics
 from fractalgen.trace import Trace
 from fractalgen.training.fine_tuning import start_from
 from tests import tiny

@@ -17,9 +17,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from fractalgen.features.notes import Ints, StruckNotes, as_rolls, struck_notes
 from fractalgen.music.measures import cell_density, mean_polyphony, notes_per_bar, polyphony, ratio
 from fractalgen.music.tokens import HOLD, ONSET, SILENCE
-from fractalgen.statistics.notes import Ints, StruckNotes, as_rolls, struck_notes
 
 Floats = npt.NDArray[np.float64]
 Statistics = dict[str, npt.NDArray[Any]]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from fractalgen.features.notes import as_rolls, faults, note_statistics, statistics_table, struck_notes
 from fractalgen.music.tokens import notes_from_tokens
-from fractalgen.statistics.notes import as_rolls, faults, note_statistics, statistics_table, struck_notes
 from tests import tiny
 
 

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fractalgen.music.tokens import notes_from_tokens
-from fractalgen.statistics.music import (
+from fractalgen.features.statistics import (
     STATISTICS,
     bar_repetition,
     circular_wasserstein,
@@ -26,9 +25,10 @@ from fractalgen.statistics.music import (
     three_rows,
     wasserstein,
 )
-from tests import statistics, tiny
+from fractalgen.music.tokens import notes_from_tokens
+from tests import features, tiny
 
-roll = functools.partial(statistics.roll, width=32)
+roll = functools.partial(features.roll, width=32)
 
 
 def melody(*chords: tuple[int, ...], duration: int = 2) -> np.ndarray:
@@ -335,6 +335,8 @@ def test_histograms_are_shares_of_both_sets() -> None:
 
 
 def test_the_package_is_light() -> None:
-    heavy = "import sys, fractalgen.statistics.music, fractalgen.evaluation.copying, fractalgen.evaluation.two_sample;"
+    heavy = (
+        "import sys, fractalgen.features.statistics, fractalgen.evaluation.copying, fractalgen.evaluation.two_sample;"
+    )
     code = heavy + "print([name for name in ('torch', 'scipy', 'sklearn', 'matplotlib') if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

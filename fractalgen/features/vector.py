@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fractalgen.features.notes import Ints, StruckNotes, as_rolls, struck_notes
+from fractalgen.features.statistics import Floats, Statistics, bar_similarity, entropy, music_statistics, pitch_range
+from fractalgen.features.table import FEATURES, LAGS
 from fractalgen.music.chord_estimate import estimate_chords, templates
 from fractalgen.music.chords import FIRST, QUALITIES
 from fractalgen.music.keys import guess_key
 from fractalgen.music.measures import by_pitch_class, polyphony, ratio
 from fractalgen.music.tokens import NOTE, PITCHES, SILENCE
 from fractalgen.music.voices import LEFT, REACH, hands
-from fractalgen.statistics.feature_table import FEATURES, LAGS
-from fractalgen.statistics.music import Floats, Statistics, bar_similarity, entropy, music_statistics, pitch_range
-from fractalgen.statistics.notes import Ints, StruckNotes, as_rolls, struck_notes
 
 LOW, E3, HIGH = 48, 52, 72  # C3 and C5 are the borders of the three registers; a bass note is below E3
 PAIRS = {"octaves": (0,), "semitones": (1,), "seconds": (2,), "thirds": (3, 4), "fifths": (5,), "tritones": (6,)}

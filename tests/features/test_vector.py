@@ -7,10 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from fractalgen.statistics.feature_table import FEATURES
-from fractalgen.statistics.features import music_features
+from fractalgen.features.table import FEATURES
+from fractalgen.features.vector import music_features
 from tests import tiny
-from tests.statistics import roll
+from tests.features import roll
 
 
 def features(tokens: np.ndarray, steps_per_bar: int = 16) -> dict[str, float]:

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from fractalgen.errors import UserError
+from fractalgen.features.statistics import Floats
+from fractalgen.features.table import FEATURES
+from fractalgen.features.vector import feature_rows
 from fractalgen.files import replacing
-from fractalgen.statistics.feature_table import FEATURES
-from fractalgen.statistics.features import feature_rows
-from fractalgen.statistics.music import Floats
 
 FORMAT, VERSION = "fractalgen critic", 1
 STRENGTH = 0.1  # inverse of the regularisation of logistic regression, here and in the two-sample test

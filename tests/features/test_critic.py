@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from fractalgen.errors import UserError
-from fractalgen.statistics.critic import Critic
-from fractalgen.statistics.feature_table import FEATURES
-from fractalgen.statistics.features import feature_rows
+from fractalgen.features.critic import Critic
+from fractalgen.features.table import FEATURES
+from fractalgen.features.vector import feature_rows
 from tests import tiny
 
 
